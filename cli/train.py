@@ -1,0 +1,125 @@
+"""`rho train`."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rhostream.cli.options import device_option, examples, given, json_option, option, workspace_option
+
+if TYPE_CHECKING:
+    from rhostream.pipeline.compare import Outcome
+
+_SETTINGS = (
+    "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
+    "learning_rate", "weight_decay", "schedule", "augmentation", "batchnorm", "prefilter", "on_missing",
+    "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
+)  # fmt: skip
+
+
+@click.command(
+    epilog=examples(
+        "rho train --workspace runs/demo --select rho_loss --steps 2000",
+        "rho train --workspace runs/demo --compare uniform,rho_loss --targets 0.6,0.7",
+        "rho train --workspace runs/demo --model resnet50 --weights resnet50.safetensors --epochs 2",
+    )
+)
+@workspace_option
+@option("--name", metavar="RUN", help="Name of the run.  [default: the selection function's]")
+@option("--il", metavar="NAME", help="IL table, or a Parquet file with columns key and il.  [default: the only one]")
+@option("--select", metavar="FUNCTION", help="Selection function.  [default: rho_loss]")
+@option("--compare", metavar="A,B,…", help="Run several selection functions under one budget and print the table.")
+@option("--targets", metavar="X,Y,…", help="With --compare: accuracies to report steps and seconds to.")
+@option("--model", metavar="MODEL", help="bn_cnn, small_cnn, mlp, resnet18_cifar or a torchvision name.  [default: "
+        "bn_cnn]")  # fmt: skip
+@option("--weights", metavar="FILE", help="Local weights to start from.")
+@option("--batch-size", type=click.IntRange(min=1), metavar="N", help="n_b, trained on each step.  [default: 32]")
+@option("--super-batch-size", type=click.IntRange(min=1), metavar="N", help="n_B, candidates scored each step.  "
+        "[default: 320]")  # fmt: skip
+@option("--steps", type=click.IntRange(min=1), metavar="N", help="Budget in gradient steps.  [default: 1000]")
+@option("--epochs", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Budget in passes over the corpus.")
+@option("--candidates", type=click.IntRange(min=1), metavar="N", help="Budget in candidates drawn.")
+@option("--learning-rate", type=float, metavar="X", help="Of AdamW.  [default: 0.001]")
+@option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")
+@option("--schedule", type=click.Choice(["cosine", "constant"]), help="cosine ends at 0 with the budget.  [default: "
+        "cosine]")  # fmt: skip
+@option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: none]")
+@option("--batchnorm", type=click.Choice(["batch", "eval"]), help="Statistics while scoring: of the candidates, or "
+        "the running ones.  [default: batch]")  # fmt: skip
+@option("--prefilter", type=click.FloatRange(min=0), metavar="X", help="Pass over candidates, unread, whose IL model "
+        "predicts another class and finds the label X times less likely than a guess.  [default: 0, off]")  # fmt: skip
+@option("--on-missing", type=click.Choice(["error", "drop"]), help="Samples without a finite IL.  [default: error]")
+@option("--evaluate-every", type=click.IntRange(min=1), metavar="N", help="Steps between evaluations, each with a "
+        "checkpoint.  [default: a twentieth]")  # fmt: skip
+@option("--il-runs", type=click.IntRange(min=1), metavar="N", help="Runs among which the IL model's cost is shared.  "
+        "[default: 1]")  # fmt: skip
+@option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")
+@option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[default: auto]")
+@option("--threads", type=click.IntRange(min=0), metavar="N", help="Decoding threads.  [default: one a core]")
+@device_option
+@click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
+@json_option
+def train(workspace: str, compare: str | None, targets: str | None, overwrite: bool, as_json: bool, **_: Any) -> None:
+    """Train a model on the candidates that a selection function picks.
+
+    The workspace needs shards (`rho shards`) and, for rho_loss and irreducible_loss, an IL table (`rho il train`,
+    `rho il score`). Killed and started again, a run goes on from its last checkpoint and ends as if never killed.
+    """
+    from rhostream.loaders.index import CorpusCard
+    from rhostream.loaders.workspace import Workspace
+    from rhostream.pipeline.compare import compare as compare_runs
+    from rhostream.pipeline.compare import summarise
+    from rhostream.pipeline.settings import settings
+    from rhostream.pipeline.train import TrainConfig
+    from rhostream.pipeline.train import train as run_training
+
+    card = CorpusCard.read(Workspace(workspace))
+    config = settings(TrainConfig, ("corpus.json [train]", card.manifest["train"]), *given(*_SETTINGS))
+    aims = _numbers(targets)
+    if compare:
+        functions = [name.strip() for name in compare.split(",")]
+        outcomes = compare_runs(workspace, config, functions, targets=aims, overwrite=overwrite)
+    else:
+        outcomes = summarise([run_training(workspace, config, overwrite=overwrite)], aims)
+    _print(outcomes, as_json)
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.6,0.7", param_hint="--targets") from None
+
+
+def _print(outcomes: "tuple[Outcome, ...]", as_json: bool) -> None:
+    import pyarrow as pa
+
+    from rhostream.cli.output import print_table
+
+    if as_json:
+        click.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=1))
+        return
+    columns = [_column(outcome) for outcome in outcomes]
+    table = {"": list(columns[0])} | {
+        outcome.run: list(column.values()) for outcome, column in zip(outcomes, columns, strict=True)
+    }
+    print_table(pa.table(table), "table", None)
+
+
+def _column(outcome: "Outcome") -> dict[str, str]:
+    """What the table says of one run, line by line."""
+    lines = {"steps": str(outcome.steps), "final accuracy": _percent(outcome.final_accuracy)}
+    for reached in outcome.reached:
+        aim = f"to {_percent(reached.target)} accuracy"
+        lines[aim] = "never" if reached.seconds is None else f"{reached.steps} steps, {reached.seconds:.1f} s"
+    lines["mislabelled, of selected"] = _percent(outcome.mislabelled)
+    lines["mislabelled, of candidates"] = _percent(outcome.candidates_mislabelled)
+    lines["already correct, of selected"] = _percent(outcome.correct)
+    lines["already correct, of candidates"] = _percent(outcome.candidates_correct)
+    for cost, seconds in outcome.seconds.items():
+        lines[f"cost: {cost}"] = f"{seconds:.1f} s, {outcome.flops[cost] / 1e12:.2f} TFLOPs"
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f}%"

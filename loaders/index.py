@@ -1,0 +1,130 @@
+"""The shard index: what a workspace holds, without opening a tar."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rhostream.errors import WorkspaceError
+from rhostream.loaders.view import View
+from rhostream.loaders.workspace import Workspace
+
+CARD_NAME = "corpus.json"
+
+#: Metadata of an IL part's Parquet: what it was computed from.
+SHARD_DIGEST_KEY = b"rhostream.shard_digest"
+IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One tar and its index. `fold` is -1 where the corpus has no folds; `digest` identifies keys, labels, contents."""
+
+    name: str
+    split: str
+    fold: int
+    rows: int
+    digest: str
+
+    @property
+    def tar(self) -> str:
+        return f"shards/{self.name}.tar"
+
+    @property
+    def index(self) -> str:
+        return f"index/{self.name}.parquet"
+
+    def scores(self, il_name: str) -> str:
+        return f"il/{il_name}/scores/{self.name}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusCard:
+    """`corpus.json`: what the workspace was made from.
+
+    Attributes:
+        manifest: the resolved manifest, as JSON values.
+        classes: name of every label.
+        counts: entries = samples + rejects, and samples by split.
+        shards: in name order.
+        fingerprint: of the split; changes with any key, label, content or assignment.
+    """
+
+    manifest: dict[str, Any]
+    classes: tuple[str, ...]
+    counts: dict[str, Any]
+    shards: tuple[Shard, ...]
+    fingerprint: str
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> "CorpusCard":
+        """Raises WorkspaceError where `rho shards` has not finished."""
+        if not workspace.exists(CARD_NAME):
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no {CARD_NAME}: run `rho shards --workspace "
+                f"{workspace.location}` to the end first, or name another workspace"
+            )
+        card = workspace.read_json(CARD_NAME)
+        return cls(
+            manifest=card["manifest"],
+            classes=tuple(card["classes"]),
+            counts=card["counts"],
+            shards=tuple(Shard(**shard) for shard in card["shards"]),
+            fingerprint=card["fingerprint"],
+        )
+
+    @property
+    def view(self) -> View:
+        """The view that the manifest asks for."""
+        return View.from_dict(self.manifest.get("image", {}))
+
+    def split(self, *splits: str) -> tuple[Shard, ...]:
+        """The shards of these splits, in name order."""
+        return tuple(shard for shard in self.shards if shard.split in splits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRows:
+    """The index of one shard as columns, each of length `len(rows)`, in shard order."""
+
+    shard: Shard
+    keys: pa.StringArray
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int32]
+    extra: dict[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] = ()) -> ShardRows:
+    """Read the index of one shard.
+
+    Args:
+        extra: further columns to read, for instance `clean_label`; a column that this corpus lacks is left out.
+
+    Raises:
+        WorkspaceError: the index is missing or does not have the rows that corpus.json says.
+    """
+    if not workspace.exists(shard.index):
+        raise WorkspaceError(
+            f"{workspace.path(shard.index)} is missing, though {CARD_NAME} lists it: run `rho shards` "
+            "again with the same settings, it rewrites what is missing"
+        )
+    table = workspace.read_table(shard.index)
+    if table.num_rows != shard.rows:
+        raise WorkspaceError(
+            f"{workspace.path(shard.index)} has {table.num_rows} rows, {CARD_NAME} says {shard.rows}: "
+            "it is of another run of `rho shards`; run it again with --overwrite"
+        )
+    return ShardRows(
+        shard=shard,
+        keys=table.column("key").combine_chunks(),
+        offsets=table.column("offset").to_numpy(),
+        sizes=table.column("size").to_numpy(),
+        labels=table.column("label").to_numpy(),
+        extra={name: table.column(name).to_numpy() for name in extra if name in table.column_names},
+    )

@@ -1,0 +1,146 @@
+"""The join of a shard's rows with their irreducible losses: by key, always."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.errors import ConfigError, IrreducibleLossError
+from rhostream.loaders.index import CorpusCard, ShardRows
+from rhostream.loaders.keytable import KeyTable
+from rhostream.loaders.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedRows:
+    """What the IL table says of the rows of one shard, each of length n.
+
+    Attributes:
+        il: float32, nats; NaN where the table has no value.
+        predicted: int32, the IL model's class; -1 where the table does not say.
+    """
+
+    il: npt.NDArray[np.float32]
+    predicted: npt.NDArray[np.int32]
+
+
+class ILTable(Protocol):
+    """Irreducible losses by key."""
+
+    def join(self, rows: ShardRows) -> JoinedRows:
+        """The losses of these rows, in their order."""
+        ...
+
+
+def open_il_table(workspace: Workspace, card: CorpusCard, il: str) -> ILTable:
+    """The IL table `il`: a name in this workspace, or the path of a Parquet file (or folder) with columns key and il.
+
+    Raises:
+        IrreducibleLossError: there is no such table, or it was made for another class list.
+    """
+    if "/" in il or il.endswith(".parquet"):
+        return ForeignTable(il)
+    return RowAlignedTable(workspace, card, il)
+
+
+class RowAlignedTable:
+    """`il/<name>/scores`: one part per shard, row-aligned with it; every row's key is compared."""
+
+    def __init__(self, workspace: Workspace, card: CorpusCard, name: str) -> None:
+        self._workspace, self._name = workspace, name
+        model_card = f"il/{name}/model.json"
+        if not workspace.exists(model_card):
+            known = ", ".join(workspace.names("il")) or "none"
+            raise IrreducibleLossError(
+                f"IL table {name!r}: workspace {workspace.location!r} has no {model_card} (IL "
+                f"models there: {known}); run `rho il train` and `rho il score`"
+            )
+        classes = tuple(workspace.read_json(model_card)["classes"])
+        if classes != card.classes:
+            raise IrreducibleLossError(
+                f"IL table {name!r} knows {len(classes)} classes {classes[:3]}…, the corpus has "
+                f"{len(card.classes)} {card.classes[:3]}…: train an IL model on this corpus"
+            )
+
+    def join(self, rows: ShardRows) -> JoinedRows:
+        part = rows.shard.scores(self._name)
+        remedy = f"run `rho il score --name {self._name} --only {rows.shard.name}`"
+        if not self._workspace.exists(part):
+            raise IrreducibleLossError(f"IL table {self._name!r} has no part for shard {rows.shard.name}: {remedy}")
+        table = self._workspace.read_table(part, ["key", "il", "predicted"])
+        if table.num_rows != len(rows):
+            raise IrreducibleLossError(
+                f"shard {rows.shard.name} has {len(rows)} rows, its IL part has "
+                f"{table.num_rows}: it was scored before the shard was rewritten; {remedy}"
+            )
+        keys = table.column("key").combine_chunks()
+        if not keys.equals(rows.keys):
+            differing = pc.not_equal(keys, rows.keys)
+            first = pc.index(differing, pa.scalar(True)).as_py()
+            raise IrreducibleLossError(
+                f"shard {rows.shard.name}: {pc.sum(differing).as_py()} of {len(rows)} keys differ "
+                f"from those of its IL part (row {first}: {rows.keys[first].as_py()} against "
+                f"{keys[first].as_py()}): it was scored for another shard; {remedy}"
+            )
+        return JoinedRows(il=_float32(table.column("il")), predicted=table.column("predicted").to_numpy())
+
+
+class ForeignTable:
+    """Any Parquet with columns `key` and `il` (and maybe `predicted`), made with these shards or not."""
+
+    def __init__(self, path: str) -> None:
+        self._table = KeyTable.of_parquet(path)
+
+    def join(self, rows: ShardRows) -> JoinedRows:
+        il, predicted = self._table.lookup(rows.keys.to_pylist())
+        return JoinedRows(il=il, predicted=predicted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefilter:
+    """Rules candidates out by their irreducible loss, before they are read.
+
+    A candidate goes where the IL model predicts another class *and* finds the label less likely than `chance` times
+    a guess: IL > -ln(chance / classes). Such a point is almost always mislabelled, and its reducible loss is low.
+
+    Attributes:
+        chance: 1 is the probability that guessing gives to the label; smaller rules out fewer.
+    """
+
+    chance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.chance <= 0:
+            raise ConfigError(f"prefilter {self.chance}: give a number above 0 (1 is the probability of a guess)")
+
+    def rules_out(self, joined: JoinedRows, labels: npt.NDArray[np.int32], classes: int) -> npt.NDArray[np.bool_]:
+        """bool (n,): the candidates that need not be read."""
+        disagrees = (joined.predicted >= 0) & (joined.predicted != labels)
+        ruled_out: npt.NDArray[np.bool_] = disagrees & (joined.il > np.log(classes / self.chance))
+        return ruled_out
+
+
+def unusable(joined: JoinedRows, rows: ShardRows, on_missing: Literal["error", "drop"]) -> npt.NDArray[np.bool_]:
+    """bool (n,): rows without a finite irreducible loss.
+
+    Raises:
+        IrreducibleLossError: there are some, and the caller did not ask to drop them.
+    """
+    bad = ~np.isfinite(joined.il)
+    if bad.any() and on_missing == "error":
+        example = rows.keys[int(np.argmax(bad))].as_py()
+        raise IrreducibleLossError(
+            f"shard {rows.shard.name}: {int(bad.sum())} of {len(rows)} samples have no finite "
+            f"irreducible loss (the first is {example}): score the shards again, or pass "
+            'on_missing="drop" to pass over such samples'
+        )
+    return bad
+
+
+def _float32(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """Nulls become NaN."""
+    values: npt.NDArray[np.float32] = column.to_numpy().astype(np.float32, copy=False)
+    return values

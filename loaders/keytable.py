@@ -1,0 +1,114 @@
+"""A memory-mapped table from key to irreducible loss, for shards and IL tables that were not made together."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from rhostream.errors import IrreducibleLossError
+
+# 128 bits of the key: 64 to search by, 64 to be sure. 24 bytes a key on disk, of which a lookup touches a few pages.
+_RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("il", "<f4"), ("predicted", "<i4")])
+
+
+class KeyTable:
+    """Records sorted by the hash of their key, memory-mapped: memory does not grow with the table."""
+
+    def __init__(self, records: npt.NDArray[Any]) -> None:
+        self._records = records
+        self._high = records["high"]
+
+    @classmethod
+    def of_parquet(cls, path: str) -> Self:
+        """Build from a Parquet file or folder (local or fsspec URL), or open what an earlier call built of it.
+
+        The sorted table lies in the cache folder (`RHO_CACHE`, else ~/.cache/rhostream) and is remade when the source
+        changes.
+
+        Raises:
+            IrreducibleLossError: no such file, no `key` or `il` column, or one key with two different losses.
+        """
+        filesystem, root = fsspec.core.url_to_fs(path)
+        if not filesystem.exists(root):
+            raise IrreducibleLossError(
+                f"IL table {path!r}: no such file or folder; give a Parquet with columns key, il"
+            )
+        files = sorted(filesystem.find(root)) if filesystem.isdir(root) else [root]
+        stamp = "\n".join(f"{name} {filesystem.ukey(name)}" for name in files)
+        cached = cache_folder() / "keytables" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.npy"
+        if not cached.exists():
+            dataset = ds.dataset(files, filesystem=filesystem, format="parquet")
+            missing = {"key", "il"} - set(dataset.schema.names)
+            if missing:
+                raise IrreducibleLossError(
+                    f"IL table {path!r} has no column {sorted(missing)}, only "
+                    f"{dataset.schema.names}: rename them to key and il"
+                )
+            columns = [name for name in ("key", "il", "predicted") if name in dataset.schema.names]
+            records = _sorted_records(dataset.to_batches(columns=columns), path)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cached.with_suffix(f".{os.getpid()}.tmp")
+            with temporary.open("wb") as stream:
+                np.save(stream, records)
+            temporary.replace(cached)
+        return cls(np.load(cached, mmap_mode="r"))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def lookup(self, keys: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """il float32 (n,), NaN where the key is not there; predicted int32 (n,), -1 where unknown."""
+        high, low = _hashes(keys)
+        il = np.full(len(keys), np.nan, np.float32)
+        predicted = np.full(len(keys), -1, np.int32)
+        at = np.searchsorted(self._high, high)
+        open_ones = np.flatnonzero(at < len(self._records))
+        while len(open_ones):  # more than one turn only where two keys share 64 bits
+            found = self._records[at[open_ones]]
+            same_high = found["high"] == high[open_ones]
+            hit = same_high & (found["low"] == low[open_ones])
+            il[open_ones[hit]] = found["il"][hit]
+            predicted[open_ones[hit]] = found["predicted"][hit]
+            open_ones = open_ones[same_high & ~hit]
+            at[open_ones] += 1
+            open_ones = open_ones[at[open_ones] < len(self._records)]
+        return il, predicted
+
+
+def cache_folder() -> Path:
+    """Where derived files that can be remade are kept."""
+    return Path(os.environ.get("RHO_CACHE") or Path.home() / ".cache" / "rhostream")
+
+
+def _sorted_records(batches: Iterable[pa.RecordBatch], path: str) -> npt.NDArray[Any]:
+    parts = [np.empty(0, _RECORD)]
+    for batch in batches:
+        part = np.empty(batch.num_rows, _RECORD)
+        part["high"], part["low"] = _hashes(batch.column("key").to_pylist())
+        part["il"] = batch.column("il").to_numpy(zero_copy_only=False)
+        has_class = "predicted" in batch.schema.names
+        part["predicted"] = batch.column("predicted").fill_null(-1).to_numpy(zero_copy_only=False) if has_class else -1
+        parts.append(part)
+    records = np.concatenate(parts)
+    records = records[np.lexsort((records["low"], records["high"]))]
+    same = (records["high"][1:] == records["high"][:-1]) & (records["low"][1:] == records["low"][:-1])
+    clash = same & (records["il"][1:] != records["il"][:-1])
+    if clash.any():
+        raise IrreducibleLossError(
+            f"IL table {path!r}: {int(clash.sum())} keys stand there twice with different losses: "
+            "keep the rows of one IL model"
+        )
+    return records[np.concatenate(([True], ~same))] if len(records) else records
+
+
+def _hashes(keys: list[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
+    pairs = np.frombuffer(digests, "<u8").reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]

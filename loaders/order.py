@@ -1,0 +1,129 @@
+"""The order of candidates: a function of (seed, epoch) and the index alone.
+
+One global sequence per epoch, the same for any number of ranks and workers: shards in a shuffled order, cut into
+blocks of a few shards, the rows of each block shuffled together. Memory is that of one block.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rhostream.errors import ConfigError
+
+
+def shuffled(count: int, *stream: int) -> npt.NDArray[np.int64]:
+    """A permutation of range(count), int64 (count,): a function of the whole numbers in `stream`.
+
+    Sorted by SplitMix64 (Steele et al., 2014) of the position, so that it does not change with NumPy's generators.
+    """
+    state = np.uint64(0)
+    for number in stream:
+        state = _splitmix(state ^ np.uint64(number % (1 << 64)))
+    with np.errstate(over="ignore"):
+        hashes = _splitmix(state + np.arange(count, dtype=np.uint64))
+    return np.argsort(hashes, kind="stable")
+
+
+def _splitmix(value: Any) -> Any:
+    """uint64, scalar or array, to uint64 of the same shape."""
+    with np.errstate(over="ignore"):
+        value = value + np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """How the sequence is cut.
+
+    Attributes:
+        block_shards: shards shuffled together; more mixes better and holds more of the index in memory.
+        remainder: what becomes of the candidates which do not fill a super-batch on every rank at the epoch's end:
+            "spread" evenly over one last round of shorter (or by one longer) super-batches, or "drop".
+        shard_by_rank: each rank of a distributed run gets its own super-batches; False gives every rank all.
+    """
+
+    block_shards: int = 8
+    remainder: Literal["spread", "drop"] = "spread"
+    shard_by_rank: bool = True
+
+    def __post_init__(self) -> None:
+        if self.block_shards < 1:
+            raise ConfigError(f"block_shards {self.block_shards}: at least one shard must be shuffled at a time")
+        if self.remainder not in ("spread", "drop"):
+            raise ConfigError(f"remainder {self.remainder!r}: choose 'spread' or 'drop'")
+
+
+class EpochOrder:
+    """The global sequence of one epoch over shards of `shard_rows` rows each."""
+
+    def __init__(self, shard_rows: Sequence[int], *, seed: int, epoch: int, block_shards: int) -> None:
+        self._stream = (seed, epoch)
+        rows = np.asarray(shard_rows, np.int64)
+        shards = shuffled(len(rows), *self._stream)
+        self._blocks = [shards[start : start + block_shards] for start in range(0, len(shards), block_shards)]
+        self._ends = np.cumsum([rows[block].sum() for block in self._blocks])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def block_at(self, position: int) -> tuple[int, int]:
+        """The block which holds this position of the sequence, and the position of the block's first row."""
+        block = int(np.searchsorted(self._ends, position, side="right"))
+        return block, int(self._ends[block - 1]) if block else 0
+
+    def shards_of(self, block: int) -> list[int]:
+        """Numbers of the shards of a block, in the order in which `rows_of` counts their rows."""
+        return [int(shard) for shard in self._blocks[block]]
+
+    def rows_of(self, block: int) -> npt.NDArray[np.int64]:
+        """The block's rows in their shuffled order, int64: row i of the block's shards laid end to end."""
+        start = int(self._ends[block - 1]) if block else 0
+        return shuffled(int(self._ends[block]) - start, *self._stream, 1 + block)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """The rest of an epoch cut into rounds, in each of which every rank gets one super-batch.
+
+    Attributes:
+        start: first position of the sequence that has not been given out.
+        total: length of the sequence.
+        size: n_B, candidates of one rank's super-batch.
+        ranks: number of ranks.
+        remainder: see `Order`.
+    """
+
+    start: int
+    total: int
+    size: int
+    ranks: int
+    remainder: Literal["spread", "drop"]
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.total - self.start, self.size * self.ranks)
+        # A rest of fewer candidates than ranks joins the last full round: no rank may come away empty.
+        last = self.remainder == "spread" and rest >= self.ranks
+        return full + (1 if last else 0)
+
+    def bounds(self, turn: int, rank: int) -> tuple[int, int]:
+        """Positions [first, last) of the super-batch that `rank` gets in this turn."""
+        first = self.start + turn * self.size * self.ranks
+        if self.remainder == "drop" or turn < len(self) - 1:
+            return first + rank * self.size, first + (rank + 1) * self.size
+        share, longer = divmod(self.total - first, self.ranks)
+        begin = first + rank * share + min(rank, longer)
+        return begin, begin + share + (1 if rank < longer else 0)
+
+    def after(self, turn: int) -> int:
+        """The first position that is not given out when this turn is over."""
+        return self.bounds(turn, self.ranks - 1)[1]
+
+    @property
+    def dropped(self) -> int:
+        """Candidates of this epoch that no rank gets."""
+        return self.total - (self.after(len(self) - 1) if len(self) else self.start)

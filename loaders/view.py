@@ -1,0 +1,91 @@
+"""A view: how an image of any size becomes the fixed-size pixels that a model sees."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.augmentation import Augmentation, crop_box, shift_and_flip, uniform_draws
+from rhostream.loaders.decode import decode_rgb
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Side, channels and normalisation of the pixels given to a model.
+
+    Attributes:
+        size: side in pixels; the shorter side is resized to `size`, then the centre is cropped.
+        channels: 3 (RGB) or 1 (luma).
+        mean, std: per channel, of pixels scaled to [0, 1].
+    """
+
+    size: int = 64
+    channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"image size {self.size}: a view needs at least 1 pixel a side")
+        if self.channels not in (1, 3):
+            raise ConfigError(f"image channels {self.channels}: choose 3 (RGB) or 1 (luma)")
+        if not (len(self.mean) == len(self.std) == self.channels):
+            raise ConfigError(
+                f"image mean {self.mean} and std {self.std}: give {self.channels} numbers each, one a channel"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From the `[image]` table of a manifest or the `view` of a model card."""
+        known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        if known.get("channels") == 1:
+            known.setdefault("mean", (0.5,))
+            known.setdefault("std", (0.5,))
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise ConfigError(f"[image] {values}: {error}; known are size, channels, mean, std") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def pixels(self, data: bytes, augmentation: Augmentation = "none", draw: str = "") -> Pixels:
+        """Decode an image file: uint8 (channels, size, size).
+
+        Args:
+            augmentation: a random change of the image; its parameters are a function of the text `draw` alone, so
+                that a resumed or re-sharded run sees the same pixels.
+
+        Raises:
+            UndecodableImageError: the bytes are not an image.
+        """
+        image = decode_rgb(data, at_least=self.size)
+        draws = uniform_draws(draw) if augmentation != "none" else ()
+        box = crop_box(image.size, self.size, augmentation, draws)
+        if box != (0, 0, self.size, self.size) or image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+        pixels = np.asarray(image.convert("L"))[None] if self.channels == 1 else np.asarray(image).transpose(2, 0, 1)
+        return shift_and_flip(pixels, augmentation, draws)
+
+    def normalise(self, images: "torch.Tensor") -> "torch.Tensor":
+        """uint8 (N, C, H, W) to float32 (N, C, H, W), on the images' device."""
+        mean = images.new_tensor(self.mean, dtype=_float32()).view(1, -1, 1, 1)
+        std = images.new_tensor(self.std, dtype=_float32()).view(1, -1, 1, 1)
+        return images.to(_float32()).div_(255.0).sub_(mean).div_(std)
+
+
+def _float32() -> "torch.dtype":
+    import torch  # here, so that processes which only decode do not load it
+
+    return torch.float32

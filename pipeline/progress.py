@@ -1,0 +1,56 @@
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts units of one stage; `advance` may carry a short note (a loss, a speed)."""
+
+    def __init__(self, stage: str, total: int, unit: str, initial: int = 0) -> None:
+        self.stage, self.total, self.unit, self.done = stage, total, unit, initial
+        self._initial, self._start = initial, time.monotonic()
+        self._last = self._start
+        self._bar = (
+            tqdm(total=total, initial=initial, desc=stage, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self._line(note)
+
+    def close(self, note: str = "") -> None:
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._line(note)
+
+    def _line(self, note: str) -> None:
+        elapsed = time.monotonic() - self._start
+        rate = (self.done - self._initial) / elapsed if elapsed > 0 else 0.0
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
+        tail = f", {note}" if note else ""
+        print(f"{self.stage}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{tail}",  # noqa: T201
+              file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(stage: str, total: int, unit: str, initial: int = 0) -> Iterator[Progress]:
+    reporter = Progress(stage, total, unit, initial)
+    try:
+        yield reporter
+    finally:
+        reporter.close()

@@ -1,0 +1,74 @@
+"""Properties of what was selected, beside those of all candidates (arXiv 2206.07137, Fig. 3)."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from rhostream.selection.selector import SelectedBatch
+
+
+class Properties:
+    """Counts over the steps since the last report; shares are None where nothing is known."""
+
+    def __init__(self) -> None:
+        self._loss, self._steps = 0.0, 0
+        self._candidates, self._selected = 0, 0
+        self._mislabelled = {"candidates": _Share(), "selected": _Share()}
+        self._correct = {"candidates": _Share(), "selected": _Share()}
+
+    @property
+    def train_loss(self) -> float:
+        """Mean over the steps, nats."""
+        return self._loss / self._steps
+
+    def add(self, batch: SelectedBatch, logits: Tensor, loss: Tensor) -> None:
+        """Count one step.
+
+        Args:
+            logits: (n_b, classes) of the training pass, in place of a scoring pass where there was none.
+            loss: scalar, nats.
+        """
+        candidates = batch.super_batch
+        self._loss += float(loss)
+        self._steps += 1
+        self._candidates += candidates.drawn
+        self._selected += len(batch)
+        clean = candidates.extra.get("clean_label")
+        if clean is not None:
+            known = ~np.isnan(clean.astype(np.float64))
+            wrong = clean != candidates.labels.cpu().numpy()
+            self._mislabelled["candidates"].add(wrong[known])
+            self._mislabelled["selected"].add(wrong[batch.positions][known[batch.positions]])
+        if batch.correct is not None:
+            correct = batch.correct.cpu().numpy()
+            self._correct["candidates"].add(correct)
+            self._correct["selected"].add(correct[batch.positions])
+        else:
+            self._correct["selected"].add((logits.argmax(dim=1) == batch.labels).cpu().numpy())
+
+    def metrics(self) -> dict[str, Any]:
+        """Columns of `rhostream.schema.METRICS`."""
+        return {
+            "train_loss": self.train_loss if self._steps else None,
+            "candidates": self._candidates,
+            "selected": self._selected,
+            **{f"{of}_mislabelled": share.value for of, share in self._mislabelled.items()},
+            **{f"{of}_correct": share.value for of, share in self._correct.items()},
+        }
+
+
+class _Share:
+    """The share of true values; zeros count, unknown ones do not."""
+
+    def __init__(self) -> None:
+        self._true, self._total = 0, 0
+
+    def add(self, values: npt.NDArray[np.bool_]) -> None:
+        self._true += int(values.sum())
+        self._total += len(values)
+
+    @property
+    def value(self) -> float | None:
+        return self._true / self._total if self._total else None

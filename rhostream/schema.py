@@ -1,0 +1,122 @@
+"""The columns of every table in a workspace: what other people's tools may rely on.
+
+All tables are flat, typed Parquet with zstd (`metrics` is JSON lines), readable by DuckDB on its own.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+#: One row per sample of a shard, in shard order: `index/<shard>.parquet`. The manifest's extra columns follow.
+SAMPLES: Final = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # train | holdout | val | test
+        pa.field("fold", pa.int16(), nullable=False),  # -1 where the corpus has no folds
+        pa.field("shard", pa.string(), nullable=False),  # "train-000000"
+        pa.field("row", pa.int32(), nullable=False),  # position in the shard
+        pa.field("offset", pa.int64(), nullable=False),  # first byte of the image inside the tar
+        pa.field("size", pa.int64(), nullable=False),  # bytes of the image
+        pa.field("ext", pa.string(), nullable=False),  # "jpg", of the real format, no dot
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # the source's own name of the sample
+        pa.field("content_hash", pa.string(), nullable=False),  # `content_hash` of the stored image
+        pa.field("width", pa.int32(), nullable=False),  # pixels, as shown (after EXIF rotation)
+        pa.field("height", pa.int32(), nullable=False),
+    ]
+)
+
+#: One row per refused entry of a slice of the listing: `rejects/<unit>.parquet`.
+REJECTS: Final = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+#: Every value of `rejects.reason`, and what it means.
+REJECT_REASONS: Final[dict[str, str]] = {
+    "missing": "the entry is listed, its file is not there",
+    "unreadable": "the file is there and cannot be read (permissions, I/O error)",
+    "empty": "zero bytes",
+    "truncated": "the image ends before its last pixel",
+    "not_an_image": "no known image format",
+    "html": "a web page in place of the image",
+    "decompression_bomb": "more pixels than `max_pixels`",
+    "label_missing": "no label for this entry",
+    "label_unknown": "a label that is not among the classes",
+    "label_out_of_range": "a label number below 0 or beyond the last class",
+    "label_clean_only": "only a clean label, which is never trained on (Clothing-1M)",
+    "duplicate_key": "another entry has the same key",
+    "download_failed": "the tool that fetched the corpus reports that this entry failed",
+}
+
+#: One row per scored sample, row-aligned with the shard: `il/<name>/scores/<shard>.parquet`.
+IL: Final = pa.schema(
+    [
+        pa.field("il_model", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("il", pa.float32(), nullable=False),  # nats
+        pa.field("predicted", pa.int32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),  # probability of `predicted`
+        pa.field("in_sample", pa.bool_(), nullable=False),  # was the scoring model trained on this sample?
+    ]
+)
+
+#: One row per candidate of a training run: `runs/<run>/ledger/*.parquet`.
+LEDGER: Final = pa.schema(
+    [
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("epoch", pa.int32(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),  # 1 is the first
+        pa.field("rank", pa.int16(), nullable=False),  # of the process in a distributed run
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("loss", pa.float32()),  # nats; null where the candidate was not scored
+        pa.field("il", pa.float32()),  # nats; null where the run joins no IL table
+        pa.field("score", pa.float32()),
+        pa.field("correct", pa.bool_()),  # did the model in training already predict the label?
+        pa.field("selected", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string()),  # one of UNSCORED_REASONS where not scored, else null
+    ]
+)
+
+#: Every value of `ledger.reason`.
+UNSCORED_REASONS: Final[dict[str, str]] = {
+    "filtered": "ruled out by its irreducible loss before it was read",
+    "il_missing": "no irreducible loss, and the run says on_missing=drop",
+    "unreadable": "its image could not be read or decoded during training",
+    "not_needed": "the selection function needs no score (uniform)",
+}
+
+#: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it.
+METRICS: Final = pa.schema(
+    [
+        pa.field("run", pa.string()),
+        pa.field("step", pa.int64()),
+        pa.field("epoch", pa.int32()),
+        *(
+            pa.field(f"{unit}_{cost}", pa.float64())
+            for unit in ("seconds", "flops")
+            for cost in ("load", "score", "train", "evaluate", "il_train", "il_score")
+        ),
+        pa.field("learning_rate", pa.float64()),
+        pa.field("train_loss", pa.float64()),
+        pa.field("test_loss", pa.float64()),
+        pa.field("test_accuracy", pa.float64()),
+        pa.field("candidates", pa.int64()),
+        pa.field("selected", pa.int64()),
+        pa.field("candidates_mislabelled", pa.float64()),  # share, where clean_label is known
+        pa.field("selected_mislabelled", pa.float64()),
+        pa.field("candidates_correct", pa.float64()),  # share already predicted correctly
+        pa.field("selected_correct", pa.float64()),
+    ]
+)

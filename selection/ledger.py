@@ -1,0 +1,100 @@
+"""The ledger: one row per candidate of a run, with what became of it."""
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from rhostream.loaders.batch import SuperBatch
+from rhostream.loaders.workspace import Workspace
+from rhostream.schema import LEDGER
+
+
+class Ledger:
+    """Collects the rows of `runs/<run>/ledger` and writes them in parts.
+
+    Parts are named by their first step and rank, so a run that goes back to a checkpoint at which `flush` was called
+    writes the same parts again.
+
+    Args:
+        workspace: where `runs/` lies.
+        run: name of the run.
+        rank: of this process in a distributed run.
+    """
+
+    def __init__(self, workspace: Workspace | str, run: str, rank: int = 0) -> None:
+        self._workspace = Workspace(workspace)
+        self._run, self._rank = run, rank
+        self._tables: list[pa.Table] = []
+        self._first_step = 0
+
+    @property
+    def folder(self) -> str:
+        return f"runs/{self._run}/ledger"
+
+    def record(
+        self,
+        step: int,
+        batch: SuperBatch,
+        selected: Tensor,
+        loss: Tensor | None,
+        score: Tensor | None,
+        correct: Tensor | None,
+        unscored: str | None = None,
+    ) -> None:
+        """Add the candidates of one step.
+
+        Args:
+            selected: int64 (n_b,), positions in the super-batch.
+            loss, score: float32 (n,), or None where not computed.
+            correct: bool (n,), whether the model in training already predicts the label.
+            unscored: the reason why loss and score are None.
+        """
+        n, passed = len(batch), batch.passed_over
+        chosen = np.zeros(n + len(passed), bool)
+        chosen[selected.cpu().numpy()] = True
+        il = batch.il.cpu().numpy() if batch.il is not None else None
+        total = n + len(passed)
+
+        def column(values: object, kind: pa.DataType) -> pa.Array:
+            """Values of the scored candidates, null for those passed over."""
+            known = pa.nulls(n, kind) if values is None else pa.array(values, kind)
+            return pa.concat_arrays([known, pa.nulls(len(passed), kind)])
+
+        columns = {
+            "run": pa.repeat(self._run, total),
+            "epoch": pa.repeat(pa.scalar(batch.epoch, pa.int32()), total),
+            "step": pa.repeat(pa.scalar(step, pa.int64()), total),
+            "rank": pa.repeat(pa.scalar(self._rank, pa.int16()), total),
+            "key": [*batch.keys, *(row.key for row in passed)],
+            "shard": [*batch.shards, *(row.shard for row in passed)],
+            "row": np.concatenate([batch.rows, np.array([row.row for row in passed], np.int32)]),
+            "label": np.concatenate([batch.labels.cpu().numpy(), np.array([row.label for row in passed], np.int64)]),
+            "loss": column(_numpy(loss), pa.float32()),
+            "il": pa.concat_arrays([
+                pa.nulls(n, pa.float32()) if il is None else pa.array(il, pa.float32()),
+                pa.array([row.il for row in passed], pa.float32()),
+            ]),
+            "score": column(_numpy(score), pa.float32()),
+            "correct": column(_numpy(correct), pa.bool_()),
+            "selected": chosen,
+            "reason": [unscored] * n + [row.reason for row in passed],
+        }  # fmt: skip
+        self._first_step = self._first_step if self._tables else step
+        self._tables.append(pa.table({name: columns[name] for name in LEDGER.names}, schema=LEDGER))
+
+    def flush(self) -> None:
+        """Write what was recorded since the last flush as one part."""
+        if self._tables:
+            name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
+            self._workspace.write_table(name, pa.concat_tables(self._tables).combine_chunks())
+            self._tables = []
+
+    def forget_after(self, step: int) -> None:
+        """Remove the parts that this rank wrote for later steps: the run goes back to a checkpoint."""
+        for name in self._workspace.names(self.folder, f"-rank{self._rank}.parquet"):
+            if int(name.split("-")[0]) > step:
+                self._workspace.remove(f"{self.folder}/{name}")
+
+
+def _numpy(values: Tensor | None) -> object:
+    return None if values is None else values.cpu().numpy()

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -243,7 +244,7 @@ def overwrite_image(workspace, key, content):
         rows = workspace.read_table(shard.index).to_pylist()
         for row in rows:
             if row["key"] == key:
-                with open(workspace.path(shard.tar), "r+b") as tar:
+                with Path(workspace.path(shard.tar)).open("r+b") as tar:
                     tar.seek(row["offset"])
                     tar.write(content[: row["size"]])
 
@@ -258,8 +259,7 @@ def test_an_image_that_stopped_decoding_is_an_error_or_a_counted_skip_within_a_b
 
 
 def test_a_truncated_tar_is_a_clear_error(workspace):
-    path = workspace.path("shards/train-000002.tar")
-    with open(path, "r+b") as tar:
+    with Path(workspace.path("shards/train-000002.tar")).open("r+b") as tar:
         tar.truncate(5000)
     with pytest.raises(ShardError, match=r"train-000002.tar ends at byte \d+, its index expects"):
         list(stream_of(workspace))

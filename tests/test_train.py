@@ -1,0 +1,191 @@
+"""Algorithm 1 end to end on a tiny workspace: resume, refusals, comparison, costs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load
+from tiny import write_il, write_workspace
+
+from rhostream import ConfigError, WorkspaceError
+from rhostream.loaders.index import CorpusCard
+from rhostream.pipeline import train as train_module
+from rhostream.pipeline.compare import compare
+from rhostream.pipeline.train import TrainConfig, train
+
+CONFIG = TrainConfig(
+    model="mlp", batch_size=4, super_batch_size=16, steps=24, evaluate_every=6, device="cpu", threads=1
+)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    made = write_workspace(tmp_path / "w", (40, 40, 20), test_rows=30)
+    write_il(made)
+    return made
+
+
+def ledger_bytes(workspace, run):
+    folder = f"runs/{run}/ledger"
+    return {name: workspace.read_bytes(f"{folder}/{name}") for name in workspace.names(folder)}
+
+
+def test_a_run_takes_its_budget_of_steps_and_records_every_candidate(workspace):
+    run = train(workspace, CONFIG)
+    assert [line["step"] for line in run.metrics] == [6, 12, 18, 24]
+    rows = [row for name in workspace.names("runs/rho_loss/ledger") for row in workspace.read_table(
+        f"runs/rho_loss/ledger/{name}").to_pylist()]  # fmt: skip
+    assert len(rows) == 3 * 100 + 3 * 16  # epochs of 7 super-batches: 24 = 3 * 7 + 3
+    per_step = {step: [row for row in rows if row["step"] == step] for step in range(1, 25)}
+    assert [len(per_step[step]) for step in (1, 6, 7, 8)] == [16, 16, 4, 16]
+    assert [sum(row["selected"] for row in per_step[step]) for step in (1, 6, 7, 8)] == [4, 4, 1, 4]
+    assert sorted(row["key"] for row in rows if row["epoch"] == 1) == sorted(f"s{n}" for n in range(100))
+
+
+def test_training_learns(workspace):
+    run = train(workspace, replace(CONFIG, select="uniform", batch_size=16, steps=150, evaluate_every=50))
+    assert run.metrics[-1]["test_accuracy"] > 0.9
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("steps_before", [1, 5, 6, 7, 17, 23])
+def test_a_killed_run_goes_on_to_the_same_ledger_weights_and_metrics(workspace, tmp_path, monkeypatch, steps_before):
+    config = replace(CONFIG, augmentation="shift_flip")
+    whole = train(workspace, replace(config, name="r"))
+    expected, weights = ledger_bytes(workspace, "r"), workspace.read_bytes("runs/r/model.safetensors")
+    workspace.remove("runs/r")
+
+    done = 0
+    original = train_module._forward_backward
+
+    def dying(*arguments):
+        nonlocal done
+        done += 1
+        if done > steps_before:
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(train_module, "_forward_backward", dying)
+    with pytest.raises(Killed):
+        train(workspace, replace(config, name="r"))
+    monkeypatch.setattr(train_module, "_forward_backward", original)
+    resumed = train(workspace, replace(config, name="r"))
+    assert ledger_bytes(workspace, "r") == expected
+    assert workspace.read_bytes("runs/r/model.safetensors") == weights
+
+    def timeless(lines):
+        return [{name: value for name, value in line.items() if not name.startswith("seconds_")} for line in lines]
+
+    assert timeless(resumed.metrics) == timeless(whole.metrics)
+
+
+def test_a_finished_run_is_returned_not_trained_again(workspace, monkeypatch):
+    train(workspace, CONFIG)
+    monkeypatch.setattr(train_module, "build_model", lambda *_, **__: pytest.fail("trained again"))
+    assert train(workspace, CONFIG).metrics[-1]["step"] == 24
+
+
+def test_a_run_of_other_settings_is_not_overwritten_unless_asked(workspace):
+    train(workspace, CONFIG)
+    other = replace(CONFIG, learning_rate=0.01)
+    with pytest.raises(WorkspaceError, match=r"config.learning_rate 0.001 then, 0.01 now.*--overwrite"):
+        train(workspace, other)
+    before = ledger_bytes(workspace, "rho_loss")
+    train(workspace, other, overwrite=True)
+    assert ledger_bytes(workspace, "rho_loss") != before
+
+
+def test_an_il_table_made_anew_under_the_same_name_is_noticed(workspace):
+    train(workspace, CONFIG)
+    card = workspace.read_json("il/small_cnn/model.json")
+    workspace.write_json("il/small_cnn/model.json", card | {"best_epoch": 3})
+    with pytest.raises(WorkspaceError, match="il_digest"):
+        train(workspace, CONFIG)
+
+
+def test_the_checkpoint_and_the_weights_load_without_pickle(workspace):
+    train(workspace, CONFIG)
+    checkpoint = torch.load(workspace.path("runs/rho_loss/checkpoints/last.pt"), weights_only=True)
+    weights = load(workspace.read_bytes("runs/rho_loss/model.safetensors"))
+    assert checkpoint["step"] == 24
+    assert all(torch.equal(weights[name], value) for name, value in checkpoint["model"].items())
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [({"steps": 7}, 7), ({"epochs": 2.0}, 13), ({"candidates": 100}, 7), ({"epochs": 0.5, "select": "uniform"}, 13)],
+)
+def test_a_budget_in_any_unit_becomes_steps_in_one_place(budget, steps):
+    assert replace(CONFIG, **budget).budget(samples=100) == steps
+
+
+def test_a_budget_in_two_units_or_a_batch_larger_than_its_candidates_is_refused():
+    with pytest.raises(ConfigError, match="one unit"):
+        replace(CONFIG, epochs=1.0, candidates=10)
+    with pytest.raises(ConfigError, match="exceeds the super-batch size"):
+        replace(CONFIG, batch_size=17)
+
+
+def test_which_il_table_is_meant_must_be_clear(workspace):
+    write_il(workspace, "second")
+    with pytest.raises(ConfigError, match=r"holds 2 \(second, small_cnn\): name one with --il"):
+        train(workspace, CONFIG)
+    workspace.remove("il")
+    with pytest.raises(ConfigError, match="holds none: run `rho il train`"):
+        train(workspace, CONFIG)
+    train(workspace, replace(CONFIG, select="uniform"))
+
+
+def test_costs_name_load_score_train_and_evaluate_and_the_share_of_the_il_model(workspace):
+    workspace.write_json("il/small_cnn/costs.json", {
+        "seconds": {"il_train": 60.0, "il_score": 12.0}, "flops": {"il_train": 6e9, "il_score": 1e9},
+    })  # fmt: skip
+    line = train(workspace, replace(CONFIG, il_runs=4)).metrics[-1]
+    assert (line["seconds_il_train"], line["flops_il_score"]) == (15.0, 2.5e8)
+    assert all(line[f"seconds_{cost}"] > 0 for cost in ("load", "score", "train", "evaluate"))
+    mlp = 2 * (192 * 512 + 512 * 512 + 512 * 3)  # FLOPs of one forward pass of one 3x8x8 image
+    candidates, selected = 3 * 100 + 3 * 16, 3 * 25 + 3 * 4
+    assert line["flops_score"] == candidates * mlp
+    # Backward twice the forward pass, but for the gradient of the images, which nobody needs.
+    assert line["flops_train"] == selected * (3 * mlp - 2 * 192 * 512)
+
+
+def test_uniform_draws_only_what_it_trains_on_and_joins_no_table(workspace):
+    workspace.remove("il")
+    run = train(workspace, replace(CONFIG, select="uniform"))
+    assert run.metrics[-1]["candidates"] == run.metrics[-1]["selected"] == 24
+    assert run.metrics[-1]["flops_score"] == 0
+
+
+def test_compare_trains_each_for_the_same_number_of_steps_and_reports_targets(workspace):
+    outcomes = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
+    assert [(outcome.run, outcome.steps) for outcome in outcomes] == [("uniform", 32), ("rho_loss", 32)]
+    for outcome in outcomes:
+        assert outcome.reached[0].steps is not None
+        assert outcome.reached[1].steps is None
+    json.dumps([outcome.to_dict() for outcome in outcomes])
+
+
+def test_share_of_mislabelled_counts_only_what_is_known(workspace):
+    import pyarrow as pa
+
+    for shard in CorpusCard.read(workspace).split("train"):
+        table = workspace.read_table(shard.index)
+        labels = table.column("label").to_pylist()
+        # A third is known to be right, a third known to be wrong, of a third nothing is known.
+        clean = [[label, (label + 1) % 3, None][row % 3] for row, label in enumerate(labels)]
+        workspace.write_table(shard.index, table.append_column("clean_label", pa.array(clean, pa.int32())))
+    run = train(workspace, replace(CONFIG, select="uniform", steps=25, evaluate_every=25))
+    assert run.metrics[-1]["selected_mislabelled"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_test_accuracy_comes_from_the_test_split_else_from_one_that_is_never_trained_on(workspace, tmp_path):
+    assert workspace.read_json(f"{train(workspace, CONFIG).folder}/run.json")["evaluated_on"] == "test"
+    bare = write_workspace(tmp_path / "bare", (40, 40))
+    run = train(bare, replace(CONFIG, select="uniform"))
+    assert bare.read_json(f"{run.folder}/run.json")["evaluated_on"] is None
+    assert run.metrics[-1]["test_accuracy"] is None

@@ -42,7 +42,7 @@ REJECT_REASONS: Final[dict[str, str]] = {
     "missing": "the entry is listed, its file is not there",
     "unreadable": "the file is there and cannot be read (permissions, I/O error)",
     "empty": "zero bytes",
-    "truncated": "the image ends before its last pixel",
+    "truncated": "the image ends, or is damaged, before its last pixel",
     "not_an_image": "no known image format",
     "html": "a web page in place of the image",
     "decompression_bomb": "more pixels than `max_pixels`",

@@ -1,0 +1,51 @@
+"""What every corpus reader gives: a listing of entries that is cheap, and the bytes of one entry on demand."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One entry of a corpus as its listing names it, its image not yet read.
+
+    Attributes:
+        source: the corpus's own name of the entry (a path relative to the root, for most formats): its identity.
+        key: a key that the corpus gives by itself (WebDataset); None where it is derived from `source`.
+        split: an official split ("train", "val", "test") which wins over the hash, or None.
+        label: index into the corpus's classes; None exactly where `reason` is set.
+        reason, detail: why the listing already refuses the entry (`rhostream.schema.REJECT_REASONS`), else "".
+        extra: values of the corpus's `extra_columns`, kept in the index; None or absent where unknown.
+        locator: whatever the reader needs to find the bytes beside `source` (offsets in a tar, say).
+    """
+
+    source: str
+    key: str | None = None
+    split: str | None = None
+    label: int | None = None
+    reason: str = ""
+    detail: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    locator: tuple[Any, ...] = ()
+
+
+class Corpus(Protocol):
+    """A reader. It is pickled to worker processes, so it holds settings and no open files."""
+
+    classes: tuple[str, ...]
+    extra_columns: Mapping[str, pa.DataType]
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, good or bad, in any order that the corpus alone determines."""
+        ...
+
+    def read(self, entry: Entry) -> bytes:
+        """The image file of an entry, as found.
+
+        Raises:
+            FileNotFoundError: the entry is listed and its file is not there.
+            OSError: it is there and cannot be read.
+        """
+        ...

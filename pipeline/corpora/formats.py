@@ -1,0 +1,42 @@
+"""The corpus formats by name. Each is imported only when a manifest asks for it."""
+
+import difflib
+import importlib
+from typing import Final, cast
+
+from rhostream.errors import ConfigError
+from rhostream.pipeline.corpora.base import Corpus
+from rhostream.pipeline.manifest import Manifest
+from rhostream.pipeline.settings import settings
+
+#: Format name to "module:class". The class is called with the manifest and with an instance of its `Options`,
+#: a frozen dataclass that the manifest's `[options]` fill.
+FORMATS: Final[dict[str, str]] = {
+    "clothing1m": "rhostream.pipeline.corpora.clothing1m:Clothing1M",
+    "imagefolder": "rhostream.pipeline.corpora.imagefolder:ImageFolder",
+    "synthetic": "rhostream.pipeline.corpora.synthetic:Synthetic",
+    "table": "rhostream.pipeline.corpora.table:Table",
+    "torchvision": "rhostream.pipeline.corpora.torchvision_datasets:TorchvisionDataset",
+    "webdataset": "rhostream.pipeline.corpora.webdataset_tars:WebDatasetTars",
+}
+
+
+def open_corpus(manifest: Manifest) -> Corpus:
+    """The reader that the manifest asks for.
+
+    Raises:
+        ConfigError: an unknown format or option.
+        CorpusError: the root is not there or holds no such corpus.
+    """
+    if manifest.format not in FORMATS:
+        close = difflib.get_close_matches(manifest.format, FORMATS, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(
+            f"manifest {manifest.name!r}: unknown format {manifest.format!r}; {hint}known are {', '.join(FORMATS)}"
+        )
+    module, name = FORMATS[manifest.format].split(":")
+    reader = getattr(importlib.import_module(module), name)
+    options = settings(
+        reader.Options, (f"manifest {manifest.name!r}, [options] of {manifest.format}", manifest.options)
+    )
+    return cast(Corpus, reader(manifest, options))

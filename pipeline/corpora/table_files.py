@@ -1,0 +1,92 @@
+"""CSV, TSV and Parquet files as one typed Arrow table whose columns are flat."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from rhostream.errors import CorpusError
+
+_DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+TABLE_SUFFIXES: Final = (*_DELIMITERS, ".parquet")
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a file's columns, in order; of a CSV, the first line."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return list(pq.read_schema(path).names)
+        with pa.csv.open_csv(path, parse_options=_csv_layout(path)) as reader:
+            return list(reader.schema.names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_tables(paths: Sequence[Path], columns: Sequence[str], text_columns: Sequence[str]) -> pa.Table:
+    """The given columns of all files, one after the other.
+
+    Args:
+        columns: their names, all of which each file has.
+        text_columns: those of them that a CSV must not turn into numbers (a path "007").
+
+    Raises:
+        CorpusError: a file cannot be read, or types differ between files.
+    """
+    tables = [_read(path, columns, text_columns) for path in paths]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        names = ", ".join(path.name for path in paths)
+        raise CorpusError(
+            f"{names}: a column's type differs between these files ({error}); write them alike"
+        ) from error
+
+
+def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str]) -> pa.Table:
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pq.read_table(path, columns=list(columns))
+        else:
+            convert = pa.csv.ConvertOptions(
+                include_columns=list(columns),
+                column_types={name: pa.string() for name in text_columns},
+                # Only an empty cell is unknown: "NA" and "null" are names that classes have.
+                null_values=[""],
+                strings_can_be_null=True,
+            )
+            table = pa.csv.read_csv(path, parse_options=_csv_layout(path), convert_options=convert)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+    return pa.table({name: _flat(table[name]) for name in columns})
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of a type that Parquet and DuckDB keep as it is; nested values become JSON text."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _flat(column.cast(kind.value_type))
+    if pa.types.is_nested(kind):
+        texts = [
+            None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+            for value in column.to_pylist()
+        ]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)  # Python's datetime ends at microseconds
+    return column
+
+
+def _csv_layout(path: Path) -> pa.csv.ParseOptions:
+    return pa.csv.ParseOptions(delimiter=_DELIMITERS[path.suffix.lower()], newlines_in_values=True)
+
+
+def _unreadable(path: Path, error: Exception) -> CorpusError:
+    kind = path.suffix.removeprefix(".").upper()
+    text = " ".join(str(error).split())
+    return CorpusError(f"{path} cannot be read as {kind} ({text}); correct that row or write the file again in UTF-8")

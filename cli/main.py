@@ -1,0 +1,106 @@
+"""The command `rho`: finds the sub-command, and turns errors into one line and an exit code."""
+
+import errno
+import importlib
+import os
+import sys
+
+import click
+
+from rhostream import ConfigError, RhostreamError, __version__
+from rhostream.cli.options import CONTEXT_SETTINGS, examples
+
+COMMANDS = {
+    "shards": "rhostream.cli.shards:shards",
+    "il": "rhostream.cli.il:il",
+    "train": "rhostream.cli.train:train",
+    "query": "rhostream.cli.query:query",
+    "views": "rhostream.cli.query:views",
+}
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for, listed in the order of the pipeline."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings=CONTEXT_SETTINGS,
+    epilog=examples(
+        "rho shards   --manifest data_manifests/synthetic.toml --workspace runs/demo",
+        "rho il train --workspace runs/demo && rho il score --workspace runs/demo",
+        "rho train    --workspace runs/demo --select rho_loss --steps 1000",
+        'rho query    --workspace runs/demo "SELECT reason, count(*) FROM rejects GROUP BY reason"',
+    ),
+)
+@click.version_option(__version__, prog_name="rho", message="%(prog)s %(version)s")
+def rho() -> None:
+    """Train on points that are learnable, worth learning and not yet learnt.
+
+    Every option is also read from the environment as RHO_<OPTION>; the flag wins over the variable, the
+    variable over the manifest. Results are printed on stdout, progress and errors on stderr. Exit codes:
+    0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run `rho` on `sys.argv` and exit."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = rho.main(prog_name="rho", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except RhostreamError as error:
+        return _fail(str(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of the pipe has left; the interpreter's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        what = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{what}{error.strerror}: {remedy}", EXIT_ERROR)
+    return code if isinstance(code, int) else 0
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room and run the same command again, it goes on where it stopped",
+    errno.EDQUOT: "make room and run the same command again, it goes on where it stopped",
+    errno.EACCES: "give this user access to it, or name another path",
+    errno.EPERM: "give this user access to it, or name another path",
+    errno.EROFS: "name a path on a writable file system",
+}
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"rho: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,157 @@
+"""Print a table: aligned text for people; JSON, CSV or Parquet for machines, with every value in full."""
+
+import base64
+import csv
+import datetime
+import decimal
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rhostream import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("table", "json", "csv", "parquet")
+
+
+def chosen_format(named: str | None, output: str | None) -> str:
+    """The format to write: the one named, else the one of the suffix of the file `output`, else a table."""
+    suffix = Path(output).suffix.lstrip(".").lower() if output else ""
+    return named or (suffix if suffix in FORMATS else "table")
+
+
+def print_table(table: "pa.Table", form: str, output: str | None) -> None:
+    """Write `table` to stdout or to the file `output`.
+
+    Raises:
+        ConfigError: Parquet for a terminal, a type that the format cannot hold, a folder that is not there.
+    """
+    if output is None:
+        stream = sys.stdout.buffer
+        if form == "parquet" and stream.isatty():
+            raise ConfigError("Parquet is not for a terminal: add --output FILE, or pipe it into a program")
+        _write(table, form, stream)
+        stream.flush()
+        return
+    try:
+        with Path(output).open("wb") as file:
+            _write(table, form, file)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"--output {output}: {error.strerror}; name a file in a folder that exists") from error
+
+
+def _write(table: "pa.Table", form: str, stream: IO[bytes]) -> None:
+    if form == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            pq.write_table(table, stream, compression="zstd")
+        except pa.ArrowNotImplementedError as error:
+            raise ConfigError(f"Parquet cannot hold this result ({error}): cast that column to VARCHAR") from error
+    elif form == "csv":
+        _write_csv(table, stream)
+    elif form == "json":
+        _write_json(table, stream)
+    else:
+        _write_text(table, stream)
+
+
+def _write_json(table: "pa.Table", stream: IO[bytes]) -> None:
+    stream.write(b"[")
+    separator = b"\n"
+    for batch in table.to_batches(max_chunksize=10_000):
+        for row in _rows(batch):
+            line = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, allow_nan=False)
+            stream.write(separator + line.encode())
+            separator = b",\n"
+    stream.write(b"\n]\n")
+
+
+def _write_csv(table: "pa.Table", stream: IO[bytes]) -> None:
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+    try:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table.column_names)
+        for batch in table.to_batches(max_chunksize=10_000):
+            writer.writerows([_text(value, "") for value in row] for row in _rows(batch, keep_nan=True))
+    finally:
+        text.detach()
+
+
+def _write_text(table: "pa.Table", stream: IO[bytes]) -> None:
+    if table.column_names == ["explain_key", "explain_value"]:
+        stream.writelines(f"{drawing}\n".encode() for drawing in table.column("explain_value").to_pylist())
+        return
+    cells = [
+        [_text(value, "NULL").replace("\n", "\\n") for value in row]
+        for batch in table.to_batches()
+        for row in _rows(batch, keep_nan=True)
+    ]
+    widths = [max(map(len, column)) for column in zip(table.column_names, *cells, strict=True)]
+    right = [_is_number(field.type) for field in table.schema]
+
+    def line(row: list[str]) -> bytes:
+        padded = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        )
+        return ("  ".join(padded).rstrip() + "\n").encode()
+
+    stream.write(line(table.column_names))
+    stream.write(line(["-" * width for width in widths]))
+    stream.writelines(map(line, cells))
+
+
+def _is_number(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _rows(batch: "pa.RecordBatch", keep_nan: bool = False) -> Iterable[tuple[Any, ...]]:
+    """The rows of a batch as JSON values (and NaN and infinities, if they are kept)."""
+    import pyarrow as pa
+
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_float32(column.type):
+            # Through text, so that 0.1 stays 0.1 and does not become 0.10000000149011612.
+            values = [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
+        else:
+            values = column.to_pylist(maps_as_pydicts="lossy")
+        columns.append([_plain(value, keep_nan) for value in values])
+    return zip(*columns, strict=True)
+
+
+def _plain(value: Any, keep_nan: bool) -> Any:
+    """`value` in the types of JSON, which knows neither NaN nor infinity: null stands for them."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if keep_nan or math.isfinite(value) else None
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {str(key): _plain(item, False) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, False) for item in value]
+    return str(value)
+
+
+def _text(value: Any, null: str) -> str:
+    if value is None:
+        return null
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,58 @@
+"""`rho query` and `rho views`: SQL over the tables of a workspace."""
+
+import sys
+
+import click
+
+from rhostream.cli.options import examples, option, workspace_option
+from rhostream.cli.output import FORMATS, chosen_format, print_table
+
+
+@click.command(
+    epilog=examples(
+        'rho query --workspace runs/demo "SELECT split, count(*) FROM samples GROUP BY split"',
+        'rho query --workspace runs/demo "SHOW ALL TABLES"',
+        'rho query --workspace runs/demo "SELECT * FROM ledger WHERE selected" --output selected.parquet',
+        "rho query --workspace runs/demo --format json - < question.sql",
+    )
+)
+@click.argument("sql")
+@workspace_option
+@option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    show_default="table, or what the suffix of --output says",
+    help="How to write the rows. JSON is a list of objects, with null for NaN and infinity.",
+)
+@option("--output", metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
+def query(sql: str, workspace: str, form: str | None, output: str | None) -> None:
+    """Put one SQL statement to the tables of a workspace.
+
+    The tables are samples, rejects, il, ledger and metrics; the dialect is DuckDB's; - reads the statement from
+    stdin. It can read the files of the workspace and nothing else, and write nothing.
+    """
+    from rhostream.pipeline.query import query as run_query
+
+    rows = run_query(workspace, sys.stdin.read() if sql == "-" else sql)
+    print_table(rows, chosen_format(form, output), output)
+
+
+@click.command(
+    epilog=examples(
+        "rho views --workspace runs/demo > views.sql && duckdb -init views.sql",
+        "rho views --workspace runs/demo | grep 'VIEW ledger'",
+    )
+)
+@workspace_option
+def views(workspace: str) -> None:
+    """Print a workspace's tables as CREATE VIEW statements.
+
+    They are for DuckDB's own shell, or for any other program with DuckDB in it. The paths in them are absolute. A
+    table that has no file yet is an empty view: print them again after the next stage.
+    """
+    from rhostream.loaders.workspace import Workspace
+    from rhostream.pipeline.views import create_views
+
+    for statement in create_views(Workspace(workspace)):
+        click.echo(statement)

@@ -1,0 +1,140 @@
+"""SQL over the tables of a workspace: read-only, and blind to everything outside the workspace."""
+
+import os
+import tempfile
+from typing import Any
+
+import duckdb
+import fsspec
+import pyarrow as pa
+
+from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.read_only_sql import check_read_only
+from rhostream.pipeline.views import create_views, escape_glob, location, quote
+
+_SQL_ERRORS = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.SyntaxException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+    duckdb.TypeMismatchException,
+    duckdb.NotImplementedException,
+)
+
+
+def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
+    """Run one reading SQL statement over the views of a workspace (`rhostream.pipeline.views.VIEWS`).
+
+    The statement can read files inside the workspace and nothing else: no other file, no network, no environment,
+    no variable of this process. It can write nothing.
+
+    Returns:
+        The rows; a column name that occurs again gets a number (`key`, `key_1`).
+
+    Raises:
+        ConfigError: SQL that is wrong, that does more than read, or that reaches outside the workspace.
+        WorkspaceError: no workspace, or a file in it that cannot be read.
+    """
+    workspace = Workspace(workspace)
+    try:
+        with tempfile.TemporaryDirectory(prefix="rho-query-") as spill, _connect(workspace, spill) as connection:
+            table = connection.sql(check_read_only(connection, sql)).to_arrow_table()
+    except (duckdb.InterruptException, RuntimeError) as error:
+        # DuckDB catches Ctrl-C itself and tells of it in one of these two ways.
+        if "interrupt" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
+    except duckdb.InternalException:
+        raise
+    except duckdb.Error as error:
+        raise _explained(error, workspace) from error
+    return table.rename_columns(_unique(table.column_names))
+
+
+def _connect(workspace: Workspace, spill: str) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+            # Half of the memory: a training run may be at work beside this query. More spills to disk.
+            "memory_limit": "50%",
+            "temp_directory": spill,
+        }
+    )
+    try:
+        if workspace.is_local:
+            root = location(workspace)
+        else:
+            connection.register_filesystem(_ReadOnlyFileSystem(workspace.location))
+            root = f"{_ReadOnlyFileSystem.protocol}:/"
+        # A pattern is checked against this list as it is written, the files it matches as they are called.
+        allowed = ", ".join(quote(f"{path}/") for path in sorted({root, escape_glob(root)}))
+        connection.execute(f"SET allowed_directories = [{allowed}]")
+        connection.execute("SET enable_external_access = false")
+        for view in create_views(workspace, root):
+            connection.execute(view)
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _ReadOnlyFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A remote workspace as `workspace://name`: DuckDB gets no other path of its file system, and cannot write."""
+
+    protocol = "workspace"
+    cachable = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._inner, root = fsspec.core.url_to_fs(url)
+        self._root = root.rstrip("/")
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        entries = [self._named(entry) for entry in self._inner.ls(self._path(path), detail=True, **options)]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        return self._named(self._inner.info(self._path(path), **options))
+
+    def modified(self, path: str) -> Any:
+        return self._inner.modified(self._path(path))
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode != "rb":
+            raise PermissionError(f"{path}: queries cannot write")
+        return self._inner.open(self._path(path), "rb")
+
+    def _path(self, path: str) -> str:
+        name = self._strip_protocol(path).strip("/")
+        if ".." in name.split("/"):
+            raise PermissionError(f"{path}: queries read only inside the workspace")
+        return f"{self._root}/{name}" if name else self._root
+
+    def _named(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "name": entry["name"].removeprefix(self._root).lstrip("/")}
+
+
+def _explained(error: duckdb.Error, workspace: Workspace) -> RhostreamError:
+    message = " ".join(str(error).split("\n\nLINE ")[0].split())
+    if isinstance(error, duckdb.PermissionException):
+        return ConfigError(f"the query may only read files inside {workspace.location!r}: {message}")
+    if isinstance(error, _SQL_ERRORS):
+        return ConfigError(f"{message} (the tables and their columns: `SHOW ALL TABLES`)")
+    return WorkspaceError(f"query over {workspace.location!r} failed: {message}")
+
+
+def _unique(names: list[str]) -> list[str]:
+    result: list[str] = []
+    for position, name in enumerate(names):
+        free, number = name, 0
+        while free in result or (number and free in names[position:]):
+            number += 1
+            free = f"{name}_{number}"
+        result.append(free)
+    return result

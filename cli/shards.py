@@ -1,0 +1,83 @@
+"""`rho shards`: from a corpus to a workspace of shards."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rhostream.cli.options import examples, given, json_option, option, workspace_option
+
+if TYPE_CHECKING:
+    from rhostream.pipeline.shards import ShardsSummary
+
+MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side")
+
+
+@click.command(
+    epilog=examples(
+        "rho shards --manifest data_manifests/clothing1m.toml --root /data/clothing1m --workspace runs/clothing1m",
+        "rho shards --manifest data_manifests/cifar10.toml --workspace runs/cifar10 --folds 2",
+        "rho shards --manifest data_manifests/table.toml --root photos/labels.csv --workspace runs/photos --dry-run",
+        "rho shards --manifest data_manifests/synthetic.toml --workspace runs/demo --overwrite --json",
+    )
+)
+@option("--manifest", required=True, metavar="FILE", type=click.Path(), help="TOML file that describes the corpus.")
+@workspace_option
+@option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the manifest's.")
+@option("--seed", type=int, metavar="N", help="Salts the split and the order of the listing.")
+@option("--holdout", type=float, metavar="SHARE", help="Share of the training samples that trains the IL model.")
+@option("--folds", type=int, metavar="K", help="No holdout: K IL models, each scoring what it has not seen.")
+@option("--shard-size", type=int, metavar="N", help="Entries in a slice of the listing, the unit of work.")
+@option("--max-side", type=int, metavar="PIXELS", help="Re-encode images with a longer side; 0 stores all as found.")
+@option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
+        help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
+@option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
+@option("--overwrite", is_flag=True, help="Remove the shards, index and rejects of the workspace first.")
+@json_option
+def shards(
+    manifest: str, workspace: str, workers: int | None, dry_run: bool, overwrite: bool, as_json: bool, **_: Any
+) -> None:
+    """Validate every entry of a corpus and write train, holdout and test shards.
+
+    Every entry becomes a sample or a row in rejects with its reason. Run the same command again after an interruption:
+    it goes on with the slices that are missing.
+    """
+    from rhostream.pipeline.manifest import load_manifest
+    from rhostream.pipeline.shards import write_shards
+
+    environment, flags = (values for _, values in given(*MANIFEST_SETTINGS))
+    summary = write_shards(
+        workspace,
+        load_manifest(manifest, flags, environment),
+        workers=workers,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    click.echo(json.dumps(asdict(summary), ensure_ascii=False) if as_json else _text(summary))
+
+
+def _text(summary: "ShardsSummary") -> str:
+    from rhostream.schema import REJECT_REASONS
+
+    samples, rejects = sum(summary.samples.values()), sum(summary.rejects.values())
+    lines = [("entries", summary.entries, ""), ("= samples", samples, "")]
+    lines += [(f"    {split}", count, "") for split, count in summary.samples.items()]
+    lines += [("+ rejects", rejects, "")]
+    lines += [(f"    {reason}", count, REJECT_REASONS[reason]) for reason, count in summary.rejects.items()]
+    copies = summary.duplicates
+    if copies.groups:
+        lines += [("duplicates", copies.groups, "groups of byte-identical images, each on one side of the split")]
+        lines += [("    labels differ", copies.labels_differ, "")] if copies.labels_differ else []
+        if copies.across_official_splits:
+            lines += [("    test and train", copies.across_official_splits, "in an official split and in training")]
+    if summary.dry_run:
+        lines += [(f"class {name}", count, "") for name, count in summary.classes.items()]
+    width = max(len(name) for name, _, _ in lines)
+    table = "\n".join(f"{name:<{width}}  {count:>9}  {note}".rstrip() for name, count, note in lines)
+    if summary.dry_run:
+        return f"{table}\ndry run: {summary.units} units, nothing read or written; train includes what will be held out"
+    return (
+        f"{table}\n{summary.shards} shards in {summary.workspace}, {summary.units_made} of {summary.units} units made "
+        f"in {summary.seconds:.1f} s"
+    )

@@ -1,0 +1,239 @@
+"""`rho shards`: from a corpus to train, holdout and test shards, their index and the rejects."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rhostream.errors import CorpusError, WorkspaceError
+from rhostream.loaders.index import CARD_NAME
+from rhostream.loaders.reader import available_cores
+from rhostream.loaders.workspace import TEMPORARY_SUFFIX, Workspace
+from rhostream.pipeline.corpora.base import Corpus
+from rhostream.pipeline.corpora.formats import open_corpus
+from rhostream.pipeline.corpus_card import Duplicates, tally, write_card
+from rhostream.pipeline.listing import Listing, list_entries
+from rhostream.pipeline.lock import only_writer
+from rhostream.pipeline.manifest import Manifest
+from rhostream.pipeline.noise import columns_with_noise, with_noise
+from rhostream.pipeline.progress import progress
+from rhostream.pipeline.unit_workers import make_units
+from rhostream.pipeline.units import ENTRIES_BEFORE_GIVING_UP, Unit, UnitMaker, UnitRecord, refuse_mostly_bad
+
+FOLDERS = ("rejects", "index", "shards")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsSummary:
+    """What `rho shards` has made of a corpus; entries = sum of samples + sum of rejects.
+
+    Attributes:
+        samples: by split ("train", "holdout", "val", "test", "train-fold0"). A dry run knows the listing only: its
+            samples have not been read, and "train" includes the holdout or the folds.
+        rejects: by reason.
+        classes: samples by class, in the order of the labels.
+        units, units_made: slices of the listing, and how many of them this run has written.
+    """
+
+    workspace: str
+    dry_run: bool
+    entries: int
+    samples: dict[str, int]
+    rejects: dict[str, int]
+    classes: dict[str, int]
+    units: int
+    units_made: int
+    shards: int
+    duplicates: Duplicates = field(default_factory=Duplicates)
+    seconds: float
+
+
+def write_shards(
+    workspace: str | Workspace,
+    manifest: Manifest,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> ShardsSummary:
+    """Validate every entry of a corpus and write shards, index, rejects and, last, `corpus.json`.
+
+    Run again after an interruption, it makes the units that are missing; the result is the same, byte for byte.
+
+    Args:
+        workers: processes; 0 works in this one, None takes one per core.
+        overwrite: remove the shards, index and rejects that are there first.
+        dry_run: list the corpus, read no image and write nothing.
+
+    Raises:
+        CorpusError: nothing to read, fewer than two classes, mostly bad entries, or nothing left to train on.
+        WorkspaceError: it holds another corpus, cannot be written, or another process writes to it.
+    """
+    begin = time.monotonic()
+    workspace = Workspace(workspace)
+    corpus = open_corpus(manifest)
+    listing = _list(corpus, manifest)
+    if dry_run:
+        return _listed_only(workspace, corpus, listing, time.monotonic() - begin)
+    refuse_mostly_bad(_refused(listing), len(listing), manifest)
+    columns = corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
+    maker = UnitMaker(workspace=workspace, corpus=corpus, extra_columns=columns, manifest=manifest, listed=len(listing))
+    with only_writer(workspace, "rho shards"):
+        if overwrite:
+            for name in (CARD_NAME, *FOLDERS):  # the card first: it must never list what is not there
+                workspace.remove(name)
+        records = _finished(maker, listing)
+        missing = [number for number, record in records.items() if record is None]
+        _make(maker, listing, records, missing, available_cores() if workers is None else workers)
+        made = [record for record in records.values() if record is not None]
+        _remove_leftovers(workspace, made)
+        counts = tally(workspace, corpus.classes, manifest, made)
+        write_card(workspace, corpus.classes, manifest, made, counts)
+    return ShardsSummary(
+        workspace=workspace.location,
+        dry_run=False,
+        entries=len(listing),
+        samples=counts.samples,
+        rejects=counts.rejects,
+        classes=counts.classes,
+        shards=counts.shards,
+        duplicates=counts.duplicates,
+        units=listing.units,
+        units_made=len(missing),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _list(corpus: Corpus, manifest: Manifest) -> Listing:
+    if len(corpus.classes) < 2:
+        raise CorpusError(
+            f"the corpus at {manifest.root!r} has {len(corpus.classes)} class(es) {list(corpus.classes)}: a classifier "
+            "needs at least 2; check the root and the options of its format"
+        )
+    entries = corpus.entries()
+    if manifest.noise is not None:
+        entries = iter(with_noise(entries, manifest.noise, corpus.classes))
+    return list_entries(entries, classes=len(corpus.classes), seed=manifest.seed, unit_size=manifest.shard_size)
+
+
+def _refused(listing: Listing) -> dict[str, tuple[int, str]]:
+    examples: dict[str, str] = {}
+    for entry in listing.entries:
+        if entry.reason:
+            examples.setdefault(entry.reason, entry.source)
+    return {reason: (count, examples[reason]) for reason, count in listing.refused().items()}
+
+
+def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds: float) -> ShardsSummary:
+    kept = [entry for entry in listing.entries if entry.label is not None]
+    splits = Counter(entry.split if entry.split in ("val", "test") else "train" for entry in kept)
+    labels = Counter(entry.label for entry in kept)
+    return ShardsSummary(
+        workspace=workspace.location,
+        dry_run=True,
+        entries=len(listing),
+        samples=dict(sorted(splits.items())),
+        rejects=dict(sorted(listing.refused().items())),
+        classes={name: labels[label] for label, name in enumerate(corpus.classes)},
+        units=listing.units,
+        units_made=0,
+        shards=0,
+        seconds=seconds,
+    )
+
+
+def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None]:
+    """The record of every unit, None where it is still to make.
+
+    Raises:
+        WorkspaceError: the workspace holds units of other settings or of another listing.
+    """
+    found: dict[int, UnitRecord | None] = {}
+    settings = maker.settings()
+    for number in range(listing.units):
+        record = UnitRecord.read(maker.workspace, number)
+        if record is not None:
+            _refuse_other(maker.workspace, record.settings, settings)
+            if record.listing != maker.listing(_unit(listing, number)):
+                raise WorkspaceError(_other(maker.workspace, f"its corpus listed {record.listing[0]} entries, this one "
+                                            f"lists {len(listing)}, not the same ones"))  # fmt: skip
+            if not record.is_whole(maker.workspace):
+                record = None
+        found[number] = record
+    beyond = [
+        name for name in maker.workspace.names("rejects", ".parquet") if name > f"{listing.units - 1:06d}.parquet"
+    ]
+    if beyond:
+        raise WorkspaceError(_other(maker.workspace, f"it has {len(beyond)} more units than this corpus"))
+    _refuse_other(maker.workspace, _settings_of_card(maker.workspace, settings), settings)
+    return found
+
+
+def _settings_of_card(workspace: Workspace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the settings `names` that `corpus.json` tells; none where it is missing or damaged."""
+    if not workspace.exists(CARD_NAME):
+        return {}
+    try:
+        card = workspace.read_json(CARD_NAME)
+        known = {**card["manifest"], "classes": card["classes"]}
+    except (WorkspaceError, KeyError, TypeError):
+        return {}
+    return {name: known[name] for name in names if name in known}
+
+
+def _refuse_other(workspace: Workspace, there: dict[str, Any], now: dict[str, Any]) -> None:
+    unlike = [
+        f"{name} is {there[name]!r} there, {now.get(name)!r} now" for name in there if there[name] != now.get(name)
+    ]
+    if unlike:
+        raise WorkspaceError(_other(workspace, "; ".join(unlike)))
+
+
+def _other(workspace: Workspace, what: str) -> str:
+    return (f"workspace {workspace.location!r} holds shards of another manifest or corpus ({what}): name another "
+            "--workspace, or remake it with --overwrite")  # fmt: skip
+
+
+def _make(
+    maker: UnitMaker, listing: Listing, records: dict[int, UnitRecord | None], missing: Sequence[int], workers: int
+) -> None:
+    """Fill in the missing records, and stop when too much of what has been read so far is refused."""
+    entries, rejects = 0, dict[str, tuple[int, str]]()
+
+    def count(record: UnitRecord) -> None:
+        nonlocal entries
+        entries += record.entries
+        for reason, (number, example) in record.rejects.items():
+            rejects[reason] = (rejects.get(reason, (0, ""))[0] + number, example)
+
+    for record in records.values():
+        if record is not None:
+            count(record)
+    with progress("shards", len(listing), "entries", initial=entries) as bar:
+        units = [_unit(listing, number) for number in missing]
+        for number, record in make_units(maker, units, workers=workers, advance=bar.advance):
+            records[number] = record
+            count(record)
+            if entries >= ENTRIES_BEFORE_GIVING_UP:
+                refuse_mostly_bad(rejects, entries, maker.manifest)
+    refuse_mostly_bad(rejects, entries, maker.manifest)
+
+
+def _unit(listing: Listing, number: int) -> Unit:
+    part = listing.slice(number)
+    return Unit(number=number, keys=listing.keys[part], entries=listing.entries[part])
+
+
+def _remove_leftovers(workspace: Workspace, made: Sequence[UnitRecord]) -> None:
+    """What runs killed before their first finished unit have left: with other settings it may have other names."""
+    names = {shard.name for record in made for shard, _, _ in record.shards}
+    for folder, suffix in (("shards", ".tar"), ("index", ".parquet")):
+        for name in workspace.names(folder, suffix):
+            if name.removesuffix(suffix) not in names:
+                workspace.remove(f"{folder}/{name}")
+    if workspace.is_local:
+        for folder in FOLDERS:
+            for temporary in Path(workspace.path(folder)).glob(f"*{TEMPORARY_SUFFIX}"):
+                temporary.unlink()

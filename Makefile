@@ -14,6 +14,8 @@ VENV      ?= .venv
 RHO := $(VENV)/bin/rho
 UV  := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python
 export RHO_WORKSPACE := $(WORKSPACE)
+# Cached bytecode halves the start of every process that imports torch; some images switch the cache off.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo shards il train query install test lint types clean
 .NOTPARALLEL:

@@ -2,12 +2,12 @@
 
     python benchmarks/join.py --rows 100000 10000000
 
-Makes a synthetic index of each size (real JPEGs: every shard is a link to the same tar of 10,000 garments of 64 pixels),
+Makes a synthetic index of each size (real JPEGs: every shard is a link to the same tar of 10,000 images of 64 pixels),
 streams the same number of super-batches of 320 from each in a process of its own, and prints the share of the stream's
-time that goes into reading and comparing IL parts, the peak memory, and the time to the first super-batch.
+CPU time that goes into reading and comparing IL parts, the peak memory, and the time to the first one.
 
 Expected: the join under 2% of the loader's time (64-pixel images are the hardest case: they decode fastest); peak memory
-within a few MB between 10⁵ and 10⁷ rows. About 5 minutes on 2 cores, most of it making the index of 10⁷ rows.
+within a few MB between 10^5 and 10^7 rows. About 5 minutes on 2 cores, most of it making the index of 10^7 rows.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from rhostream.loaders.index import CorpusCard
@@ -66,16 +65,16 @@ def make(folder: Path, rows: int) -> None:
         if number:
             Path(workspace.path(f"shards/{name}.tar")).symlink_to("train-000000.tar")
         keys = [f"images-{row % 10}-{row % 100:02d}-{number:06d}-{row:08d}" for row in range(SHARD_ROWS)]
-        constant = {"split": "train", "fold": -1, "shard": name, "ext": "jpg", "class": "Shirt", "content_hash": "0" * 32,
-                    "width": SIDE, "height": SIDE}  # fmt: skip
+        constant = {"split": "train", "fold": -1, "shard": name, "ext": "jpg", "class": "Shirt",
+                    "content_hash": "0" * 32, "width": SIDE, "height": SIDE}  # fmt: skip
         columns = {column: pa.repeat(pa.scalar(value, SAMPLES.field(column).type), SHARD_ROWS)
                    for column, value in constant.items()}  # fmt: skip
         columns |= {"key": keys, "source": keys, "row": range(SHARD_ROWS), "offset": offsets, "size": sizes,
                     "label": labels}  # fmt: skip
         workspace.write_table(f"index/{name}.parquet", pa.table({c: columns[c] for c in SAMPLES.names}, SAMPLES))
         losses = np.random.default_rng(number).gamma(1.0, 1.0, SHARD_ROWS)
-        scores = {"il_model": ["bench"] * SHARD_ROWS, "key": keys, "shard": [name] * SHARD_ROWS, "row": range(SHARD_ROWS),
-                  "label": labels, "il": losses, "predicted": labels, "confidence": [0.9] * SHARD_ROWS,
+        scores = {"il_model": ["bench"] * SHARD_ROWS, "key": keys, "shard": [name] * SHARD_ROWS,
+                  "row": range(SHARD_ROWS), "label": labels, "il": losses, "predicted": labels, "confidence": [0.9] * SHARD_ROWS,
                   "in_sample": [False] * SHARD_ROWS}  # fmt: skip
         workspace.write_table(f"il/bench/scores/{name}.parquet", pa.table(scores, IL))
         shards.append({"name": name, "split": "train", "fold": -1, "rows": SHARD_ROWS, "digest": ""})

@@ -78,9 +78,11 @@ class Workspace:
             raise WorkspaceError(f"{self.path(name)} is not valid JSON ({error}): restore it or remake it") from error
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        # Arrow's threads must not hold Python's buffers: to release one while the interpreter ends aborts the process.
+        threads = self.is_local
         try:
-            with self.open(name) as stream:
-                return pq.read_table(stream, columns=columns)
+            with pa.OSFile(self.path(name)) if self.is_local else self.open(name) as stream:
+                return pq.read_table(stream, columns=columns, use_threads=threads, pre_buffer=threads)
         except pa.ArrowInvalid as error:
             raise WorkspaceError(
                 f"{self.path(name)} is not a readable Parquet file ({error}): delete it and run "

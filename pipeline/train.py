@@ -32,6 +32,7 @@ from rhostream.pipeline.device import (
     seed_random,
 )
 from rhostream.pipeline.evaluate import EvaluationSet
+from rhostream.pipeline.il_card import il_costs
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.properties import Properties
@@ -290,8 +291,6 @@ def _facts(workspace: Workspace, card: CorpusCard, config: TrainConfig, il: str 
 
 def _charge_il(workspace: Workspace, il: str, il_runs: int, costs: Costs) -> None:
     """This run's share of what the IL model and its table cost."""
-    name = f"il/{il}/costs.json"
-    if workspace.exists(name):
-        spent = workspace.read_json(name)
-        for cost in ("il_train", "il_score"):
-            costs.add(cost, seconds=spent["seconds"][cost] / il_runs, flops=spent["flops"][cost] / il_runs)
+    spent = il_costs(workspace, il)
+    for cost in ("il_train", "il_score"):
+        costs.add(cost, seconds=spent["seconds"][cost] / il_runs, flops=spent["flops"][cost] / il_runs)

@@ -12,6 +12,7 @@ from rhostream import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard
 from rhostream.pipeline import train as train_module
 from rhostream.pipeline.compare import compare
+from rhostream.pipeline.il_card import write_il_cost
 from rhostream.pipeline.train import TrainConfig, train
 
 CONFIG = TrainConfig(
@@ -141,9 +142,9 @@ def test_which_il_table_is_meant_must_be_clear(workspace):
 
 
 def test_costs_name_load_score_train_and_evaluate_and_the_share_of_the_il_model(workspace):
-    workspace.write_json("il/small_cnn/costs.json", {
-        "seconds": {"il_train": 60.0, "il_score": 12.0}, "flops": {"il_train": 6e9, "il_score": 1e9},
-    })  # fmt: skip
+    write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=60.0, flops=6e9)
+    for shard, seconds in (("train-000000", 8.0), ("train-000001", 4.0)):
+        write_il_cost(workspace, "small_cnn", shard, "il_score", seconds=seconds, flops=5e8)
     line = train(workspace, replace(CONFIG, il_runs=4)).metrics[-1]
     assert (line["seconds_il_train"], line["flops_il_score"]) == (15.0, 2.5e8)
     assert all(line[f"seconds_{cost}"] > 0 for cost in ("load", "score", "train", "evaluate"))

@@ -1,0 +1,168 @@
+"""`rho il train` and `rho il score`."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from rhostream.cli.options import (
+    Command,
+    device_option,
+    examples,
+    given,
+    json_option,
+    option,
+    workers_option,
+    workspace_option,
+)
+
+_TRAIN_SETTINGS = (
+    "name", "model", "weights", "epochs", "patience", "batch_size", "learning_rate", "weight_decay",
+    "validation_share", "validation_samples", "augmentation", "seed", "device", "precision", "threads",
+)  # fmt: skip
+_SCORE_SETTINGS = ("name", "splits", "only", "batch_size", "device", "precision", "workers", "threads", "overwrite")
+
+
+def _il_option(flag: str, *names: str, **attributes: Any) -> Callable[[Command], Command]:
+    """An option whose variable begins with RHO_IL_, so that RHO_MODEL, say, stays that of `rho train`."""
+    variable = "RHO_IL_" + flag.removeprefix("--").replace("-", "_").upper()
+    return option(flag, *names, envvar=variable, **attributes)
+
+
+_precision = _il_option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto takes bfloat16 "
+                        "on GPUs that compute in it.  [default: auto to train, float32 to score]")  # fmt: skip
+_threads = _il_option("--threads", type=click.IntRange(min=0), metavar="N", help="Decoding threads.  [default: one a "
+                      "core]")  # fmt: skip
+
+
+@click.group()
+def il() -> None:
+    """Train the IL model, and score every sample with it.
+
+    The irreducible loss of a sample is its loss under a small model that was never trained on it. Options are
+    also read from RHO_IL_<OPTION>, and from the manifest's table [il].
+    """
+
+
+@il.command(
+    epilog=examples(
+        "rho il train --workspace runs/demo",
+        "rho il train --workspace runs/demo --name big --model resnet18 --weights resnet18.safetensors",
+        "rho il train --workspace runs/demo --epochs 50 --overwrite",
+    )
+)
+@workspace_option
+@_il_option("--name", metavar="NAME", help="Name of the IL model.  [default: that of --model]")
+@_il_option("--model", metavar="MODEL", help="small_cnn, bn_cnn, mlp, resnet18_cifar or a torchvision name.  [default: "
+            "small_cnn]")  # fmt: skip
+@_il_option("--weights", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
+@_il_option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most so many.  [default: 30]")
+@_il_option("--patience", type=click.IntRange(min=0), metavar="N", help="Stop after N epochs without a lower "
+            "validation loss; 0 for never.  [default: 5]")  # fmt: skip
+@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64]")
+@_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW.  [default: 0.001]")
+@_il_option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")
+@_il_option("--validation-share", type=float, metavar="X", help="Share of the train split that chooses the epoch.  "
+            "[default: 0.1]")  # fmt: skip
+@_il_option("--validation-samples", type=click.IntRange(min=1), metavar="N", help="At most so many of them.  [default: "
+            "10000]")  # fmt: skip
+@_il_option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: "
+            "none]")  # fmt: skip
+@_il_option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")
+@_precision
+@_threads
+@device_option
+@click.option("--overwrite", is_flag=True, help="Remove a model of this name, with its scores, and start afresh.")
+@json_option
+def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
+    """Train the IL model on the holdout, or one model per fold on the other folds.
+
+    Kept is the epoch of the lowest validation loss, on a part of the train split chosen by a hash of the keys.
+    Killed and started again, it goes on from the last epoch and ends as if never killed; a model that is there
+    already is left as it is.
+    """
+    from rhostream.loaders.index import CorpusCard
+    from rhostream.loaders.workspace import Workspace
+    from rhostream.pipeline.il_card import il_costs
+    from rhostream.pipeline.il_config import ILTrainConfig
+    from rhostream.pipeline.il_train import train_il
+    from rhostream.pipeline.settings import settings
+
+    place = Workspace(workspace)
+    manifest = CorpusCard.read(place).manifest.get("il", {})
+    config = settings(ILTrainConfig, ("corpus.json [il]", manifest), *given(*_TRAIN_SETTINGS))
+    training = train_il(place, config, overwrite=overwrite)
+    card, costs = training.card, il_costs(place, training.card.name)
+    models = [
+        {
+            "fold": model.fold,
+            "trained_samples": model.trained_samples,
+            "validated_samples": model.validated_samples,
+            "epochs": model.epochs[-1].epoch,
+            "best_epoch": model.best_epoch,
+            "validation_loss": model.best.validation_loss,
+            "validation_accuracy": model.best.validation_accuracy,
+        }
+        for model in card.models
+    ]
+    seconds, flops = costs["seconds"]["il_train"], costs["flops"]["il_train"]
+    if as_json:
+        facts = {"name": card.name, "model": card.architecture, "parameters": card.parameters}
+        done = {"already_trained": training.already_trained, "seconds": seconds, "flops": flops}
+        click.echo(json.dumps(facts | done | {"models": models}, indent=1))
+        return
+    _print_table([_rounded(model) for model in models])
+    state = "was already trained" if training.already_trained else "trained"
+    click.echo(f"IL model {card.name} ({card.architecture}, {card.parameters} parameters) {state} in {seconds:.1f} s")
+
+
+@il.command(
+    epilog=examples(
+        "rho il score --workspace runs/demo",
+        "rho il score --workspace runs/demo --name big --split train --split holdout",
+        "rho il score --workspace runs/demo --only train-000012",
+        "torchrun --nproc-per-node 8 --no-python rho il score --workspace runs/demo",
+    )
+)
+@workspace_option
+@_il_option("--name", metavar="NAME", help="IL model to score with.  [default: the only one]")
+@_il_option("--split", "splits", multiple=True, metavar="SPLIT", help="Split to score; may be repeated.  [default: "
+            "train]")  # fmt: skip
+@_il_option("--only", multiple=True, metavar="SHARD", help="Score this shard alone; may be repeated.")
+@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Of one forward pass.  [default: 500]")
+@_precision
+@_threads
+@device_option
+@workers_option
+@click.option("--overwrite", is_flag=True, help="Score again what is already scored.")
+@json_option
+def score(workspace: str, as_json: bool, **_: Any) -> None:
+    """Write the irreducible loss of every sample, shard by shard, with predicted class and confidence.
+
+    With folds, each sample is scored by the model that never saw its fold. Killed and started again, it scores
+    only the shards that are left. Under torchrun, every rank scores its own share of the shards.
+    """
+    from dataclasses import asdict
+
+    from rhostream.loaders.workspace import Workspace
+    from rhostream.pipeline.il_score import ILScoreConfig, score_il
+    from rhostream.pipeline.settings import settings
+
+    scores = asdict(score_il(Workspace(workspace), settings(ILScoreConfig, *given(*_SCORE_SETTINGS))))
+    if as_json:
+        click.echo(json.dumps(scores, indent=1))
+        return
+    _print_table([_rounded(scores)])
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    from rhostream.cli.output import print_table
+
+    print_table(pa.Table.from_pylist(rows), "table", None)

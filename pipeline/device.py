@@ -1,0 +1,85 @@
+"""Where and how precisely a model runs, and the random state that a checkpoint must carry."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import nn
+
+from rhostream.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device for "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise ConfigError(f"device {name!r} is not known: choose auto, cpu, cuda or cuda:N")
+    if not available:
+        raise ConfigError(
+            f"device {name!r}: torch {torch.__version__} sees no CUDA device here; check the driver and "
+            "that torch is a CUDA build, or use --device cpu"
+        )
+    index = 0 if device.index is None else device.index
+    if index >= available:
+        raise ConfigError(
+            f"device {name!r}: this machine has {available} CUDA device(s), cuda:0 to cuda:{available - 1}"
+        )
+    return torch.device("cuda", index)
+
+
+def resolve_precision(device: torch.device, precision: Precision) -> Literal["float32", "bfloat16"]:
+    """What "auto" means on this device: bfloat16 on a CUDA device that computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fast else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """The context in which forward passes run; parameters and losses stay float32."""
+    if resolve_precision(device, precision) == "float32":
+        return contextlib.nullcontext()
+    context: AbstractContextManager[None] = torch.autocast(device.type, torch.bfloat16)
+    return context
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to the device, convolutions as channels_last on CUDA (where tensor cores want it)."""
+    if device.type == "cuda" and any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(device)
+
+
+def seed_random(seed: int) -> None:
+    """Seed torch's own generators (dropout, stochastic depth) on all devices."""
+    torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of torch's generators, uint8 tensors, for a checkpoint."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """The inverse of `random_state`; a state saved on another kind of device restores what both have."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -1,0 +1,165 @@
+"""Loss and accuracy of a model on samples that it is not trained on."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rhostream.errors import ShardError, WorkspaceError
+from rhostream.loaders.index import Shard, read_shard_rows
+from rhostream.loaders.reader import ImageReader
+from rhostream.loaders.view import Pixels, View
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.costs import Costs
+from rhostream.pipeline.device import Precision, autocast
+
+_SALT = b"rhostream evaluation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Mean cross-entropy (nats), share of correct predictions, and how many samples they are over."""
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+class EvaluationSet:
+    """Samples of some shards, in shard order, un-augmented.
+
+    Args:
+        shards: at least one sample in all.
+        keep: share of the samples to use, in (0, 1], chosen by a salted hash of their keys; None for all.
+        at_most: upper bound on the number of samples, chosen likewise.
+        cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
+        threads: of decoding; 0 for one a core.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        shards: tuple[Shard, ...],
+        view: View,
+        *,
+        keep: float | None = None,
+        at_most: int | None = None,
+        cache_bytes: int = 512 << 20,
+        batch_size: int = 500,
+        threads: int = 0,
+    ) -> None:
+        total = sum(shard.rows for shard in shards)
+        if not total:
+            raise WorkspaceError(
+                f"workspace {workspace.location!r}: the shards to evaluate on hold no samples; give the "
+                "corpus this split, or name another one"
+            )
+        wanted = total if keep is None else max(1, round(keep * total))
+        self.view, self.batch_size = view, batch_size
+        self._workspace, self._shards = workspace, shards
+        self._choose(wanted if at_most is None else min(wanted, at_most), total)
+        self._reader = ImageReader(workspace, view, threads)
+        bytes_needed = len(self) * view.channels * view.size**2
+        self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def _choose(self, wanted: int, total: int) -> None:
+        """Keep the `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
+        columns = np.zeros(0, [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8"),
+                               ("label", "i4")])  # fmt: skip
+        for number, shard in enumerate(self._shards):
+            rows = read_shard_rows(self._workspace, shard)
+            part = np.zeros(len(rows), columns.dtype)
+            if wanted < total:
+                part["hash"] = [_hash(key) for key in rows.keys.to_pylist()]
+            part["shard"], part["row"] = number, np.arange(len(rows))
+            part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
+            columns = np.concatenate([columns, part])
+            if len(columns) > wanted:
+                columns = columns[np.sort(np.argsort(columns["hash"], kind="stable")[:wanted])]
+        self._columns = columns
+        self._labels = torch.from_numpy(columns["label"].astype(np.int64))
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """images uint8 (n, C, H, W) and labels int64 (n,), n <= batch_size.
+
+        Raises:
+            ShardError: a sample does not decode.
+        """
+        cache = self._cache
+        for number, start in enumerate(range(0, len(self), self.batch_size)):
+            if cache is not None and number < len(cache):
+                pixels = cache[number]
+            else:
+                pixels = self._decode(self._columns[start : start + self.batch_size])
+                if cache is not None:
+                    cache.append(pixels)
+            yield torch.from_numpy(pixels), self._labels[start : start + self.batch_size]
+
+    def _decode(self, part: npt.NDArray[np.void]) -> Pixels:
+        shards = [self._shards[number] for number in part["shard"]]
+        pixels, failures = self._reader.images(shards, part["offset"], part["size"])
+        for position, reason in failures[:1]:
+            raise undecodable(self._workspace, shards[position], int(part["row"][position]), reason)
+        return pixels
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: Precision = "float32",
+        *,
+        costs: Costs | None = None,
+        cost: str = "evaluate",
+    ) -> Evaluation:
+        """Evaluate in eval mode; the model's training flags are as before afterwards.
+
+        Args:
+            costs: charged with the seconds and FLOPs under the name `cost`.
+
+        Raises:
+            ShardError: a sample does not decode.
+        """
+        costs = costs or Costs(device)
+        flags = [(module, module.training) for module in model.modules()]
+        loss, correct = torch.zeros((), dtype=torch.float64), 0
+        model.eval()
+        try:
+            with costs.charge(cost):
+                for images, labels in self.batches():
+                    inputs, targets = self.view.normalise(images.to(device)), labels.to(device)
+                    with autocast(device, precision):
+                        logits = costs.flops(cost, ("forward", *inputs.shape), partial(model, inputs)).float()
+                    loss += functional.cross_entropy(logits, targets, reduction="sum").double().cpu()
+                    correct += int((logits.argmax(1) == targets).sum())
+        finally:
+            for module, training in flags:
+                module.training = training
+        return Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
+
+    def close(self) -> None:
+        """Let the decoding threads and the cached pixels go."""
+        self._reader.close()
+        self._cache = None
+
+
+def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:
+    """The error for a stored sample that was decodable when its shard was made."""
+    key = read_shard_rows(workspace, shard).keys[row].as_py()
+    return ShardError(
+        f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the shard was changed or damaged after it was "
+        "made: restore it, or run `rho shards` with --overwrite"
+    )
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, key=_SALT).digest())

@@ -1,0 +1,86 @@
+"""The settings of `rho il train`."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.augmentation import Augmentation
+from rhostream.pipeline.device import Precision
+
+#: Settings that do not bear on the result, and those that the card holds elsewhere.
+_NOT_OF_RESULT: Final = ("name", "model", "device", "threads")
+
+#: With fewer, the lowest validation loss is a matter of luck.
+_FEWEST_SAMPLES: Final = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILTrainConfig:
+    """How the IL model is trained: AdamW with PyTorch's defaults, as in arXiv 2206.07137.
+
+    Attributes:
+        name: of the IL model in the workspace; the architecture's where empty.
+        model: see `rhostream.pipeline.models.build_model`.
+        weights: a local file of initial weights, or None.
+        epochs: at most this many.
+        patience: stop after so many epochs without a lower validation loss; 0 for never.
+        validation_share, validation_samples: the part of D that chooses the epoch: this share, though 1,000 samples
+            where D has them, and at most this many.
+        augmentation: see `rhostream.loaders.augmentation`.
+        threads: that decode images; 0 for one a core.
+    """
+
+    name: str = ""
+    model: str = "small_cnn"
+    weights: str | None = None
+    epochs: int = 30
+    patience: int = 5
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    validation_share: float = 0.1
+    validation_samples: int = 10_000
+    augmentation: Augmentation = "none"
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validation_samples", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"IL {name} {getattr(self, name)}: give a number above 0")
+        for name in ("patience", "weight_decay", "threads"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"IL {name} {getattr(self, name)}: give 0 or more")
+        if not 0 < self.validation_share <= 1:
+            raise ConfigError(f"IL validation_share {self.validation_share}: give a share above 0 and at most 1")
+        if set(self.resolved_name) & set("/\\") or self.resolved_name.startswith("."):
+            raise ConfigError(f"IL name {self.name!r}: give a plain name, without slashes or a dot in front")
+
+    @property
+    def resolved_name(self) -> str:
+        return self.name or self.model
+
+    def validation_size(self, available: int) -> int:
+        """How many of `available` samples choose the epoch."""
+        wanted = max(round(self.validation_share * available), _FEWEST_SAMPLES)
+        return min(wanted, self.validation_samples, available)
+
+    def of_result(self) -> dict[str, Any]:
+        """The settings that the result depends on, as JSON values; a weights file by its name and SHA-256.
+
+        Raises:
+            ConfigError: the weights file cannot be read.
+        """
+        values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULT}
+        if self.weights is not None:
+            path = Path(self.weights)
+            try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise ConfigError(f"weights {self.weights!r}: {error.strerror}; give a local file") from error
+            values["weights"] = {"file": path.name, "sha256": digest}
+        return values

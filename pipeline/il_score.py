@@ -1,0 +1,153 @@
+"""`rho il score`: the irreducible loss of every sample, shard by shard, by a model that was not trained on it."""
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pyarrow.compute as pc
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.index import CorpusCard, Shard
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.device import Precision
+from rhostream.pipeline.il_card import ILCard, trained_models
+from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_scorer import ILScorer, ScorerSettings
+from rhostream.pipeline.processes import in_processes
+from rhostream.pipeline.progress import progress
+from rhostream.pipeline.settings import settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILScoreConfig:
+    """Which shards are scored by which IL model, and how.
+
+    Attributes:
+        name: of the IL model; where empty, the only one that the workspace holds, or that of its manifest.
+        splits: whose shards to score.
+        only: names of shards; where given, these alone are scored, whatever their split.
+        batch_size: samples of one forward pass.
+        workers: local processes, each scoring whole shards; 0 works in this one. The result is the same.
+        threads: that decode images, in each process; 0 shares the cores out.
+        overwrite: score again what is already scored.
+    """
+
+    name: str = ""
+    splits: tuple[str, ...] = ("train",)
+    only: tuple[str, ...] = ()
+    batch_size: int = 500
+    device: str = "auto"
+    precision: Precision = "float32"
+    workers: int = 0
+    threads: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"IL scoring batch_size {self.batch_size}: give 1 or more")
+        for name in ("workers", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"IL scoring {name} {getattr(self, name)}: give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILScores:
+    """What the table holds for the shards that this process was asked for.
+
+    Attributes:
+        shards, scored_shards: how many in all, and how many of them only now.
+        mean_il: nats, over all rows.
+        accuracy: share of rows whose label the IL model predicts.
+        in_sample: rows scored by a model that was trained on them.
+    """
+
+    name: str
+    shards: int
+    scored_shards: int
+    rows: int
+    mean_il: float
+    accuracy: float
+    in_sample: int
+
+
+def score_il(workspace: Workspace, config: ILScoreConfig) -> ILScores:
+    """Write `il/<name>/scores/<shard>.parquet` for every shard asked for that has no valid part yet.
+
+    Under torchrun each rank scores its own share of the shards.
+
+    Raises:
+        WorkspaceError: no such model, split or shard.
+        IrreducibleLossError: the model was made for other classes or shards, or a loss is not finite.
+        ShardError: an image does not decode.
+    """
+    corpus = CorpusCard.read(workspace)
+    card = ILCard.read(workspace, config.name or _default_model(workspace, corpus))
+    card.require_fit(corpus)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    # Shared out before looking at what is done, so that ranks which start at different times agree.
+    shards = _asked_for(workspace, corpus, config)[rank::ranks]
+    scorer = ScorerSettings(
+        batch_size=config.batch_size,
+        device=config.device,
+        precision=config.precision,
+        threads=config.threads,
+        processes=max(1, config.workers),
+    )
+    start = partial(_start, workspace, card, scorer)
+    check = ILScorer(workspace, card, scorer)
+    due = [shard for shard in shards if config.overwrite or not check.is_done(shard)]
+    with progress(f"il score {card.name}", sum(shard.rows for shard in due), "samples") as reporter:
+        for rows in in_processes(start, due, config.workers):
+            reporter.advance(rows)
+    return _summary(workspace, card, shards, len(due))
+
+
+def _start(workspace: Workspace, card: ILCard, settings: ScorerSettings, number: int) -> Callable[[Shard], int]:
+    return ILScorer(workspace, card, replace(settings, number=number)).score
+
+
+def _default_model(workspace: Workspace, corpus: CorpusCard) -> str:
+    """The only trained model, else the one that `rho il train` makes for this corpus without further flags."""
+    models = trained_models(workspace)
+    usual = settings(ILTrainConfig, ("corpus.json [il]", corpus.manifest.get("il", {}))).resolved_name
+    if len(models) == 1 or usual in models:
+        return usual if usual in models else models[0]
+    known = f"it holds {', '.join(models)}: choose one with --name" if models else "train one with `rho il train`"
+    raise WorkspaceError(f"workspace {workspace.location!r} has {len(models)} trained IL models; {known}")
+
+
+def _asked_for(workspace: Workspace, corpus: CorpusCard, config: ILScoreConfig) -> tuple[Shard, ...]:
+    names, splits = {shard.name for shard in corpus.shards}, {shard.split for shard in corpus.shards}
+    for kind, asked, known in (("shard", config.only, names), ("split", config.splits, splits)):
+        missing = next((name for name in asked if name not in known), None)
+        if missing is not None and not (kind == "split" and config.only):
+            close = difflib.get_close_matches(missing, known, 1) or sorted(known)[:5]
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no {kind} {missing!r}; there is {', '.join(close)}: name one of "
+                "those"
+            )
+    if config.only:
+        return tuple(shard for shard in corpus.shards if shard.name in config.only)
+    return corpus.split(*config.splits)
+
+
+def _summary(workspace: Workspace, card: ILCard, shards: tuple[Shard, ...], scored: int) -> ILScores:
+    rows, total, right, in_sample = 0, 0.0, 0, 0
+    for shard in shards:
+        table = workspace.read_table(shard.scores(card.name), ["label", "il", "predicted", "in_sample"])
+        rows += table.num_rows
+        total += float(table.column("il").to_numpy().sum(dtype=np.float64))
+        right += pc.sum(pc.equal(table.column("label"), table.column("predicted"))).as_py() or 0
+        in_sample += pc.sum(table.column("in_sample")).as_py() or 0
+    return ILScores(
+        name=card.name,
+        shards=len(shards),
+        scored_shards=scored,
+        rows=rows,
+        mean_il=total / rows if rows else 0.0,
+        accuracy=right / rows if rows else 0.0,
+        in_sample=in_sample,
+    )

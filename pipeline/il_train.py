@@ -1,0 +1,122 @@
+"""`rho il train`: a small model trained on the holdout only, or one per fold on all the other folds."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.il_card import ILCard, ILWeights, card_file, write_il_cost
+from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_fit import Fit, FitPlan, require_same
+from rhostream.pipeline.models import build_model, count_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILTraining:
+    """What `train_il` gives: the card, and whether the model was there already."""
+
+    card: ILCard
+    already_trained: bool
+
+
+def train_il(workspace: Workspace, config: ILTrainConfig, *, overwrite: bool = False) -> ILTraining:
+    """Train the IL model, or go on with a training that was interrupted: the result is the same, byte for byte.
+
+    Args:
+        overwrite: remove a model of this name, with its scores, and start anew.
+
+    Raises:
+        WorkspaceError: nothing to train or validate on, or a model of this name was trained otherwise.
+        ConfigError: an unknown model, device or weights file.
+        IrreducibleLossError: the training diverged.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE {os.environ['WORLD_SIZE']}: IL training runs in one process; start it without torchrun"
+        )
+    corpus = CorpusCard.read(workspace)
+    name = config.resolved_name
+    checkpoints = f"il/{name}/checkpoints"
+    identity = _identity(config.model, corpus, config.of_result())
+    if overwrite:
+        workspace.remove(card_file(name))  # first, so that a half-removed model never looks whole
+        workspace.remove(f"il/{name}")
+    elif workspace.exists(card_file(name)):
+        card = ILCard.read(workspace, name)
+        card.require_fit(corpus)
+        trained = {"fingerprint": card.fingerprint, "classes": list(card.classes), "view": card.view.to_dict()}
+        require_same(f"IL model {name!r} was trained", {"model": card.architecture} | trained | card.config, identity)
+        workspace.remove(checkpoints)
+        return ILTraining(card=card, already_trained=True)
+
+    models, seconds, flops = [], 0.0, 0.0
+    for plan in _plans(workspace, corpus):
+        checkpoint = f"{checkpoints}/model{plan.label}.pt"
+        fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity)
+        fit.run()
+        models.append(_write_weights(workspace, name, fit))
+        seconds, flops = seconds + fit.costs.seconds["il_train"], flops + fit.costs.operations["il_train"]
+    parameters = count_parameters(build_model(config.model, len(corpus.classes), corpus.view, seed=config.seed))
+    card = ILCard(
+        name=name,
+        architecture=config.model,
+        parameters=parameters,
+        classes=corpus.classes,
+        view=corpus.view,
+        fingerprint=corpus.fingerprint,
+        config=config.of_result(),
+        models=tuple(models),
+    )
+    write_il_cost(workspace, name, "train", "il_train", seconds=seconds, flops=flops)
+    card.write(workspace)
+    workspace.remove(checkpoints)
+    return ILTraining(card=card, already_trained=False)
+
+
+def _identity(model: str, corpus: CorpusCard, settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the bytes of the result depend on."""
+    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "view": corpus.view.to_dict()}
+    return {"model": model} | split | settings
+
+
+def _plans(workspace: Workspace, corpus: CorpusCard) -> list[FitPlan]:
+    """The models to train. The validation samples come from D, which no model here is trained on."""
+    training, holdout = corpus.split("train"), corpus.split("holdout")
+    folds = sorted({shard.fold for shard in training if shard.fold >= 0})
+    if len(folds) > 1:
+        return [
+            FitPlan(
+                fold=fold,
+                train=tuple(shard for shard in training if shard.fold != fold),
+                validate=tuple(shard for shard in training if shard.fold == fold),
+            )
+            for fold in folds
+        ]
+    for split, shards in (("holdout", holdout), ("train", training)):
+        if not sum(shard.rows for shard in shards):
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no samples in its {split} split, and no folds: run `rho shards` "
+                "with a larger --holdout, or with --folds 2"
+            )
+    return [FitPlan(fold=-1, train=holdout, validate=training)]
+
+
+def _write_weights(workspace: Workspace, name: str, fit: Fit) -> ILWeights:
+    file = f"model{fit.plan.label}.safetensors"
+    content = safetensors.torch.save(fit.best)
+    workspace.write_bytes(f"il/{name}/{file}", content)
+    return ILWeights(
+        fold=fit.plan.fold,
+        file=file,
+        sha256=hashlib.sha256(content).hexdigest(),
+        trained_on={shard.name: shard.digest for shard in fit.plan.train},
+        trained_samples=sum(shard.rows for shard in fit.plan.train),
+        validated_samples=len(fit.validation),
+        best_epoch=fit.best_epoch,
+        epochs=tuple(fit.epochs),
+    )

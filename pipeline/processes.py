@@ -1,0 +1,74 @@
+"""Work shared out to local processes, which notice each other's death."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from rhostream.errors import RhostreamError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_work: Callable[[Any], Any]  # of a worker process
+
+
+def in_processes(
+    start: Callable[[int], Callable[[Item], Result]], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """The result of every item, in the order in which they become ready.
+
+    Args:
+        start: called once in each process with the process's number, gives the function that does one item. It is
+            pickled: a function or a partial of a module.
+        workers: processes; 0 does all in this one.
+
+    Raises:
+        RhostreamError: a worker died. Errors of the function come as they are; what is not yet begun is given up.
+    """
+    if not workers or not items:
+        work = start(0) if items else None
+        for item in items:
+            yield work(item)  # type: ignore[misc]
+        return
+    # Fresh interpreters: a fork would copy locks of threads that are not there, and CUDA refuses it.
+    context = multiprocessing.get_context("spawn")
+    count = min(workers, len(items))
+    numbers = context.SimpleQueue()
+    for number in range(count):
+        numbers.put(number)
+    with ProcessPoolExecutor(count, context, _begin, (start, numbers)) as pool:
+        futures = [pool.submit(_do, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise RhostreamError(
+                f"one of {count} worker processes died (killed, or out of memory): run the same command again, it goes "
+                "on where it stopped; with fewer --workers if memory is short"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any) -> None:
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker silently, the parent reports it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _work = start(numbers.get())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _do(item: Any) -> Any:
+    return _work(item)

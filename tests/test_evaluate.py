@@ -1,0 +1,83 @@
+"""Evaluation: the right numbers, on the right samples, without a trace on the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from corpus_fixture import write_shapes
+from torch.nn import functional
+
+from rhostream import ShardError, WorkspaceError
+from rhostream.loaders.index import CorpusCard, read_shard_rows
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.costs import Costs
+from rhostream.pipeline.evaluate import EvaluationSet
+from rhostream.pipeline.models import build_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), splits={"train": 90, "test": 50}, shard_rows=40)
+
+
+def test_loss_and_accuracy_are_those_of_the_samples_and_the_model_is_left_as_it_was(shapes: Workspace) -> None:
+    card = CorpusCard.read(shapes)
+    samples = EvaluationSet(shapes, card.split("test"), card.view, batch_size=17)
+    model = build_model("bn_cnn", 4, card.view, seed=0).train()
+    list(model.children())[1].eval()
+    flags, buffers = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
+    costs = Costs()
+    evaluation = samples.evaluate(model, CPU, costs=costs)
+    assert [m.training for m in model.modules()] == flags
+    assert all(torch.equal(value, buffers[key]) for key, value in model.state_dict().items())
+    images, labels = (torch.cat(parts) for parts in zip(*samples.batches(), strict=True))
+    expected = np.concatenate([read_shard_rows(shapes, shard).labels for shard in card.split("test")])
+    assert labels.tolist() == expected.tolist()
+    with torch.no_grad():
+        logits = model.eval()(card.view.normalise(images))
+    assert evaluation.samples == 50
+    assert evaluation.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert evaluation.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert costs.seconds["evaluate"] > 0
+    assert costs.operations["evaluate"] > 0
+
+
+def test_pixels_that_do_not_fit_the_cache_give_the_same(shapes: Workspace) -> None:
+    card = CorpusCard.read(shapes)
+    model = build_model("small_cnn", 4, card.view, seed=0)
+    cached, decoded = (
+        EvaluationSet(shapes, card.split("train"), card.view, batch_size=32, cache_bytes=size) for size in (1 << 20, 10)
+    )
+    first = cached.evaluate(model, CPU)
+    assert cached.evaluate(model, CPU) == first == decoded.evaluate(model, CPU) == decoded.evaluate(model, CPU)
+
+
+def test_a_part_is_chosen_by_the_keys_and_not_by_the_order_of_the_shards(shapes: Workspace) -> None:
+    card = CorpusCard.read(shapes)
+    shards = card.split("train")
+    part = EvaluationSet(shapes, shards, card.view, keep=0.2)
+    turned = EvaluationSet(shapes, shards[::-1], card.view, keep=0.2)
+    assert len(part) == 18
+    assert sorted(part._columns["offset"].tolist()) == sorted(turned._columns["offset"].tolist())
+    assert len(EvaluationSet(shapes, shards, card.view, keep=0.2, at_most=5)) == 5
+    assert len(set(part._columns["shard"].tolist())) > 1
+
+
+def test_an_image_damaged_after_it_was_stored_is_named(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"test": 20})
+    card = CorpusCard.read(workspace)
+    shard = card.split("test")[0]
+    rows = read_shard_rows(workspace, shard)
+    with Path(workspace.path(shard.tar)).open("r+b") as tar:
+        tar.seek(int(rows.offsets[3]))
+        tar.write(bytes(int(rows.sizes[3])))
+    with pytest.raises(ShardError, match=r"test-000000.tar row 3, key 'k000003'"):
+        EvaluationSet(workspace, card.split("test"), card.view).evaluate(build_model("mlp", 4, card.view, seed=0), CPU)
+
+
+def test_nothing_to_evaluate_on_is_an_error(shapes: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="no samples"):
+        EvaluationSet(shapes, (), CorpusCard.read(shapes).view)

@@ -1,0 +1,171 @@
+"""The IL model: what trains it, which epoch is kept, and what happens when it is asked for again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+from corpus_fixture import write_shapes
+
+from rhostream import ConfigError, IrreducibleLossError, WorkspaceError
+from rhostream.cli.main import rho
+from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.evaluate import EvaluationSet
+from rhostream.pipeline.il_card import ILCard, il_costs
+from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_train import train_il
+from rhostream.pipeline.models import build_model
+
+QUICK: dict[str, Any] = {"epochs": 2, "device": "cpu"}
+
+
+def names(workspace: Workspace) -> set[str]:
+    root = Path(workspace.root)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Workspace:
+    return write_shapes(tmp_path / "w", splits={"train": 100, "holdout": 120, "test": 40}, noise=0.2, shard_rows=60)
+
+
+def test_the_kept_epoch_is_that_of_the_lowest_loss_on_a_part_of_the_train_split(shapes: Workspace) -> None:
+    Path(shapes.path("shards/test-000000.tar")).unlink()  # whoever looks at the test split fails
+    card = train_il(shapes, ILTrainConfig(epochs=12, patience=3, learning_rate=5e-3, device="cpu")).card
+    (model,) = card.models
+    assert [epoch.epoch for epoch in model.epochs] == list(range(len(model.epochs)))
+    assert model.best.validation_loss == min(epoch.validation_loss for epoch in model.epochs)
+    assert model.trained_on.keys() == {"holdout-000000", "holdout-000001"}
+    assert (model.trained_samples, model.validated_samples) == (120, 100)
+    corpus = CorpusCard.read(shapes)
+    again = EvaluationSet(shapes, corpus.split("train"), corpus.view)
+    kept = again.evaluate(card.load(shapes, model), torch.device("cpu"))
+    assert kept.loss == pytest.approx(model.best.validation_loss, rel=1e-5)
+    assert kept.accuracy == model.best.validation_accuracy
+    assert model.epochs[0].train_loss is None
+    first = build_model("small_cnn", 4, corpus.view, seed=0)
+    assert model.epochs[0].validation_loss == pytest.approx(again.evaluate(first, torch.device("cpu")).loss, rel=1e-5)
+    assert ILCard.read(shapes, "small_cnn") == card
+    assert not any(name.startswith("il/small_cnn/checkpoints") for name in names(shapes))
+
+
+def test_training_stops_when_patience_runs_out(shapes: Workspace) -> None:
+    card = train_il(shapes, ILTrainConfig(epochs=30, patience=2, learning_rate=0.05, device="cpu")).card
+    (model,) = card.models
+    assert len(model.epochs) - 1 == model.best_epoch + 2 < 30
+
+
+def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 60, "holdout": 60})
+    table = workspace.read_table("index/holdout-000000.parquet")
+    constant = table.set_column(
+        table.schema.get_field_index("label"), table.schema.field("label"), pa.array([2] * 60, pa.int32())
+    )
+    workspace.write_table("index/holdout-000000.parquet", constant)
+    card = train_il(workspace, ILTrainConfig(epochs=4, patience=0, learning_rate=3e-3, device="cpu")).card
+    assert card.models[0].epochs[-1].train_accuracy == 1.0
+    corpus = CorpusCard.read(workspace)
+    share = EvaluationSet(workspace, corpus.split("train"), corpus.view)
+    labels = torch.cat([labels for _, labels in share.batches()])
+    accuracy = card.models[0].epochs[-1].validation_accuracy
+    assert accuracy == pytest.approx(float((labels == 2).float().mean()))
+
+
+def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 90}, folds=3, shard_rows=20)
+    card = train_il(workspace, ILTrainConfig(**QUICK)).card
+    corpus = CorpusCard.read(workspace)
+    assert [model.fold for model in card.models] == [0, 1, 2]
+    for model in card.models:
+        assert model.trained_on.keys() == {shard.name for shard in corpus.shards if shard.fold != model.fold}
+        assert (model.trained_samples, model.validated_samples) == (60, 30)
+        assert workspace.exists(f"il/small_cnn/model-fold{model.fold}.safetensors")
+    weights = [card.load(workspace, model).state_dict()["0.weight"] for model in card.models]
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_asked_for_again_a_trained_model_is_left_alone_and_another_asks_for_overwrite(shapes: Workspace) -> None:
+    first = train_il(shapes, ILTrainConfig(**QUICK))
+    assert not first.already_trained
+    shapes.write_bytes("il/small_cnn/scores/train-000000.parquet", b"of this model")
+    before = {name: Path(shapes.path(name)).stat().st_mtime_ns for name in names(shapes)}
+    again = train_il(shapes, ILTrainConfig(**QUICK, threads=1))
+    assert again.already_trained
+    assert again.card == first.card
+    assert {name: Path(shapes.path(name)).stat().st_mtime_ns for name in names(shapes)} == before
+    with pytest.raises(WorkspaceError, match=r"epochs 2, asked for 3; seed 0, asked for 1.*--overwrite"):
+        train_il(shapes, ILTrainConfig(epochs=3, seed=1, device="cpu"))
+    replaced = train_il(shapes, ILTrainConfig(epochs=3, seed=1, device="cpu"), overwrite=True)
+    assert replaced.card.config["epochs"] == 3
+    assert not shapes.exists("il/small_cnn/scores/train-000000.parquet")
+
+
+def test_the_same_training_gives_the_same_bytes_and_leaves_torchs_generator_alone(tmp_path: Path) -> None:
+    contents = []
+    for folder in ("a", "b"):
+        workspace = write_shapes(tmp_path / folder, splits={"train": 40, "holdout": 80})
+        torch.manual_seed(len(contents))
+        state = torch.get_rng_state()
+        train_il(workspace, ILTrainConfig(model="bn_cnn", augmentation="shift_flip", **QUICK))
+        assert torch.equal(torch.get_rng_state(), state)
+        contents.append([workspace.read_bytes(f"il/bn_cnn/{file}") for file in ("model.safetensors", "model.json")])
+        assert il_costs(workspace, "bn_cnn")["flops"]["il_train"] > 0
+    assert contents[0] == contents[1]
+
+
+def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
+    with pytest.raises(IrreducibleLossError, match=r"loss became nan in epoch \d.*--learning-rate"):
+        train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
+    assert not shapes.exists("il/small_cnn/model.json")
+
+
+def test_an_unfinished_training_of_other_settings_is_not_gone_on_with(shapes: Workspace) -> None:
+    with pytest.raises(IrreducibleLossError):
+        train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
+    with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.001.*--overwrite"):
+        train_il(shapes, ILTrainConfig(epochs=6, device="cpu"))
+    train_il(shapes, ILTrainConfig(epochs=1, device="cpu"), overwrite=True)
+
+
+def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 20})
+    with pytest.raises(WorkspaceError, match=r"no samples in its holdout split.*--holdout, or with --folds"):
+        train_il(workspace, ILTrainConfig(**QUICK))
+
+
+def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path: Path) -> None:
+    weights = tmp_path / "start.safetensors"
+    safetensors.torch.save_file(build_model("mlp", 4, CorpusCard.read(shapes).view, seed=5).state_dict(), weights)
+    config = ILTrainConfig(model="mlp", weights=str(weights), **QUICK)
+    card = train_il(shapes, config).card
+    assert card.config["weights"]["file"] == "start.safetensors"
+    assert train_il(shapes, config).already_trained
+    with pytest.raises(WorkspaceError, match="weights"):
+        train_il(shapes, ILTrainConfig(model="mlp", **QUICK))
+    with pytest.raises(ConfigError, match=r"none\.pt"):
+        train_il(shapes, ILTrainConfig(model="mlp", weights=str(tmp_path / "none.pt"), **QUICK))
+
+
+@pytest.mark.parametrize("values", [{"epochs": 0}, {"validation_share": 0.0}, {"name": "a/b"}, {"patience": -1}])
+def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        ILTrainConfig(**values)
+
+
+def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Workspace) -> None:
+    corpus = shapes.read_json("corpus.json")
+    corpus["manifest"]["il"] = {"model": "mlp", "epochs": 1, "learning_rate": 0.01}
+    shapes.write_json("corpus.json", corpus)
+    arguments = ["il", "train", "--workspace", shapes.location, "--epochs", "2", "--device", "cpu", "--json"]
+    result = CliRunner().invoke(rho, arguments, catch_exceptions=False)
+    printed = json.loads(result.stdout)
+    assert (printed["name"], printed["models"][0]["epochs"], printed["already_trained"]) == ("mlp", 2, False)
+    assert ILCard.read(shapes, "mlp").config["learning_rate"] == 0.01
+    text = CliRunner().invoke(rho, arguments[:-1], catch_exceptions=False).stdout
+    assert "validation_loss" in text
+    assert "was already trained" in text

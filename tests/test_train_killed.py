@@ -1,0 +1,42 @@
+"""`rho train` killed with SIGKILL at random moments and started again ends as if it had never been killed."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+from killable import KILLS, finish, start
+from tiny import write_il, write_workspace
+
+
+def results(workspace: Path) -> dict[str, bytes]:
+    """What the run came to: its ledger, weights and settings; metrics (times) and checkpoints (costs) aside."""
+    run = workspace / "runs" / "rho_loss"
+    files = [*sorted((run / "ledger").iterdir()), run / "model.safetensors", run / "run.json"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Path) -> None:
+    for name in ("whole", "killed"):
+        write_il(write_workspace(tmp_path / name, (80, 80, 40), test_rows=30, side=16))
+    command = ["train", "--model", "bn_cnn", "--batch-size", "8", "--super-batch-size", "40", "--steps", "60"]
+    command += ["--evaluate-every", "4", "--augmentation", "shift_flip", "--device", "cpu", "--threads", "1"]
+    whole, interrupted = ([*command, "--workspace", str(tmp_path / name)] for name in ("whole", "killed"))
+    finish(["--version"])  # the server starts here, and not while the command is timed
+    seconds = finish(whole)
+    expected = results(tmp_path / "whole")
+    assert len(expected) == 15 + 2
+
+    chance, killed = random.Random(1), 0
+    while killed < KILLS:
+        process = start(interrupted)
+        process.join(chance.uniform(0, seconds / 2))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # it got to the end: from the beginning again
+            assert results(tmp_path / "killed") == expected
+            shutil.rmtree(tmp_path / "killed" / "runs")
+    finish(interrupted)
+    assert results(tmp_path / "killed") == expected
+    assert not list((tmp_path / "killed").rglob("*.tmp"))

@@ -6,8 +6,8 @@ Makes a synthetic index of each size (real JPEGs: every shard is a link to the s
 streams the same number of super-batches of 320 from each in a process of its own, and prints the share of the stream's
 CPU time that goes into reading and comparing IL parts, the peak memory, and the time to the first one.
 
-Expected: the join under 2% of the loader's time (64-pixel images are the hardest case: they decode fastest); peak memory
-within a few MB between 10^5 and 10^7 rows. About 5 minutes on 2 cores, most of it making the index of 10^7 rows.
+Expected: the join under 2% of the loader's time (64-pixel images are the hardest case, they decode fastest); peak
+memory within a few MB between 10^5 and 10^7 rows. About 5 minutes on 2 cores, most of it making the index of 10^7 rows.
 """
 
 import argparse
@@ -74,8 +74,8 @@ def make(folder: Path, rows: int) -> None:
         workspace.write_table(f"index/{name}.parquet", pa.table({c: columns[c] for c in SAMPLES.names}, SAMPLES))
         losses = np.random.default_rng(number).gamma(1.0, 1.0, SHARD_ROWS)
         scores = {"il_model": ["bench"] * SHARD_ROWS, "key": keys, "shard": [name] * SHARD_ROWS,
-                  "row": range(SHARD_ROWS), "label": labels, "il": losses, "predicted": labels, "confidence": [0.9] * SHARD_ROWS,
-                  "in_sample": [False] * SHARD_ROWS}  # fmt: skip
+                  "row": range(SHARD_ROWS), "label": labels, "il": losses, "predicted": labels,
+                  "confidence": [0.9] * SHARD_ROWS, "in_sample": [False] * SHARD_ROWS}  # fmt: skip
         workspace.write_table(f"il/bench/scores/{name}.parquet", pa.table(scores, IL))
         shards.append({"name": name, "split": "train", "fold": -1, "rows": SHARD_ROWS, "digest": ""})
     classes = [f"class {i}" for i in range(14)]

@@ -65,6 +65,9 @@ def rho() -> None:
 
 def main() -> None:
     """Run `rho` on `sys.argv` and exit."""
+    # Torch's idle threads sleep: where others use the cores too (our decoders do), spinning made training ten times
+    # slower. Read when torch is imported, so it is set before any command is.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_run())
 
 

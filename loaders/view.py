@@ -48,7 +48,9 @@ class View:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From the `[image]` table of a manifest or the `view` of a model card."""
-        known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         if known.get("channels") == 1:
             known.setdefault("mean", (0.5,))
             known.setdefault("std", (0.5,))

@@ -179,4 +179,6 @@ def costs_folder(name: str) -> str:
 
 def _difference(classes: tuple[str, ...], others: tuple[str, ...]) -> str:
     only = [repr(name) for name in classes if name not in others]
-    return f"{', '.join(only[:3])} only there" if only else "in another order" if len(classes) == len(others) else "…"
+    if only:
+        return f"{', '.join(only[:3])} only there"
+    return "in another order" if len(classes) == len(others) else "none of its own"

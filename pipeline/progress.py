@@ -43,8 +43,8 @@ class Progress:
         rate = (self.done - self._initial) / elapsed if elapsed > 0 else 0.0
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
         tail = f", {note}" if note else ""
-        print(f"{self.stage}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{tail}",  # noqa: T201
-              file=sys.stderr, flush=True)
+        line = f"{self.stage}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{tail}"
+        tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager

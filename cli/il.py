@@ -19,7 +19,7 @@ from rhostream.cli.options import (
 
 _TRAIN_SETTINGS = (
     "name", "model", "weights", "epochs", "patience", "batch_size", "learning_rate", "weight_decay",
-    "validation_share", "validation_samples", "augmentation", "seed", "device", "precision", "threads",
+    "validation_share", "validation_samples", "image_size", "augmentation", "seed", "device", "precision", "threads",
 )  # fmt: skip
 _SCORE_SETTINGS = ("name", "splits", "only", "batch_size", "device", "precision", "workers", "threads", "overwrite")
 
@@ -67,6 +67,8 @@ def il() -> None:
             "[default: 0.1]")  # fmt: skip
 @_il_option("--validation-samples", type=click.IntRange(min=1), metavar="N", help="At most so many of them.  [default: "
             "10000]")  # fmt: skip
+@_il_option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Side of what the model sees.  "
+            "[default: the manifest's]")  # fmt: skip
 @_il_option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: "
             "none]")  # fmt: skip
 @_il_option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
-    "learning_rate", "weight_decay", "schedule", "augmentation", "batchnorm", "prefilter", "on_missing",
+    "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "prefilter", "on_missing",
     "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
 )  # fmt: skip
 
@@ -43,6 +43,8 @@ _SETTINGS = (
 @option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")
 @option("--schedule", type=click.Choice(["cosine", "constant"]), help="cosine ends at 0 with the budget.  [default: "
         "cosine]")  # fmt: skip
+@option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Side of what the model sees.  "
+        "[default: the manifest's]")  # fmt: skip
 @option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: none]")
 @option("--batchnorm", type=click.Choice(["batch", "eval"]), help="Statistics while scoring: of the candidates, or "
         "the running ones.  [default: batch]")  # fmt: skip

@@ -1,6 +1,6 @@
 """The shard index: what a workspace holds, without opening a tar."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,10 @@ class CorpusCard:
             fingerprint=card["fingerprint"],
         )
 
-    @property
-    def view(self) -> View:
-        """The view that the manifest asks for."""
-        return View.from_dict(self.manifest.get("image", {}))
+    def view(self, size: int = 0) -> View:
+        """The view that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
+        view = View.from_dict(self.manifest.get("image", {}))
+        return replace(view, size=size) if size else view
 
     def split(self, *splits: str) -> tuple[Shard, ...]:
         """The shards of these splits, in name order."""

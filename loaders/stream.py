@@ -92,7 +92,7 @@ class CandidateStream(IterableDataset[SuperBatch]):
                 f"workspace {self.workspace.location!r} has no shards to stream: `rho shards` put "
                 f"{self.card.counts} there"
             )
-        self.view = view or self.card.view
+        self.view = view or self.card.view()
         self.super_batch_size = super_batch_size
         self.seed = seed
         self.augmentation: Augmentation = augmentation

@@ -10,7 +10,7 @@ from rhostream.loaders.augmentation import Augmentation
 from rhostream.pipeline.device import Precision
 
 #: Settings that do not bear on the result, and those that the card holds elsewhere.
-_NOT_OF_RESULT: Final = ("name", "model", "device", "threads")
+_NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
 
 #: With fewer, the lowest validation loss is a matter of luck.
 _FEWEST_SAMPLES: Final = 1_000
@@ -28,6 +28,7 @@ class ILTrainConfig:
         patience: stop after so many epochs without a lower validation loss; 0 for never.
         validation_share, validation_samples: the part of D that chooses the epoch: this share, though 1,000 samples
             where D has them, and at most this many.
+        image_size: side in pixels of what the model sees; 0 for the manifest's.
         augmentation: see `rhostream.loaders.augmentation`.
         threads: that decode images; 0 for one a core.
     """
@@ -42,6 +43,7 @@ class ILTrainConfig:
     weight_decay: float = 0.01
     validation_share: float = 0.1
     validation_samples: int = 10_000
+    image_size: int = 0
     augmentation: Augmentation = "none"
     seed: int = 0
     device: str = "auto"
@@ -52,7 +54,7 @@ class ILTrainConfig:
         for name in ("epochs", "batch_size", "validation_samples", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"IL {name} {getattr(self, name)}: give a number above 0")
-        for name in ("patience", "weight_decay", "threads"):
+        for name in ("patience", "weight_decay", "threads", "image_size"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"IL {name} {getattr(self, name)}: give 0 or more")
         if not 0 < self.validation_share <= 1:

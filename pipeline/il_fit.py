@@ -68,7 +68,8 @@ class Fit:
         self._workspace, self._checkpoint, self._identity = workspace, checkpoint, dict(identity)
         self._device = choose_device(config.device)
         self.costs = Costs(self._device)
-        model = build_model(config.model, len(corpus.classes), corpus.view, seed=config.seed, weights=config.weights)
+        view = corpus.view(config.image_size)
+        model = build_model(config.model, len(corpus.classes), view, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -76,7 +77,7 @@ class Fit:
         self.validation = EvaluationSet(
             workspace,
             plan.validate,
-            corpus.view,
+            view,
             at_most=config.validation_size(sum(shard.rows for shard in plan.validate)),
             threads=config.threads,
         )
@@ -85,6 +86,7 @@ class Fit:
             super_batch_size=config.batch_size,
             seed=config.seed,
             shards=plan.train,
+            view=view,
             augmentation=config.augmentation,
             order=Order(shard_by_rank=False),
             reading=Reading(threads=config.threads),

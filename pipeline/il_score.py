@@ -73,7 +73,7 @@ class ILScores:
     in_sample: int
 
 
-def score_il(workspace: Workspace, config: ILScoreConfig) -> ILScores:
+def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     """Write `il/<name>/scores/<shard>.parquet` for every shard asked for that has no valid part yet.
 
     Under torchrun each rank scores its own share of the shards.
@@ -83,6 +83,7 @@ def score_il(workspace: Workspace, config: ILScoreConfig) -> ILScores:
         IrreducibleLossError: the model was made for other classes or shards, or a loss is not finite.
         ShardError: an image does not decode.
     """
+    workspace = Workspace(workspace)
     corpus = CorpusCard.read(workspace)
     card = ILCard.read(workspace, config.name or _default_model(workspace, corpus))
     card.require_fit(corpus)

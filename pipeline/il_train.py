@@ -9,6 +9,7 @@ import safetensors.torch
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.il_card import ILCard, ILWeights, card_file, write_il_cost
 from rhostream.pipeline.il_config import ILTrainConfig
@@ -24,7 +25,7 @@ class ILTraining:
     already_trained: bool
 
 
-def train_il(workspace: Workspace, config: ILTrainConfig, *, overwrite: bool = False) -> ILTraining:
+def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bool = False) -> ILTraining:
     """Train the IL model, or go on with a training that was interrupted: the result is the same, byte for byte.
 
     Args:
@@ -39,10 +40,12 @@ def train_il(workspace: Workspace, config: ILTrainConfig, *, overwrite: bool = F
         raise ConfigError(
             f"WORLD_SIZE {os.environ['WORLD_SIZE']}: IL training runs in one process; start it without torchrun"
         )
+    workspace = Workspace(workspace)
     corpus = CorpusCard.read(workspace)
+    view = corpus.view(config.image_size)
     name = config.resolved_name
     checkpoints = f"il/{name}/checkpoints"
-    identity = _identity(config.model, corpus, config.of_result())
+    identity = _identity(config.model, corpus, view, config.of_result())
     if overwrite:
         workspace.remove(card_file(name))  # first, so that a half-removed model never looks whole
         workspace.remove(f"il/{name}")
@@ -61,13 +64,13 @@ def train_il(workspace: Workspace, config: ILTrainConfig, *, overwrite: bool = F
         fit.run()
         models.append(_write_weights(workspace, name, fit))
         seconds, flops = seconds + fit.costs.seconds["il_train"], flops + fit.costs.operations["il_train"]
-    parameters = count_parameters(build_model(config.model, len(corpus.classes), corpus.view, seed=config.seed))
+    parameters = count_parameters(build_model(config.model, len(corpus.classes), view, seed=config.seed))
     card = ILCard(
         name=name,
         architecture=config.model,
         parameters=parameters,
         classes=corpus.classes,
-        view=corpus.view,
+        view=view,
         fingerprint=corpus.fingerprint,
         config=config.of_result(),
         models=tuple(models),
@@ -78,9 +81,9 @@ def train_il(workspace: Workspace, config: ILTrainConfig, *, overwrite: bool = F
     return ILTraining(card=card, already_trained=False)
 
 
-def _identity(model: str, corpus: CorpusCard, settings: dict[str, Any]) -> dict[str, Any]:
+def _identity(model: str, corpus: CorpusCard, view: View, settings: dict[str, Any]) -> dict[str, Any]:
     """Everything that the bytes of the result depend on."""
-    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "view": corpus.view.to_dict()}
+    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "view": view.to_dict()}
     return {"model": model} | split | settings
 
 

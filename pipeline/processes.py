@@ -1,5 +1,6 @@
 """Work shared out to local processes, which notice each other's death."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -43,7 +44,8 @@ def in_processes(
     for number in range(count):
         numbers.put(number)
     with ProcessPoolExecutor(count, context, _begin, (start, numbers)) as pool:
-        futures = [pool.submit(_do, item) for item in items]
+        with _interrupts_ignored():
+            futures = [pool.submit(_do, item) for item in items]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -54,6 +56,19 @@ def in_processes(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes spawned within ignore Ctrl-C until they are ready for it, instead of printing a traceback each."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any) -> None:

@@ -19,6 +19,7 @@ from rhostream.loaders.augmentation import AUGMENTATIONS, Augmentation
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter
 from rhostream.loaders.stream import CandidateStream, Reading
+from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import (
@@ -56,6 +57,7 @@ class TrainConfig:
         steps, epochs, candidates: the budget, in one of three units: gradient steps, passes over the training split,
             or candidates drawn; `epochs` or `candidates` replace `steps` where above 0.
         schedule: of the learning rate; "cosine" falls to 0 at the end of the budget.
+        image_size: side in pixels of what the model sees; 0 for the manifest's.
         prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.join.Prefilter`.
         on_missing: "drop" passes over samples without a finite irreducible loss.
         evaluate_every: steps between evaluations, at each of which a checkpoint is written; 0 for a twentieth.
@@ -75,6 +77,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
+    image_size: int = 0
     augmentation: Augmentation = "none"
     batchnorm: BatchNormPolicy = "batch"
     prefilter: float = 0.0
@@ -141,13 +144,14 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         il=il,
         super_batch_size=config.drawn_per_step,
         seed=config.seed,
+        view=card.view(config.image_size),
         augmentation=config.augmentation,
         prefilter=Prefilter(chance=config.prefilter) if config.prefilter else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
         reading=Reading(threads=config.threads, max_unreadable=MAX_UNREADABLE),
     )
-    evaluation = evaluation_set(workspace, card, config.threads)
+    evaluation = _evaluation_set(workspace, card, stream.view, config.threads)
     model = place(
         build_model(config.model, len(card.classes), stream.view, seed=config.seed, weights=config.weights or None),
         device,
@@ -247,11 +251,11 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, st
         group["lr"] = config.learning_rate * factor
 
 
-def evaluation_set(workspace: Workspace, card: CorpusCard, threads: int) -> EvaluationSet | None:
+def _evaluation_set(workspace: Workspace, card: CorpusCard, view: View, threads: int) -> EvaluationSet | None:
     """What accuracy is reported on: the test split, else val, else the holdout, which the target never trains on."""
     for split in ("test", "val", "holdout"):
         if shards := card.split(split):
-            return EvaluationSet(workspace, shards, card.view, threads=threads)
+            return EvaluationSet(workspace, shards, view, threads=threads)
     return None
 
 

@@ -25,8 +25,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_loss_and_accuracy_are_those_of_the_samples_and_the_model_is_left_as_it_was(shapes: Workspace) -> None:
     card = CorpusCard.read(shapes)
-    samples = EvaluationSet(shapes, card.split("test"), card.view, batch_size=17)
-    model = build_model("bn_cnn", 4, card.view, seed=0).train()
+    samples = EvaluationSet(shapes, card.split("test"), card.view(), batch_size=17)
+    model = build_model("bn_cnn", 4, card.view(), seed=0).train()
     list(model.children())[1].eval()
     flags, buffers = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
     costs = Costs()
@@ -37,7 +37,7 @@ def test_loss_and_accuracy_are_those_of_the_samples_and_the_model_is_left_as_it_
     expected = np.concatenate([read_shard_rows(shapes, shard).labels for shard in card.split("test")])
     assert labels.tolist() == expected.tolist()
     with torch.no_grad():
-        logits = model.eval()(card.view.normalise(images))
+        logits = model.eval()(card.view().normalise(images))
     assert evaluation.samples == 50
     assert evaluation.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
     assert evaluation.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
@@ -47,9 +47,10 @@ def test_loss_and_accuracy_are_those_of_the_samples_and_the_model_is_left_as_it_
 
 def test_pixels_that_do_not_fit_the_cache_give_the_same(shapes: Workspace) -> None:
     card = CorpusCard.read(shapes)
-    model = build_model("small_cnn", 4, card.view, seed=0)
+    model = build_model("small_cnn", 4, card.view(), seed=0)
     cached, decoded = (
-        EvaluationSet(shapes, card.split("train"), card.view, batch_size=32, cache_bytes=size) for size in (1 << 20, 10)
+        EvaluationSet(shapes, card.split("train"), card.view(), batch_size=32, cache_bytes=size)
+        for size in (1 << 20, 10)
     )
     first = cached.evaluate(model, CPU)
     assert cached.evaluate(model, CPU) == first == decoded.evaluate(model, CPU) == decoded.evaluate(model, CPU)
@@ -58,11 +59,11 @@ def test_pixels_that_do_not_fit_the_cache_give_the_same(shapes: Workspace) -> No
 def test_a_part_is_chosen_by_the_keys_and_not_by_the_order_of_the_shards(shapes: Workspace) -> None:
     card = CorpusCard.read(shapes)
     shards = card.split("train")
-    part = EvaluationSet(shapes, shards, card.view, keep=0.2)
-    turned = EvaluationSet(shapes, shards[::-1], card.view, keep=0.2)
+    part = EvaluationSet(shapes, shards, card.view(), keep=0.2)
+    turned = EvaluationSet(shapes, shards[::-1], card.view(), keep=0.2)
     assert len(part) == 18
     assert sorted(part._columns["offset"].tolist()) == sorted(turned._columns["offset"].tolist())
-    assert len(EvaluationSet(shapes, shards, card.view, keep=0.2, at_most=5)) == 5
+    assert len(EvaluationSet(shapes, shards, card.view(), keep=0.2, at_most=5)) == 5
     assert len(set(part._columns["shard"].tolist())) > 1
 
 
@@ -75,7 +76,9 @@ def test_an_image_damaged_after_it_was_stored_is_named(tmp_path: Path) -> None:
         tar.seek(int(rows.offsets[3]))
         tar.write(bytes(int(rows.sizes[3])))
     with pytest.raises(ShardError, match=r"test-000000.tar row 3, key 'k000003'"):
-        EvaluationSet(workspace, card.split("test"), card.view).evaluate(build_model("mlp", 4, card.view, seed=0), CPU)
+        EvaluationSet(workspace, card.split("test"), card.view()).evaluate(
+            build_model("mlp", 4, card.view(), seed=0), CPU
+        )
 
 
 def test_nothing_to_evaluate_on_is_an_error(shapes: Workspace) -> None:

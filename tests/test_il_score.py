@@ -85,7 +85,7 @@ def test_losses_do_not_depend_on_who_shares_a_batch(workspace: Workspace) -> Non
     np.testing.assert_allclose(table(workspace).column("il"), whole.column("il"), atol=1e-4)
     card = ILCard.read(workspace, "bn_cnn")
     corpus = CorpusCard.read(workspace)
-    expected = EvaluationSet(workspace, corpus.split("train"), corpus.view).evaluate(
+    expected = EvaluationSet(workspace, corpus.split("train"), corpus.view()).evaluate(
         card.load(workspace, card.models[0]), torch.device("cpu")
     )
     assert np.mean(whole.column("il").to_numpy()) == pytest.approx(expected.loss, rel=1e-4)
@@ -106,7 +106,7 @@ def test_with_folds_every_sample_is_scored_by_the_model_that_never_saw_it(tmp_pa
     card, corpus = ILCard.read(workspace, "bn_cnn"), CorpusCard.read(workspace)
     for shard in corpus.split("train"):
         mean = float(np.mean(workspace.read_table(shard.scores("bn_cnn")).column("il").to_numpy()))
-        samples = EvaluationSet(workspace, (shard,), corpus.view)
+        samples = EvaluationSet(workspace, (shard,), corpus.view())
         for model in card.models:
             assert (shard.name in model.trained_on) == (model.fold != shard.fold)
             loss = samples.evaluate(card.load(workspace, model), torch.device("cpu")).loss

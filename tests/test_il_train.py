@@ -43,12 +43,12 @@ def test_the_kept_epoch_is_that_of_the_lowest_loss_on_a_part_of_the_train_split(
     assert model.trained_on.keys() == {"holdout-000000", "holdout-000001"}
     assert (model.trained_samples, model.validated_samples) == (120, 100)
     corpus = CorpusCard.read(shapes)
-    again = EvaluationSet(shapes, corpus.split("train"), corpus.view)
+    again = EvaluationSet(shapes, corpus.split("train"), corpus.view())
     kept = again.evaluate(card.load(shapes, model), torch.device("cpu"))
     assert kept.loss == pytest.approx(model.best.validation_loss, rel=1e-5)
     assert kept.accuracy == model.best.validation_accuracy
     assert model.epochs[0].train_loss is None
-    first = build_model("small_cnn", 4, corpus.view, seed=0)
+    first = build_model("small_cnn", 4, corpus.view(), seed=0)
     assert model.epochs[0].validation_loss == pytest.approx(again.evaluate(first, torch.device("cpu")).loss, rel=1e-5)
     assert ILCard.read(shapes, "small_cnn") == card
     assert not any(name.startswith("il/small_cnn/checkpoints") for name in names(shapes))
@@ -70,7 +70,7 @@ def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
     card = train_il(workspace, ILTrainConfig(epochs=4, patience=0, learning_rate=3e-3, device="cpu")).card
     assert card.models[0].epochs[-1].train_accuracy == 1.0
     corpus = CorpusCard.read(workspace)
-    share = EvaluationSet(workspace, corpus.split("train"), corpus.view)
+    share = EvaluationSet(workspace, corpus.split("train"), corpus.view())
     labels = torch.cat([labels for _, labels in share.batches()])
     accuracy = card.models[0].epochs[-1].validation_accuracy
     assert accuracy == pytest.approx(float((labels == 2).float().mean()))

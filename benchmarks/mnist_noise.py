@@ -27,7 +27,8 @@ from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
 from rhostream.pipeline.manifest import Noise, load_manifest
 from rhostream.pipeline.shards import write_shards
-from rhostream.pipeline.train import TrainConfig, train
+from rhostream.pipeline.train import train
+from rhostream.pipeline.train_config import TrainConfig
 
 MANIFEST = Path(__file__).resolve().parents[1] / "data_manifests" / "mnist.toml"
 

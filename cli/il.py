@@ -86,7 +86,6 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     """
     from rhostream.loaders.index import CorpusCard
     from rhostream.loaders.workspace import Workspace
-    from rhostream.pipeline.il_card import il_costs
     from rhostream.pipeline.il_config import ILTrainConfig
     from rhostream.pipeline.il_train import train_il
     from rhostream.pipeline.settings import settings
@@ -94,29 +93,16 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     place = Workspace(workspace)
     manifest = CorpusCard.read(place).manifest.get("il", {})
     config = settings(ILTrainConfig, ("corpus.json [il]", manifest), *given(*_TRAIN_SETTINGS))
-    training = train_il(place, config, overwrite=overwrite)
-    card, costs = training.card, il_costs(place, training.card.name)
-    models = [
-        {
-            "fold": model.fold,
-            "trained_samples": model.trained_samples,
-            "validated_samples": model.validated_samples,
-            "epochs": model.epochs[-1].epoch,
-            "best_epoch": model.best_epoch,
-            "validation_loss": model.best.validation_loss,
-            "validation_accuracy": model.best.validation_accuracy,
-        }
-        for model in card.models
-    ]
-    seconds, flops = costs["seconds"]["il_train"], costs["flops"]["il_train"]
+    training = train_il(place, config, overwrite=overwrite).to_dict()
     if as_json:
-        facts = {"name": card.name, "model": card.architecture, "parameters": card.parameters}
-        done = {"already_trained": training.already_trained, "seconds": seconds, "flops": flops}
-        click.echo(json.dumps(facts | done | {"models": models}, indent=1))
+        click.echo(json.dumps(training, indent=1))
         return
-    _print_table([_rounded(model) for model in models])
-    state = "was already trained" if training.already_trained else "trained"
-    click.echo(f"IL model {card.name} ({card.architecture}, {card.parameters} parameters) {state} in {seconds:.1f} s")
+    _print_table([_rounded(model) for model in training["models"]])
+    state = "was already trained" if training["already_trained"] else "trained"
+    click.echo(
+        f"IL model {training['name']} ({training['model']}, {training['parameters']} parameters) {state} in "
+        f"{training['seconds']:.1f} s"
+    )
 
 
 @il.command(

@@ -8,6 +8,8 @@ import click
 from rhostream.cli.options import device_option, examples, given, json_option, option, workspace_option
 
 if TYPE_CHECKING:
+    Layer = tuple[str, dict[str, Any]]
+
     from rhostream.pipeline.compare import Outcome
 
 _SETTINGS = (
@@ -29,7 +31,7 @@ _SETTINGS = (
 @option("--il", metavar="NAME", help="IL table, or a Parquet file with columns key and il.  [default: the only one]")
 @option("--select", metavar="FUNCTION", help="Selection function.  [default: rho_loss]")
 @option("--compare", metavar="A,B,…", help="Run several selection functions under one budget and print the table.")
-@option("--targets", metavar="X,Y,…", help="With --compare: accuracies to report steps and seconds to.")
+@option("--targets", metavar="X,Y,…", help="Accuracies to report steps and seconds to.")
 @option("--model", metavar="MODEL", help="bn_cnn, small_cnn, mlp, resnet18_cifar or a torchvision name.  [default: "
         "bn_cnn]")  # fmt: skip
 @option("--weights", metavar="FILE", help="Local weights to start from.")
@@ -72,11 +74,13 @@ def train(workspace: str, compare: str | None, targets: str | None, overwrite: b
     from rhostream.pipeline.compare import compare as compare_runs
     from rhostream.pipeline.compare import summarise
     from rhostream.pipeline.settings import settings
-    from rhostream.pipeline.train import TrainConfig
     from rhostream.pipeline.train import train as run_training
+    from rhostream.pipeline.train_config import TrainConfig
 
     card = CorpusCard.read(Workspace(workspace))
-    config = settings(TrainConfig, ("corpus.json [train]", card.manifest["train"]), *given(*_SETTINGS))
+    manifest = ("the manifest's [train] (`rho shards` again takes up its corrections)", card.manifest["train"])
+    layers = (manifest, *given(*_SETTINGS))
+    config = settings(TrainConfig, *_one_budget(layers))
     aims = _numbers(targets)
     if compare:
         functions = [name.strip() for name in compare.split(",")]
@@ -86,11 +90,27 @@ def train(workspace: str, compare: str | None, targets: str | None, overwrite: b
     _print(outcomes, as_json)
 
 
+def _one_budget(layers: "tuple[Layer, ...]") -> "list[Layer]":
+    """A budget in whatever unit replaces those of the layers before it."""
+    units = {"steps", "epochs", "candidates"}
+    kept: list[Layer] = []
+    for where, values in layers:
+        if len(units & values.keys()) > 1:
+            raise click.UsageError(f"{where}: give the budget in one of {', '.join(sorted(units & values.keys()))}")
+        if units & values.keys():
+            kept = [(place, {name: old[name] for name in old if name not in units}) for place, old in kept]
+        kept.append((where, values))
+    return kept
+
+
 def _numbers(text: str | None) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
+        numbers = tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.6,0.7", param_hint="--targets") from None
+        numbers = (-1.0,)
+    if not all(0 < number <= 1 for number in numbers):
+        raise click.BadParameter(f"{text!r} is not a list of shares such as 0.6,0.7", param_hint="--targets")
+    return numbers
 
 
 def _print(outcomes: "tuple[Outcome, ...]", as_json: bool) -> None:
@@ -110,7 +130,14 @@ def _print(outcomes: "tuple[Outcome, ...]", as_json: bool) -> None:
 
 def _column(outcome: "Outcome") -> dict[str, str]:
     """What the table says of one run, line by line."""
-    lines = {"steps": str(outcome.steps), "final accuracy": _percent(outcome.final_accuracy)}
+    evaluated_on = outcome.evaluated_on or "no split to spare"
+    if evaluated_on == "holdout":
+        evaluated_on += " (the IL model has trained on it)"
+    lines = {
+        "steps": str(outcome.steps),
+        "accuracy on": evaluated_on,
+        "final accuracy": _percent(outcome.final_accuracy),
+    }
     for reached in outcome.reached:
         aim = f"to {_percent(reached.target)} accuracy"
         lines[aim] = "never" if reached.seconds is None else f"{reached.steps} steps, {reached.seconds:.1f} s"
@@ -118,6 +145,8 @@ def _column(outcome: "Outcome") -> dict[str, str]:
     lines["mislabelled, of candidates"] = _percent(outcome.candidates_mislabelled)
     lines["already correct, of selected"] = _percent(outcome.correct)
     lines["already correct, of candidates"] = _percent(outcome.candidates_correct)
+    for reason, count in outcome.passed_over.items():
+        lines[f"passed over: {reason}"] = str(count)
     for cost, seconds in outcome.seconds.items():
         lines[f"cost: {cost}"] = f"{seconds:.1f} s, {outcome.flops[cost] / 1e12:.2f} TFLOPs"
     return lines

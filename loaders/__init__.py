@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rhostream.loaders.batch import SuperBatch
     from rhostream.loaders.index import CorpusCard
-    from rhostream.loaders.stream import CandidateStream
+    from rhostream.loaders.join import Prefilter
+    from rhostream.loaders.order import Order
+    from rhostream.loaders.stream import CandidateStream, Reading
     from rhostream.loaders.view import View
     from rhostream.loaders.workspace import Workspace
 
 _HOME = {
     "CandidateStream": "stream",
     "CorpusCard": "index",
+    "Order": "order",
+    "Prefilter": "join",
+    "Reading": "stream",
     "SuperBatch": "batch",
     "View": "view",
     "Workspace": "workspace",
 }
 
-__all__ = ["CandidateStream", "CorpusCard", "SuperBatch", "View", "Workspace"]
+__all__ = ["CandidateStream", "CorpusCard", "Order", "Prefilter", "Reading", "SuperBatch", "View", "Workspace"]
 
 
 def __getattr__(name: str) -> Any:

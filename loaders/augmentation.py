@@ -20,6 +20,13 @@ def uniform_draws(text: str) -> tuple[float, ...]:
     return tuple(int.from_bytes(digest[at : at + 4], "little") / 2**32 for at in range(0, 20, 4))
 
 
+def decode_size(size: int, augmentation: Augmentation) -> int:
+    """Pixels that the shorter side must be decoded to, so that the smallest crop is not enlarged."""
+    if augmentation != "resized_crop":
+        return size
+    return math.ceil(size / math.sqrt(_AREA[0] * math.exp(-_LOG_RATIO)))
+
+
 def crop_box(
     image: tuple[int, int], size: int, augmentation: Augmentation, draws: tuple[float, ...]
 ) -> tuple[float, float, float, float]:

@@ -20,6 +20,7 @@ class PassedOver:
     label: int
     il: float | None
     reason: str
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class SuperBatch:
     Attributes:
         epoch: the epoch it belongs to.
         index: its position in the epoch, counted over all ranks.
+        size: n_B that was asked for; an epoch's last super-batch may have been drawn shorter.
         state: for `CandidateStream.load_state_dict`: continues after this super-batch (and those of its round).
         keys, shards: names, length n.
         rows: int32 (n,), position in the shard.
@@ -41,6 +43,7 @@ class SuperBatch:
 
     epoch: int
     index: int
+    size: int
     state: dict[str, Any]
     keys: list[str]
     shards: list[str]

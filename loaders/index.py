@@ -67,13 +67,19 @@ class CorpusCard:
                 f"{workspace.location}` to the end first, or name another workspace"
             )
         card = workspace.read_json(CARD_NAME)
-        return cls(
-            manifest=card["manifest"],
-            classes=tuple(card["classes"]),
-            counts=card["counts"],
-            shards=tuple(Shard(**shard) for shard in card["shards"]),
-            fingerprint=card["fingerprint"],
-        )
+        try:
+            return cls(
+                manifest=card["manifest"],
+                classes=tuple(card["classes"]),
+                counts=card["counts"],
+                shards=tuple(Shard(**shard) for shard in card["shards"]),
+                fingerprint=card["fingerprint"],
+            )
+        except (KeyError, TypeError) as error:
+            raise WorkspaceError(
+                f"{workspace.path(CARD_NAME)} is no corpus card ({error!r}): run `rho shards` again with the same "
+                "settings, it rewrites it"
+            ) from error
 
     def view(self, size: int = 0) -> View:
         """The view that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
@@ -114,7 +120,8 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
             f"{workspace.path(shard.index)} is missing, though {CARD_NAME} lists it: run `rho shards` "
             "again with the same settings, it rewrites what is missing"
         )
-    table = workspace.read_table(shard.index)
+    present = set(workspace.column_names(shard.index)) if extra else set()
+    table = workspace.read_table(shard.index, ["key", "offset", "size", "label", *(n for n in extra if n in present)])
     if table.num_rows != shard.rows:
         raise WorkspaceError(
             f"{workspace.path(shard.index)} has {table.num_rows} rows, {CARD_NAME} says {shard.rows}: "

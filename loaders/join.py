@@ -1,5 +1,6 @@
 """The join of a shard's rows with their irreducible losses: by key, always."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError, IrreducibleLossError
-from rhostream.loaders.index import CorpusCard, ShardRows
+from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard, Shard, ShardRows
 from rhostream.loaders.keytable import KeyTable
 from rhostream.loaders.workspace import Workspace
 
@@ -39,11 +40,23 @@ def open_il_table(workspace: Workspace, card: CorpusCard, il: str) -> ILTable:
     """The IL table `il`: a name in this workspace, or the path of a Parquet file (or folder) with columns key and il.
 
     Raises:
-        IrreducibleLossError: there is no such table, or it was made for another class list.
+        IrreducibleLossError: there is no such table, or it was made for another class list; `join` raises it where a
+            part was made for other rows, labels or images, by another model, or in-sample.
     """
-    if "/" in il or il.endswith(".parquet"):
+    if _is_path(il):
         return ForeignTable(il)
     return RowAlignedTable(workspace, card, il)
+
+
+def il_digest(workspace: Workspace, il: str) -> str:
+    """What identifies the content of an IL table: SHA-256 of its model's card, or of its Parquet files' state."""
+    if _is_path(il):
+        return KeyTable.stamp(il)
+    return hashlib.sha256(workspace.read_bytes(f"il/{il}/model.json")).hexdigest()
+
+
+def _is_path(il: str) -> bool:
+    return "/" in il or il.endswith(".parquet")
 
 
 class RowAlignedTable:
@@ -55,37 +68,63 @@ class RowAlignedTable:
         if not workspace.exists(model_card):
             known = ", ".join(workspace.names("il")) or "none"
             raise IrreducibleLossError(
-                f"IL table {name!r}: workspace {workspace.location!r} has no {model_card} (IL "
-                f"models there: {known}); run `rho il train` and `rho il score`"
+                f"IL table {name!r}: workspace {workspace.location!r} has no {model_card} (IL models there: {known}); "
+                "run `rho il train` and `rho il score`"
             )
-        classes = tuple(workspace.read_json(model_card)["classes"])
+        model = workspace.read_json(model_card)
+        classes = tuple(model["classes"])
         if classes != card.classes:
             raise IrreducibleLossError(
-                f"IL table {name!r} knows {len(classes)} classes {classes[:3]}…, the corpus has "
-                f"{len(card.classes)} {card.classes[:3]}…: train an IL model on this corpus"
+                f"IL table {name!r} knows {len(classes)} classes {classes[:3]}…, the corpus has {len(card.classes)} "
+                f"{card.classes[:3]}…: train an IL model on this corpus"
             )
+        if model["fingerprint"] != card.fingerprint:
+            raise IrreducibleLossError(
+                f"IL model {name!r} was trained on another split of the corpus than the one that the shards have now: "
+                f"run `rho il train --name {name} --overwrite`, then `rho il score --name {name}`"
+            )
+        self._model = il_digest(workspace, name)
 
     def join(self, rows: ShardRows) -> JoinedRows:
-        part = rows.shard.scores(self._name)
-        remedy = f"run `rho il score --name {self._name} --only {rows.shard.name}`"
+        shard, part = rows.shard, rows.shard.scores(self._name)
         if not self._workspace.exists(part):
-            raise IrreducibleLossError(f"IL table {self._name!r} has no part for shard {rows.shard.name}: {remedy}")
-        table = self._workspace.read_table(part, ["key", "il", "predicted"])
+            raise self._refusal(shard, f"IL table {self._name!r} has no part for shard {shard.name}")
+        table = self._workspace.read_table(part, ["key", "il", "predicted", "in_sample"])
         if table.num_rows != len(rows):
-            raise IrreducibleLossError(
-                f"shard {rows.shard.name} has {len(rows)} rows, its IL part has "
-                f"{table.num_rows}: it was scored before the shard was rewritten; {remedy}"
+            raise self._refusal(
+                shard,
+                f"shard {shard.name} has {len(rows)} rows, its IL part has {table.num_rows}: it was scored before the "
+                "shard was rewritten",
             )
         keys = table.column("key").combine_chunks()
         if not keys.equals(rows.keys):
             differing = pc.not_equal(keys, rows.keys)
             first = pc.index(differing, pa.scalar(True)).as_py()
+            raise self._refusal(
+                shard,
+                f"shard {shard.name}: {pc.sum(differing).as_py()} of {len(rows)} keys differ from those of its IL part "
+                f"(row {first}: {rows.keys[first].as_py()}, there {keys[first].as_py()}): it is of another shard",
+            )
+        made_of = table.schema.metadata or {}
+        if made_of.get(SHARD_DIGEST_KEY, b"").decode() != shard.digest:
+            raise self._refusal(
+                shard,
+                f"shard {shard.name} holds other labels or images than when it was scored (its keys are the same)",
+            )
+        if made_of.get(IL_MODEL_KEY, b"").decode() != self._model:
+            raise self._refusal(
+                shard, f"the IL part of shard {shard.name} was made by another model than {self._name!r}"
+            )
+        seen = pc.sum(table.column("in_sample")).as_py()
+        if seen:
             raise IrreducibleLossError(
-                f"shard {rows.shard.name}: {pc.sum(differing).as_py()} of {len(rows)} keys differ "
-                f"from those of its IL part (row {first}: {rows.keys[first].as_py()} against "
-                f"{keys[first].as_py()}): it was scored for another shard; {remedy}"
+                f"shard {shard.name}: the IL model was trained on {seen} of its {len(rows)} samples, whose losses are "
+                "therefore no irreducible ones: stream shards of the split train only"
             )
         return JoinedRows(il=_float32(table.column("il")), predicted=table.column("predicted").to_numpy())
+
+    def _refusal(self, shard: Shard, cause: str) -> IrreducibleLossError:
+        return IrreducibleLossError(f"{cause}; run `rho il score --name {self._name} --only {shard.name}`")
 
 
 class ForeignTable:

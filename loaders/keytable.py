@@ -35,14 +35,8 @@ class KeyTable:
         Raises:
             IrreducibleLossError: no such file, no `key` or `il` column, or one key with two different losses.
         """
-        filesystem, root = fsspec.core.url_to_fs(path)
-        if not filesystem.exists(root):
-            raise IrreducibleLossError(
-                f"IL table {path!r}: no such file or folder; give a Parquet with columns key, il"
-            )
-        files = sorted(filesystem.find(root)) if filesystem.isdir(root) else [root]
-        stamp = "\n".join(f"{name} {filesystem.ukey(name)}" for name in files)
-        cached = cache_folder() / "keytables" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.npy"
+        filesystem, files = _files(path)
+        cached = cache_folder() / "keytables" / f"{cls.stamp(path)[:32]}.npy"
         if not cached.exists():
             dataset = ds.dataset(files, filesystem=filesystem, format="parquet")
             missing = {"key", "il"} - set(dataset.schema.names)
@@ -59,6 +53,13 @@ class KeyTable:
                 np.save(stream, records)
             temporary.replace(cached)
         return cls(np.load(cached, mmap_mode="r"))
+
+    @staticmethod
+    def stamp(path: str) -> str:
+        """SHA-256 of the names, sizes and times of the source's files: changes when the source does."""
+        filesystem, files = _files(path)
+        stamps = "\n".join(f"{name} {filesystem.ukey(name)}" for name in files)
+        return hashlib.sha256(stamps.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -82,6 +83,13 @@ class KeyTable:
         return il, predicted
 
 
+def _files(path: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
+    filesystem, root = fsspec.core.url_to_fs(path)
+    if not filesystem.exists(root):
+        raise IrreducibleLossError(f"IL table {path!r}: no such file or folder; give a Parquet with columns key, il")
+    return filesystem, sorted(filesystem.find(root)) if filesystem.isdir(root) else [root]
+
+
 def cache_folder() -> Path:
     """Where derived files that can be remade are kept."""
     return Path(os.environ.get("RHO_CACHE") or Path.home() / ".cache" / "rhostream")
@@ -99,7 +107,8 @@ def _sorted_records(batches: Iterable[pa.RecordBatch], path: str) -> npt.NDArray
     records = np.concatenate(parts)
     records = records[np.lexsort((records["low"], records["high"]))]
     same = (records["high"][1:] == records["high"][:-1]) & (records["low"][1:] == records["low"][:-1])
-    clash = same & (records["il"][1:] != records["il"][:-1])
+    both_nan = np.isnan(records["il"][1:]) & np.isnan(records["il"][:-1])
+    clash = same & (records["il"][1:] != records["il"][:-1]) & ~both_nan
     if clash.any():
         raise IrreducibleLossError(
             f"IL table {path!r}: {int(clash.sum())} keys stand there twice with different losses: "

@@ -106,8 +106,9 @@ class Rounds:
 
     def __len__(self) -> int:
         full, rest = divmod(self.total - self.start, self.size * self.ranks)
-        # A rest of fewer candidates than ranks joins the last full round: no rank may come away empty.
-        last = self.remainder == "spread" and rest >= self.ranks
+        # A rest too small to choose from joins the last full round: no rank may come away with less than two candidates
+        # (of which BatchNorm could make no statistics), unless there is nothing to join.
+        last = self.remainder == "spread" and rest >= (2 * self.ranks if full else self.ranks)
         return full + (1 if last else 0)
 
     def bounds(self, turn: int, rank: int) -> tuple[int, int]:

@@ -37,15 +37,17 @@ class ShardReader:
     def read(self, shard: Shard, offset: int, size: int) -> bytes:
         """Raises ShardError where the tar has vanished or ends before `offset + size`."""
         if self.workspace.is_local:
-            data = os.pread(self._file(shard).fileno(), size, offset)
+            # The name keeps the file open until the read is over, even if another thread evicts it meanwhile.
+            stream = self._file(shard)
+            data = os.pread(stream.fileno(), size, offset)
         else:
             with self._opened(shard) as stream:
                 stream.seek(offset)
                 data = stream.read(size)
         if len(data) != size:
             raise ShardError(
-                f"{self.workspace.path(shard.tar)} ends at byte {offset + len(data)}, its index expects {size} bytes "
-                f"at {offset}: the shard is truncated; delete its index and run `rho shards` again"
+                f"{self.workspace.path(shard.tar)} ends at byte {self.workspace.size(shard.tar)}, its index expects "
+                f"{size} bytes at {offset}: the shard is truncated; run `rho shards` again, it rewrites it"
             )
         return data
 
@@ -54,9 +56,10 @@ class ShardReader:
             stream = self._open.get(shard.name)
             if stream is None:
                 stream = self._open[shard.name] = self._opened(shard)
-                if len(self._open) > MAX_OPEN_SHARDS:
-                    # Not closed here, another thread may be reading from it: the last user's reference closes it.
-                    self._open.popitem(last=False)
+            self._open.move_to_end(shard.name)
+            if len(self._open) > MAX_OPEN_SHARDS:
+                # Not closed here, another thread may be reading from it: the last reference to it does that.
+                self._open.popitem(last=False)
         return stream
 
     def _opened(self, shard: Shard) -> IO[bytes]:
@@ -64,8 +67,8 @@ class ShardReader:
             return self.workspace.open(shard.tar)
         except FileNotFoundError as error:
             raise ShardError(
-                f"{self.workspace.path(shard.tar)} has vanished, though the index lists it: restore it, or delete its "
-                "index and run `rho shards` again"
+                f"{self.workspace.path(shard.tar)} has vanished, though the index lists it: restore it, or run "
+                "`rho shards` again"
             ) from error
 
 

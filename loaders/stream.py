@@ -1,5 +1,7 @@
 """The stream of candidates: shards joined with the IL table, as super-batches."""
 
+import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from rhostream.loaders.reader import ImageReader
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 
+MAX_WORKERS = 1024  # of a DataLoader
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -43,8 +47,9 @@ class CandidateStream(IterableDataset[SuperBatch]):
     """Candidates for online selection, each with its irreducible loss, as super-batches B_t of n_B.
 
     Use it as it is, or in a `DataLoader(stream, batch_size=None, num_workers=…)`. One iteration is the rest of one
-    epoch. The order is a function of (seed, epoch) and the index: the same global sequence for any number of ranks
-    and workers, every sample once an epoch, and every rank the same number of super-batches.
+    epoch; the next one is that of the next epoch, which with workers must be said by `set_epoch`. The order
+    is a function of (seed, epoch) and the index: the same global sequence for any number of ranks and workers, every
+    sample once an epoch, and every rank the same number of super-batches.
 
     Args:
         workspace: where `rho shards` wrote.
@@ -103,8 +108,13 @@ class CandidateStream(IterableDataset[SuperBatch]):
         self._join = JoinSettings(
             table=table, prefilter=prefilter, on_missing=on_missing, classes=len(self.card.classes)
         )
-        self._epoch, self._position = 0, 0
+        # All that the order depends on beside seed and epoch.
+        made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
+        self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         self._rank, self._ranks = _distributed()
+        # Shared with the processes of a DataLoader, so that `set_epoch` reaches workers that persist.
+        self._at = torch.zeros(2, dtype=torch.int64).share_memory_()  # epoch, position
+        self._passed = torch.full((MAX_WORKERS,), -1, dtype=torch.int64).share_memory_()  # epoch done by each worker
 
     def __len__(self) -> int:
         """Super-batches of a whole epoch on this rank."""
@@ -117,33 +127,42 @@ class CandidateStream(IterableDataset[SuperBatch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Continue at the beginning of this epoch."""
-        self._epoch, self._position = epoch, 0
+        self._go_to(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next super-batch begins. Small numbers and texts only."""
-        return self._state(self._epoch, self._position)
+        epoch, position = self._at.tolist()
+        return self._state(epoch, position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state` (of `state_dict`, or `SuperBatch.state`) points, in O(1).
 
         Raises:
-            WorkspaceError: the state is of other shards or another seed, whose order is another one.
+            WorkspaceError: the state is of other shards, another seed or block size, whose order is another one.
         """
-        for name in ("fingerprint", "seed"):
+        for name in ("order", "seed"):
             expected = self._state(0, 0)[name]
             if state[name] != expected:
                 raise WorkspaceError(
                     f"this stream's {name} is {expected}, the state's is {state[name]}: it was saved "
                     "by a run over other shards or with another seed, and cannot be continued here"
                 )
-        self._epoch, self._position = state["epoch"], state["position"]
+        self._go_to(state["epoch"], state["position"])
 
     def __iter__(self) -> Iterator[SuperBatch]:
         self._rank, self._ranks = _distributed(default=(self._rank, self._ranks))
-        rounds = self._rounds(self._position)
+        epoch, position = self._at.tolist()
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        assembler = _Assembler(self, self._epoch)
+        if worker and self._passed[worker.id] == epoch:
+            raise ConfigError(
+                f"epoch {epoch} has been streamed already: call stream.set_epoch(epoch) before each pass over a "
+                "DataLoader with workers, or it would repeat the same order"
+            )
+        rounds = self._rounds(position)
+        if not len(rounds):  # too few samples were left for this number of ranks
+            epoch, rounds = epoch + 1, self._rounds(start=0)
+        assembler = _Assembler(self, epoch)
         # One thread assembles ahead, in order; the decoding threads work for it.
         with ThreadPoolExecutor(1, thread_name_prefix="rhostream-assemble") as executor:
             pending: deque[tuple[int, Future[SuperBatch]]] = deque()
@@ -156,12 +175,15 @@ class CandidateStream(IterableDataset[SuperBatch]):
                         break
                     turn, future = pending.popleft()
                     batch = future.result()
-                    self._epoch, self._position = batch.state["epoch"], batch.state["position"]
+                    if not worker:
+                        self._go_to(batch.state["epoch"], batch.state["position"])
                     yield batch
             finally:
                 for _, future in pending:
                     future.cancel()
                 assembler.close()
+        if worker:
+            self._passed[worker.id] = epoch
 
     def epoch_order(self, epoch: int) -> EpochOrder:
         """The global sequence of one epoch."""
@@ -176,7 +198,11 @@ class CandidateStream(IterableDataset[SuperBatch]):
         return Rounds(start=start, total=total, size=self.super_batch_size, ranks=ranks, remainder=self.order.remainder)
 
     def _state(self, epoch: int, position: int) -> dict[str, Any]:
-        return {"epoch": epoch, "position": position, "seed": self.seed, "fingerprint": self.card.fingerprint}
+        return {"epoch": epoch, "position": position, "seed": self.seed, "order": self._order_digest}
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        self._at.copy_(torch.tensor([epoch, position]))
+        self._passed.fill_(-1)
 
 
 class _Assembler:
@@ -207,7 +233,14 @@ class _Assembler:
         after = rounds.after(turn)
         done = turn == len(rounds) - 1
         state = stream._state(self._epoch + 1, 0) if done else stream._state(self._epoch, after)
-        return SuperBatch(epoch=self._epoch, index=turn * rounds.ranks + rank, state=state, view=stream.view, **merged)
+        return SuperBatch(
+            epoch=self._epoch,
+            index=turn * rounds.ranks + rank,
+            size=stream.super_batch_size,
+            state=state,
+            view=stream.view,
+            **merged,
+        )
 
     def _block(self, number: int) -> Block:
         if number not in self._blocks:
@@ -271,6 +304,7 @@ def _passed_over(block: Block, row: int, reason: str) -> PassedOver:
         label=int(block.labels[row]),
         il=il,
         reason=reason,
+        extra={name: column[row] for name, column in block.extra.items()},
     )
 
 

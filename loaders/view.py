@@ -1,5 +1,6 @@
 """A view: how an image of any size becomes the fixed-size pixels that a model sees."""
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.augmentation import Augmentation, crop_box, shift_and_flip, uniform_draws
+from rhostream.loaders.augmentation import Augmentation, crop_box, decode_size, shift_and_flip, uniform_draws
 from rhostream.loaders.decode import decode_rgb
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class View:
         Raises:
             UndecodableImageError: the bytes are not an image.
         """
-        image = decode_rgb(data, at_least=self.size)
+        # What is stored has passed the manifest's bound on pixels: no other one here.
+        image = decode_rgb(data, at_least=decode_size(self.size, augmentation), max_pixels=sys.maxsize)
         draws = uniform_draws(draw) if augmentation != "none" else ()
         box = crop_box(image.size, self.size, augmentation, draws)
         if box != (0, 0, self.size, self.size) or image.size != (self.size, self.size):

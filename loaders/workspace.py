@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from rhostream.errors import WorkspaceError
+from rhostream.errors import ConfigError, WorkspaceError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -30,7 +30,12 @@ class Workspace:
 
     def __init__(self, location: "str | os.PathLike[str] | Workspace") -> None:
         self.location: str = location.location if isinstance(location, Workspace) else os.fspath(location)
-        filesystem, root = fsspec.core.url_to_fs(self.location)
+        try:
+            filesystem, root = fsspec.core.url_to_fs(self.location)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"workspace {self.location!r}: {error}; install the fsspec package for it, or name a folder"
+            ) from error
         self._filesystem: fsspec.AbstractFileSystem = filesystem
         self.root: str = root.rstrip("/") or "/"
 
@@ -89,16 +94,19 @@ class Workspace:
                 "the command that made it again"
             ) from error
 
+    def column_names(self, name: str) -> list[str]:
+        """Of a Parquet file."""
+        with self.open(name) as stream:
+            return list(pq.read_schema(stream).names)
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """A binary file to fill, which takes its name only if the block ends without an error."""
         if not self.is_local:
-            with tempfile.TemporaryFile() as scratch:
+            with tempfile.NamedTemporaryFile() as scratch:
                 yield scratch
-                scratch.seek(0)
-                with self._filesystem.open(self.path(name), "wb") as target:
-                    while chunk := scratch.read(1 << 22):
-                        target.write(chunk)
+                scratch.flush()
+                self._filesystem.put_file(scratch.name, self.path(name))  # object stores publish it as a whole
             return
         target_path = Path(self.path(name))
         target_path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,11 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import COST_NAMES
+from rhostream.pipeline.properties import PASSED_OVER
 from rhostream.pipeline.run import Run
-from rhostream.pipeline.train import TrainConfig, train
+from rhostream.pipeline.train import il_table, train
+from rhostream.pipeline.train_config import TrainConfig
+from rhostream.selection.functions import selection_function
 
 #: Targets where none are given, as shares of the weakest method's best accuracy.
 DEFAULT_TARGETS = (0.5, 0.8, 0.9, 1.0)
@@ -20,7 +23,7 @@ class Reached:
     """When a run first reported a target accuracy; None where it never did.
 
     Attributes:
-        seconds: all of the run's costs up to then, its share of the IL model included.
+        seconds: the run's costs up to then, its share of the IL model included; evaluation, our measuring, is not.
     """
 
     target: float
@@ -33,10 +36,12 @@ class Outcome:
     """What one run came to.
 
     Attributes:
-        mislabelled, correct: shares among the selected; None where not known. Over evaluations at which no run had
-            yet passed the weakest one's final accuracy, as the paper does (Fig. 3).
+        mislabelled, correct: shares among the selected; None where not known. Over those intervals of the run at whose
+            end its accuracy was at most the weakest run's final one, as in the paper (Fig. 3).
         candidates_mislabelled, candidates_correct: the same of the candidates they were chosen from.
         seconds, flops: by cost.
+        evaluated_on: the split whose accuracy is given; None where the corpus has none to spare.
+        passed_over: candidates that were drawn and not read, by reason.
     """
 
     run: str
@@ -50,6 +55,8 @@ class Outcome:
     candidates_correct: float | None
     seconds: dict[str, float]
     flops: dict[str, float]
+    evaluated_on: str | None
+    passed_over: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,7 +79,8 @@ def compare(
     workspace = Workspace(workspace)
     if len(set(functions)) != len(functions):
         raise ConfigError(f"--compare {','.join(functions)}: each selection function once")
-    samples = sum(shard.rows for shard in CorpusCard.read(workspace).split("train"))
+    card = CorpusCard.read(workspace)
+    samples = sum(shard.rows for shard in card.split("train"))
     # The budget is that of the method which draws super-batches: the same number of steps for all.
     steps = replace(config, select="train_loss").budget(samples)
     configs = [
@@ -83,9 +91,12 @@ def compare(
             steps=steps,
             epochs=0.0,
             candidates=0,
+            prefilter=0.0 if selection_function(name).score is None else config.prefilter,
         )
         for name in functions
     ]
+    for each in configs:  # what would stop the last run stops the first
+        il_table(workspace, card, each)
     return summarise([train(workspace, each, overwrite=overwrite) for each in configs], targets)
 
 
@@ -122,13 +133,14 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None) -> Outco
         candidates_correct=_mean(early, "candidates_correct", "candidates"),
         seconds={cost: last[f"seconds_{cost}"] for cost in COST_NAMES},
         flops={cost: last[f"flops_{cost}"] for cost in COST_NAMES},
+        evaluated_on=run.workspace.read_json(f"{run.folder}/run.json")["evaluated_on"],
+        passed_over={reason: sum(line[reason] for line in lines) for reason in PASSED_OVER},
     )
 
 
 def _reached(lines: Sequence[dict[str, Any]], target: float) -> Reached:
     for line in lines:
         if line["test_accuracy"] is not None and line["test_accuracy"] >= target:
-            # Evaluation is our measuring, not the method's cost.
             seconds = sum(line[f"seconds_{cost}"] for cost in COST_NAMES if cost != "evaluate")
             return Reached(target=target, steps=line["step"], seconds=seconds)
     return Reached(target=target, steps=None, seconds=None)

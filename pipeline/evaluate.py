@@ -36,8 +36,7 @@ class EvaluationSet:
 
     Args:
         shards: at least one sample in all.
-        keep: share of the samples to use, in (0, 1], chosen by a salted hash of their keys; None for all.
-        at_most: upper bound on the number of samples, chosen likewise.
+        at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
         cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
         threads: of decoding; 0 for one a core.
     """
@@ -48,7 +47,6 @@ class EvaluationSet:
         shards: tuple[Shard, ...],
         view: View,
         *,
-        keep: float | None = None,
         at_most: int | None = None,
         cache_bytes: int = 512 << 20,
         batch_size: int = 500,
@@ -60,10 +58,9 @@ class EvaluationSet:
                 f"workspace {workspace.location!r}: the shards to evaluate on hold no samples; give the "
                 "corpus this split, or name another one"
             )
-        wanted = total if keep is None else max(1, round(keep * total))
         self.view, self.batch_size = view, batch_size
         self._workspace, self._shards = workspace, shards
-        self._choose(wanted if at_most is None else min(wanted, at_most), total)
+        self._choose(total if at_most is None else min(total, at_most), total)
         self._reader = ImageReader(workspace, view, threads)
         bytes_needed = len(self) * view.channels * view.size**2
         self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None

@@ -7,7 +7,7 @@ from typing import Any, Final
 import safetensors.torch
 from torch import nn
 
-from rhostream.errors import IrreducibleLossError, WorkspaceError
+from rhostream.errors import ConfigError, IrreducibleLossError, WorkspaceError
 from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
@@ -151,6 +151,25 @@ def card_file(name: str) -> str:
 def trained_models(workspace: Workspace) -> list[str]:
     """Names of the IL models in a workspace, those whose training has ended."""
     return [name for name in workspace.names("il") if workspace.exists(card_file(name))]
+
+
+def default_il_model(workspace: Workspace, corpus: CorpusCard) -> str:
+    """The IL model that is meant where none is named: the only trained one, else that of the manifest's table [il].
+
+    Raises:
+        ConfigError: there is none, or several and none of them is the manifest's.
+    """
+    models = trained_models(workspace)
+    if not models:
+        raise ConfigError(f"workspace {workspace.location!r} has no trained IL model: run `rho il train` first")
+    settings = corpus.manifest.get("il", {})
+    usual = settings.get("name") or settings.get("model")
+    if len(models) > 1 and usual not in models:
+        raise ConfigError(
+            f"workspace {workspace.location!r} has {len(models)} trained IL models, {', '.join(models)}: name the one "
+            "that is meant"
+        )
+    return models[0] if len(models) == 1 else str(usual)
 
 
 def model_digest(workspace: Workspace, name: str) -> str:

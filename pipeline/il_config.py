@@ -1,6 +1,7 @@
 """The settings of `rho il train`."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,9 @@ from rhostream.pipeline.device import Precision
 
 #: Settings that do not bear on the result, and those that the card holds elsewhere.
 _NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
+
+#: No path: `rho train --il` tells a table of the workspace from a Parquet file by its name.
+_NAME: Final = re.compile(r"(?!\.)(?!.*\.parquet$)[A-Za-z0-9._-]+")
 
 #: With fewer, the lowest validation loss is a matter of luck.
 _FEWEST_SAMPLES: Final = 1_000
@@ -59,8 +63,11 @@ class ILTrainConfig:
                 raise ConfigError(f"IL {name} {getattr(self, name)}: give 0 or more")
         if not 0 < self.validation_share <= 1:
             raise ConfigError(f"IL validation_share {self.validation_share}: give a share above 0 and at most 1")
-        if set(self.resolved_name) & set("/\\") or self.resolved_name.startswith("."):
-            raise ConfigError(f"IL name {self.name!r}: give a plain name, without slashes or a dot in front")
+        if not _NAME.fullmatch(self.resolved_name):
+            raise ConfigError(
+                f"IL name {self.resolved_name!r}: use letters, digits, '.', '_' and '-', without a dot in front or "
+                "'.parquet' at the end"
+            )
 
     @property
     def resolved_name(self) -> str:

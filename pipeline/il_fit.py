@@ -20,11 +20,13 @@ from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import autocast, choose_device, place, random_state, restore_random_state, seed_random
 from rhostream.pipeline.evaluate import EvaluationSet
+from rhostream.pipeline.identity import require_same
 from rhostream.pipeline.il_card import ILEpoch
 from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.progress import Progress, progress
 
+REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
 
 
@@ -199,31 +201,15 @@ class Fit:
         path = self._workspace.path(self._checkpoint)
         try:
             with self._workspace.open(self._checkpoint) as stream:
-                state = torch.load(stream, map_location=self._device, weights_only=True)
+                state = torch.load(stream, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise WorkspaceError(
-                f"{path} is not a readable checkpoint ({error}): train again with --overwrite"
+                f"{path} is not a readable checkpoint: it was damaged after it was written; train again with --overwrite"
             ) from error
-        require_same(f"{path} is of a training", state["identity"], self._identity)
+        require_same(f"{path} is of a training", state["identity"], self._identity, REMEDY)
         self.epochs = [ILEpoch(**epoch) for epoch in state["epochs"]]
         self.best = {name: value.cpu() for name, value in state["best"].items()}
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.costs.load_state_dict(state["costs"])
         restore_random_state(state["random"], self._device)
-
-
-def require_same(what: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raises WorkspaceError naming what differs."""
-    names = sorted(name for name in found.keys() | asked.keys() if found.get(name) != asked.get(name))
-    if names:
-        parts = [f"{name} {_brief(found.get(name))}, asked for {_brief(asked.get(name))}" for name in names]
-        raise WorkspaceError(
-            f"{what} with other settings: {'; '.join(parts)}. Ask for the same, give another --name, or replace it "
-            "with --overwrite"
-        )
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

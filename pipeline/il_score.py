@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,12 +14,11 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.device import Precision
-from rhostream.pipeline.il_card import ILCard, trained_models
-from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_card import ILCard, default_il_model
 from rhostream.pipeline.il_scorer import ILScorer, ScorerSettings
+from rhostream.pipeline.lock import hold_as_worker, only_writer
 from rhostream.pipeline.processes import in_processes
 from rhostream.pipeline.progress import progress
-from rhostream.pipeline.settings import settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class ILScoreConfig:
     """Which shards are scored by which IL model, and how.
 
     Attributes:
-        name: of the IL model; where empty, the only one that the workspace holds, or that of its manifest.
+        name: of the IL model; where empty, see `default_il_model`.
         splits: whose shards to score.
         only: names of shards; where given, these alone are scored, whatever their split.
         batch_size: samples of one forward pass.
@@ -79,13 +79,14 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     Under torchrun each rank scores its own share of the shards.
 
     Raises:
-        WorkspaceError: no such model, split or shard.
+        ConfigError: no name, and none or several models to choose from.
+        WorkspaceError: no such model, split or shard, or another process is at work on this model.
         IrreducibleLossError: the model was made for other classes or shards, or a loss is not finite.
         ShardError: an image does not decode.
     """
     workspace = Workspace(workspace)
     corpus = CorpusCard.read(workspace)
-    card = ILCard.read(workspace, config.name or _default_model(workspace, corpus))
+    card = ILCard.read(workspace, config.name or default_il_model(workspace, corpus))
     card.require_fit(corpus)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     # Shared out before looking at what is done, so that ranks which start at different times agree.
@@ -97,27 +98,25 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
         threads=config.threads,
         processes=max(1, config.workers),
     )
-    start = partial(_start, workspace, card, scorer)
-    check = ILScorer(workspace, card, scorer)
-    due = [shard for shard in shards if config.overwrite or not check.is_done(shard)]
-    with progress(f"il score {card.name}", sum(shard.rows for shard in due), "samples") as reporter:
-        for rows in in_processes(start, due, config.workers):
-            reporter.advance(rows)
-    return _summary(workspace, card, shards, len(due))
+    start = partial(_start_worker if config.workers else _start, workspace, card, scorer)
+    folder = f"il/{card.name}"
+    # Ranks write the parts of different shards, at the same time.
+    with only_writer(workspace, "rho il", folder, workers=f"{folder}/scores") if ranks == 1 else nullcontext():
+        check = ILScorer(workspace, card, scorer)
+        due = [shard for shard in shards if config.overwrite or not check.is_done(shard)]
+        with progress(f"il score {card.name}", sum(shard.rows for shard in due), "samples") as reporter:
+            for rows in in_processes(start, due, config.workers):
+                reporter.advance(rows)
+        return _summary(workspace, card, shards, len(due))
 
 
 def _start(workspace: Workspace, card: ILCard, settings: ScorerSettings, number: int) -> Callable[[Shard], int]:
     return ILScorer(workspace, card, replace(settings, number=number)).score
 
 
-def _default_model(workspace: Workspace, corpus: CorpusCard) -> str:
-    """The only trained model, else the one that `rho il train` makes for this corpus without further flags."""
-    models = trained_models(workspace)
-    usual = settings(ILTrainConfig, ("corpus.json [il]", corpus.manifest.get("il", {}))).resolved_name
-    if len(models) == 1 or usual in models:
-        return usual if usual in models else models[0]
-    known = f"it holds {', '.join(models)}: choose one with --name" if models else "train one with `rho il train`"
-    raise WorkspaceError(f"workspace {workspace.location!r} has {len(models)} trained IL models; {known}")
+def _start_worker(workspace: Workspace, card: ILCard, settings: ScorerSettings, number: int) -> Callable[[Shard], int]:
+    hold_as_worker(workspace, f"il/{card.name}/scores")
+    return _start(workspace, card, settings, number)
 
 
 def _asked_for(workspace: Workspace, corpus: CorpusCard, config: ILScoreConfig) -> tuple[Shard, ...]:

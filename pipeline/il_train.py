@@ -9,20 +9,39 @@ import safetensors.torch
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.il_card import ILCard, ILWeights, card_file, write_il_cost
+from rhostream.pipeline.identity import require_same
+from rhostream.pipeline.il_card import ILCard, ILWeights, card_file, il_costs, write_il_cost
 from rhostream.pipeline.il_config import ILTrainConfig
-from rhostream.pipeline.il_fit import Fit, FitPlan, require_same
+from rhostream.pipeline.il_fit import REMEDY, Fit, FitPlan
+from rhostream.pipeline.lock import only_writer, remove_contents
 from rhostream.pipeline.models import build_model, count_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class ILTraining:
-    """What `train_il` gives: the card, and whether the model was there already."""
+    """What `train_il` gives: the card, whether the model was there already, and what its training took.
+
+    Attributes:
+        seconds, flops: over all models and, where the training was interrupted, all of its parts.
+    """
 
     card: ILCard
     already_trained: bool
+    seconds: float
+    flops: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `rho il train --json` prints; "models" has one entry, or one per fold."""
+        return {
+            "name": self.card.name,
+            "model": self.card.architecture,
+            "parameters": self.card.parameters,
+            "already_trained": self.already_trained,
+            "seconds": self.seconds,
+            "flops": self.flops,
+            "models": [_summary(model) for model in self.card.models],
+        }
 
 
 def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bool = False) -> ILTraining:
@@ -32,7 +51,8 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
         overwrite: remove a model of this name, with its scores, and start anew.
 
     Raises:
-        WorkspaceError: nothing to train or validate on, or a model of this name was trained otherwise.
+        WorkspaceError: nothing to train or validate on, a model of this name was trained otherwise, or another process
+            is at work on it.
         ConfigError: an unknown model, device or weights file.
         IrreducibleLossError: the training diverged.
     """
@@ -42,24 +62,34 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
         )
     workspace = Workspace(workspace)
     corpus = CorpusCard.read(workspace)
-    view = corpus.view(config.image_size)
     name = config.resolved_name
-    checkpoints = f"il/{name}/checkpoints"
-    identity = _identity(config.model, corpus, view, config.of_result())
-    if overwrite:
-        workspace.remove(card_file(name))  # first, so that a half-removed model never looks whole
-        workspace.remove(f"il/{name}")
-    elif workspace.exists(card_file(name)):
-        card = ILCard.read(workspace, name)
-        card.require_fit(corpus)
-        trained = {"fingerprint": card.fingerprint, "classes": list(card.classes), "view": card.view.to_dict()}
-        require_same(f"IL model {name!r} was trained", {"model": card.architecture} | trained | card.config, identity)
-        workspace.remove(checkpoints)
-        return ILTraining(card=card, already_trained=True)
+    with only_writer(workspace, "rho il", f"il/{name}", workers=f"il/{name}/scores"):
+        if overwrite:
+            workspace.remove(card_file(name))  # first, so that a half-removed model never looks whole
+            remove_contents(workspace, f"il/{name}")
+        there = workspace.exists(card_file(name))
+        card = _trained(workspace, corpus, config) if there else _train(workspace, corpus, config)
+        workspace.remove(f"il/{name}/checkpoints")
+    costs = il_costs(workspace, name)
+    seconds, flops = costs["seconds"]["il_train"], costs["flops"]["il_train"]
+    return ILTraining(card=card, already_trained=there, seconds=seconds, flops=flops)
 
+
+def _trained(workspace: Workspace, corpus: CorpusCard, config: ILTrainConfig) -> ILCard:
+    """The model that is there already, if it is the one asked for."""
+    card = ILCard.read(workspace, config.resolved_name)
+    card.require_fit(corpus)
+    made = {"fingerprint": card.fingerprint, "classes": list(card.classes), "view": card.view.to_dict()}
+    found = {"model": card.architecture} | made | card.config
+    require_same(f"IL model {card.name!r} was trained", found, _identity(config, corpus), REMEDY)
+    return card
+
+
+def _train(workspace: Workspace, corpus: CorpusCard, config: ILTrainConfig) -> ILCard:
+    name, view, identity = config.resolved_name, corpus.view(config.image_size), _identity(config, corpus)
     models, seconds, flops = [], 0.0, 0.0
     for plan in _plans(workspace, corpus):
-        checkpoint = f"{checkpoints}/model{plan.label}.pt"
+        checkpoint = f"il/{name}/checkpoints/model{plan.label}.pt"
         fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity)
         fit.run()
         models.append(_write_weights(workspace, name, fit))
@@ -77,14 +107,14 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
     )
     write_il_cost(workspace, name, "train", "il_train", seconds=seconds, flops=flops)
     card.write(workspace)
-    workspace.remove(checkpoints)
-    return ILTraining(card=card, already_trained=False)
+    return card
 
 
-def _identity(model: str, corpus: CorpusCard, view: View, settings: dict[str, Any]) -> dict[str, Any]:
+def _identity(config: ILTrainConfig, corpus: CorpusCard) -> dict[str, Any]:
     """Everything that the bytes of the result depend on."""
-    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "view": view.to_dict()}
-    return {"model": model} | split | settings
+    view = corpus.view(config.image_size).to_dict()
+    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "view": view}
+    return {"model": config.model} | split | config.of_result()
 
 
 def _plans(workspace: Workspace, corpus: CorpusCard) -> list[FitPlan]:
@@ -123,3 +153,15 @@ def _write_weights(workspace: Workspace, name: str, fit: Fit) -> ILWeights:
         best_epoch=fit.best_epoch,
         epochs=tuple(fit.epochs),
     )
+
+
+def _summary(model: ILWeights) -> dict[str, Any]:
+    return {
+        "fold": model.fold,
+        "trained_samples": model.trained_samples,
+        "validated_samples": model.validated_samples,
+        "epochs": model.epochs[-1].epoch,
+        "best_epoch": model.best_epoch,
+        "validation_loss": model.best.validation_loss,
+        "validation_accuracy": model.best.validation_accuracy,
+    }

@@ -1,7 +1,9 @@
-"""One writer per workspace: advisory locks on its folders, which vanish with the process that holds them."""
+"""One writer per folder of a workspace: advisory locks, which vanish with the process that holds them."""
 
 import fcntl
+import multiprocessing
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,14 +11,17 @@ from pathlib import Path
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.workspace import Workspace
 
-WORKERS_FOLDER = "shards"
-
 
 @contextmanager
-def only_writer(workspace: Workspace, command: str) -> Iterator[None]:
-    """Hold the workspace against a second `command`, and wait until the workers of a killed one are gone.
+def only_writer(workspace: Workspace, command: str, folder: str = "", *, workers: str = "") -> Iterator[None]:
+    """Hold a folder of the workspace against a second `command`, and wait until the workers of a killed one are gone.
 
-    A remote workspace, and a file system without locks, are not protected.
+    A remote workspace, and a file system without locks, are not protected. While it is held the folder itself must
+    stay, see `remove_contents`.
+
+    Args:
+        folder: name in the workspace, "" for all of it; made where it is missing.
+        workers: the folder that the worker processes hold, see `hold_as_worker`; "" where there are none.
 
     Raises:
         WorkspaceError: another process is writing to it.
@@ -24,33 +29,51 @@ def only_writer(workspace: Workspace, command: str) -> Iterator[None]:
     if not workspace.is_local:
         yield
         return
-    with _folder(Path(workspace.path(""))) as whole, _folder(Path(workspace.path(WORKERS_FOLDER))) as parts:
+    path = Path(workspace.path(folder))
+    with _opened(path) as whole:
         try:
             fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WorkspaceError(
-                f"another `{command}` is writing to {workspace.location}: wait for it to end, or stop it, and run this "
-                "one again"
+                f"another `{command}` is writing to {path if folder else workspace.location}: wait for it to end, or "
+                "stop it, and run this one again"
             ) from error
         except OSError:
             pass
-        with suppress(OSError):
-            fcntl.flock(parts, fcntl.LOCK_EX)
-            fcntl.flock(parts, fcntl.LOCK_UN)
+        if workers:
+            with _opened(Path(workspace.path(workers))) as parts, suppress(OSError):
+                fcntl.flock(parts, fcntl.LOCK_EX)
+                fcntl.flock(parts, fcntl.LOCK_UN)
         yield
 
 
-def hold_as_worker(workspace: Workspace) -> None:
-    """Let a later `only_writer` wait for this process, until it ends."""
+def hold_as_worker(workspace: Workspace, folder: str) -> None:
+    """Let a later `only_writer` wait for this worker process until it ends; it ends here where its parent is dead."""
     if workspace.is_local:
-        folder = Path(workspace.path(WORKERS_FOLDER))
-        folder.mkdir(parents=True, exist_ok=True)
+        path = Path(workspace.path(folder))
+        path.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):
-            fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+            fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # killed before the lock was held: its successor may be writing already
+
+
+def remove_contents(workspace: Workspace, folder: str) -> None:
+    """Empty a folder on which a lock is held: the lock is the folder's, and would not hold for a new one."""
+    if not workspace.is_local:
+        workspace.remove(folder)
+        return
+    path = Path(workspace.path(folder))
+    for entry in path.iterdir() if path.exists() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 @contextmanager
-def _folder(path: Path) -> Iterator[int]:
+def _opened(path: Path) -> Iterator[int]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)

@@ -40,10 +40,11 @@ def in_processes(
     # Fresh interpreters: a fork would copy locks of threads that are not there, and CUDA refuses it.
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(items))
+    heeds = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # a shell's background job ignores Ctrl-C
     numbers = context.SimpleQueue()
     for number in range(count):
         numbers.put(number)
-    with ProcessPoolExecutor(count, context, _begin, (start, numbers)) as pool:
+    with ProcessPoolExecutor(count, context, _begin, (start, numbers, heeds)) as pool:
         with _interrupts_ignored():
             futures = [pool.submit(_do, item) for item in items]
         try:
@@ -71,9 +72,10 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any) -> None:
+def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any, heeds: bool) -> None:
     global _work
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker silently, the parent reports it
+    if heeds:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker silently, the parent reports it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _work = start(numbers.get())
 

@@ -1,5 +1,6 @@
 """Properties of what was selected, beside those of all candidates (arXiv 2206.07137, Fig. 3)."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from rhostream.selection.selector import SelectedBatch
 
+PASSED_OVER = ("filtered", "il_missing", "unreadable")
+
 
 class Properties:
     """Counts over the steps since the last report; shares are None where nothing is known."""
@@ -15,6 +18,7 @@ class Properties:
     def __init__(self) -> None:
         self._loss, self._steps = 0.0, 0
         self._candidates, self._selected = 0, 0
+        self._passed_over: Counter[str] = Counter()
         self._mislabelled = {"candidates": _Share(), "selected": _Share()}
         self._correct = {"candidates": _Share(), "selected": _Share()}
 
@@ -35,11 +39,14 @@ class Properties:
         self._steps += 1
         self._candidates += candidates.drawn
         self._selected += len(batch)
+        self._passed_over.update(row.reason for row in candidates.passed_over)
         clean = candidates.extra.get("clean_label")
         if clean is not None:
             known = ~np.isnan(clean.astype(np.float64))
             wrong = clean != candidates.labels.cpu().numpy()
+            passed = [(row.extra["clean_label"], row.label) for row in candidates.passed_over]
             self._mislabelled["candidates"].add(wrong[known])
+            self._mislabelled["candidates"].add(np.array([c != label for c, label in passed if not np.isnan(c)], bool))
             self._mislabelled["selected"].add(wrong[batch.positions][known[batch.positions]])
         if batch.correct is not None:
             correct = batch.correct.cpu().numpy()
@@ -54,6 +61,7 @@ class Properties:
             "train_loss": self.train_loss if self._steps else None,
             "candidates": self._candidates,
             "selected": self._selected,
+            **{reason: self._passed_over[reason] for reason in PASSED_OVER},
             **{f"{of}_mislabelled": share.value for of, share in self._mislabelled.items()},
             **{f"{of}_correct": share.value for of, share in self._correct.items()},
         }

@@ -77,6 +77,7 @@ def _connect(workspace: Workspace, spill: str) -> duckdb.DuckDBPyConnection:
         connection.execute("SET enable_external_access = false")
         for view in create_views(workspace, root):
             connection.execute(view)
+        connection.execute("SET enable_progress_bar = false")  # it would be printed between the rows
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.identity import require_same
 from rhostream.schema import METRICS
 
 
@@ -17,7 +19,7 @@ class Run:
 
     Args:
         facts: what determines the run's result, as JSON values: its settings, the corpus, the IL table.
-        overwrite: start afresh, whatever is there.
+        overwrite: `begin` starts afresh, whatever is there.
 
     Raises:
         WorkspaceError: a run of this name was made from other facts.
@@ -28,19 +30,29 @@ class Run:
             raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-'")
         self.workspace, self.name = workspace, name
         self.folder = f"runs/{name}"
-        if overwrite:
-            workspace.remove(self.folder)
-        card = f"{self.folder}/run.json"
-        if workspace.exists(card):
-            _compare(workspace.read_json(card), json.loads(json.dumps(facts)), name)
-        else:
-            workspace.remove(self.folder)
-            workspace.write_json(card, facts)
-        self.metrics = self._read_metrics()
+        self._card, self._facts = f"{self.folder}/run.json", facts
+        # Without a checkpoint nothing has been done that could be lost.
+        started = workspace.exists(self._card) and (workspace.exists(self._checkpoint) or workspace.exists(self._model))
+        self._afresh = overwrite or not started
+        if not self._afresh:
+            require_same(
+                f"run {name!r} was made",
+                workspace.read_json(self._card),
+                json.loads(json.dumps(facts)),  # tuples as JSON has them
+                "continue it with the same ones, choose another --name, or start afresh with --overwrite",
+            )
+        self.metrics = [] if self._afresh else self._read_metrics()
+
+    def begin(self) -> None:
+        """Make the folder, or keep it where the run goes on. Call it when nothing is left that a user can get wrong."""
+        if self._afresh:
+            self.workspace.remove(self._card)  # first: what is left of a folder without it is never taken up
+            self.workspace.remove(self.folder)
+            self.workspace.write_json(self._card, self._facts)
 
     @property
     def finished(self) -> bool:
-        return self.workspace.exists(self._model)
+        return not self._afresh and self.workspace.exists(self._model)
 
     @property
     def _model(self) -> str:
@@ -67,7 +79,13 @@ class Run:
             self.metrics = []
             return None
         content = io.BytesIO(self.workspace.read_bytes(self._checkpoint))
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise WorkspaceError(
+                f"{self.workspace.path(self._checkpoint)} is not a readable checkpoint: it was damaged after it was "
+                "written; start the run afresh with --overwrite"
+            ) from error
         self.metrics = [line for line in self.metrics if line["step"] <= state["step"]]
         self._write_metrics()
         return state
@@ -88,21 +106,3 @@ class Run:
     def _write_metrics(self) -> None:
         lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
         self.workspace.write_bytes(f"{self.folder}/metrics.jsonl", lines.encode())
-
-
-def _compare(found: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
-    old, new = _flat(found), _flat(wanted)
-    differing = [f"{key} {old.get(key)!r} then, {new.get(key)!r} now" for key in sorted(old.keys() | new.keys())
-                 if old.get(key) != new.get(key)]  # fmt: skip
-    if differing:
-        raise WorkspaceError(
-            f"run {name!r} exists and was made with other settings ({'; '.join(differing[:3])}): continue it with the "
-            "old ones, choose another --name, or start afresh with --overwrite"
-        )
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in facts.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -14,6 +14,7 @@ from rhostream.loaders.workspace import TEMPORARY_SUFFIX, Workspace
 from rhostream.pipeline.corpora.base import Corpus
 from rhostream.pipeline.corpora.formats import open_corpus
 from rhostream.pipeline.corpus_card import Duplicates, tally, write_card
+from rhostream.pipeline.identity import require_same
 from rhostream.pipeline.listing import Listing, list_entries
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.manifest import Manifest
@@ -23,6 +24,7 @@ from rhostream.pipeline.unit_workers import make_units
 from rhostream.pipeline.units import ENTRIES_BEFORE_GIVING_UP, Unit, UnitMaker, UnitRecord, refuse_mostly_bad
 
 FOLDERS = ("rejects", "index", "shards")
+REMEDY = "name another --workspace, or remake it with --overwrite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def write_shards(
     refuse_mostly_bad(_refused(listing), len(listing), manifest)
     columns = corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
     maker = UnitMaker(workspace=workspace, corpus=corpus, extra_columns=columns, manifest=manifest, listed=len(listing))
-    with only_writer(workspace, "rho shards"):
+    with only_writer(workspace, "rho shards", workers="shards"):
         if overwrite:
             for name in (CARD_NAME, *FOLDERS):  # the card first: it must never list what is not there
                 workspace.remove(name)
@@ -152,10 +154,11 @@ def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None
     """
     found: dict[int, UnitRecord | None] = {}
     settings = maker.settings()
+    what = f"workspace {maker.workspace.location!r} holds shards made"
     for number in range(listing.units):
         record = UnitRecord.read(maker.workspace, number)
         if record is not None:
-            _refuse_other(maker.workspace, record.settings, settings)
+            require_same(what, record.settings, settings, REMEDY)
             if record.listing != maker.listing(_unit(listing, number)):
                 raise WorkspaceError(_other(maker.workspace, f"its corpus listed {record.listing[0]} entries, this one "
                                             f"lists {len(listing)}, not the same ones"))  # fmt: skip
@@ -167,7 +170,7 @@ def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None
     ]
     if beyond:
         raise WorkspaceError(_other(maker.workspace, f"it has {len(beyond)} more units than this corpus"))
-    _refuse_other(maker.workspace, _settings_of_card(maker.workspace, settings), settings)
+    require_same(what, settings | _settings_of_card(maker.workspace, settings), settings, REMEDY)
     return found
 
 
@@ -183,17 +186,8 @@ def _settings_of_card(workspace: Workspace, names: Iterable[str]) -> dict[str, A
     return {name: known[name] for name in names if name in known}
 
 
-def _refuse_other(workspace: Workspace, there: dict[str, Any], now: dict[str, Any]) -> None:
-    unlike = [
-        f"{name} is {there[name]!r} there, {now.get(name)!r} now" for name in there if there[name] != now.get(name)
-    ]
-    if unlike:
-        raise WorkspaceError(_other(workspace, "; ".join(unlike)))
-
-
 def _other(workspace: Workspace, what: str) -> str:
-    return (f"workspace {workspace.location!r} holds shards of another manifest or corpus ({what}): name another "
-            "--workspace, or remake it with --overwrite")  # fmt: skip
+    return f"workspace {workspace.location!r} holds shards of another corpus ({what}): {REMEDY}"
 
 
 def _make(

@@ -5,21 +5,21 @@ The main path is `train`; it reads top to bottom.
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
-from rhostream.loaders.augmentation import AUGMENTATIONS, Augmentation
 from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.join import Prefilter
+from rhostream.loaders.join import Prefilter, il_digest
 from rhostream.loaders.stream import CandidateStream, Reading
-from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import (
@@ -33,90 +33,17 @@ from rhostream.pipeline.device import (
     seed_random,
 )
 from rhostream.pipeline.evaluate import EvaluationSet
-from rhostream.pipeline.il_card import il_costs
+from rhostream.pipeline.il_card import default_il_model, il_costs
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.properties import Properties
 from rhostream.pipeline.run import Run
-from rhostream.selection.functions import selection_function
+from rhostream.pipeline.train_config import TrainConfig
 from rhostream.selection.ledger import Ledger
-from rhostream.selection.scorer import BatchNormPolicy, Scorer
+from rhostream.selection.scorer import Scorer
 from rhostream.selection.selector import OnlineSelector, SelectedBatch
 
-MAX_UNREADABLE = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Settings of a run. The paper's, where it fixes one (section 4 and appendix B).
-
-    Attributes:
-        name: of the run; the selection function's name where empty.
-        il: name (or Parquet path) of the IL table; "" takes the only one of the workspace.
-        batch_size, super_batch_size: n_b and n_B.
-        steps, epochs, candidates: the budget, in one of three units: gradient steps, passes over the training split,
-            or candidates drawn; `epochs` or `candidates` replace `steps` where above 0.
-        schedule: of the learning rate; "cosine" falls to 0 at the end of the budget.
-        image_size: side in pixels of what the model sees; 0 for the manifest's.
-        prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.join.Prefilter`.
-        on_missing: "drop" passes over samples without a finite irreducible loss.
-        evaluate_every: steps between evaluations, at each of which a checkpoint is written; 0 for a twentieth.
-        il_runs: number of runs that share the IL model, over which its cost is spread.
-    """
-
-    name: str = ""
-    il: str = ""
-    model: str = "bn_cnn"
-    weights: str = ""
-    select: str = "rho_loss"
-    batch_size: int = 32
-    super_batch_size: int = 320
-    steps: int = 1000
-    epochs: float = 0.0
-    candidates: int = 0
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"
-    image_size: int = 0
-    augmentation: Augmentation = "none"
-    batchnorm: BatchNormPolicy = "batch"
-    prefilter: float = 0.0
-    on_missing: Literal["error", "drop"] = "error"
-    evaluate_every: int = 0
-    il_runs: int = 1
-    seed: int = 0
-    device: str = "auto"
-    precision: Precision = "auto"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch_size > self.super_batch_size:
-            raise ConfigError(
-                f"batch size {self.batch_size} exceeds the super-batch size {self.super_batch_size}: there must be at "
-                "least as many candidates as are chosen"
-            )
-        if self.epochs and self.candidates:
-            raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
-        if min(self.steps, self.batch_size, self.il_runs) < 1:
-            raise ConfigError(
-                f"steps {self.steps}, batch size {self.batch_size}, il_runs {self.il_runs}: at least 1 each"
-            )
-        if self.augmentation not in AUGMENTATIONS:
-            raise ConfigError(f"augmentation {self.augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}")
-
-    @property
-    def needs_il(self) -> bool:
-        return "il" in selection_function(self.select).needs or self.prefilter > 0
-
-    def budget(self, samples: int) -> int:
-        """Gradient steps, for a training split of this many samples: the one place where units are converted."""
-        drawn = self.candidates or self.epochs * samples
-        return math.ceil(drawn / self.drawn_per_step) if drawn else self.steps
-
-    @property
-    def drawn_per_step(self) -> int:
-        """n_B; uniform sampling draws no more than it trains on."""
-        return self.batch_size if selection_function(self.select).score is None else self.super_batch_size
+MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
 
 def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = False) -> Run:
@@ -129,9 +56,14 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         ConfigError, WorkspaceError, IrreducibleLossError: the settings do not fit the workspace.
         ShardError: more images than `MAX_UNREADABLE` in an epoch do not decode.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE {os.environ['WORLD_SIZE']}: `rho train` runs in one process; start it without torchrun, or "
+            "use CandidateStream and OnlineSelector in a distributed trainer"
+        )
     workspace = Workspace(workspace)
     card = CorpusCard.read(workspace)
-    il = il_table_name(workspace, config)
+    il = il_table(workspace, card, config)
     device = choose_device(config.device)
     run = Run(workspace, config.name or config.select, _facts(workspace, card, config, il), overwrite=overwrite)
     if run.finished:
@@ -139,6 +71,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
 
     costs = Costs(device)
     seed_random(config.seed)
+    torch.backends.cudnn.deterministic = True  # a resumed run repeats what an uninterrupted one does
     stream = CandidateStream(
         workspace,
         il=il,
@@ -149,9 +82,10 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         prefilter=Prefilter(chance=config.prefilter) if config.prefilter else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
-        reading=Reading(threads=config.threads, max_unreadable=MAX_UNREADABLE),
+        reading=Reading(threads=config.threads, max_unreadable=_tolerated(card)),
     )
-    evaluation = _evaluation_set(workspace, card, stream.view, config.threads)
+    split = _evaluated_on(card)
+    evaluation = EvaluationSet(workspace, card.split(split), stream.view, threads=config.threads) if split else None
     model = place(
         build_model(config.model, len(card.classes), stream.view, seed=config.seed, weights=config.weights or None),
         device,
@@ -171,6 +105,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     if il is not None:
         _charge_il(workspace, il, config.il_runs, costs)
 
+    run.begin()
     state = run.load_checkpoint()
     if state is not None:
         model.load_state_dict(state["model"])
@@ -251,46 +186,44 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, st
         group["lr"] = config.learning_rate * factor
 
 
-def _evaluation_set(workspace: Workspace, card: CorpusCard, view: View, threads: int) -> EvaluationSet | None:
-    """What accuracy is reported on: the test split, else val, else the holdout, which the target never trains on."""
-    for split in ("test", "val", "holdout"):
-        if shards := card.split(split):
-            return EvaluationSet(workspace, shards, view, threads=threads)
-    return None
+def _tolerated(card: CorpusCard) -> int:
+    return min(MAX_UNREADABLE, sum(shard.rows for shard in card.split("train")) // 100)
 
 
-def il_table_name(workspace: Workspace, config: TrainConfig) -> str | None:
-    """The IL table that a run joins, or None where its selection needs none.
+def _evaluated_on(card: CorpusCard) -> str | None:
+    """The split that accuracy is reported on: test, else val, else the holdout, which the target never trains on."""
+    return next((split for split in ("test", "val", "holdout") if card.split(split)), None)
 
-    Raises:
-        ConfigError: none is named and the workspace does not hold exactly one.
-    """
+
+def il_table(workspace: Workspace, card: CorpusCard, config: TrainConfig) -> str | None:
+    """The IL table that a run joins, or None where its selection needs none."""
     if not config.needs_il:
         return None
-    if config.il:
-        return config.il
-    known = workspace.names("il")
-    if len(known) != 1:
-        held = f"{len(known)} ({', '.join(known)}): name one with --il" if known else "none: run `rho il train` and " \
-            "`rho il score` first"  # fmt: skip
-        raise ConfigError(f"--select {config.select} needs an IL table, workspace {workspace.location!r} holds {held}")
-    return known[0]
+    return config.il or default_il_model(workspace, card)
 
 
 def _facts(workspace: Workspace, card: CorpusCard, config: TrainConfig, il: str | None) -> dict[str, Any]:
-    """What run.json records, and a later call must agree with."""
-    il_card = f"il/{il}/model.json"
-    known = il is not None and workspace.exists(il_card)
+    """All that a run's result depends on: what run.json records, and a later call must agree with."""
     # Device and threads may change between the parts of a run; what they change is rounding.
-    settings = {name: value for name, value in asdict(config).items() if name not in ("device", "threads")}
+    aside = ("name", "il", "il_runs", "device", "threads")
     return {
         "format_version": 1,
-        "config": settings,
+        "config": {name: value for name, value in asdict(config).items() if name not in aside},
+        "weights_digest": hashlib.sha256(_weights(config.weights)).hexdigest() if config.weights else None,
         "il": il,
-        "il_digest": hashlib.sha256(workspace.read_bytes(il_card)).hexdigest() if known else None,
+        "il_digest": il_digest(workspace, il) if il is not None else None,
         "corpus_fingerprint": card.fingerprint,
-        "evaluated_on": next((split for split in ("test", "val", "holdout") if card.split(split)), None),
+        "classes": list(card.classes),
+        "view": card.view(config.image_size).to_dict(),
+        "evaluated_on": _evaluated_on(card),
     }
+
+
+def _weights(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"weights {path!r}: {error.strerror}; give a local file") from error
 
 
 def _charge_il(workspace: Workspace, il: str, il_runs: int, costs: Costs) -> None:

@@ -1,7 +1,6 @@
 """The units of `rho shards` made by local processes: progress while they run, an early end for all when one fails."""
 
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,10 +63,7 @@ def _reporting(done: Any, advance: Callable[[int], None]) -> Iterator[None]:
 
 def _start(maker: UnitMaker, done: Any, stop: Any, number: int) -> Callable[[Unit], tuple[int, UnitRecord | None]]:
     """In a worker: what makes one unit; the record is None where another worker's failure has stopped it."""
-    hold_as_worker(maker.workspace)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)  # killed before the lock was held: its successor may be writing already
+    hold_as_worker(maker.workspace, "shards")
 
     def advance(count: int) -> None:
         if stop.is_set():

@@ -94,6 +94,7 @@ UNSCORED_REASONS: Final[dict[str, str]] = {
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "no irreducible loss, and the run says on_missing=drop",
     "unreadable": "its image could not be read or decoded during training",
+    "too_few": "fewer than two candidates of its super-batch could be read: no step was taken",
     "not_needed": "the selection function needs no score (uniform)",
 }
 
@@ -114,6 +115,9 @@ METRICS: Final = pa.schema(
         pa.field("test_accuracy", pa.float64()),
         pa.field("candidates", pa.int64()),
         pa.field("selected", pa.int64()),
+        pa.field("filtered", pa.int64()),  # candidates passed over, by reason
+        pa.field("il_missing", pa.int64()),
+        pa.field("unreadable", pa.int64()),
         pa.field("candidates_mislabelled", pa.float64()),  # share, where clean_label is known
         pa.field("selected_mislabelled", pa.float64()),
         pa.field("candidates_correct", pa.float64()),  # share already predicted correctly

@@ -81,28 +81,26 @@ class OnlineSelector:
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
-        size = getattr(stream, "super_batch_size", None)
         super_batches = iter(stream)
         while True:
             with self._meter.charge("load"):
                 super_batch = next(super_batches, None)
             if super_batch is None:
                 return
-            batch = self.select(super_batch, size or super_batch.drawn)
+            batch = self.select(super_batch)
             if batch is not None:
                 yield batch
 
-    def select(self, super_batch: SuperBatch, super_batch_size: int) -> SelectedBatch | None:
-        """Choose from one super-batch; None where none of its candidates could be read.
-
-        Args:
-            super_batch_size: n_B; from a super-batch of fewer drawn candidates fewer are chosen, in proportion.
-        """
-        self.step += 1
-        quota = max(1, round(self.batch_size * min(1.0, super_batch.drawn / super_batch_size)))
-        if len(super_batch) == 0:
-            self._record(super_batch, torch.empty(0, dtype=torch.int64), None, None)
+    def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
+        """Choose from one super-batch; None, and no step, where fewer than two of its candidates could be read."""
+        least = min(2, self.batch_size)  # BatchNorm makes no statistics of a single sample
+        quota = max(least, round(self.batch_size * min(1.0, super_batch.drawn / super_batch.size)))
+        if len(super_batch) < least:
+            if self._ledger is not None:
+                nothing = torch.empty(0, dtype=torch.int64)
+                self._ledger.record(self.step + 1, super_batch, nothing, None, None, None, unscored="too_few")
             return None
+        self.step += 1
         with self._meter.charge("score"):
             device = next(self.model.parameters()).device
             on_device = super_batch.to(device, non_blocking=True)

@@ -190,7 +190,7 @@ def test_losses_that_are_not_finite_are_refused_with_counts(
     monkeypatch.setattr(ILCard, "load", broken)
     with pytest.raises(IrreducibleLossError, match=r"50 of 50 samples of train-000000"):
         score(workspace)
-    assert not workspace.exists("il/bn_cnn/scores")
+    assert not parts(workspace)
 
 
 def test_an_image_damaged_in_its_shard_is_named_in_any_process(workspace: Workspace) -> None:

@@ -61,7 +61,7 @@ def test_every_rank_gets_as_many_super_batches_and_together_they_get_the_rest_on
         return
     rounds = Rounds(start=start, total=total, size=size, ranks=ranks, remainder=remainder)
     spans = [rounds.bounds(turn, rank) for turn in range(len(rounds)) for rank in range(ranks)]
-    assert all(first < last <= first + size + 1 for first, last in spans)
+    assert all(first < last <= first + size + 2 for first, last in spans)
     given_out = [position for first, last in spans for position in range(first, last)]
     assert given_out == list(range(start, total - rounds.dropped))
     assert rounds.dropped == (0 if remainder == "spread" else (total - start) % (size * ranks))

@@ -295,10 +295,10 @@ def test_another_manifest_or_corpus_is_refused_and_says_what_differs(
 ) -> None:
     whole = contents(workspace)
     for settings, said in (
-        ({"holdout": 0.2}, "holdout is 0.3 there, 0.2 now"),
-        ({"folds": 2}, "folds is 0 there, 2 now"),
-        ({"seed": 9}, "seed is 0 there, 9 now"),
-        ({"max_side": 10}, "max_side is 0 there, 10 now"),
+        ({"holdout": 0.2}, "holdout 0.3, asked for 0.2"),
+        ({"folds": 2}, "folds 0, asked for 2"),
+        ({"seed": 9}, "seed 0, asked for 9"),
+        ({"max_side": 10}, "max_side 0, asked for 10"),
         ({"classes": ("cat", "dog", "bird", "cow")}, "'cow'"),
         ({"noise": Noise(rate=0.9)}, "clean_label"),
     ):
@@ -310,7 +310,7 @@ def test_another_manifest_or_corpus_is_refused_and_says_what_differs(
     with pytest.raises(WorkspaceError, match="listed 60 entries, this one lists 61"):
         write_shards(str(workspace), manifest_of(grown), workers=0)
     (workspace / "corpus.json").unlink()  # a run that was killed half-way
-    with pytest.raises(WorkspaceError, match=r"holdout is 0\.3 there"):
+    with pytest.raises(WorkspaceError, match=r"holdout 0\.3, asked for 0\.2"):
         write_shards(str(workspace), manifest_of(corpus, holdout=0.2), workers=0)
     assert whole.items() > contents(workspace).items()
 

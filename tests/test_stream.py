@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiny import CLASSES, il_of, image_of, write_il, write_workspace
 from torch.utils.data import DataLoader
 
 from rhostream import ConfigError, IrreducibleLossError, ShardError, WorkspaceError
+from rhostream.loaders import reader
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter
 from rhostream.loaders.order import Order
@@ -56,7 +58,7 @@ def test_each_sample_comes_once_an_epoch_with_its_own_pixels_label_and_loss(work
 def test_an_epoch_has_the_stated_length_and_the_next_one_another_order(workspace):
     stream = stream_of(workspace)
     first, second = list(stream), list(stream)
-    assert len(first) == len(second) == len(stream) == -(-TOTAL // 16)
+    assert len(first) == len(second) == len(stream) == TOTAL // 16  # the one left over joins the last
     assert [batch.epoch for batch in second] == [1] * len(second)
     assert sorted(keys_of(first)) == sorted(keys_of(second))
     assert keys_of(first) != keys_of(second)
@@ -92,7 +94,7 @@ def test_dropping_the_remainder_is_counted(workspace):
     assert len(keys_of(stream)) == TOTAL - stream.dropped
 
 
-@pytest.mark.parametrize("stop", [0, 1, 5, 9, 10])
+@pytest.mark.parametrize("stop", [0, 1, 5, 8, 9])
 def test_a_resumed_stream_repeats_no_sample_and_skips_none(workspace, stop):
     whole = stream_of(workspace)
     expected = keys_of(whole) + keys_of(whole)
@@ -135,10 +137,52 @@ def test_a_stream_resumes_under_another_number_of_ranks_and_workers(workspace, m
     assert [key for index in sorted(first) for key in first[index].keys] + keys_of(rest) == expected
 
 
-def test_a_state_of_other_shards_or_another_seed_is_refused(workspace):
-    state = stream_of(workspace, seed=1).state_dict()
+def test_a_state_of_another_order_is_refused(workspace):
     with pytest.raises(WorkspaceError, match="seed is 0, the state's is 1"):
-        stream_of(workspace).load_state_dict(state)
+        stream_of(workspace).load_state_dict(stream_of(workspace, seed=1).state_dict())
+    fewer = CorpusCard.read(workspace).split("train")[:-1]
+    for other in ({"shards": fewer}, {"shards": fewer[::-1]}, {"order": Order(block_shards=3)}):
+        with pytest.raises(WorkspaceError, match="stream's order is"):
+            stream_of(workspace).load_state_dict(stream_of(workspace, **other).state_dict())
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_follow_set_epoch_and_never_repeat_an_epoch_in_silence(workspace, persistent):
+    expected = stream_of(workspace)
+    epochs = [keys_of(expected), keys_of(expected)]
+    stream = stream_of(workspace)
+    loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=persistent)
+    assert keys_of(loader) == epochs[0]
+    with pytest.raises(ConfigError, match=r"epoch 0 has been streamed already: call stream.set_epoch"):
+        list(loader)
+    loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=persistent)
+    for epoch in (0, 1, 0):
+        stream.set_epoch(epoch)
+        assert keys_of(loader) == epochs[epoch]
+
+
+def test_a_state_with_fewer_samples_left_than_ranks_goes_on_with_the_next_epoch(workspace, monkeypatch):
+    stream = stream_of(workspace)
+    state = stream.state_dict() | {"position": TOTAL - 1}
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    resumed = stream_of(workspace)
+    resumed.load_state_dict(state)
+    assert {batch.epoch for batch in resumed} == {1}
+
+
+def test_threads_read_their_own_samples_though_files_are_closed_under_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_OPEN_SHARDS", 2)
+    made = write_workspace(tmp_path / "many", (4,) * 40)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        stream = CandidateStream(made, super_batch_size=80, order=Order(block_shards=40), reading=Reading(threads=8))
+        for _ in range(5):
+            for batch in stream:
+                numbers = batch.images[:, 0, 0, 0].int() * 256 + batch.images[:, 1, 0, 0].int()
+                assert [f"s{number}" for number in numbers.tolist()] == batch.keys
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_resuming_reads_only_the_shards_that_are_still_needed(workspace):
@@ -156,22 +200,17 @@ def test_resuming_reads_only_the_shards_that_are_still_needed(workspace):
 
 def test_the_prefilter_passes_candidates_over_without_reading_them(workspace):
     write_il(workspace, "contrary", predicted=0)
-    card = CorpusCard.read(workspace)
-    for shard in card.split("train"):  # nothing can be read: only what is passed over may come out
-        workspace.remove(shard.tar)
-    stream = stream_of(workspace, il="contrary", prefilter=Prefilter(chance=1.0), reading=Reading(max_unreadable=0))
-    with pytest.raises(ShardError, match="has vanished"):
-        list(stream)
-    write_il(workspace, "contrary", predicted=0)
-    made = write_workspace(workspace.location, ROWS)
-    write_il(made, "contrary", predicted=0)
-    batches = list(stream_of(made, il="contrary", prefilter=Prefilter(chance=1.0)))
-    ruled_out = {row.key for batch in batches for row in batch.passed_over}
     # il = number / 100 exceeds ln 3 from number 110 on; the IL model agrees with the label of class 0.
-    labels = {key: int(label) for batch in batches for key, label in zip(batch.keys, batch.labels, strict=True)}
-    assert ruled_out == {f"s{n}" for n in range(110, TOTAL) if (n * 7 + n // 3) % 3 != 0}
-    assert ruled_out | set(labels) == {f"s{n}" for n in range(TOTAL)}
-    assert {row.reason for batch in batches for row in batch.passed_over} == {"filtered"}
+    expected = {f"s{n}" for n in range(110, TOTAL) if (n * 7 + n // 3) % 3 != 0}
+    for key in expected:  # whoever reads one of them stops with an error
+        overwrite_image(workspace, key, b"\0" * 10_000)
+    batches = list(stream_of(workspace, il="contrary", prefilter=Prefilter(chance=1.0)))
+    ruled_out = [row for batch in batches for row in batch.passed_over]
+    assert {row.key for row in ruled_out} == expected
+    assert {row.reason for row in ruled_out} == {"filtered"}
+    assert expected | set(keys_of(batches)) == {f"s{n}" for n in range(TOTAL)}
+    with pytest.raises(ShardError, match="does not decode"):
+        list(stream_of(workspace, il="contrary"))
 
 
 def spoil(workspace, change, shard="train-000002", name="small_cnn"):
@@ -211,13 +250,55 @@ def test_rows_in_another_order_are_refused_never_joined_by_position(workspace):
         list(stream_of(workspace))
 
 
+def test_a_part_of_the_same_keys_with_other_labels_or_images_is_refused(workspace):
+    card = workspace.read_json("corpus.json")
+    card["shards"][2]["digest"] = "labels moved"
+    workspace.write_json("corpus.json", card)
+    with pytest.raises(IrreducibleLossError, match="train-000002 holds other labels or images than when it was scored"):
+        list(stream_of(workspace))
+
+
+def test_a_part_made_by_another_model_is_refused(workspace):
+    model = workspace.read_json("il/small_cnn/model.json")
+    workspace.write_json("il/small_cnn/model.json", model | {"best_epoch": 7})
+    with pytest.raises(IrreducibleLossError, match="made by another model than 'small_cnn'"):
+        list(stream_of(workspace))
+
+
+def test_losses_of_a_model_that_was_trained_on_the_samples_are_refused(workspace):
+    def seen(table):
+        column = pa.array([True, True, *[False] * (table.num_rows - 2)])
+        return table.set_column(table.schema.get_field_index("in_sample"), "in_sample", column)
+
+    spoil(workspace, seen)
+    with pytest.raises(IrreducibleLossError, match="was trained on 2 of its 41 samples"):
+        list(stream_of(workspace))
+
+
 def test_a_table_that_is_not_there_names_those_that_are(workspace):
     with pytest.raises(IrreducibleLossError, match=r"IL models there: small_cnn"):
         stream_of(workspace, il="resnet18")
 
 
+def test_a_model_of_another_split_is_refused_before_the_first_step(workspace):
+    write_workspace(Path(workspace.location), ROWS)
+    workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "reshuffled"})
+    with pytest.raises(
+        IrreducibleLossError, match=r"trained on another split.*rho il train --name small_cnn --overwrite"
+    ):
+        stream_of(workspace)
+
+
+def test_a_card_that_is_none_and_a_location_without_a_driver_are_named(workspace):
+    workspace.write_json("corpus.json", {})
+    with pytest.raises(WorkspaceError, match="is no corpus card"):
+        CorpusCard.read(workspace)
+    with pytest.raises(ConfigError, match=r"foo://x/y.*Protocol not known"):
+        Workspace("foo://x/y")
+
+
 def test_a_table_of_another_class_list_is_refused(workspace):
-    workspace.write_json("il/small_cnn/model.json", {"classes": [*CLASSES, "hat"]})
+    workspace.write_json("il/small_cnn/model.json", {"classes": [*CLASSES, "hat"], "fingerprint": "tiny"})
     with pytest.raises(IrreducibleLossError, match="knows 4 classes"):
         stream_of(workspace)
 
@@ -261,7 +342,7 @@ def test_an_image_that_stopped_decoding_is_an_error_or_a_counted_skip_within_a_b
 def test_a_truncated_tar_is_a_clear_error(workspace):
     with Path(workspace.path("shards/train-000002.tar")).open("r+b") as tar:
         tar.truncate(5000)
-    with pytest.raises(ShardError, match=r"train-000002.tar ends at byte \d+, its index expects"):
+    with pytest.raises(ShardError, match=r"train-000002.tar ends at byte 5000, its index expects"):
         list(stream_of(workspace))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard
 from rhostream.loaders.workspace import Workspace
 from rhostream.schema import IL, SAMPLES
 
@@ -66,7 +66,7 @@ def il_of(number: int) -> float:
 def write_il(workspace: Workspace, name: str = "small_cnn", predicted: int | None = None) -> None:
     """An IL table for the train shards; the IL model predicts the label, or `predicted` for all."""
     card = CorpusCard.read(workspace)
-    workspace.write_json(f"il/{name}/model.json", {"classes": list(card.classes)})
+    workspace.write_json(f"il/{name}/model.json", {"classes": list(card.classes), "fingerprint": card.fingerprint})
     for shard in card.split("train"):
         rows = workspace.read_table(shard.index, ["key", "shard", "row", "label"]).to_pylist()
         for row in rows:
@@ -74,4 +74,6 @@ def write_il(workspace: Workspace, name: str = "small_cnn", predicted: int | Non
                 "il_model": name, "il": il_of(int(row["key"][1:])), "confidence": 0.9, "in_sample": False,
                 "predicted": row["label"] if predicted is None else predicted,
             }  # fmt: skip
-        workspace.write_table(shard.scores(name), pa.Table.from_pylist(rows, IL))
+        model = hashlib.sha256(workspace.read_bytes(f"il/{name}/model.json")).hexdigest()
+        made_of = {SHARD_DIGEST_KEY: shard.digest.encode(), IL_MODEL_KEY: model.encode()}
+        workspace.write_table(shard.scores(name), pa.Table.from_pylist(rows, IL.with_metadata(made_of)))

@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.join import RowAlignedTable
+from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard
+from rhostream.loaders.join import RowAlignedTable, il_digest
 from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
 from rhostream.schema import IL, SAMPLES
@@ -59,6 +59,9 @@ def make(folder: Path, rows: int) -> None:
             sizes.append(len(data))
             tar.addfile(info, io.BytesIO(data))
     shards = []
+    classes = [f"class {i}" for i in range(14)]
+    workspace.write_json("il/bench/model.json", {"classes": classes, "fingerprint": "bench"})
+    made_of = {SHARD_DIGEST_KEY: b"", IL_MODEL_KEY: il_digest(workspace, "bench").encode()}
     labels = np.arange(SHARD_ROWS) % 14
     for number in range(-(-rows // SHARD_ROWS)):
         name = f"train-{number:06d}"
@@ -76,10 +79,8 @@ def make(folder: Path, rows: int) -> None:
         scores = {"il_model": ["bench"] * SHARD_ROWS, "key": keys, "shard": [name] * SHARD_ROWS,
                   "row": range(SHARD_ROWS), "label": labels, "il": losses, "predicted": labels,
                   "confidence": [0.9] * SHARD_ROWS, "in_sample": [False] * SHARD_ROWS}  # fmt: skip
-        workspace.write_table(f"il/bench/scores/{name}.parquet", pa.table(scores, IL))
+        workspace.write_table(f"il/bench/scores/{name}.parquet", pa.table(scores, IL.with_metadata(made_of)))
         shards.append({"name": name, "split": "train", "fold": -1, "rows": SHARD_ROWS, "digest": ""})
-    classes = [f"class {i}" for i in range(14)]
-    workspace.write_json("il/bench/model.json", {"classes": classes})
     workspace.write_json("corpus.json", {"manifest": {"image": {"size": SIDE}}, "classes": classes, "counts": {},
                                          "shards": shards, "fingerprint": "bench"})  # fmt: skip
 
@@ -133,7 +134,7 @@ def main() -> None:
         folder = Path(arguments.workspaces) / str(rows)
         make(folder, rows)
         command = [sys.executable, __file__, "--measure", str(folder), "--super-batches", str(arguments.super_batches)]
-        print(rows, "rows:", subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        print(rows, "rows:", subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side
 @option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
         help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
-@option("--overwrite", is_flag=True, help="Remove the shards, index and rejects of the workspace first.")
+@click.option("--overwrite", is_flag=True, help="Remove the shards, index and rejects of the workspace first.")
 @json_option
 def shards(
     manifest: str, workspace: str, workers: int | None, dry_run: bool, overwrite: bool, as_json: bool, **_: Any

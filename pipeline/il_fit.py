@@ -204,7 +204,7 @@ class Fit:
                 state = torch.load(stream, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise WorkspaceError(
-                f"{path} is not a readable checkpoint: it was damaged after it was written; train again with --overwrite"
+                f"{path} is not a readable checkpoint: it was damaged since; train again with --overwrite"
             ) from error
         require_same(f"{path} is of a training", state["identity"], self._identity, REMEDY)
         self.epochs = [ILEpoch(**epoch) for epoch in state["epochs"]]

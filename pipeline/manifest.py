@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.view import View
 from rhostream.loaders.decode import MAX_PIXELS
 from rhostream.pipeline.settings import settings
 
@@ -84,6 +85,10 @@ class Manifest:
             raise ConfigError(f"max_pixels {self.max_pixels}: every image would be refused; the default is 178956970")
         if not 0 <= self.max_reject_share <= 1:
             raise ConfigError(f"max_reject_share {self.max_reject_share}: give a share between 0 and 1")
+        for name in self.classes:
+            if self.classes.count(name) > 1:
+                raise ConfigError(f"classes: {name!r} is listed {self.classes.count(name)} times; list each class once")
+        View.from_dict(self.image)  # refuses what no view can be
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `corpus.json`."""

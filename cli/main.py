@@ -58,8 +58,8 @@ def rho() -> None:
     """Train on points that are learnable, worth learning and not yet learnt.
 
     Options are also read from the environment as RHO_<OPTION> (those of `rho il` as RHO_IL_<OPTION>); the flag
-    wins over the variable, the variable over the manifest. Results are printed on stdout, progress and errors on stderr. Exit codes:
-    0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    wins over the variable, the variable over the manifest. Results are printed on stdout, progress and errors on
+    stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
 
 

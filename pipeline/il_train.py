@@ -10,6 +10,7 @@ import safetensors.torch
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.device import choose_device
 from rhostream.pipeline.identity import require_same
 from rhostream.pipeline.il_card import ILCard, ILWeights, card_file, il_costs, write_il_cost
 from rhostream.pipeline.il_config import ILTrainConfig
@@ -65,6 +66,12 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
     name = config.resolved_name
     with only_writer(workspace, "rho il", f"il/{name}", workers=f"il/{name}/scores"):
         if overwrite:
+            # Nothing is removed for a command that could not have been carried out.
+            choose_device(config.device)
+            build_model(
+                config.model, len(corpus.classes), corpus.view(config.image_size), seed=0, weights=config.weights
+            )
+            _plans(workspace, corpus)
             workspace.remove(card_file(name))  # first, so that a half-removed model never looks whole
             remove_contents(workspace, f"il/{name}")
         there = workspace.exists(card_file(name))

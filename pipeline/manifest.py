@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.view import View
 from rhostream.loaders.decode import MAX_PIXELS
+from rhostream.loaders.view import View
 from rhostream.pipeline.settings import settings
 
 

@@ -11,6 +11,7 @@ import torch
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.identity import require_same
+from rhostream.pipeline.lock import remove_contents
 from rhostream.schema import METRICS
 
 
@@ -44,10 +45,13 @@ class Run:
         self.metrics = [] if self._afresh else self._read_metrics()
 
     def begin(self) -> None:
-        """Make the folder, or keep it where the run goes on. Call it when nothing is left that a user can get wrong."""
+        """Make the folder anew, or keep it where the run goes on.
+
+        Call it under the lock on the folder, and when nothing is left that a user can get wrong.
+        """
         if self._afresh:
             self.workspace.remove(self._card)  # first: what is left of a folder without it is never taken up
-            self.workspace.remove(self.folder)
+            remove_contents(self.workspace, self.folder)
             self.workspace.write_json(self._card, self._facts)
 
     @property

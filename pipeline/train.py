@@ -34,6 +34,7 @@ from rhostream.pipeline.device import (
 )
 from rhostream.pipeline.evaluate import EvaluationSet
 from rhostream.pipeline.il_card import default_il_model, il_costs
+from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.properties import Properties
@@ -105,54 +106,55 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     if il is not None:
         _charge_il(workspace, il, config.il_runs, costs)
 
-    run.begin()
-    state = run.load_checkpoint()
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        stream.load_state_dict(state["stream"])
-        costs.load_state_dict(state["costs"])
-        restore_random_state(state["random"], device)
-        selector.step = state["step"]
-    ledger.forget_after(selector.step)
+    with only_writer(workspace, "rho train", run.folder):
+        run.begin()
+        state = run.load_checkpoint()
+        if state is not None:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            stream.load_state_dict(state["stream"])
+            costs.load_state_dict(state["costs"])
+            restore_random_state(state["random"], device)
+            selector.step = state["step"]
+        ledger.forget_after(selector.step)
 
-    steps = config.budget(sum(shard.rows for shard in stream.shards))
-    every = config.evaluate_every or max(1, steps // 20)
-    model.train()
-    with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
-        for batch in _endless(selector, stream, stop_after=steps):
-            _set_learning_rate(optimizer, config, selector.step, steps)
-            with costs.charge("train"):
-                step = partial(_forward_backward, model, batch, device, precision)
-                logits, loss = costs.flops("train", tuple(batch.images.shape), step)
-                optimizer.step()
-                optimizer.zero_grad()
-                properties.add(batch, logits, loss)
-            bar.advance(note=f"loss {properties.train_loss:.3f}")
-            if selector.step % every == 0 or selector.step == steps:
-                measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
-                ledger.flush()
-                run.add_metrics({
-                    "step": selector.step,
-                    "epoch": batch.super_batch.epoch,
-                    "learning_rate": optimizer.param_groups[0]["lr"],
-                    "test_loss": measured.loss if measured else None,
-                    "test_accuracy": measured.accuracy if measured else None,
-                    **properties.metrics(),
-                    **costs.metrics(),
-                })  # fmt: skip
-                properties = Properties()
-                run.save_checkpoint({
-                    "step": selector.step,
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "stream": stream.state_dict(),
-                    "costs": costs.state_dict(),
-                    "random": random_state(device),
-                })  # fmt: skip
+        steps = config.budget(sum(shard.rows for shard in stream.shards))
+        every = config.evaluate_every or max(1, steps // 20)
+        model.train()
+        with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
+            for batch in _endless(selector, stream, stop_after=steps):
+                _set_learning_rate(optimizer, config, selector.step, steps)
+                with costs.charge("train"):
+                    step = partial(_forward_backward, model, batch, device, precision)
+                    logits, loss = costs.flops("train", tuple(batch.images.shape), step)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    properties.add(batch, logits, loss)
+                bar.advance(note=f"loss {properties.train_loss:.3f}")
+                if selector.step % every == 0 or selector.step == steps:
+                    measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
+                    ledger.flush()
+                    run.add_metrics({
+                        "step": selector.step,
+                        "epoch": batch.super_batch.epoch,
+                        "learning_rate": optimizer.param_groups[0]["lr"],
+                        "test_loss": measured.loss if measured else None,
+                        "test_accuracy": measured.accuracy if measured else None,
+                        **properties.metrics(),
+                        **costs.metrics(),
+                    })  # fmt: skip
+                    properties = Properties()
+                    run.save_checkpoint({
+                        "step": selector.step,
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "stream": stream.state_dict(),
+                        "costs": costs.state_dict(),
+                        "random": random_state(device),
+                    })  # fmt: skip
+        run.save_model(model)
     if evaluation:
         evaluation.close()
-    run.save_model(model)
     return run
 
 

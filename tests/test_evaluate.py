@@ -83,4 +83,4 @@ def test_an_image_damaged_after_it_was_stored_is_named(tmp_path: Path) -> None:
 
 def test_nothing_to_evaluate_on_is_an_error(shapes: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="no samples"):
-        EvaluationSet(shapes, (), CorpusCard.read(shapes).view)
+        EvaluationSet(shapes, (), CorpusCard.read(shapes).view())

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from corpus_fixture import write_shapes
 
-from rhostream import IrreducibleLossError, RhostreamError, ShardError, WorkspaceError, schema
+from rhostream import ConfigError, IrreducibleLossError, RhostreamError, ShardError, WorkspaceError, schema
 from rhostream.cli.main import rho
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard, read_shard_rows
 from rhostream.loaders.workspace import Workspace
@@ -23,6 +23,7 @@ from rhostream.pipeline.il_card import ILCard, il_costs, model_digest
 from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
+from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.processes import in_processes
 
 
@@ -168,6 +169,32 @@ def test_a_model_of_other_classes_or_other_shards_is_refused(workspace: Workspac
     change_card(workspace, fingerprint=fingerprint)
     with pytest.raises(WorkspaceError, match=r"no trained IL model 'mlp'.*bn_cnn.*rho il train"):
         score(workspace, name="mlp")
+
+
+def test_without_a_name_the_only_trained_model_is_meant_or_the_manifests(workspace: Workspace) -> None:
+    workspace.write_bytes("il/mlp/checkpoints/model.pt", b"of a training that has not ended")
+    assert score(workspace).name == "bn_cnn"
+    train_il(workspace, ILTrainConfig(model="mlp", name="second", epochs=1, device="cpu"))
+    with pytest.raises(ConfigError, match="2 trained IL models, bn_cnn, second: name"):
+        score(workspace)
+    manifest = workspace.read_json("corpus.json")["manifest"]
+    for settings, meant in (({"model": "bn_cnn"}, "bn_cnn"), ({"model": "bn_cnn", "name": "second"}, "second")):
+        change_card(workspace, manifest=manifest | {"il": settings})
+        assert score(workspace).name == meant
+    workspace.remove("il")
+    with pytest.raises(ConfigError, match="no trained IL model: run `rho il train`"):
+        score(workspace)
+
+
+def test_a_second_scoring_with_the_same_model_is_refused_except_by_ranks(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_writer(workspace, "rho il", "il/bn_cnn"):
+        with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/bn_cnn: wait"):
+            score(workspace)
+        assert not parts(workspace)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert score(workspace).scored_shards == 2
 
 
 def test_weights_that_are_not_the_cards_are_refused(workspace: Workspace) -> None:

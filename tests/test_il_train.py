@@ -1,6 +1,8 @@
 """The IL model: what trains it, which epoch is kept, and what happens when it is asked for again."""
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 from corpus_fixture import write_shapes
+from support import put
 
 from rhostream import ConfigError, IrreducibleLossError, WorkspaceError
 from rhostream.cli.main import rho
@@ -19,9 +22,11 @@ from rhostream.pipeline.evaluate import EvaluationSet
 from rhostream.pipeline.il_card import ILCard, il_costs
 from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_train import train_il
+from rhostream.pipeline.lock import hold_as_worker, only_writer, remove_contents
 from rhostream.pipeline.models import build_model
 
 QUICK: dict[str, Any] = {"epochs": 2, "device": "cpu"}
+HELD = 1.0  # seconds
 
 
 def names(workspace: Workspace) -> set[str]:
@@ -118,6 +123,48 @@ def test_the_same_training_gives_the_same_bytes_and_leaves_torchs_generator_alon
     assert contents[0] == contents[1]
 
 
+def test_a_second_training_of_the_same_model_is_refused_while_the_first_is_at_work(shapes: Workspace) -> None:
+    with only_writer(shapes, "rho il", "il/small_cnn"):
+        with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/small_cnn: wait"):
+            train_il(shapes, ILTrainConfig(**QUICK))
+        train_il(shapes, ILTrainConfig(name="other", **QUICK))
+    train_il(shapes, ILTrainConfig(**QUICK))
+
+
+def test_the_lock_outlives_overwrite(shapes: Workspace) -> None:
+    train_il(shapes, ILTrainConfig(**QUICK))
+    put(Path(shapes.path("il/small_cnn/scores/train-000000.parquet.tmp")), "half")
+    with only_writer(shapes, "rho il", "il/small_cnn"):
+        remove_contents(shapes, "il/small_cnn")
+        assert list(Path(shapes.path("il/small_cnn")).iterdir()) == []
+        with pytest.raises(WorkspaceError, match="another `rho il`"):
+            train_il(shapes, ILTrainConfig(**QUICK), overwrite=True)
+
+
+def test_a_training_waits_until_the_workers_of_a_killed_scoring_are_gone(shapes: Workspace) -> None:
+    train_il(shapes, ILTrainConfig(**QUICK))
+    worker = multiprocessing.get_context("spawn").Process(target=hold, args=(shapes.location, "il/small_cnn/scores"))
+    worker.start()
+    wait_for(Path(shapes.path("held")))
+    begin = time.monotonic()
+    train_il(shapes, ILTrainConfig(**QUICK))
+    assert time.monotonic() - begin > HELD / 2
+    worker.join()
+
+
+def hold(location: str, folder: str) -> None:
+    hold_as_worker(Workspace(location), folder)
+    Workspace(location).write_bytes("held", b"")
+    time.sleep(HELD)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError, match=r"loss became nan in epoch \d.*--learning-rate"):
         train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
@@ -140,7 +187,7 @@ def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
 
 def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path: Path) -> None:
     weights = tmp_path / "start.safetensors"
-    safetensors.torch.save_file(build_model("mlp", 4, CorpusCard.read(shapes).view, seed=5).state_dict(), weights)
+    safetensors.torch.save_file(build_model("mlp", 4, CorpusCard.read(shapes).view(), seed=5).state_dict(), weights)
     config = ILTrainConfig(model="mlp", weights=str(weights), **QUICK)
     card = train_il(shapes, config).card
     assert card.config["weights"]["file"] == "start.safetensors"
@@ -151,7 +198,18 @@ def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path
         train_il(shapes, ILTrainConfig(model="mlp", weights=str(tmp_path / "none.pt"), **QUICK))
 
 
-@pytest.mark.parametrize("values", [{"epochs": 0}, {"validation_share": 0.0}, {"name": "a/b"}, {"patience": -1}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 0},
+        {"validation_share": 0.0},
+        {"name": "a/b"},
+        {"name": ".a"},
+        {"name": "a.parquet"},
+        {"name": "a b"},
+        {"patience": -1},
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         ILTrainConfig(**values)
@@ -169,3 +227,12 @@ def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Works
     text = CliRunner().invoke(rho, arguments[:-1], catch_exceptions=False).stdout
     assert "validation_loss" in text
     assert "was already trained" in text
+
+
+def test_a_mistake_in_an_overwriting_command_removes_nothing(shapes: Workspace) -> None:
+    config = ILTrainConfig(model="bn_cnn", epochs=1, batch_size=16, name="kept")
+    train_il(shapes, config)
+    before = shapes.read_bytes("il/kept/model.safetensors")
+    with pytest.raises(ConfigError, match="resnet51"):
+        train_il(shapes, replace(config, model="resnet51"), overwrite=True)
+    assert shapes.read_bytes("il/kept/model.safetensors") == before

@@ -14,6 +14,7 @@ from rhostream.loaders.index import CorpusCard
 from rhostream.pipeline import train as train_module
 from rhostream.pipeline.compare import compare
 from rhostream.pipeline.il_card import write_il_cost
+from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.train import train
 from rhostream.pipeline.train_config import TrainConfig
@@ -263,6 +264,14 @@ def test_a_batchnorm_model_survives_an_epoch_that_ends_in_a_single_sample(tmp_pa
     made = write_workspace(tmp_path / "w", (33,), side=16)
     run = train(made, replace(CONFIG, model="bn_cnn", select="uniform", batch_size=8, steps=12))
     assert run.metrics[-1]["step"] == 12
+
+
+def test_a_run_that_another_process_writes_is_refused(workspace):
+    with (
+        only_writer(workspace, "rho train", "runs/rho_loss"),
+        pytest.raises(WorkspaceError, match="another `rho train`"),
+    ):
+        train(workspace, CONFIG)
 
 
 def test_a_distributed_start_is_refused(workspace, monkeypatch):

@@ -48,7 +48,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 test: lint types
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 lint: install
 	$(VENV)/bin/ruff check .
@@ -62,4 +62,4 @@ types: install
 	MYPYPATH=build/types $(VENV)/bin/mypy --package rhostream
 
 clean:
-	rm -rf build $(VENV) workspaces
+	rm -rf build $(VENV)

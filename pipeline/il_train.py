@@ -68,9 +68,8 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
         if overwrite:
             # Nothing is removed for a command that could not have been carried out.
             choose_device(config.device)
-            build_model(
-                config.model, len(corpus.classes), corpus.view(config.image_size), seed=0, weights=config.weights
-            )
+            view = corpus.view(config.image_size)
+            build_model(config.model, len(corpus.classes), view, seed=config.seed, weights=config.weights)
             _plans(workspace, corpus)
             workspace.remove(card_file(name))  # first, so that a half-removed model never looks whole
             remove_contents(workspace, f"il/{name}")

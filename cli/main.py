@@ -68,7 +68,12 @@ def main() -> None:
     # Torch's idle threads sleep: where others use the cores too (our decoders do), spinning made training ten times
     # slower. Read when torch is imported, so it is set before any command is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(_run())
+    code = _run()
+    if code == EXIT_INTERRUPTED:
+        # At once: an orderly end of the interpreter would wait for threads that are still computing.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run() -> int:

@@ -2,6 +2,9 @@
 
 import os
 import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import duckdb
@@ -12,6 +15,8 @@ from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.read_only_sql import check_read_only
 from rhostream.pipeline.views import create_views, escape_glob, location, quote
+
+SECONDS_TO_STOP = 2.0  # given to DuckDB after Ctrl-C
 
 _SQL_ERRORS = (
     duckdb.ParserException,
@@ -40,18 +45,36 @@ def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
     """
     workspace = Workspace(workspace)
     try:
-        with tempfile.TemporaryDirectory(prefix="rho-query-") as spill, _connect(workspace, spill) as connection:
-            table = connection.sql(check_read_only(connection, sql)).to_arrow_table()
-    except (duckdb.InterruptException, RuntimeError) as error:
-        # DuckDB catches Ctrl-C itself and tells of it in one of these two ways.
-        if "interrupt" in str(error).lower():
-            raise KeyboardInterrupt from error
-        raise
+        with tempfile.TemporaryDirectory(prefix="rho-query-") as spill:
+            connection = _connect(workspace, spill)
+            statement = check_read_only(connection, sql)
+            table = _interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
+            connection.close()
     except duckdb.InternalException:
         raise
     except duckdb.Error as error:
         raise _explained(error, workspace) from error
     return table.rename_columns(_unique(table.column_names))
+
+
+def _interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+    """The result of `work`, done in a thread: DuckDB does not always hear of Ctrl-C when it runs in the main one."""
+    outcome: Future[pa.Table] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed on
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        connection.interrupt()
+        thread.join(SECONDS_TO_STOP)
+        raise
 
 
 def _connect(workspace: Workspace, spill: str) -> duckdb.DuckDBPyConnection:

@@ -59,7 +59,12 @@ _SETTINGS = (
         "[default: 1]")  # fmt: skip
 @option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")
 @option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[default: auto]")
-@option("--threads", type=click.IntRange(min=0), metavar="N", help="Decoding threads.  [default: one a core]")
+@option(
+    "--threads",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Decoding threads.  [default: one a core, half of them where the model trains on the CPU]",
+)
 @device_option
 @click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
 @json_option

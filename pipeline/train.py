@@ -19,6 +19,7 @@ from torch import Tensor
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter, il_digest
+from rhostream.loaders.reader import available_cores
 from rhostream.loaders.stream import CandidateStream, Reading
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
@@ -83,7 +84,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         prefilter=Prefilter(chance=config.prefilter) if config.prefilter else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
-        reading=Reading(threads=config.threads, max_unreadable=_tolerated(card)),
+        reading=Reading(threads=_decoding_threads(config, device), max_unreadable=_tolerated(card)),
     )
     split = _evaluated_on(card)
     evaluation = EvaluationSet(workspace, card.split(split), stream.view, threads=config.threads) if split else None
@@ -186,6 +187,13 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, st
     factor = 0.5 * (1 + math.cos(math.pi * (step - 1) / steps)) if config.schedule == "cosine" else 1.0
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * factor
+
+
+def _decoding_threads(config: TrainConfig, device: torch.device) -> int:
+    """Where the model trains on the same cores, half of them: more decoders slow the steps down by a third."""
+    if config.threads or device.type != "cpu":
+        return config.threads
+    return max(1, available_cores() // 2)
 
 
 def _tolerated(card: CorpusCard) -> int:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: How many times each stage is killed; set RHO_TEST_KILLS=20 for the full measure.
-KILLS = int(os.environ.get("RHO_TEST_KILLS", "6"))
+#: How many times each stage is killed.
+KILLS = int(os.environ.get("RHO_TEST_KILLS", "20"))
 
 #: The server of forked processes has torch loaded, so that a restart takes milliseconds and not seconds.
 _server = multiprocessing.get_context("forkserver")

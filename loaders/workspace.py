@@ -1,22 +1,25 @@
 """A workspace: a local folder or an fsspec URL in which every artifact has a relative name.
 
-Every write goes to a temporary name, is synced and then renamed, so that a file either exists whole or not at all.
+A local write goes to a temporary name, is synced and then renamed; a remote one is put as a whole: so a file either
+exists whole or not at all. What is remote is retried and bounded in time, see `remote`.
 """
 
 import contextlib
+import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import WorkspaceError
+from rhostream.loaders import remote
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -24,57 +27,62 @@ TEMPORARY_SUFFIX = ".tmp"
 class Workspace:
     """Reads and atomically writes files by their name relative to `location`.
 
+    An absolute name (a local path that begins with "/", or a URL) stands for itself: so tars are indexed where they
+    lie. All methods raise `FileNotFoundError` for what is not there, and for what is remote `WorkspaceError` where the
+    store refuses access or keeps failing.
+
     Args:
         location: a local folder, or a URL that fsspec understands (`s3://bucket/run`, `memory://run`).
+
+    Attributes:
+        location: as given.
+        root: its absolute path, or its URL.
     """
 
     def __init__(self, location: "str | os.PathLike[str] | Workspace") -> None:
         self.location: str = location.location if isinstance(location, Workspace) else os.fspath(location)
-        try:
-            filesystem, root = fsspec.core.url_to_fs(self.location)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"workspace {self.location!r}: {error}; install the fsspec package for it, or name a folder"
-            ) from error
-        self._filesystem: fsspec.AbstractFileSystem = filesystem
-        self.root: str = root.rstrip("/") or "/"
+        if remote.is_remote(self.location):
+            remote.filesystem(self.location)  # is it a URL that can be served?
+            self.root = self.location.rstrip("/")
+        else:
+            self.root = _local(self.location)
 
     @property
     def is_local(self) -> bool:
-        return isinstance(self._filesystem, LocalFileSystem)
+        return not remote.is_remote(self.root)
 
     def path(self, name: str) -> str:
-        """The absolute path (or the path inside the remote file system) of the artifact `name`."""
+        """The absolute local path, or the URL, of the artifact `name`."""
+        if name.startswith("/") or "://" in name:
+            return name if remote.is_remote(name) else _local(name)
         return f"{self.root}/{name}" if name else self.root
 
     def exists(self, name: str) -> bool:
-        if self.is_local:
-            return Path(self.path(name)).exists()
-        return bool(self._filesystem.exists(self.path(name)))
+        path = self.path(name)
+        return remote.exists(path) if remote.is_remote(path) else Path(path).exists()
 
     def size(self, name: str) -> int:
-        """Bytes of the file `name`; `FileNotFoundError` where there is none."""
-        return int(self._filesystem.size(self.path(name)))
+        """Bytes of the file `name`."""
+        path = self.path(name)
+        return remote.stat(path)[0] if remote.is_remote(path) else Path(path).stat().st_size
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names (not paths) directly inside `folder` that end in `suffix`, sorted; empty where there is no folder."""
+        path = self.path(folder)
         try:
-            found = self._filesystem.ls(self.path(folder), detail=False)
+            names = remote.names(path) if remote.is_remote(path) else [entry.name for entry in Path(path).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
         return sorted(name for name in names if name.endswith(suffix) and not name.endswith(TEMPORARY_SUFFIX))
 
     def open(self, name: str) -> IO[bytes]:
         """Open for reading, seekable."""
-        if self.is_local:
-            return Path(self.path(name)).open("rb")
-        handle: IO[bytes] = self._filesystem.open(self.path(name), "rb")
-        return handle
+        path = self.path(name)
+        return remote.open_file(path) if remote.is_remote(path) else Path(path).open("rb")
 
     def read_bytes(self, name: str) -> bytes:
-        with self.open(name) as stream:
-            return stream.read()
+        path = self.path(name)
+        return remote.read(path) if remote.is_remote(path) else Path(path).read_bytes()
 
     def read_json(self, name: str) -> Any:
         try:
@@ -83,10 +91,11 @@ class Workspace:
             raise WorkspaceError(f"{self.path(name)} is not valid JSON ({error}): restore it or remake it") from error
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        path = self.path(name)
         # Arrow's threads must not hold Python's buffers: to release one while the interpreter ends aborts the process.
-        threads = self.is_local
+        threads = not remote.is_remote(path)
         try:
-            with pa.OSFile(self.path(name)) if self.is_local else self.open(name) as stream:
+            with pa.OSFile(path) if threads else io.BytesIO(remote.read(path)) as stream:
                 return pq.read_table(stream, columns=columns, use_threads=threads, pre_buffer=threads)
         except pa.ArrowInvalid as error:
             raise WorkspaceError(
@@ -102,13 +111,14 @@ class Workspace:
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """A binary file to fill, which takes its name only if the block ends without an error."""
-        if not self.is_local:
+        path = self.path(name)
+        if remote.is_remote(path):
             with tempfile.NamedTemporaryFile() as scratch:
                 yield scratch
                 scratch.flush()
-                self._filesystem.put_file(scratch.name, self.path(name))  # object stores publish it as a whole
+                remote.put(Path(scratch.name), path)
             return
-        target_path = Path(self.path(name))
+        target_path = Path(path)
         target_path.parent.mkdir(parents=True, exist_ok=True)
         # One fixed temporary name per artifact: what a killed writer left is overwritten by its successor.
         temporary = target_path.with_name(target_path.name + TEMPORARY_SUFFIX)
@@ -136,8 +146,17 @@ class Workspace:
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where there is none."""
-        with contextlib.suppress(FileNotFoundError):
-            self._filesystem.rm(self.path(name), recursive=True)
+        path = self.path(name)
+        if remote.is_remote(path):
+            remote.remove(path)
+        elif Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+
+
+def _local(path: str) -> str:
+    return str(LocalFileSystem._strip_protocol(path))
 
 
 def _sync_folder(folder: Path) -> None:

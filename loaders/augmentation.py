@@ -54,14 +54,28 @@ def shift_and_flip(
     """Shift by up to an eighth of the side ("shift", "shift_flip") and mirror ("shift_flip", "resized_crop").
 
     Args:
-        pixels: uint8 (C, S, S); what a shift uncovers repeats the edge.
+        pixels: uint8 (S, S, C); what a shift uncovers repeats the edge.
     """
     if augmentation in ("shift", "shift_flip"):
-        side = pixels.shape[-1]
-        reach = side // 8
-        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-        left, top = int(draws[2] * (2 * reach + 1)), int(draws[3] * (2 * reach + 1))
-        pixels = padded[:, top : top + side, left : left + side]
+        reach = pixels.shape[0] // 8
+        left, top = (int(draw * (2 * reach + 1)) - reach for draw in draws[2:4])
+        pixels = _begun_at(left, _begun_at(top, pixels, axis=0), axis=1)
     if augmentation in ("shift_flip", "resized_crop") and draws[4] < 0.5:
-        pixels = pixels[:, :, ::-1]
-    return np.ascontiguousarray(pixels)
+        mirrored = np.empty_like(pixels)
+        for channel in range(pixels.shape[2]):  # four times as fast as all at once
+            mirrored[..., channel] = pixels[:, ::-1, channel]
+        pixels = mirrored
+    return pixels
+
+
+def _begun_at(start: int, pixels: npt.NDArray[np.uint8], axis: int) -> npt.NDArray[np.uint8]:
+    """As many rows (or columns), from `start` on, which may be negative; outside, the edge is repeated."""
+    shape = list(pixels.shape)
+    shape[axis] = abs(start)
+    if start > 0:
+        kept, edge = (pixels[start:], pixels[-1:]) if axis == 0 else (pixels[:, start:], pixels[:, -1:])
+        return np.concatenate((kept, np.broadcast_to(edge, shape)), axis)
+    if start < 0:
+        kept, edge = (pixels[:start], pixels[:1]) if axis == 0 else (pixels[:, :start], pixels[:, :1])
+        return np.concatenate((np.broadcast_to(edge, shape), kept), axis)
+    return pixels

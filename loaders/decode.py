@@ -16,6 +16,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -31,6 +32,7 @@ _PLUGINS: Final[dict[str, Callable[[io.BytesIO], ImageFile]]] = {
     "bmp": BmpImageFile,
     "tif": TiffImageFile,
     "avif": AvifImageFile,
+    "ppm": PpmImageFile,
 }
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,6 +72,8 @@ def image_format(data: bytes) -> str | None:
         return "tif"
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return "bmp"
+    if data.startswith(b"P6") and data[2:3].isspace():
+        return "ppm"
     return None
 
 
@@ -77,7 +81,7 @@ def decode_rgb(data: bytes, *, at_least: int | None = None, max_pixels: int = MA
     """Decode to an RGB image, upright, in sRGB, on white where transparent; of an animation, the first frame.
 
     Args:
-        data: a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file; its name or extension does not matter.
+        data: a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or binary colour PPM file; its name does not matter.
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale (in the DCT) as long as its shorter side stays
             at least this many pixels.
         max_pixels: refuse larger images before they are decompressed.
@@ -102,6 +106,12 @@ def decode_rgb(data: bytes, *, at_least: int | None = None, max_pixels: int = MA
         raise UndecodableImageError("not_an_image", f"{kind} of mode {image.mode}: {_one_line(error)}") from error
 
 
+def draft_size(size: tuple[int, int], at_least: int) -> tuple[int, int]:
+    """The smallest size with the aspect ratio of `size` whose shorter side is `at_least`."""
+    scale = at_least / min(size)
+    return (max(at_least, int(size[0] * scale)), max(at_least, int(size[1] * scale)))
+
+
 def _load(kind: str, data: bytes, at_least: int | None, max_pixels: int) -> ImageFile:
     """Decompress. By the format's own plugin, as `Image.open` warns of large images at a bound of its own."""
     try:
@@ -109,7 +119,7 @@ def _load(kind: str, data: bytes, at_least: int | None, max_pixels: int) -> Imag
         if image.width * image.height > max_pixels:
             raise UndecodableImageError("decompression_bomb", f"{image.width}x{image.height} pixels")
         if at_least is not None and kind == "jpg":
-            image.draft("RGB", _draft_size(image.size, at_least))
+            image.draft("RGB", draft_size(image.size, at_least))
         image.load()
     except UndecodableImageError:
         raise
@@ -151,14 +161,14 @@ def _as_shown(image: ImageFile) -> Image.Image:
     elif image.mode in ("P", "1"):
         shown = image.convert("RGB" if image.mode == "P" else "L")
     if profile := info.get("icc_profile"):
-        transform = _to_srgb(profile, shown.mode)
+        transform = to_srgb(profile, shown.mode)
         if transform is not None:
             shown = transform.apply(shown)
     if shown.mode == "RGBA":
         shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
     if shown.mode != "RGB":
         shown = shown.convert("RGB")
-    if "exif" in info and (turn := _UPRIGHT.get(_orientation(info["exif"]))) is not None:
+    if "exif" in info and (turn := _UPRIGHT.get(orientation(info["exif"]))) is not None:
         shown = shown.transpose(turn)
     shown.info = {}  # no profile or orientation is left to apply a second time
     return shown
@@ -174,7 +184,7 @@ def _grey_16_bit(image: ImageFile) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _orientation(exif: bytes) -> int:
+def orientation(exif: bytes) -> int:
     """The orientation in an EXIF block, 1 (upright) where it is absent or the block is broken.
 
     Read here, as Pillow's reader also believes XMP, which browsers do not, and warns of damaged blocks.
@@ -196,7 +206,7 @@ def _orientation(exif: bytes) -> int:
 
 
 @lru_cache(maxsize=64)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """A transform to sRGB; None where the profile is sRGB under any name, broken, or of another colour space."""
     spaces = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "CMYK": "CMYK"}
     try:
@@ -230,9 +240,3 @@ def _not_an_image(data: bytes) -> UndecodableImageError:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _draft_size(size: tuple[int, int], at_least: int) -> tuple[int, int]:
-    """The smallest size with the aspect ratio of `size` whose shorter side is `at_least`."""
-    scale = at_least / min(size)
-    return (max(at_least, int(size[0] * scale)), max(at_least, int(size[1] * scale)))

@@ -1,24 +1,19 @@
 """A view: how an image of any size becomes the fixed-size pixels that a model sees."""
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.augmentation import Augmentation, crop_box, decode_size, shift_and_flip, uniform_draws
-from rhostream.loaders.decode import decode_rgb
+from rhostream.loaders.augmentation import Augmentation
+from rhostream.loaders.pixels import Pixels, fill_pixels
 
 if TYPE_CHECKING:
     import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +68,26 @@ class View:
         Raises:
             UndecodableImageError: the bytes are not an image.
         """
-        # What is stored has passed the manifest's bound on pixels: no other one here.
-        image = decode_rgb(data, at_least=decode_size(self.size, augmentation), max_pixels=sys.maxsize)
-        draws = uniform_draws(draw) if augmentation != "none" else ()
-        box = crop_box(image.size, self.size, augmentation, draws)
-        if box != (0, 0, self.size, self.size) or image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-        pixels = np.asarray(image.convert("L"))[None] if self.channels == 1 else np.asarray(image).transpose(2, 0, 1)
-        return shift_and_flip(pixels, augmentation, draws)
+        pixels = np.empty((self.size, self.size, self.channels), np.uint8)
+        fill_pixels(pixels, data, augmentation, draw)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def normalise(self, images: "torch.Tensor") -> "torch.Tensor":
         """uint8 (N, C, H, W) to float32 (N, C, H, W), on the images' device."""
         mean = images.new_tensor(self.mean, dtype=_float32()).view(1, -1, 1, 1)
         std = images.new_tensor(self.std, dtype=_float32()).view(1, -1, 1, 1)
-        return images.to(_float32()).div_(255.0).sub_(mean).div_(std)
+        # Contiguous, as many a model flattens its input with `Tensor.view`.
+        pixels = images.to(_float32(), memory_format=_contiguous())
+        return pixels.div_(255.0).sub_(mean).div_(std)
 
 
 def _float32() -> "torch.dtype":
     import torch  # here, so that processes which only decode do not load it
 
     return torch.float32
+
+
+def _contiguous() -> "torch.memory_format":
+    import torch
+
+    return torch.contiguous_format

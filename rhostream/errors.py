@@ -28,6 +28,10 @@ class IrreducibleLossError(RhostreamError):
     """An IL table cannot serve these shards: missing or non-finite values, other keys, another class list."""
 
 
+class WorkerError(RhostreamError):
+    """A process that worked for this one has died: killed, or out of memory."""
+
+
 class UndecodableImageError(RhostreamError):
     """Bytes that are not an image a browser could show.
 

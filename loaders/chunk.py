@@ -1,0 +1,36 @@
+"""A chunk of images: the unit of work of a decoding thread or process."""
+
+from rhostream.errors import UndecodableImageError
+from rhostream.loaders.augmentation import Augmentation
+from rhostream.loaders.decode import content_hash
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.pixels import Pixels, fill_pixels
+from rhostream.loaders.shard_reader import ShardReader
+
+Failures = list[tuple[int, str]]
+
+
+def decode_chunk(shards: ShardReader, picks: Picks, augmentation: Augmentation, into: Pixels) -> Failures:
+    """Read and decode images.
+
+    Args:
+        into: uint8 (n, size, size, channels), contiguous, filled.
+
+    Returns:
+        (position, reason) of those that do not decode, or do not have their hash.
+
+    Raises:
+        ShardError: a tar has vanished or is truncated.
+    """
+    failures = []
+    tars, hashes, draws = picks.tars, picks.hashes, picks.draws
+    where = zip(picks.numbers.tolist(), picks.offsets.tolist(), picks.sizes.tolist(), strict=True)
+    for position, (number, offset, size) in enumerate(where):
+        try:
+            data = shards.read(tars[number], offset, size)
+            if hashes is not None and content_hash(data) != hashes[position]:
+                raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
+            fill_pixels(into[position], data, augmentation, draws[position] if draws else "")
+        except UndecodableImageError as error:
+            failures.append((position, str(error)))
+    return failures

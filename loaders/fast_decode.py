@@ -1,0 +1,132 @@
+"""JPEG and PPM files straight into arrays, where that gives the very pixels of `decode_rgb`; those alone."""
+
+import re
+import threading
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from rhostream.loaders.decode import draft_size, orientation, to_srgb
+
+Pixels = npt.NDArray[np.uint8]
+
+_PPM: Final = re.compile(rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s")
+_MAX_PIXELS: Final = 1 << 26  # beyond, memory matters more than time
+
+_START_OF_SCAN: Final = 0xDA
+_FRAMES: Final = frozenset((0xC0, 0xC1, 0xC2))  # baseline, extended and progressive, all of them Huffman-coded
+_JFIF, _EXIF, _ICC, _ADOBE = 0xE0, 0xE1, 0xE2, 0xEE
+_YCBCR: Final = 1  # Adobe's transform flag
+# Tables, restart interval, comment, and the application's segments except Adobe's; EXIF and ICC are looked into first.
+_WITHOUT_EFFECT: Final = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xEE), 0xEF))
+
+_scratch = threading.local()
+
+
+def fast_rgb(data: bytes, at_least: int, into: Pixels | None = None) -> Pixels | None:
+    """The pixels of a plain JPEG or 8-bit binary PPM, equal to those of `decode_rgb(data, at_least=at_least)`.
+
+    Args:
+        into: uint8 (height, width, 3), filled and returned where the picture is exactly as large.
+
+    Returns:
+        uint8 (height, width, 3), valid until this thread's next call; None for all other files, damaged ones among
+        them: `decode_rgb` knows what to make of those.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        frame = plain_jpeg(data)
+        return None if frame is None else _jpeg(data, frame, at_least, into)
+    if data.startswith(b"P6"):
+        return _ppm(data, into)
+    return None
+
+
+def _ppm(data: bytes, into: Pixels | None) -> Pixels | None:
+    header = _PPM.match(data)
+    if header is None:
+        return None
+    width, height, start = int(header[1]), int(header[2]), header.end()
+    if len(data) < start + 3 * width * height or not width or not height:
+        return None
+    pixels = np.frombuffer(data, np.uint8, 3 * width * height, start).reshape(height, width, 3)
+    if into is None or into.shape != pixels.shape:
+        return pixels
+    into[...] = pixels
+    return into
+
+
+def _jpeg(data: bytes, frame: tuple[int, int], at_least: int, into: Pixels | None) -> Pixels | None:
+    width, height = frame
+    scale = _scale(frame, at_least)
+    shape = (-(-height // scale), -(-width // scale), 3)
+    if into is None or into.shape != shape:
+        into = _scratch_of(shape)
+    smallest = (shape[0], shape[1]) if scale > 1 else (0, 0)
+    try:
+        # Not the fast DCT and upsampling, which give other pixels. Strict: libjpeg's warnings are left to `decode_rgb`.
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=smallest[0], min_width=smallest[1], buffer=into)
+    except ValueError:
+        return None
+    return into if pixels.shape == shape else None
+
+
+def _scale(size: tuple[int, int], at_least: int) -> int:
+    """By how much Pillow scales a JPEG down in the DCT, when asked for `draft_size`."""
+    if min(size) < 2 * at_least:
+        return 1
+    wanted = draft_size(size, at_least)
+    possible = min(size[0] // wanted[0], size[1] // wanted[1])
+    return next((scale for scale in (8, 4, 2) if possible >= scale), 1)
+
+
+def _scratch_of(shape: tuple[int, int, int]) -> Pixels:
+    """This thread's, as fresh memory costs page faults."""
+    count = shape[0] * shape[1] * shape[2]
+    scratch: Pixels | None = getattr(_scratch, "pixels", None)
+    if scratch is None or len(scratch) < count:
+        scratch = _scratch.pixels = np.empty(count, np.uint8)
+    return scratch[:count].reshape(shape)
+
+
+def plain_jpeg(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG whose samples are what a browser shows; None where it may not be one.
+
+    That is: 8-bit grey or YCbCr, Huffman-coded, stored upright, in sRGB. Only the segments before the first scan are
+    looked at.
+    """
+    at, size, components = 2, None, 0
+    profile, exif_seen = b"", False
+    try:
+        while data[at] == 0xFF:
+            marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
+            end = at + 2 + length
+            if marker == _START_OF_SCAN:
+                return size if not profile or to_srgb(profile, "RGB" if components == 3 else "L") is None else None
+            if marker in _FRAMES:
+                components = data[at + 9]
+                if size or data[at + 4] != 8 or components not in (1, 3) or length != 8 + 3 * components:
+                    return None
+                height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+                # Smaller ones could be scaled by several factors to one size.
+                if max(width, height) < 8 or not 0 < width * height <= _MAX_PIXELS:
+                    return None
+                size = (width, height)
+            elif marker == _EXIF and data.startswith(b"Exif\0\0", at + 4):
+                if exif_seen or orientation(data[at + 4 : end]) in range(2, 9):
+                    return None
+                exif_seen = True
+            elif marker == _ICC and data.startswith(b"ICC_PROFILE\0", at + 4):
+                if profile or not data.startswith(b"\1\1", at + 16):  # in several segments, or twice
+                    return None
+                profile = data[at + 18 : end]
+            elif marker == _ADOBE:
+                if length != 14 or not data.startswith(b"Adobe", at + 4) or data[at + 15] != _YCBCR:
+                    return None
+            elif marker not in _WITHOUT_EFFECT or length < (14 if marker == _JFIF else 2):
+                return None
+            at = end
+    except IndexError:
+        pass
+    return None

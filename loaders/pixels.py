@@ -1,0 +1,45 @@
+"""From the bytes of an image file to the pixels of a view."""
+
+import sys
+
+import numpy as np
+from PIL import Image
+
+from rhostream.loaders.augmentation import Augmentation, crop_box, decode_size, shift_and_flip, uniform_draws
+from rhostream.loaders.decode import decode_rgb
+from rhostream.loaders.fast_decode import Pixels, fast_rgb
+
+__all__ = ["Pixels", "fill_pixels"]
+
+
+def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", draw: str = "") -> None:
+    """Decode an image file: the shorter side resized to the view's, the centre cropped; then augmented.
+
+    Args:
+        into: uint8 (size, size, channels), contiguous: filled, but where an error is raised undefined. One channel is
+            luma.
+        augmentation: a random change of the image; its parameters are a function of the text `draw` alone, so that a
+            resumed or re-sharded run sees the same pixels.
+
+    Raises:
+        UndecodableImageError: the bytes are not an image.
+    """
+    size, _, channels = into.shape
+    at_least = decode_size(size, augmentation)
+    rgb = fast_rgb(data, at_least, into if channels == 3 and augmentation == "none" else None)
+    if rgb is into:
+        return
+    draws = uniform_draws(draw) if augmentation != "none" else ()
+    if rgb is not None and augmentation != "resized_crop" and min(rgb.shape[:2]) == size:
+        top, left = (rgb.shape[0] - size) // 2, (rgb.shape[1] - size) // 2
+        square = rgb[top : top + size, left : left + size]
+        if channels == 1:
+            square = np.asarray(Image.fromarray(square).convert("L"))
+    else:
+        # What is stored has passed the manifest's bound on pixels: no other one here.
+        image = decode_rgb(data, at_least=at_least, max_pixels=sys.maxsize) if rgb is None else Image.fromarray(rgb)
+        box = crop_box(image.size, size, augmentation, draws)
+        if box != (0, 0, size, size) or image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+        square = np.asarray(image if channels == 3 else image.convert("L"))
+    into[...] = shift_and_flip(square.reshape(size, size, channels), augmentation, draws)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
-    "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "prefilter", "on_missing",
-    "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
+    "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
+    "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads", "workers",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ _SETTINGS = (
 @option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: none]")
 @option("--batchnorm", type=click.Choice(["batch", "eval"]), help="Statistics while scoring: of the candidates, or "
         "the running ones.  [default: batch]")  # fmt: skip
+@option("--scoring-view", metavar="NAME", help="Score small renditions of the candidates (`rho view`), and read the "
+        "full images of the selected only; none scores full ones.  [default: the largest smaller one]")  # fmt: skip
 @option("--prefilter", type=click.FloatRange(min=0), metavar="X", help="Pass over candidates, unread, whose IL model "
         "predicts another class and finds the label X times less likely than a guess.  [default: 0, off]")  # fmt: skip
 @option("--on-missing", type=click.Choice(["error", "drop"]), help="Samples without a finite IL.  [default: error]")
@@ -65,6 +67,8 @@ _SETTINGS = (
     metavar="N",
     help="Decoding threads.  [default: one a core, half of them where the model trains on the CPU]",
 )
+@option("--workers", metavar="N", help="Decoding processes, or auto.  [default: auto, none where the model trains on "
+        "the CPU]")  # fmt: skip
 @device_option
 @click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
 @json_option

@@ -10,23 +10,39 @@ if TYPE_CHECKING:
     from rhostream.loaders.batch import SuperBatch
     from rhostream.loaders.index import CorpusCard
     from rhostream.loaders.join import Prefilter
+    from rhostream.loaders.mixture import MixedStream
     from rhostream.loaders.order import Order
-    from rhostream.loaders.stream import CandidateStream, Reading
+    from rhostream.loaders.reading import Reading
+    from rhostream.loaders.stream import CandidateStream
     from rhostream.loaders.view import View
+    from rhostream.loaders.webdataset_stage import with_il
     from rhostream.loaders.workspace import Workspace
 
 _HOME = {
     "CandidateStream": "stream",
     "CorpusCard": "index",
+    "MixedStream": "mixture",
     "Order": "order",
     "Prefilter": "join",
-    "Reading": "stream",
+    "Reading": "reading",
     "SuperBatch": "batch",
     "View": "view",
     "Workspace": "workspace",
+    "with_il": "webdataset_stage",
 }
 
-__all__ = ["CandidateStream", "CorpusCard", "Order", "Prefilter", "Reading", "SuperBatch", "View", "Workspace"]
+__all__ = [
+    "CandidateStream",
+    "CorpusCard",
+    "MixedStream",
+    "Order",
+    "Prefilter",
+    "Reading",
+    "SuperBatch",
+    "View",
+    "Workspace",
+    "with_il",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,7 @@
 """A super-batch: what the stream hands to a selector."""
 
+import os
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -7,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rhostream.errors import ShardError
+from rhostream.loaders.augmentation import Augmentation
+from rhostream.loaders.images import ImageReader, PendingImages
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.reading import Reading
 from rhostream.loaders.view import View
+from rhostream.loaders.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +31,45 @@ class PassedOver:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+class Tolerance:
+    """Counts the images of an epoch that cannot be read, and ends the run where there are more than are allowed."""
+
+    def __init__(self, allowed: int) -> None:
+        self._allowed, self._found = allowed, 0
+
+    def count(self, key: str, shard: str, cause: str) -> None:
+        """Raises ShardError where this one is one too many."""
+        self._found += 1
+        if self._found > self._allowed:
+            raise ShardError(
+                f"sample {key} of shard {shard} cannot be read ({cause}); {self._found} so far in this epoch, "
+                f"{self._allowed} are allowed: the shard was damaged after it was written; restore it, or "
+                "raise max_unreadable"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullImages:
+    """The full-size images behind a super-batch whose scoring view was read; only those asked for are read.
+
+    Attributes:
+        view: the pixels to make of them.
+        tolerance: what counts those that cannot be read.
+    """
+
+    workspace: Workspace
+    picks: Picks
+    view: View
+    augmentation: Augmentation
+    reading: Reading
+    tolerance: Tolerance
+
+    def submit(self, positions: npt.NDArray[np.int64]) -> PendingImages:
+        """Begin to read those at these positions of the super-batch."""
+        reader = shared_reader(self.workspace, replace(self.reading, workers=0))
+        return reader.submit(self.picks.take(positions), self.view, self.augmentation)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SuperBatch:
     """The candidates B_t of one step (arXiv 2206.07137, Algorithm 1, line 5), joined with their irreducible losses.
@@ -35,10 +82,12 @@ class SuperBatch:
         keys, shards: names, length n.
         rows: int32 (n,), position in the shard.
         labels: int64 (n,).
-        images: uint8 (n, C, H, W), the view's pixels; `view.normalise` makes them a model's input.
+        images: uint8 (n, C, H, W), channels last in memory: the pixels to score; `view.normalise` makes them a model's
+            input.
         il: float32 (n,), nats; None where the stream joins no IL table.
         extra: further columns of the index, (n,) each.
         passed_over: candidates drawn with these and not read, each with its reason.
+        full: the images to train on, where `images` are those of a scoring view; else None.
     """
 
     epoch: int
@@ -54,6 +103,7 @@ class SuperBatch:
     view: View
     extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     passed_over: tuple[PassedOver, ...] = ()
+    full: FullImages | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -73,3 +123,15 @@ class SuperBatch:
     def _tensors(self, change: Any) -> Self:
         il = None if self.il is None else change(self.il)
         return replace(self, images=change(self.images), labels=change(self.labels), il=il)
+
+
+_readers: "weakref.WeakValueDictionary[tuple[int, str, Reading], ImageReader]" = weakref.WeakValueDictionary()
+
+
+def shared_reader(workspace: Workspace, reading: Reading) -> ImageReader:
+    """This process's reader of the workspace: one for all who hold it, ended with the last of them."""
+    at = (os.getpid(), workspace.location, reading)
+    reader = _readers.get(at)
+    if reader is None:
+        reader = _readers[at] = ImageReader(workspace, reading)
+    return reader

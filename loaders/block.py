@@ -1,5 +1,6 @@
-"""A block of shards in memory: their index rows, joined with the IL table, in the epoch's order."""
+"""A block of shards in memory: their index rows, joined with the IL table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +10,12 @@ import pyarrow as pa
 
 from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
 from rhostream.loaders.join import ILTable, JoinedRows, Prefilter, unusable
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.scoring_view import RenditionRows, read_rendition_rows
 from rhostream.loaders.workspace import Workspace
+
+#: Why a row is passed over before it is read, by its verdict; 0 is none.
+VERDICTS = (None, "filtered", "il_missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,34 +36,52 @@ class JoinSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Files:
+    """Where the images of a block's rows lie: the originals, or their renditions in a scoring view."""
+
+    tars: list[str]
+    numbers: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    hashes: pa.Array
+
+    def picks(self, rows: npt.NDArray[np.int64], *, draws: Sequence[str] | None, verify: bool) -> Picks:
+        """Those of these rows of the block, in this order; `verify` has their contents compared."""
+        return Picks(
+            tars=self.tars,
+            numbers=self.numbers[rows],
+            offsets=self.offsets[rows],
+            sizes=self.sizes[rows],
+            hashes=self.hashes.take(pa.array(rows)).to_pylist() if verify else None,
+            draws=draws,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """Rows of a few shards laid end to end, each array of length n.
 
     Attributes:
-        order: int64 (n,), the shuffled sequence of row numbers.
-        shards, shard_numbers: the shards, and which of them holds each row.
-        verdict: object (n,): why a row is passed over, or None.
+        shards, numbers: the shards, and which of them holds each row.
+        verdicts: int8 (n,), an index of `VERDICTS`.
+        originals: their images.
+        renditions: those of the scoring view; None where the originals are scored.
     """
 
-    order: npt.NDArray[np.int64]
     shards: list[Shard]
-    shard_numbers: npt.NDArray[np.int32]
+    numbers: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
     keys: pa.Array
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int32]
     il: npt.NDArray[np.float32] | None
-    verdict: npt.NDArray[np.object_]
+    verdicts: npt.NDArray[np.int8]
     extra: dict[str, npt.NDArray[Any]]
+    originals: Files
+    renditions: Files | None
 
 
 def load_block(
-    workspace: Workspace,
-    shards: list[Shard],
-    order: npt.NDArray[np.int64],
-    join: JoinSettings,
-    extra: tuple[str, ...],
+    workspace: Workspace, shards: list[Shard], join: JoinSettings, extra: tuple[str, ...], scoring_view: str | None
 ) -> Block:
     """Read and join the index of these shards.
 
@@ -68,25 +92,38 @@ def load_block(
     parts = [read_shard_rows(workspace, shard, extra) for shard in shards]
     joined = [join.table.join(part) for part in parts] if join.table else None
     names = [name for name in extra if all(name in part.extra for part in parts)]
+    numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+    renditions = [read_rendition_rows(workspace, scoring_view, part) for part in parts] if scoring_view else None
     return Block(
-        order=order,
         shards=shards,
-        shard_numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
+        numbers=numbers,
         rows=np.concatenate([np.arange(len(part), dtype=np.int32) for part in parts]),
         keys=pa.concat_arrays([part.keys for part in parts]),
-        offsets=np.concatenate([part.offsets for part in parts]),
-        sizes=np.concatenate([part.sizes for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         il=np.concatenate([part.il for part in joined]) if joined else None,
-        verdict=np.concatenate([_verdict(part, joined[i] if joined else None, join) for i, part in enumerate(parts)]),
+        verdicts=np.concatenate([_verdicts(part, joined[i] if joined else None, join) for i, part in enumerate(parts)]),
         extra={name: np.concatenate([part.extra[name] for part in parts]) for name in names},
+        originals=_files([shard.tar for shard in shards], numbers, parts),
+        renditions=_files([part.tar for part in renditions], numbers, renditions) if renditions else None,
     )
 
 
-def _verdict(rows: ShardRows, joined: JoinedRows | None, join: JoinSettings) -> npt.NDArray[np.object_]:
-    verdict = np.full(len(rows), None, dtype=object)
+def _files(
+    tars: list[str], numbers: npt.NDArray[np.int32], parts: Sequence[ShardRows] | Sequence[RenditionRows]
+) -> Files:
+    return Files(
+        tars=tars,
+        numbers=numbers,
+        offsets=np.concatenate([part.offsets for part in parts]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        hashes=pa.concat_arrays([part.hashes for part in parts]),
+    )
+
+
+def _verdicts(rows: ShardRows, joined: JoinedRows | None, join: JoinSettings) -> npt.NDArray[np.int8]:
+    verdicts = np.zeros(len(rows), np.int8)
     if joined is not None:
         if join.prefilter is not None:
-            verdict[join.prefilter.rules_out(joined, rows.labels, join.classes)] = "filtered"
-        verdict[unusable(joined, rows, join.on_missing)] = "il_missing"
-    return verdict
+            verdicts[join.prefilter.rules_out(joined, rows.labels, join.classes)] = VERDICTS.index("filtered")
+        verdicts[unusable(joined, rows, join.on_missing)] = VERDICTS.index("il_missing")
+    return verdicts

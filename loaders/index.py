@@ -17,20 +17,36 @@ CARD_NAME = "corpus.json"
 SHARD_DIGEST_KEY = b"rhostream.shard_digest"
 IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's card
 
+_COLUMNS = ("key", "offset", "size", "content_hash", "label")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One tar and its index. `fold` is -1 where the corpus has no folds; `digest` identifies keys, labels, contents."""
+    """Samples of one tar, and their index.
+
+    Attributes:
+        fold: -1 where the corpus has no folds.
+        digest: identifies keys, labels and contents.
+        source: path or URL of a tar that `rho index` has indexed where it lies; "" for one that `rho shards` wrote.
+            Several shards may share such a tar: one for each split.
+    """
 
     name: str
     split: str
     fold: int
     rows: int
     digest: str
+    source: str = ""
 
     @property
     def tar(self) -> str:
-        return f"shards/{self.name}.tar"
+        """Name of the tar in the workspace, or the absolute path or URL of one outside it."""
+        return self.source or f"shards/{self.name}.tar"
+
+    @property
+    def made_by(self) -> str:
+        """The command that wrote its index."""
+        return "rho index" if self.source else "rho shards"
 
     @property
     def index(self) -> str:
@@ -99,6 +115,7 @@ class ShardRows:
     keys: pa.StringArray
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    hashes: pa.StringArray
     labels: npt.NDArray[np.int32]
     extra: dict[str, npt.NDArray[Any]]
 
@@ -117,21 +134,22 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
     """
     if not workspace.exists(shard.index):
         raise WorkspaceError(
-            f"{workspace.path(shard.index)} is missing, though {CARD_NAME} lists it: run `rho shards` "
+            f"{workspace.path(shard.index)} is missing, though {CARD_NAME} lists it: run `{shard.made_by}` "
             "again with the same settings, it rewrites what is missing"
         )
     present = set(workspace.column_names(shard.index)) if extra else set()
-    table = workspace.read_table(shard.index, ["key", "offset", "size", "label", *(n for n in extra if n in present)])
+    table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)])
     if table.num_rows != shard.rows:
         raise WorkspaceError(
             f"{workspace.path(shard.index)} has {table.num_rows} rows, {CARD_NAME} says {shard.rows}: "
-            "it is of another run of `rho shards`; run it again with --overwrite"
+            f"it is of another run of `{shard.made_by}`; run it again with --overwrite"
         )
     return ShardRows(
         shard=shard,
         keys=table.column("key").combine_chunks(),
         offsets=table.column("offset").to_numpy(),
         sizes=table.column("size").to_numpy(),
+        hashes=table.column("content_hash").combine_chunks(),
         labels=table.column("label").to_numpy(),
         extra={name: table.column(name).to_numpy() for name in extra if name in table.column_names},
     )

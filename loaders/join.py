@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rhostream.errors import ConfigError, IrreducibleLossError
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard, Shard, ShardRows
 from rhostream.loaders.keytable import KeyTable
+from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 
 
@@ -57,6 +58,14 @@ def il_digest(workspace: Workspace, il: str) -> str:
 
 def _is_path(il: str) -> bool:
     return "/" in il or il.endswith(".parquet")
+
+
+def il_view(workspace: Workspace, il: str) -> View | None:
+    """The view that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
+    if _is_path(il):
+        return None
+    view = workspace.read_json(f"il/{il}/model.json").get("view")
+    return View.from_dict(view) if view is not None else None
 
 
 class RowAlignedTable:

@@ -16,6 +16,7 @@ from rhostream.errors import IrreducibleLossError
 
 # 128 bits of the key: 64 to search by, 64 to be sure. 24 bytes a key on disk, of which a lookup touches a few pages.
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("il", "<f4"), ("predicted", "<i4")])
+_LAYOUT = 2  # of the cached tables; another one makes them anew
 
 
 class KeyTable:
@@ -29,14 +30,14 @@ class KeyTable:
     def of_parquet(cls, path: str) -> Self:
         """Build from a Parquet file or folder (local or fsspec URL), or open what an earlier call built of it.
 
-        The sorted table lies in the cache folder (`RHO_CACHE`, else ~/.cache/rhostream) and is remade when the source
-        changes.
+        Rows that say `in_sample` are left out: theirs is no irreducible loss. The sorted table lies in the cache
+        folder (`RHO_CACHE`, else ~/.cache/rhostream) and is remade when the source changes.
 
         Raises:
             IrreducibleLossError: no such file, no `key` or `il` column, or one key with two different losses.
         """
         filesystem, files = _files(path)
-        cached = cache_folder() / "keytables" / f"{cls.stamp(path)[:32]}.npy"
+        cached = cache_folder() / "keytables" / f"{cls.stamp(path)[:32]}-{_LAYOUT}.npy"
         if not cached.exists():
             dataset = ds.dataset(files, filesystem=filesystem, format="parquet")
             missing = {"key", "il"} - set(dataset.schema.names)
@@ -46,7 +47,9 @@ class KeyTable:
                     f"{dataset.schema.names}: rename them to key and il"
                 )
             columns = [name for name in ("key", "il", "predicted") if name in dataset.schema.names]
-            records = _sorted_records(dataset.to_batches(columns=columns), path)
+            in_sample = ds.field("in_sample") if "in_sample" in dataset.schema.names else ds.scalar(False)
+            batches = dataset.to_batches(columns=columns, filter=in_sample.is_null() | ~in_sample)
+            records = _sorted_records(batches, path)
             cached.parent.mkdir(parents=True, exist_ok=True)
             temporary = cached.with_suffix(f".{os.getpid()}.tmp")
             with temporary.open("wb") as stream:

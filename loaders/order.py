@@ -71,6 +71,10 @@ class EpochOrder:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def blocks(self) -> int:
+        return len(self._blocks)
+
     def block_at(self, position: int) -> tuple[int, int]:
         """The block which holds this position of the sequence, and the position of the block's first row."""
         block = int(np.searchsorted(self._ends, position, side="right"))

@@ -12,9 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from rhostream.errors import ShardError, WorkspaceError
+from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import Shard, read_shard_rows
-from rhostream.loaders.reader import ImageReader
-from rhostream.loaders.view import Pixels, View
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.pixels import Pixels
+from rhostream.loaders.reading import Reading
+from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast
@@ -61,7 +64,7 @@ class EvaluationSet:
         self.view, self.batch_size = view, batch_size
         self._workspace, self._shards = workspace, shards
         self._choose(total if at_most is None else min(total, at_most), total)
-        self._reader = ImageReader(workspace, view, threads)
+        self._reader = ImageReader(workspace, Reading(threads=threads, workers=0))
         bytes_needed = len(self) * view.channels * view.size**2
         self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
 
@@ -102,10 +105,16 @@ class EvaluationSet:
             yield torch.from_numpy(pixels), self._labels[start : start + self.batch_size]
 
     def _decode(self, part: npt.NDArray[np.void]) -> Pixels:
-        shards = [self._shards[number] for number in part["shard"]]
-        pixels, failures = self._reader.images(shards, part["offset"], part["size"])
+        picks = Picks(
+            tars=[shard.tar for shard in self._shards],
+            numbers=part["shard"],
+            offsets=part["offset"],
+            sizes=part["size"],
+        )
+        pixels, failures = self._reader.submit(picks, self.view).result()
         for position, reason in failures[:1]:
-            raise undecodable(self._workspace, shards[position], int(part["row"][position]), reason)
+            shard = self._shards[part["shard"][position]]
+            raise undecodable(self._workspace, shard, int(part["row"][position]), reason)
         return pixels
 
     @torch.no_grad()

@@ -15,7 +15,8 @@ from rhostream.errors import IrreducibleLossError, WorkspaceError
 from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.order import Order
-from rhostream.loaders.stream import CandidateStream, Reading
+from rhostream.loaders.reading import Reading
+from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import autocast, choose_device, place, random_state, restore_random_state, seed_random

@@ -18,9 +18,11 @@ from torch.nn import functional
 
 from rhostream import schema
 from rhostream.errors import IrreducibleLossError
+from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, Shard, ShardRows, read_shard_rows
-from rhostream.loaders.reader import ImageReader, available_cores
-from rhostream.loaders.view import Pixels
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.pixels import Pixels
+from rhostream.loaders.reading import Reading, available_cores
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast, choose_device, place, resolve_precision
@@ -102,7 +104,7 @@ class ILScorer:
         """The shard's images, batch by batch, each decoded while the one before is scored."""
         size = self._settings.batch_size
         starts = iter(range(0, len(rows), size))
-        reader = ImageReader(self._workspace, self._card.view, self._threads)
+        reader = ImageReader(self._workspace, Reading(threads=self._threads, workers=0))
         with ThreadPoolExecutor(1, thread_name_prefix="rhostream-score-ahead") as ahead:
             pending: list[Future[Pixels]] = []
             for start in starts:
@@ -114,8 +116,15 @@ class ILScorer:
 
     def _decode(self, reader: ImageReader, rows: ShardRows, start: int) -> Pixels:
         part = slice(start, start + self._settings.batch_size)
-        offsets, sizes = rows.offsets[part], rows.sizes[part]
-        pixels, failures = reader.images([rows.shard] * len(offsets), offsets, sizes)
+        offsets = rows.offsets[part]
+        picks = Picks(
+            tars=[rows.shard.tar],
+            numbers=np.zeros(len(offsets), np.int32),
+            offsets=offsets,
+            sizes=rows.sizes[part],
+            hashes=rows.hashes[part].to_pylist(),
+        )
+        pixels, failures = reader.submit(picks, self._card.view).result()
         for position, reason in failures[:1]:
             raise undecodable(self._workspace, rows.shard, start + position, reason)
         return pixels

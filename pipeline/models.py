@@ -115,6 +115,11 @@ BUILT_IN: Final[dict[str, Callable[[int, View], nn.Module]]] = {
 }
 
 
+def takes_any_size(name: str) -> bool:
+    """Can a model built for one image size be run on another? A flattening or a position per patch forbids it."""
+    return name != "mlp" and not name.startswith(("vit_", "maxvit"))
+
+
 def _require_size(name: str, view: View) -> None:
     if view.size < MIN_SIZE:
         raise ConfigError(f"model {name!r} needs images of at least {MIN_SIZE} pixels, the view has {view.size}: set "

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.join import Prefilter, il_digest
-from rhostream.loaders.reader import available_cores
-from rhostream.loaders.stream import CandidateStream, Reading
+from rhostream.loaders.join import il_digest
+from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import (
@@ -41,11 +40,10 @@ from rhostream.pipeline.progress import progress
 from rhostream.pipeline.properties import Properties
 from rhostream.pipeline.run import Run
 from rhostream.pipeline.train_config import TrainConfig
+from rhostream.pipeline.train_stream import scoring_view_for, train_stream
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.scorer import Scorer
 from rhostream.selection.selector import OnlineSelector, SelectedBatch
-
-MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
 
 def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = False) -> Run:
@@ -56,7 +54,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
 
     Raises:
         ConfigError, WorkspaceError, IrreducibleLossError: the settings do not fit the workspace.
-        ShardError: more images than `MAX_UNREADABLE` in an epoch do not decode.
+        ShardError: more images than `train_stream.MAX_UNREADABLE` in an epoch cannot be read.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -67,24 +65,16 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     card = CorpusCard.read(workspace)
     il = il_table(workspace, card, config)
     device = choose_device(config.device)
-    run = Run(workspace, config.name or config.select, _facts(workspace, card, config, il), overwrite=overwrite)
+    facts = _facts(workspace, card, config, il)
+    run = Run(workspace, config.name or config.select, facts, overwrite=overwrite)
     if run.finished:
         return run
 
     costs = Costs(device)
     seed_random(config.seed)
     torch.backends.cudnn.deterministic = True  # a resumed run repeats what an uninterrupted one does
-    stream = CandidateStream(
-        workspace,
-        il=il,
-        super_batch_size=config.drawn_per_step,
-        seed=config.seed,
-        view=card.view(config.image_size),
-        augmentation=config.augmentation,
-        prefilter=Prefilter(chance=config.prefilter) if config.prefilter else None,
-        on_missing=config.on_missing,
-        extra=("clean_label",),
-        reading=Reading(threads=_decoding_threads(config, device), max_unreadable=_tolerated(card)),
+    stream = train_stream(
+        workspace, card, config, il=il, scoring_view=facts["scoring_view"], on_cpu=device.type == "cpu"
     )
     split = _evaluated_on(card)
     evaluation = EvaluationSet(workspace, card.split(split), stream.view, threads=config.threads) if split else None
@@ -95,6 +85,8 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     precision = resolve_precision(device, config.precision)
     ledger = Ledger(workspace, run.name)
+    steps = config.budget(stream.samples)
+    every = config.evaluate_every or max(1, steps // 20)
     selector = OnlineSelector(
         model,
         batch_size=config.batch_size,
@@ -102,6 +94,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         scorer=Scorer(model, batchnorm=config.batchnorm, autocast=lambda: autocast(device, precision)),
         ledger=ledger,
         meter=costs,
+        fresh_every=every,
     )
     properties = Properties()
     if il is not None:
@@ -119,8 +112,6 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
             selector.step = state["step"]
         ledger.forget_after(selector.step)
 
-        steps = config.budget(sum(shard.rows for shard in stream.shards))
-        every = config.evaluate_every or max(1, steps // 20)
         model.train()
         with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
             for batch in _endless(selector, stream, stop_after=steps):
@@ -149,7 +140,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
                         "step": selector.step,
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
-                        "stream": stream.state_dict(),
+                        "stream": batch.super_batch.state,
                         "costs": costs.state_dict(),
                         "random": random_state(device),
                     })  # fmt: skip
@@ -189,17 +180,6 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, st
         group["lr"] = config.learning_rate * factor
 
 
-def _decoding_threads(config: TrainConfig, device: torch.device) -> int:
-    """Where the model trains on the same cores, half of them: more decoders slow the steps down by a third."""
-    if config.threads or device.type != "cpu":
-        return config.threads
-    return max(1, available_cores() // 2)
-
-
-def _tolerated(card: CorpusCard) -> int:
-    return min(MAX_UNREADABLE, sum(shard.rows for shard in card.split("train")) // 100)
-
-
 def _evaluated_on(card: CorpusCard) -> str | None:
     """The split that accuracy is reported on: test, else val, else the holdout, which the target never trains on."""
     return next((split for split in ("test", "val", "holdout") if card.split(split)), None)
@@ -215,7 +195,7 @@ def il_table(workspace: Workspace, card: CorpusCard, config: TrainConfig) -> str
 def _facts(workspace: Workspace, card: CorpusCard, config: TrainConfig, il: str | None) -> dict[str, Any]:
     """All that a run's result depends on: what run.json records, and a later call must agree with."""
     # Device and threads may change between the parts of a run; what they change is rounding.
-    aside = ("name", "il", "il_runs", "device", "threads")
+    aside = ("name", "il", "il_runs", "device", "threads", "workers", "scoring_view")
     return {
         "format_version": 1,
         "config": {name: value for name, value in asdict(config).items() if name not in aside},
@@ -225,6 +205,7 @@ def _facts(workspace: Workspace, card: CorpusCard, config: TrainConfig, il: str 
         "corpus_fingerprint": card.fingerprint,
         "classes": list(card.classes),
         "view": card.view(config.image_size).to_dict(),
+        "scoring_view": scoring_view_for(workspace, card, config),
         "evaluated_on": _evaluated_on(card),
     }
 

@@ -26,8 +26,11 @@ class TrainConfig:
             or candidates drawn; `epochs` or `candidates` replace `steps` where above 0.
         schedule: of the learning rate; "cosine" falls to 0 at the end of the budget.
         image_size: side in pixels of what the model sees; 0 for the manifest's.
+        scoring_view: name of the scoring view that candidates are scored on; "none" scores the images that are trained
+            on; "auto" takes the workspace's largest one that is smaller than these, if there is one.
         prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.join.Prefilter`.
         on_missing: "drop" passes over samples without a finite irreducible loss.
+        threads, workers: of decoding, see `rhostream.loaders.reading.Reading`.
         evaluate_every: steps between evaluations, at each of which a checkpoint is written; 0 for a twentieth.
         il_runs: number of runs that share the IL model, over which its cost is spread.
     """
@@ -48,6 +51,7 @@ class TrainConfig:
     image_size: int = 0
     augmentation: Augmentation = "none"
     batchnorm: BatchNormPolicy = "batch"
+    scoring_view: str = "auto"
     prefilter: float = 0.0
     on_missing: Literal["error", "drop"] = "error"
     evaluate_every: int = 0
@@ -56,6 +60,7 @@ class TrainConfig:
     device: str = "auto"
     precision: Precision = "auto"
     threads: int = 0
+    workers: str = "auto"
 
     def __post_init__(self) -> None:
         if self.batch_size > self.super_batch_size:
@@ -75,6 +80,8 @@ class TrainConfig:
         for name, known in (("augmentation", AUGMENTATIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        if self.workers != "auto" and not self.workers.isdecimal():
+            raise ConfigError(f"workers {self.workers!r}: give a number of decoding processes, or auto")
         if self.prefilter and selection_function(self.select).score is None:
             raise ConfigError(
                 f"prefilter {self.prefilter} with select {self.select!r}: what is ruled out would leave short batches; "

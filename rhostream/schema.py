@@ -85,7 +85,9 @@ LEDGER: Final = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("correct", pa.bool_()),  # did the model in training already predict the label?
         pa.field("selected", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string()),  # one of UNSCORED_REASONS where not scored, else null
+        pa.field(
+            "reason", pa.string()
+        ),  # one of UNSCORED_REASONS where it could not be scored or trained on, else null
     ]
 )
 

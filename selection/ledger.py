@@ -1,6 +1,7 @@
 """The ledger: one row per candidate of a run, with what became of it."""
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
@@ -35,11 +36,12 @@ class Ledger:
         self,
         step: int,
         batch: SuperBatch,
-        selected: Tensor,
+        selected: npt.NDArray[np.int64],
         loss: Tensor | None,
         score: Tensor | None,
         correct: Tensor | None,
         unscored: str | None = None,
+        unreadable: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Add the candidates of one step.
 
@@ -48,12 +50,16 @@ class Ledger:
             loss, score: float32 (n,), or None where not computed.
             correct: bool (n,), whether the model in training already predicts the label.
             unscored: the reason why loss and score are None.
+            unreadable: int64 (m,), positions that would have been selected, had their full images been readable.
         """
         n, passed = len(batch), batch.passed_over
         chosen = np.zeros(n + len(passed), bool)
-        chosen[selected.cpu().numpy()] = True
+        chosen[selected] = True
         il = batch.il.cpu().numpy() if batch.il is not None else None
         total = n + len(passed)
+        reasons = [unscored] * n
+        for position in unreadable if unreadable is not None else ():
+            reasons[position] = "unreadable"
 
         def column(values: object, kind: pa.DataType) -> pa.Array:
             """Values of the scored candidates, null for those passed over."""
@@ -77,7 +83,7 @@ class Ledger:
             "score": column(_numpy(score), pa.float32()),
             "correct": column(_numpy(correct), pa.bool_()),
             "selected": chosen,
-            "reason": [unscored] * n + [row.reason for row in passed],
+            "reason": reasons + [row.reason for row in passed],
         }  # fmt: skip
         self._first_step = self._first_step if self._tables else step
         self._tables.append(pa.table({name: columns[name] for name in LEDGER.names}, schema=LEDGER))

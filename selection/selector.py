@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.batch import SuperBatch
+from rhostream.loaders.images import PendingImages
 from rhostream.selection.functions import Scored, selection_function
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.meter import Meter, NoMeter
@@ -21,7 +22,7 @@ class SelectedBatch:
     """b_t, what one gradient step is taken on, n_b samples on the model's device.
 
     Attributes:
-        images: float32 (n_b, C, H, W), normalised.
+        images: float32 (n_b, C, H, W), normalised; full-size ones where a scoring view was scored.
         labels: int64 (n_b,).
         keys: names, length n_b.
         weights: float32 (n_b,), of each sample's loss; ones unless the selector draws by importance.
@@ -44,6 +45,30 @@ class SelectedBatch:
         return len(self.keys)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What was chosen from a super-batch, its images maybe still being read.
+
+    Attributes:
+        super_batch: on the model's device.
+        positions: int64 (n_b,), of the chosen candidates.
+        images: normalised, of the chosen; None where their full images are in `reading`.
+    """
+
+    super_batch: SuperBatch
+    positions: npt.NDArray[np.int64]
+    scored: Scored | None
+    score: Tensor | None
+    images: Tensor | None
+    reading: PendingImages | None
+
+    @property
+    def correct(self) -> Tensor | None:
+        if self.scored is None or self.scored.logits is None:
+            return None
+        return self.scored.logits.argmax(dim=1) == self.scored.labels
+
+
 class OnlineSelector:
     """Chooses the n_b candidates of each super-batch with the highest score (arXiv 2206.07137, Algorithm 1).
 
@@ -54,6 +79,10 @@ class OnlineSelector:
         scorer: how the scoring pass runs.
         ledger: where to record every candidate, or None.
         meter: what it charges its costs to.
+        score_ahead: while the full images of the selected are being read (where the stream reads a scoring view), score
+            the next super-batch; its scores are then one step old.
+        fresh_every: after every so many steps no super-batch has been scored ahead, so that a checkpoint taken there
+            continues as if it had not been; 0 for never.
 
     Raises:
         ConfigError: an unknown selection function, or one that needs an IL table which the stream does not join.
@@ -68,6 +97,8 @@ class OnlineSelector:
         scorer: Scorer | None = None,
         ledger: Ledger | None = None,
         meter: Meter | None = None,
+        score_ahead: bool = True,
+        fresh_every: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size {batch_size}: a step needs at least one sample")
@@ -78,32 +109,50 @@ class OnlineSelector:
         self._scorer = scorer or Scorer(model)
         self._ledger = ledger
         self._meter = meter or NoMeter()
+        self._score_ahead, self._fresh_every = score_ahead, fresh_every
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
         super_batches = iter(stream)
+        waiting: _Choice | None = None
         while True:
+            if waiting is not None and not self._looks_ahead():
+                yield from self._finished(waiting)
+                waiting = None
             with self._meter.charge("load"):
                 super_batch = next(super_batches, None)
+            choice = self._choose(super_batch) if super_batch is not None else None
+            if waiting is not None:
+                yield from self._finished(waiting)
+                waiting = None
             if super_batch is None:
                 return
-            batch = self.select(super_batch)
-            if batch is not None:
-                yield batch
+            if choice is not None and choice.reading is not None:
+                waiting = choice
+            elif choice is not None:
+                yield from self._finished(choice)
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
         """Choose from one super-batch; None, and no step, where fewer than two of its candidates could be read."""
-        least = min(2, self.batch_size)  # BatchNorm makes no statistics of a single sample
-        quota = max(least, round(self.batch_size * min(1.0, super_batch.drawn / super_batch.size)))
-        if len(super_batch) < least:
-            if self._ledger is not None:
-                nothing = torch.empty(0, dtype=torch.int64)
-                self._ledger.record(self.step + 1, super_batch, nothing, None, None, None, unscored="too_few")
+        choice = self._choose(super_batch)
+        return None if choice is None else next(self._finished(choice), None)
+
+    def _looks_ahead(self) -> bool:
+        return self._score_ahead and not (self._fresh_every and (self.step + 1) % self._fresh_every == 0)
+
+    @property
+    def _least(self) -> int:
+        return min(2, self.batch_size)  # BatchNorm makes no statistics of a single sample
+
+    def _choose(self, super_batch: SuperBatch) -> _Choice | None:
+        """Score and choose, and begin to read the full images of the chosen."""
+        quota = max(self._least, round(self.batch_size * min(1.0, super_batch.drawn / super_batch.size)))
+        if len(super_batch) < self._least:
+            self._record_too_few(super_batch)
             return None
-        self.step += 1
         with self._meter.charge("score"):
             device = next(self.model.parameters()).device
-            on_device = super_batch.to(device, non_blocking=True)
+            on_device = super_batch.to(device)
             images = super_batch.view.normalise(on_device.images)
             scored, score = self._score(on_device, images)
             if score is None:
@@ -111,18 +160,57 @@ class OnlineSelector:
             else:
                 # Stable, so that ties go to the earlier candidate on every device.
                 chosen = torch.argsort(score, descending=True, stable=True)[:quota]
-        self._record(super_batch, chosen, scored, score)
-        positions = chosen.cpu().numpy()
-        return SelectedBatch(
-            images=images[chosen],
-            labels=on_device.labels[chosen],
+            positions = chosen.cpu().numpy()
+        full = super_batch.full
+        return _Choice(
+            super_batch=on_device,
+            positions=positions,
+            scored=scored,
+            score=score,
+            images=images[chosen] if full is None else None,
+            reading=full.submit(positions) if full is not None else None,
+        )
+
+    def _finished(self, choice: _Choice) -> Iterator[SelectedBatch]:
+        """The batch that was chosen, where enough of its images could be read."""
+        super_batch = choice.super_batch
+        images, readable = self._images(choice)
+        positions = choice.positions[readable]
+        if len(positions) < self._least:
+            self._record_too_few(super_batch)
+            return
+        self.step += 1
+        self._record(choice, positions)
+        chosen = torch.from_numpy(positions).to(images.device)
+        yield SelectedBatch(
+            images=images,
+            labels=super_batch.labels[chosen],
             keys=[super_batch.keys[position] for position in positions],
-            weights=torch.ones(len(chosen), device=device),
-            il=None if on_device.il is None else on_device.il[chosen],
+            weights=torch.ones(len(chosen), device=images.device),
+            il=None if super_batch.il is None else super_batch.il[chosen],
             positions=positions,
             super_batch=super_batch,
-            correct=None if scored is None or scored.logits is None else _correct(scored),
+            correct=choice.correct,
         )
+
+    def _images(self, choice: _Choice) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+        """The normalised images of the chosen that could be read, and which of the chosen these are: bool (n_b,)."""
+        readable = np.ones(len(choice.positions), bool)
+        if choice.images is not None:
+            return choice.images, readable
+        super_batch = choice.super_batch
+        assert choice.reading is not None
+        assert super_batch.full is not None
+        with self._meter.charge("load"):
+            pixels, failures = choice.reading.result()
+        for position, cause in failures:
+            candidate = choice.positions[position]
+            super_batch.full.tolerance.count(super_batch.keys[candidate], super_batch.shards[candidate], cause)
+            readable[position] = False
+        images = torch.from_numpy(pixels).to(super_batch.images.device)
+        if failures:
+            images = images[torch.from_numpy(readable).to(images.device)]
+        return super_batch.full.view.normalise(images), readable
 
     def _score(self, super_batch: SuperBatch, images: Tensor) -> tuple[Scored | None, Tensor | None]:
         function = self.function
@@ -139,26 +227,27 @@ class OnlineSelector:
         finite = int(torch.isfinite(score).sum())
         if finite < len(score):
             raise RhostreamError(
-                f"step {self.step}: {len(score) - finite} of {len(score)} scores are not finite ({function.name}): the "
-                "training has diverged; lower the learning rate, or train in float32"
+                f"after step {self.step}: {len(score) - finite} of {len(score)} scores are not finite "
+                f"({function.name}): the training has diverged; lower the learning rate, or train in float32"
             )
         return scored, score
 
-    def _record(self, super_batch: SuperBatch, chosen: Tensor, scored: Scored | None, score: Tensor | None) -> None:
+    def _record(self, choice: _Choice, positions: npt.NDArray[np.int64]) -> None:
         if self._ledger is None:
             return
-        has_logits = scored is not None and scored.logits is not None
+        has_logits = choice.scored is not None and choice.scored.logits is not None
         self._ledger.record(
             self.step,
-            super_batch,
-            chosen,
-            loss=scored.loss if has_logits and scored else None,
-            score=score,
-            correct=_correct(scored) if has_logits and scored else None,
-            unscored="not_needed" if score is None else None,
+            choice.super_batch,
+            positions,
+            loss=choice.scored.loss if has_logits and choice.scored else None,
+            score=choice.score,
+            correct=choice.correct,
+            unscored="not_needed" if choice.score is None else None,
+            unreadable=np.setdiff1d(choice.positions, positions),
         )
 
-
-def _correct(scored: Scored) -> Tensor:
-    assert scored.logits is not None
-    return scored.logits.argmax(dim=1) == scored.labels
+    def _record_too_few(self, super_batch: SuperBatch) -> None:
+        if self._ledger is not None:
+            nothing = np.empty(0, np.int64)
+            self._ledger.record(self.step + 1, super_batch, nothing, None, None, None, unscored="too_few")

@@ -12,7 +12,7 @@ from support import SHARED, needs_shared, unpack
 
 from rhostream.loaders.decode import decode_rgb
 from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.reader import ShardReader
+from rhostream.loaders.shard_reader import ShardReader
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.manifest import Noise, load_manifest
 from rhostream.pipeline.shards import ShardsSummary, write_shards
@@ -94,7 +94,7 @@ def test_dirty_originals(tmp_path: Path) -> None:
     for row in samples(tmp_path / "w"):
         assert {"jpg": "JPEG", "png": "PNG"}[row["ext"]] == row["format"]
         assert (row["width"], row["height"]) == (row["width_given"], row["height_given"])
-        image = decode_rgb(ShardReader(place).read(shards[row["shard"]], row["offset"], row["size"]))
+        image = decode_rgb(ShardReader(place).read(shards[row["shard"]].tar, row["offset"], row["size"]))
         assert image.size == (row["width"], row["height"])
 
 
@@ -121,7 +121,7 @@ def test_cifar10_pixels_come_out_as_they_went_in(tmp_path: Path) -> None:
     shards = {shard.name: shard for shard in CorpusCard.read(place).shards}
     reader = ShardReader(place)
     for row in samples(tmp_path / "w"):
-        image = decode_rgb(reader.read(shards[row["shard"]], row["offset"], row["size"]))
+        image = decode_rgb(reader.read(shards[row["shard"]].tar, row["offset"], row["size"]))
         assert (np.asarray(image) == expected[row["source"]]).all()
 
 

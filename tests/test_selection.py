@@ -177,7 +177,7 @@ def test_scores_that_are_not_finite_stop_the_run_instead_of_being_selected_first
     model = network()
     with torch.no_grad():
         model[5].bias[1] = float("nan")
-    with pytest.raises(RhostreamError, match="step 1: 150 of 150 scores are not finite"):
+    with pytest.raises(RhostreamError, match="after step 0: 150 of 150 scores are not finite"):
         next(OnlineSelector(model)(CandidateStream(workspace, il="small_cnn")))
 
 

@@ -1,12 +1,16 @@
 """`rho train` killed with SIGKILL at random moments and started again ends as if it had never been killed."""
 
+import json
 import random
 import shutil
 import signal
 from pathlib import Path
 
+import pytest
 from killable import KILLS, finish, start
 from tiny import write_il, write_workspace
+
+from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
 
 
 def results(workspace: Path) -> dict[str, bytes]:
@@ -16,9 +20,13 @@ def results(workspace: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scored", ["full images", "a scoring view"])
+def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Path, scored: str) -> None:
     for name in ("whole", "killed"):
-        write_il(write_workspace(tmp_path / name, (80, 80, 40), test_rows=30, side=16))
+        workspace = write_workspace(tmp_path / name, (80, 80, 40), test_rows=30, side=16)
+        write_il(workspace)
+        if scored == "a scoring view":
+            write_scoring_view(workspace, ScoringViewConfig(size=8, format="raw", workers=0))
     command = ["train", "--model", "bn_cnn", "--batch-size", "8", "--super-batch-size", "40", "--steps", "60"]
     command += ["--evaluate-every", "4", "--augmentation", "shift_flip", "--device", "cpu", "--threads", "1"]
     whole, interrupted = ([*command, "--workspace", str(tmp_path / name)] for name in ("whole", "killed"))
@@ -26,6 +34,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
     seconds = finish(whole)
     expected = results(tmp_path / "whole")
     assert len(expected) == 15 + 2
+    assert json.loads(expected["run.json"])["scoring_view"] == ("8-raw" if scored == "a scoring view" else None)
 
     chance, killed = random.Random(1), 0
     while killed < KILLS:

@@ -1,0 +1,139 @@
+"""Several corpora as one stream, mixed with weights."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.draw import Drawn
+from rhostream.loaders.order import Order, shuffled
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.reading import Reading
+from rhostream.loaders.stream import CandidateStream
+from rhostream.loaders.super_batches import SuperBatchStream
+
+_LARGEST_DENOMINATOR = 10**6  # of a weight, so that every position is exact
+
+
+class MixedStream(SuperBatchStream):
+    """Super-batches whose candidates come from several corpora, in fixed shares.
+
+    Of any first p candidates of an epoch each corpus has given its share of p, to within the number of corpora. Each
+    corpus follows its own order, one of its epochs after the other: with the default weights every sample of every
+    corpus comes once an epoch; a corpus of a larger weight repeats. All that holds for `CandidateStream` holds here.
+
+    Args:
+        corpora: the streams to mix, by name; of their settings, shards, IL tables, scoring views, prefilters and block
+            size are used. Their classes, views and augmentations must agree. Shards are named "<name>/<shard>".
+        weights: share of each corpus, in any unit; by default in proportion to their samples.
+        samples: length of an epoch; by default the sum of the corpora's.
+
+    Raises:
+        ConfigError: the corpora cannot be mixed.
+    """
+
+    def __init__(
+        self,
+        corpora: Mapping[str, CandidateStream],
+        *,
+        weights: Mapping[str, float] | None = None,
+        samples: int | None = None,
+        super_batch_size: int = 320,
+        seed: int = 0,
+        order: Order = Order(),
+        reading: Reading = Reading(),
+    ) -> None:
+        _require_alike(corpora)
+        self.corpora = dict(corpora)
+        sizes = {name: stream.samples for name, stream in corpora.items()}
+        shares = dict(weights) if weights is not None else sizes
+        if set(shares) != set(corpora) or not all(share > 0 for share in shares.values()):
+            raise ConfigError(f"weights {shares}: give each of the corpora {sorted(corpora)} a number above 0")
+        exact = [Fraction(shares[name]).limit_denominator(_LARGEST_DENOMINATOR) for name in corpora]
+        # Of what the corpora before it have left, the share that each one takes.
+        self._takes = [share / sum(exact[number:]) for number, share in enumerate(exact)]
+        self._samples = sum(sizes.values()) if samples is None else samples
+        first = next(iter(corpora.values()))
+        self.card = first.card
+        super().__init__(
+            workspace=first.workspace,
+            super_batch_size=super_batch_size,
+            seed=seed,
+            view=first.view,
+            scored=first.scored,
+            augmentation=first.augmentation,
+            order=order,
+            reading=reading,
+        )
+        made_of = [[name, str(take), stream.order_digest, stream.seed]
+                   for (name, stream), take in zip(corpora.items(), self._takes, strict=True)]  # fmt: skip
+        self._order_digest = hashlib.sha256(json.dumps([self._samples, *made_of]).encode()).hexdigest()[:16]
+
+    @property
+    def samples(self) -> int:
+        """Candidates of an epoch, over all ranks."""
+        return self._samples
+
+    @property
+    def order_digest(self) -> str:
+        """Identifies the corpora, their weights and orders."""
+        return self._order_digest
+
+    def draw(self, epoch: int, first: int, last: int) -> Drawn:
+        """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
+        begin, end, whole = self._given(first), self._given(last), self._given(self._samples)
+        parts = []
+        for number, (name, stream) in enumerate(self.corpora.items()):
+            position = epoch * whole[number] + begin[number]
+            stop = epoch * whole[number] + end[number]
+            while position < stop:
+                own_epoch, start = divmod(position, stream.samples)
+                count = min(stop - position, stream.samples - start)
+                parts += [_named(part, name, stream) for part in stream.parts(own_epoch, start, start + count)]
+                position += count
+        together = Drawn.concatenated(parts)
+        return together.take(shuffled(len(together), self.seed, epoch, first))
+
+    def _given(self, position: int) -> list[int]:
+        """How many of the first `position` candidates of an epoch each corpus gives."""
+        counts, left = [], position
+        for take in self._takes:
+            counts.append(int(left * take))
+            left -= counts[-1]
+        return counts
+
+
+def _named(part: Drawn, name: str, stream: CandidateStream) -> Drawn:
+    """With shard names that tell the corpus, and tars that are found from another workspace."""
+    return replace(
+        part,
+        shards=[f"{name}/{shard}" for shard in part.shards],
+        images=_absolute(part.images, stream),
+        originals=None if part.originals is None else _absolute(part.originals, stream),
+        passed_over=[replace(candidate, shard=f"{name}/{candidate.shard}") for candidate in part.passed_over],
+    )
+
+
+def _absolute(picks: Picks, stream: CandidateStream) -> Picks:
+    return replace(picks, tars=[stream.workspace.path(tar) for tar in picks.tars])
+
+
+def _require_alike(corpora: Mapping[str, CandidateStream]) -> None:
+    if not corpora:
+        raise ConfigError("a mixture needs at least one corpus")
+    (first_name, first), *others = corpora.items()
+    for name, stream in others:
+        for what, one, other in (
+            ("classes", first.card.classes, stream.card.classes),
+            ("view", first.view, stream.view),
+            ("scored view", first.scored, stream.scored),
+            ("scoring view", first.scoring_view is None, stream.scoring_view is None),
+            ("augmentation", first.augmentation, stream.augmentation),
+            ("IL table", first.joins_il, stream.joins_il),
+        ):
+            if one != other:
+                raise ConfigError(
+                    f"corpora {first_name!r} and {name!r} cannot be mixed: their {what} differs ({one!r}, {other!r})"
+                )

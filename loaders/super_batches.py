@@ -1,0 +1,277 @@
+"""Super-batches of one or several corpora, in an order that ranks, workers and interruptions do not change."""
+
+import os
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch.utils.data import IterableDataset, get_worker_info
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.augmentation import Augmentation
+from rhostream.loaders.batch import FullImages, SuperBatch, Tolerance, shared_reader
+from rhostream.loaders.draw import Drawn
+from rhostream.loaders.images import PendingImages
+from rhostream.loaders.order import Order, Rounds
+from rhostream.loaders.reading import Reading, available_cores
+from rhostream.loaders.view import View
+from rhostream.loaders.workspace import Workspace
+
+MAX_WORKERS = 1024  # of a DataLoader
+
+
+class SuperBatchStream(IterableDataset[SuperBatch]):
+    """What every stream of super-batches does; which candidates stand where is up to its subclasses.
+
+    Args:
+        workspace: the tars' names are relative to it.
+        super_batch_size: n_B of this rank.
+        seed: of the order and the augmentation.
+        view: the pixels to train on.
+        scored: the pixels to score; `view` where no scoring view is read.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        super_batch_size: int,
+        seed: int,
+        view: View,
+        scored: View,
+        augmentation: Augmentation,
+        order: Order,
+        reading: Reading,
+    ) -> None:
+        if super_batch_size < 1:
+            raise ConfigError(f"super_batch_size {super_batch_size}: at least one candidate is needed")
+        self.workspace = workspace
+        self.super_batch_size = super_batch_size
+        self.seed = seed
+        self.view = view
+        self.scored = scored
+        self.augmentation: Augmentation = augmentation
+        self.order = order
+        self.reading = reading
+        self._rank, self._ranks = _distributed()
+        # Shared with the processes of a DataLoader, so that `set_epoch` reaches workers that persist.
+        self._at = torch.zeros(2, dtype=torch.int64).share_memory_()  # epoch, position
+        self._passed = torch.full((MAX_WORKERS,), -1, dtype=torch.int64).share_memory_()  # epoch done by each worker
+        # Of a DataLoader's worker: where it began (epoch, position), and the turn after its last super-batch.
+        self._turn: tuple[int, int, int] | None = None
+
+    @property
+    @abstractmethod
+    def samples(self) -> int:
+        """Candidates of an epoch, over all ranks."""
+
+    @property
+    @abstractmethod
+    def order_digest(self) -> str:
+        """Identifies all that the order depends on beside seed and epoch."""
+
+    @abstractmethod
+    def draw(self, epoch: int, first: int, last: int) -> Drawn:
+        """The candidates at positions [first, last) of the epoch's global sequence."""
+
+    def __len__(self) -> int:
+        """Super-batches of a whole epoch on this rank."""
+        return len(self._rounds(start=0))
+
+    @property
+    def dropped(self) -> int:
+        """Samples of each epoch that no rank gets (only with `remainder="drop"`)."""
+        return self._rounds(start=0).dropped
+
+    def set_epoch(self, epoch: int) -> None:
+        """Continue at the beginning of this epoch."""
+        self._go_to(epoch, 0)
+
+    def state_dict(self, num_samples: int | None = None, from_beginning: bool = False) -> dict[str, Any]:
+        """Where the next super-batch begins. Small numbers and texts only.
+
+        Args:
+            num_samples: point there instead where so many candidates (over all ranks) have been given out: since the
+                beginning of the epoch, or since where this stream is now.
+            from_beginning: which of the two.
+        """
+        epoch, position = self._at.tolist()
+        if num_samples is not None:
+            return self._state(epoch, num_samples if from_beginning else position + num_samples)
+        state = self._state(epoch, position)
+        if get_worker_info() is not None:
+            state["turn"] = self._turn[2] if self._turn and self._turn[:2] == (epoch, position) else None
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state` (of `state_dict`, or `SuperBatch.state`) points, in O(1).
+
+        Raises:
+            WorkspaceError: the state is of other shards, another seed or block size, whose order is another one.
+            ConfigError: it is the state of one worker of a DataLoader, and this is none.
+        """
+        for name, expected in (("order", self.order_digest), ("seed", self.seed)):
+            if state[name] != expected:
+                raise WorkspaceError(
+                    f"this stream's {name} is {expected}, the state's is {state[name]}: it was saved "
+                    "by a run over other shards or with another seed, and cannot be continued here"
+                )
+        turn = state.get("turn")
+        if turn is not None and get_worker_info() is None:
+            raise ConfigError(
+                "this state is that of one worker of a DataLoader: load the state of a SuperBatch, which serves any "
+                "number of workers, or let StatefulDataLoader load it"
+            )
+        self._go_to(state["epoch"], state["position"])
+        if turn is not None:
+            self._turn = (state["epoch"], state["position"], turn)
+
+    def __iter__(self) -> Iterator[SuperBatch]:
+        self._rank, self._ranks = _distributed(default=(self._rank, self._ranks))
+        epoch, position = self._at.tolist()
+        worker = get_worker_info()
+        stride = worker.num_workers if worker else 1
+        first = worker.id if worker else 0
+        if worker and self._turn and self._turn[:2] == (epoch, position):
+            first = self._turn[2]
+        if worker and self._passed[worker.id] == epoch:
+            raise ConfigError(
+                f"epoch {epoch} has been streamed already: call stream.set_epoch(epoch) before each pass over a "
+                "DataLoader with workers, or it would repeat the same order"
+            )
+        rounds = self._rounds(position)
+        if not len(rounds):  # too few samples were left for this number of ranks
+            epoch, rounds = epoch + 1, self._rounds(start=0)
+        maker = _Maker(self, epoch, rounds)
+        # One thread draws ahead, in order; the decoders work for it.
+        with ThreadPoolExecutor(1, thread_name_prefix="rhostream-draw") as executor:
+            pending: deque[tuple[int, Future[_Begun]]] = deque()
+            turns = iter(range(first, len(rounds), stride))
+            try:
+                while True:
+                    while len(pending) <= self.reading.prefetch and (turn := next(turns, None)) is not None:
+                        pending.append((turn, executor.submit(maker.begin, turn)))
+                    if not pending:
+                        break
+                    turn, future = pending.popleft()
+                    batch = maker.finish(future.result())
+                    if worker:
+                        self._turn = (epoch, position, turn + stride)
+                    else:
+                        self._go_to(batch.state["epoch"], batch.state["position"])
+                    yield batch
+            finally:
+                for _, future in pending:
+                    future.cancel()
+        if worker:
+            self._passed[worker.id] = epoch
+
+    def _rounds(self, start: int) -> Rounds:
+        ranks = self._ranks if self.order.shard_by_rank else 1
+        if self.samples < ranks:
+            raise ConfigError(f"{self.samples} samples cannot be shared out to {ranks} ranks: use fewer ranks")
+        return Rounds(
+            start=start,
+            total=self.samples,
+            size=self.super_batch_size,
+            ranks=ranks,
+            remainder=self.order.remainder,
+        )
+
+    def _state(self, epoch: int, position: int) -> dict[str, Any]:
+        return {"epoch": epoch, "position": position, "seed": self.seed, "order": self.order_digest}
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        self._at.copy_(torch.tensor([epoch, position]))
+        self._passed.fill_(-1)
+        self._turn = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A super-batch whose images are being read."""
+
+    turn: int
+    drawn: Drawn
+    images: PendingImages
+
+
+class _Maker:
+    """Makes the super-batches of the rest of one epoch."""
+
+    def __init__(self, stream: SuperBatchStream, epoch: int, rounds: Rounds) -> None:
+        self._stream, self._epoch, self._rounds = stream, epoch, rounds
+        self._rank = stream._rank if stream.order.shard_by_rank else 0
+        self._reading = reading_here(stream.reading)
+        self._images = shared_reader(stream.workspace, self._reading)
+        self._tolerance = Tolerance(self._reading.max_unreadable)
+
+    def begin(self, turn: int) -> _Begun:
+        stream = self._stream
+        drawn = stream.draw(self._epoch, *self._rounds.bounds(turn, self._rank))
+        return _Begun(
+            turn=turn, drawn=drawn, images=self._images.submit(drawn.images, stream.scored, stream.augmentation)
+        )
+
+    def finish(self, begun: _Begun) -> SuperBatch:
+        """Raises ShardError where more images than are tolerated cannot be read."""
+        stream, drawn = self._stream, begun.drawn
+        pixels, failures = begun.images.result()
+        images = torch.from_numpy(pixels)
+        if failures:
+            for position, cause in failures:
+                self._tolerance.count(drawn.keys[position], drawn.shards[position], cause)
+            unreadable = [drawn.pass_over(position, "unreadable") for position, _ in failures]
+            readable = np.setdiff1d(np.arange(len(drawn)), [position for position, _ in failures])
+            images, drawn = images[torch.from_numpy(readable)], drawn.take(readable)
+            drawn.passed_over.extend(unreadable)
+        done = begun.turn == len(self._rounds) - 1
+        epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(begun.turn))
+        full = None
+        if drawn.originals is not None:
+            full = FullImages(
+                workspace=stream.workspace,
+                picks=drawn.originals,
+                view=stream.view,
+                augmentation=stream.augmentation,
+                reading=self._reading,
+                tolerance=self._tolerance,
+            )
+        return SuperBatch(
+            epoch=self._epoch,
+            index=begun.turn * self._rounds.ranks + self._rank,
+            size=stream.super_batch_size,
+            state=stream._state(epoch, position),
+            view=stream.scored,
+            keys=drawn.keys,
+            shards=drawn.shards,
+            rows=drawn.rows,
+            labels=torch.from_numpy(drawn.labels.astype(np.int64)),
+            images=images,
+            il=None if drawn.il is None else torch.from_numpy(drawn.il),
+            extra=drawn.extra,
+            passed_over=tuple(drawn.passed_over),
+            full=full,
+        )
+
+
+def reading_here(reading: Reading) -> Reading:
+    """The settings for this process: the workers of a DataLoader share out the cores and start no processes."""
+    worker = get_worker_info()
+    if worker is None:
+        return reading
+    threads = reading.threads or max(1, available_cores() // worker.num_workers)
+    return replace(reading, workers=0, threads=threads, pin_memory=False)
+
+
+def _distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(rank, number of ranks) of this process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return default or (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))

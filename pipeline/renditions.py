@@ -1,0 +1,162 @@
+"""The renditions of one shard: every image as it is shown, shrunk, in a tar with an index."""
+
+import io
+import json
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from rhostream.errors import UndecodableImageError
+from rhostream.loaders.decode import content_hash, decode_rgb
+from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard, ShardRows, read_shard_rows
+from rhostream.loaders.scoring_view import (
+    RENDITION_KEY,
+    RENDITIONS,
+    RenditionFormat,
+    rendition_index,
+    rendition_tar,
+    view_name,
+)
+from rhostream.loaders.shard_reader import ShardReader
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.plain_tar import PlainTar
+
+#: Without chroma subsampling, which costs small images more detail than a lower quality of the same size does.
+JPEG_QUALITY: Final = 90
+FORMAT: Final = 1  # of the renditions; another one makes every part anew
+
+_EXTENSIONS: Final[dict[RenditionFormat, str]] = {"jpeg": "jpg", "raw": "ppm"}
+_READ_AHEAD: Final = 16  # images in work for each thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is stored of one shard: its samples, the bytes of their originals and of the renditions' tar."""
+
+    rows: int
+    original_bytes: int
+    bytes: int
+
+
+class RenditionMaker:
+    """Makes the renditions of shards; the same bytes in any process, with any number of threads.
+
+    Args:
+        size: their shorter side, pixels; images that are smaller stay as they are.
+        threads: that decode and encode.
+    """
+
+    def __init__(self, workspace: Workspace, *, size: int, rendition_format: RenditionFormat, threads: int) -> None:
+        self.workspace, self._size, self._format, self._threads = workspace, size, rendition_format, threads
+        self._view = view_name(size, rendition_format)
+        self._reader = ShardReader(workspace)
+
+    @property
+    def quality(self) -> int:
+        return JPEG_QUALITY if self._format == "jpeg" else 0
+
+    def made(self, shard: Shard) -> Part | None:
+        """What is there of this shard as it is now, None where it must be made (again)."""
+        try:
+            with self.workspace.open(rendition_index(self._view, shard.name)) as stream:
+                metadata = pq.read_schema(stream).metadata or {}
+            tar_bytes = self.workspace.size(rendition_tar(self._view, shard.name))
+            values = json.loads(metadata[RENDITION_KEY])
+            part = Part(rows=shard.rows, original_bytes=values["original_bytes"], bytes=values["bytes"])
+        except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+            return None
+        whole = tar_bytes == part.bytes and metadata == self._metadata(shard, part)
+        return part if whole else None
+
+    def make(self, shard: Shard) -> Part:
+        """Write the tar of this shard and then its index.
+
+        Raises:
+            ShardError: an image cannot be read, does not decode, or is not the one that the index describes.
+        """
+        rows = read_shard_rows(self.workspace, shard)
+        keys = rows.keys.to_pylist()
+        offsets, sizes, hashes = [], [], []
+        with warnings.catch_warnings(), self.workspace.writing(rendition_tar(self._view, shard.name)) as stream:
+            warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
+            tar = PlainTar(stream)
+            for key, data in zip(keys, self._renditions(rows), strict=True):
+                offsets.append(tar.add(f"{key}.{_EXTENSIONS[self._format]}", data))
+                sizes.append(len(data))
+                hashes.append(content_hash(data))
+            tar_bytes = tar.close()
+        part = Part(rows=len(rows), original_bytes=int(rows.sizes.sum()), bytes=tar_bytes)
+        table = pa.table(
+            {"key": keys, "offset": offsets, "size": sizes, "content_hash": hashes},
+            schema=RENDITIONS.with_metadata(self._metadata(shard, part)),
+        )
+        self.workspace.write_table(rendition_index(self._view, shard.name), table)
+        return part
+
+    def _metadata(self, shard: Shard, part: Part) -> dict[bytes, bytes]:
+        """Of the index Parquet: all that decides the renditions, and what they came to."""
+        values = {
+            "rendition_format": FORMAT,
+            "size": self._size,
+            "format": self._format,
+            "quality": self.quality,
+            "original_bytes": part.original_bytes,
+            "bytes": part.bytes,
+        }
+        return {SHARD_DIGEST_KEY: shard.digest.encode(), RENDITION_KEY: json.dumps(values).encode()}
+
+    def _renditions(self, rows: ShardRows) -> Iterator[bytes]:
+        """Those of the shard's samples, in its order, made by threads a little ahead of what is asked for."""
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="rhostream-view") as pool:
+            ahead = self._threads * _READ_AHEAD
+            pending = deque(pool.submit(self._rendition, rows, row) for row in range(min(ahead, len(rows))))
+            for row in range(len(rows)):
+                data = pending.popleft().result()
+                if row + ahead < len(rows):
+                    pending.append(pool.submit(self._rendition, rows, row + ahead))
+                yield data
+
+    def _rendition(self, rows: ShardRows, row: int) -> bytes:
+        original = self._reader.read(rows.shard.tar, int(rows.offsets[row]), int(rows.sizes[row]))
+        try:
+            if content_hash(original) != rows.hashes[row].as_py():
+                raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
+            return encoded(shrunk(original, self._size), self._format)
+        except UndecodableImageError as error:
+            from rhostream.pipeline.evaluate import undecodable  # here: it imports torch, which is needed for no more
+
+            raise undecodable(self.workspace, rows.shard, row, str(error)) from error
+
+
+def shrunk(original: bytes, size: int) -> Image.Image:
+    """The image as it is shown (upright, sRGB, on white), its shorter side `size` pixels, never enlarged.
+
+    It has the pixels that `rhostream.loaders.view.View` would resize the original to, so that scoring the rendition
+    at this size is scoring the original: decoded at the same scale, on the same grid. What does not fill a pixel of
+    that grid on the right or at the bottom (less than one) is left out.
+    """
+    # What is stored has passed the manifest's bound on pixels: no other one here.
+    image = decode_rgb(original, at_least=size, max_pixels=sys.maxsize)
+    side = min(image.size)
+    if side <= size:
+        return image
+    width, height = (length * size // side for length in image.size)
+    box = (0.0, 0.0, width * side / size, height * side / size)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+
+
+def encoded(image: Image.Image, rendition_format: RenditionFormat) -> bytes:
+    """The file of an RGB image."""
+    if rendition_format == "raw":
+        return b"P6\n%d %d\n255\n" % image.size + image.tobytes()
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    return buffer.getvalue()

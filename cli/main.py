@@ -12,6 +12,8 @@ from rhostream.cli.options import CONTEXT_SETTINGS, examples
 
 COMMANDS = {
     "shards": "rhostream.cli.shards:shards",
+    "index": "rhostream.cli.index:index",
+    "view": "rhostream.cli.view:view",
     "il": "rhostream.cli.il:il",
     "train": "rhostream.cli.train:train",
     "query": "rhostream.cli.query:query",

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rhostream.cli.options import examples, given, json_option, option, workspace_option
+from rhostream.cli.view import text as view_text
 
 if TYPE_CHECKING:
+    from rhostream.pipeline.manifest import Manifest
     from rhostream.pipeline.shards import ShardsSummary
 
-MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side")
+MANIFEST_SETTINGS = (
+    "root", "seed", "holdout", "folds", "shard_size", "max_side", "scoring_view", "scoring_format"
+)  # fmt: skip
 
 
 @click.command(
     epilog=examples(
         "rho shards --manifest data_manifests/clothing1m.toml --root /data/clothing1m --workspace runs/clothing1m",
         "rho shards --manifest data_manifests/cifar10.toml --workspace runs/cifar10 --folds 2",
+        "rho shards --manifest data_manifests/imagefolder.toml --root photos --workspace runs/photos --scoring-view 64",
         "rho shards --manifest data_manifests/table.toml --root photos/labels.csv --workspace runs/photos --dry-run",
         "rho shards --manifest data_manifests/synthetic.toml --workspace runs/demo --overwrite --json",
     )
@@ -30,6 +35,9 @@ MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side
 @option("--folds", type=int, metavar="K", help="No holdout: K IL models, each scoring what it has not seen.")
 @option("--shard-size", type=int, metavar="N", help="Entries in a slice of the listing, the unit of work.")
 @option("--max-side", type=int, metavar="PIXELS", help="Re-encode images with a longer side; 0 stores all as found.")
+@option("--scoring-view", envvar="RHO_VIEW_SIZE", type=click.IntRange(min=0), metavar="PIXELS", help="Also store "
+        "renditions of the training samples, of this shorter side, for scoring; 0: none. See `rho view`.")  # fmt: skip
+@option("--scoring-format", envvar="RHO_VIEW_FORMAT", type=click.Choice(["jpeg", "raw"]), help="Of the scoring view.")
 @option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
         help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
@@ -47,14 +55,24 @@ def shards(
     from rhostream.pipeline.shards import write_shards
 
     environment, flags = (values for _, values in given(*MANIFEST_SETTINGS))
-    summary = write_shards(
-        workspace,
-        load_manifest(manifest, flags, environment),
-        workers=workers,
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
-    click.echo(json.dumps(asdict(summary), ensure_ascii=False) if as_json else _text(summary))
+    resolved = load_manifest(manifest, flags, environment)
+    summary = write_shards(workspace, resolved, workers=workers, overwrite=overwrite, dry_run=dry_run)
+    report(resolved, summary, workers, as_json=as_json)
+
+
+def report(manifest: "Manifest", summary: "ShardsSummary", workers: int | None, *, as_json: bool) -> None:
+    """Print what has been made, after making the scoring view that the manifest asks for."""
+    made = None
+    if manifest.scoring_view and not summary.dry_run:
+        from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
+
+        config = ScoringViewConfig(size=manifest.scoring_view, format=manifest.scoring_format, workers=workers)
+        made = write_scoring_view(summary.workspace, config)
+    if as_json:
+        view = {} if made is None else {"scoring_view": asdict(made)}
+        click.echo(json.dumps({**asdict(summary), **view}, ensure_ascii=False))
+        return
+    click.echo(_text(summary) if made is None else f"{_text(summary)}\n{view_text(made)}")
 
 
 def _text(summary: "ShardsSummary") -> str:

@@ -1,36 +1,16 @@
 """The seeded listing of a corpus: every entry with its key, in one order, cut into slices (units of work)."""
 
 import hashlib
-import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.keys import key_of
 from rhostream.pipeline.corpora.base import Entry
 
-MAX_GIVEN_KEY = 90  # with an extension it still fits the 100 bytes of a ustar name
-MAX_SLUG = 60
-
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 _PRECEDENCE: Final[dict[str | None, int]] = {"test": 0, "val": 1}
-
-
-def key_of(source: str, given: str | None = None) -> str:
-    """The key of an entry: the given one if it is safe as a tar name, else a readable one derived from `source`.
-
-    The hash has 64 bits instead of 32 where the readable part has lost some of the source.
-    """
-    if given is not None and len(given) <= MAX_GIVEN_KEY and _SAFE_KEY.fullmatch(given):
-        return given
-    readable = posixpath.splitext(given or source)[0]
-    slug = _UNSAFE.sub("-", readable).strip("-")
-    lossless = len(slug) <= MAX_SLUG and readable.isascii()
-    digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()
-    return "-".join(filter(None, (slug[-MAX_SLUG:].strip("-"), digest[: 8 if lossless else 16])))
 
 
 @dataclass(frozen=True, kw_only=True)

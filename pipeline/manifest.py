@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import MAX_PIXELS
+from rhostream.loaders.scoring_view import RenditionFormat
 from rhostream.loaders.view import View
 from rhostream.pipeline.settings import settings
 
@@ -48,6 +49,8 @@ class Manifest:
         shard_size: entries in a slice of the listing (a unit of work).
         max_side: re-encode images whose longer side exceeds this many pixels; 0 keeps all as found.
         max_pixels: larger images are refused as decompression bombs.
+        scoring_view: `rho shards` also makes a scoring view of this size, pixels; 0 makes none. `scoring_format` is
+            "jpeg" or "raw", see `rhostream.loaders.scoring_view.ScoringView`.
         max_reject_share: a corpus of which a larger share is refused stops `rho shards`.
         options: of the format's reader.
         image, il, train: defaults of the view, of `rho il train` and of `rho train`.
@@ -61,6 +64,8 @@ class Manifest:
     folds: int = 0
     shard_size: int = 10_000
     max_side: int = 0
+    scoring_view: int = 0
+    scoring_format: RenditionFormat = "jpeg"
     max_pixels: int = MAX_PIXELS
     max_reject_share: float = 0.5
     classes: tuple[str, ...] = ()
@@ -81,6 +86,8 @@ class Manifest:
             raise ConfigError(f"shard_size {self.shard_size}: a shard needs at least 1 entry")
         if self.max_side < 0:
             raise ConfigError(f"max_side {self.max_side}: give pixels, or 0 to store images as found")
+        if self.scoring_view < 0:
+            raise ConfigError(f"scoring_view {self.scoring_view}: give pixels, for instance 64, or 0 for none")
         if self.max_pixels < 1:
             raise ConfigError(f"max_pixels {self.max_pixels}: every image would be refused; the default is 178956970")
         if not 0 <= self.max_reject_share <= 1:
@@ -122,7 +129,16 @@ def load_manifest(
     if "format" not in content:
         raise ConfigError(f'{file}: no `format`: say which reader the corpus needs, for instance format = "table"')
     layers = [(str(file), content), ("environment", environment or {}), ("command line", overrides or {})]
-    return settings(Manifest, *_holdout_or_folds(layers))
+    return resolve_manifest(*layers)
+
+
+def resolve_manifest(*layers: tuple[str, Mapping[str, Any]]) -> Manifest:
+    """A manifest from layers of values, the later ones winning: see `load_manifest`.
+
+    Args:
+        layers: pairs of where the values come from (for messages) and fields of `Manifest`.
+    """
+    return settings(Manifest, *_holdout_or_folds(list(layers)))
 
 
 def _holdout_or_folds(layers: list[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -1,27 +1,36 @@
 """`rho shards`: from a corpus to train, holdout and test shards, their index and the rejects."""
 
+import posixpath
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from rhostream.errors import CorpusError, WorkspaceError
+from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import CARD_NAME
-from rhostream.loaders.reader import available_cores
-from rhostream.loaders.workspace import TEMPORARY_SUFFIX, Workspace
+from rhostream.loaders.reading import available_cores
+from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.corpora.base import Corpus
 from rhostream.pipeline.corpora.formats import open_corpus
 from rhostream.pipeline.corpus_card import Duplicates, tally, write_card
 from rhostream.pipeline.identity import require_same
+from rhostream.pipeline.leftovers import remove_leftovers
 from rhostream.pipeline.listing import Listing, list_entries
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.manifest import Manifest
 from rhostream.pipeline.noise import columns_with_noise, with_noise
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.unit_workers import make_units
-from rhostream.pipeline.units import ENTRIES_BEFORE_GIVING_UP, Unit, UnitMaker, UnitRecord, refuse_mostly_bad
+from rhostream.pipeline.units import (
+    ENTRIES_BEFORE_GIVING_UP,
+    Unit,
+    UnitMaker,
+    UnitRecord,
+    refuse_mostly_bad,
+    rejects_name,
+    require_two_classes,
+)
 
 FOLDERS = ("rejects", "index", "shards")
 REMEDY = "name another --workspace, or remake it with --overwrite"
@@ -90,7 +99,7 @@ def write_shards(
         missing = [number for number, record in records.items() if record is None]
         _make(maker, listing, records, missing, available_cores() if workers is None else workers)
         made = [record for record in records.values() if record is not None]
-        _remove_leftovers(workspace, made)
+        remove_leftovers(workspace, _files_of(made))
         counts = tally(workspace, corpus.classes, manifest, made)
         write_card(workspace, corpus.classes, manifest, made, counts)
     return ShardsSummary(
@@ -109,11 +118,7 @@ def write_shards(
 
 
 def _list(corpus: Corpus, manifest: Manifest) -> Listing:
-    if len(corpus.classes) < 2:
-        raise CorpusError(
-            f"the corpus at {manifest.root!r} has {len(corpus.classes)} class(es) {list(corpus.classes)}: a classifier "
-            "needs at least 2; check the root and the options of its format"
-        )
+    require_two_classes(corpus.classes, manifest.root)
     entries = corpus.entries()
     if manifest.noise is not None:
         entries = iter(with_noise(entries, manifest.noise, corpus.classes))
@@ -220,14 +225,11 @@ def _unit(listing: Listing, number: int) -> Unit:
     return Unit(number=number, keys=listing.keys[part], entries=listing.entries[part])
 
 
-def _remove_leftovers(workspace: Workspace, made: Sequence[UnitRecord]) -> None:
-    """What runs killed before their first finished unit have left: with other settings it may have other names."""
+def _files_of(made: Sequence[UnitRecord]) -> dict[str, set[str]]:
+    """Names by folder."""
     names = {shard.name for record in made for shard, _, _ in record.shards}
-    for folder, suffix in (("shards", ".tar"), ("index", ".parquet")):
-        for name in workspace.names(folder, suffix):
-            if name.removesuffix(suffix) not in names:
-                workspace.remove(f"{folder}/{name}")
-    if workspace.is_local:
-        for folder in FOLDERS:
-            for temporary in Path(workspace.path(folder)).glob(f"*{TEMPORARY_SUFFIX}"):
-                temporary.unlink()
+    return {
+        "shards": {f"{name}.tar" for name in names},
+        "index": {f"{name}.parquet" for name in names},
+        "rejects": {posixpath.basename(rejects_name(number)) for number in range(len(made))},
+    }

@@ -1,17 +1,46 @@
-"""The units of `rho shards` made by local processes: progress while they run, an early end for all when one fails."""
+"""Units of work made by local processes: progress while they run, an early end for all when one fails."""
 
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.lock import hold_as_worker
 from rhostream.pipeline.processes import in_processes
-from rhostream.pipeline.units import Unit, UnitMaker, UnitRecord
 
 SECONDS_BETWEEN_REPORTS = 0.2
+
+
+class Numbered(Protocol):
+    """A unit of work."""
+
+    @property
+    def number(self) -> int: ...
+
+
+Unit = TypeVar("Unit", bound=Numbered)
+UnitIn = TypeVar("UnitIn", bound=Numbered, contravariant=True)
+Record = TypeVar("Record")
+RecordOut = TypeVar("RecordOut", covariant=True)
+
+
+class Maker(Protocol[UnitIn, RecordOut]):
+    """Makes units; it is pickled to the workers.
+
+    Attributes:
+        folder: of the workspace, held by the workers as long as they live, see `hold_as_worker`.
+    """
+
+    @property
+    def workspace(self) -> Workspace: ...
+
+    @property
+    def folder(self) -> str: ...
+
+    def __call__(self, unit: UnitIn, advance: Callable[[int], None], /) -> RecordOut: ...
 
 
 class _StoppedError(Exception):
@@ -19,13 +48,13 @@ class _StoppedError(Exception):
 
 
 def make_units(
-    maker: UnitMaker, units: Sequence[Unit], *, workers: int, advance: Callable[[int], None]
-) -> Iterator[tuple[int, UnitRecord]]:
+    maker: Maker[Unit, Record], units: Sequence[Unit], *, workers: int, advance: Callable[[int], None]
+) -> Iterator[tuple[int, Record]]:
     """(number, record) of every unit, as they become ready.
 
     Args:
         workers: processes; 0 works in this one, and so does a single unit.
-        advance: called with the number of entries done since the last call.
+        advance: called with how much was done since the last call.
     """
     if not workers or len(units) < 2:
         for unit in units:
@@ -61,9 +90,11 @@ def _reporting(done: Any, advance: Callable[[int], None]) -> Iterator[None]:
         thread.join()
 
 
-def _start(maker: UnitMaker, done: Any, stop: Any, number: int) -> Callable[[Unit], tuple[int, UnitRecord | None]]:
+def _start(
+    maker: Maker[Unit, Record], done: Any, stop: Any, number: int
+) -> Callable[[Unit], tuple[int, Record | None]]:
     """In a worker: what makes one unit; the record is None where another worker's failure has stopped it."""
-    hold_as_worker(maker.workspace, "shards")
+    hold_as_worker(maker.workspace, maker.folder)
 
     def advance(count: int) -> None:
         if stop.is_set():
@@ -71,7 +102,7 @@ def _start(maker: UnitMaker, done: Any, stop: Any, number: int) -> Callable[[Uni
         with done.get_lock():
             done.value += count
 
-    def make(unit: Unit) -> tuple[int, UnitRecord | None]:
+    def make(unit: Unit) -> tuple[int, Record | None]:
         try:
             return unit.number, maker(unit, advance)
         except _StoppedError:

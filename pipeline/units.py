@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +19,9 @@ from rhostream.loaders.decode import decode_rgb, image_format
 from rhostream.loaders.index import Shard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.corpora.base import Corpus, Entry
+from rhostream.pipeline.index_rows import IndexRows, SampleFacts
 from rhostream.pipeline.manifest import Manifest
-from rhostream.pipeline.tarwriter import ShardWriter, StoredSample
+from rhostream.pipeline.tarwriter import ShardWriter
 from rhostream.schema import REJECTS
 
 FORMAT = 1  # of the shards; another one makes every unit anew
@@ -62,10 +63,10 @@ class UnitRecord:
         )
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Is every file there, in its size?"""
+        """Is every file that the workspace holds there, in its size?"""
         try:
             return all(
-                workspace.size(shard.tar) == tar and workspace.size(shard.index) == index
+                (shard.source or workspace.size(shard.tar) == tar) and workspace.size(shard.index) == index
                 for shard, tar, index in self.shards
             )
         except FileNotFoundError:
@@ -89,6 +90,7 @@ class Unit:
 class UnitMaker:
     """Makes units; the same bytes in any process. `listed` is the number of entries of the whole corpus."""
 
+    folder: ClassVar[str] = "shards"
     workspace: Workspace
     corpus: Corpus
     extra_columns: Mapping[str, pa.DataType]
@@ -148,7 +150,7 @@ class UnitMaker:
         with ExitStack() as files:
             for position, (key, entry) in enumerate(zip(unit.keys, unit.entries, strict=True), 1):
                 try:
-                    split, fold, sample = self._sample(key, entry)
+                    split, fold, sample, image = self._sample(key, entry)
                 except UndecodableImageError as error:
                     rejects.append({"source": clean_text(entry.source), "key": key, "reason": error.reason,
                                     "detail": clean_text(error.detail)})  # fmt: skip
@@ -156,30 +158,22 @@ class UnitMaker:
                     name = shard_name(split, fold, unit.number)
                     if name not in writers:
                         stream = files.enter_context(self.workspace.writing(f"shards/{name}.tar"))
-                        writers[name] = ShardWriter(stream, name=name, split=split, fold=fold, extra=self.extra_columns)
-                    writers[name].add(sample)
+                        rows = IndexRows(name=name, split=split, fold=fold, extra=self.extra_columns)
+                        writers[name] = ShardWriter(stream, rows)
+                    writers[name].add(sample, image)
                 if position == ENTRIES_BEFORE_GIVING_UP:
-                    refuse_mostly_bad(_by_reason(rejects), position, self.manifest)
+                    refuse_mostly_bad(by_reason(rejects), position, self.manifest)
                 unreported += 1
                 if unreported == ENTRIES_BETWEEN_REPORTS or position == len(unit.entries):
                     advance(unreported)
                     unreported = 0
-            tar_sizes = {name: writer.close() for name, writer in writers.items()}
-        shards = []
-        for name, writer in sorted(writers.items()):
-            shard = Shard(name=name, split=writer.split, fold=writer.fold, rows=len(writer), digest=writer.digest)
-            self.workspace.write_table(shard.index, writer.index())
-            shards.append((shard, tar_sizes[name], self.workspace.size(shard.index)))
-        record = UnitRecord(
-            settings=self.settings(), listing=self.listing(unit), shards=tuple(shards), rejects=_by_reason(rejects)
+            shards = [(writer.rows, writer.close()) for _, writer in sorted(writers.items())]
+        return write_unit(
+            self.workspace, unit.number, shards, rejects, settings=self.settings(), listing=self.listing(unit)
         )
-        table = pa.Table.from_pylist(rejects, schema=REJECTS)
-        metadata = {METADATA: json.dumps(asdict(record), ensure_ascii=False).encode()}
-        self.workspace.write_table(rejects_name(unit.number), table.replace_schema_metadata(metadata))
-        return record
 
-    def _sample(self, key: str, entry: Entry) -> tuple[str, int, StoredSample]:
-        """(split, fold, sample) of one entry; UndecodableImageError with the reason where it is refused."""
+    def _sample(self, key: str, entry: Entry) -> tuple[str, int, SampleFacts, bytes]:
+        """(split, fold, sample, image file) of an entry; UndecodableImageError with the reason where it is refused."""
         if entry.reason or entry.label is None:
             raise UndecodableImageError(entry.reason, entry.detail)
         try:
@@ -194,17 +188,44 @@ class UnitMaker:
         if 0 < self.manifest.max_side < max(image.size):
             image, stored, ext = _smaller(image, self.manifest.max_side, lossless=ext not in ("jpg", "webp", "avif"))
         split, fold = split_of(entry.split, hashlib.sha256(found).digest(), self.manifest)
-        return split, fold, StoredSample(
+        sample = SampleFacts(
             key=key,
             source=clean_text(entry.source),
-            image=stored,
-            ext=ext,
             label=entry.label,
             class_name=self.corpus.classes[entry.label],
+            ext=ext,
             width=image.width,
             height=image.height,
             extra=entry.extra,
-        )  # fmt: skip
+        )
+        return split, fold, sample, stored
+
+
+def write_unit(
+    workspace: Workspace,
+    number: int,
+    shards: Sequence[tuple[IndexRows, int]],
+    rejects: list[dict[str, str]],
+    *,
+    settings: dict[str, Any],
+    listing: tuple[int, str],
+) -> UnitRecord:
+    """Write the indexes of a unit and, last, its rejects with the record.
+
+    Args:
+        shards: rows, and the size of their tar in bytes.
+        rejects: rows of `rhostream.schema.REJECTS`.
+    """
+    written = []
+    for rows, tar_size in shards:
+        shard = rows.shard()
+        workspace.write_table(shard.index, rows.table())
+        written.append((shard, tar_size, workspace.size(shard.index)))
+    record = UnitRecord(settings=settings, listing=listing, shards=tuple(written), rejects=by_reason(rejects))
+    table = pa.Table.from_pylist(rejects, schema=REJECTS)
+    metadata = {METADATA: json.dumps(asdict(record), ensure_ascii=False).encode()}
+    workspace.write_table(rejects_name(number), table.replace_schema_metadata(metadata))
+    return record
 
 
 def split_of(official: str | None, digest: bytes, manifest: Manifest) -> tuple[str, int]:
@@ -237,12 +258,22 @@ def refuse_mostly_bad(rejects: dict[str, tuple[int, str]], entries: int, manifes
                       f"(now {manifest.max_reject_share:g})")  # fmt: skip
 
 
+def require_two_classes(classes: Sequence[str], root: str) -> None:
+    """Raises CorpusError where there is nothing to tell apart."""
+    if len(classes) < 2:
+        raise CorpusError(
+            f"the corpus at {root!r} has {len(classes)} class(es) {list(classes)}: a classifier needs at least 2; "
+            "check the root and the options of its format"
+        )
+
+
 def clean_text(text: str) -> str:
     """`text` as valid Unicode: file names may hold any bytes."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _by_reason(rejects: list[dict[str, str]]) -> dict[str, tuple[int, str]]:
+def by_reason(rejects: list[dict[str, str]]) -> dict[str, tuple[int, str]]:
+    """Reason to number and first source."""
     counts = Counter(reject["reason"] for reject in rejects)
     first = {reject["reason"]: reject["source"] for reject in reversed(rejects)}
     return {reason: (count, first[reason]) for reason, count in sorted(counts.items())}

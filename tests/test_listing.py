@@ -6,8 +6,9 @@ import re
 import pytest
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.keys import key_of
 from rhostream.pipeline.corpora.base import Entry
-from rhostream.pipeline.listing import key_of, list_entries
+from rhostream.pipeline.listing import list_entries
 
 
 def listed(entries: list[Entry], seed: int = 0) -> list[tuple[str, str, str]]:

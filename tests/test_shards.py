@@ -23,7 +23,7 @@ from support import encoded, jpeg, picture, png, put
 from rhostream.errors import ConfigError, CorpusError, WorkspaceError
 from rhostream.loaders.decode import content_hash, decode_rgb
 from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.reader import ShardReader
+from rhostream.loaders.shard_reader import ShardReader
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.manifest import Noise
 from rhostream.pipeline.shards import write_shards
@@ -102,7 +102,7 @@ def test_the_index_says_where_every_image_lies_and_what_it_is(corpus: Path, fini
                 seen += 1
                 assert (row["row"], row["shard"], row["split"], row["fold"]) == (number, shard.name, shard.split, -1)
                 assert names[3 * number : 3 * number + 3] == [f"{row['key']}.{ext}" for ext in ("jpg", "cls", "json")]
-                data = reader.read(shard, row["offset"], row["size"])
+                data = reader.read(shard.tar, row["offset"], row["size"])
                 assert data == (corpus / row["source"]).read_bytes()
                 assert row["content_hash"] == content_hash(data)
                 assert (row["width"], row["height"]) == decode_rgb(data).size
@@ -252,7 +252,7 @@ def test_max_side_re_encodes_larger_images_upright_and_leaves_the_others(tmp_pat
     for name, size, extension in (("rotated.jpg", (20, 40), "jpg"), ("large.png", (18, 40), "png")):
         row = found[name]
         assert ((row["width"], row["height"]), row["ext"]) == (size, extension)
-        data = ShardReader(place).read(shards[row["shard"]], row["offset"], row["size"])
+        data = ShardReader(place).read(shards[row["shard"]].tar, row["offset"], row["size"])
         stored = Image.open(io.BytesIO(data))
         assert stored.size == size == decode_rgb(data).size
         expected = decode_rgb(files[name]).resize(size, Image.Resampling.LANCZOS)

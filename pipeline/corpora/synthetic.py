@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image, ImageEnhance
 
 from rhostream.errors import CorpusError
-from rhostream.loaders.reader import available_cores
+from rhostream.loaders.reading import available_cores
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.clothing1m import Clothing1M
 from rhostream.pipeline.corpora.photographs import draw

@@ -1,0 +1,42 @@
+"""Keys of samples: safe as tar names, derived from what the source itself calls them."""
+
+import hashlib
+import posixpath
+import re
+
+MAX_GIVEN_KEY = 90  # with an extension it still fits the 100 bytes of a ustar name
+MAX_SLUG = 60
+
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
+
+
+def key_of(source: str, given: str | None = None) -> str:
+    """The key of an entry: the given one if it is safe as a tar name, else a readable one derived from `source`.
+
+    The hash has 64 bits instead of 32 where the readable part has lost some of the source.
+    """
+    if given is not None and len(given) <= MAX_GIVEN_KEY and _SAFE_KEY.fullmatch(given):
+        return given
+    readable = posixpath.splitext(given or source)[0]
+    slug = _UNSAFE.sub("-", readable).strip("-")
+    lossless = len(slug) <= MAX_SLUG and readable.isascii()
+    digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()
+    return "-".join(filter(None, (slug[-MAX_SLUG:].strip("-"), digest[: 8 if lossless else 16])))
+
+
+def webdataset_key(name: str, tar: str = "") -> str:
+    """The key under which `rho index` keeps the sample that webdataset calls `name` in `__key__`.
+
+    `name` itself where it is safe as a tar name; else, as for "n01440764/n01440764_10026", a readable form with a hash
+    of `name`. A leading "./" does not count.
+
+    Args:
+        tar: URL or path of the tar, for a corpus indexed with `--keys tar`, whose tars number their samples alike: the
+            key is then derived from the tar's file name and `name`.
+    """
+    name = name.removeprefix("./")
+    if not tar:
+        return key_of(name, name)
+    stem = posixpath.basename(tar.partition("?")[0]).removesuffix(".tar")
+    return key_of(f"{stem}/{name}")

@@ -1,0 +1,205 @@
+"""`rho index`: a workspace over WebDataset tars that stay where they are."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from rhostream.errors import ConfigError, CorpusError, WorkspaceError
+from rhostream.loaders.index import CARD_NAME, CorpusCard
+from rhostream.loaders.reading import available_cores
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.corpora.splits import checked_splits
+from rhostream.pipeline.corpora.tar_samples import SampleReader, WebDatasetOptions
+from rhostream.pipeline.corpora.tar_urls import list_tars
+from rhostream.pipeline.corpus_card import tally, write_card
+from rhostream.pipeline.identity import require_same
+from rhostream.pipeline.leftovers import remove_leftovers
+from rhostream.pipeline.lock import only_writer
+from rhostream.pipeline.manifest import Manifest
+from rhostream.pipeline.progress import progress
+from rhostream.pipeline.settings import settings
+from rhostream.pipeline.shards import REMEDY, ShardsSummary
+from rhostream.pipeline.tar_index import TarIndexer, classes_of, require_unique_keys
+from rhostream.pipeline.tar_scan import SCANS, ScanRecord, TarScanner, TarUnit
+from rhostream.pipeline.unit_workers import make_units
+from rhostream.pipeline.units import (
+    ENTRIES_BEFORE_GIVING_UP,
+    UnitRecord,
+    refuse_mostly_bad,
+    rejects_name,
+    require_two_classes,
+)
+
+FOLDERS: Final = ("rejects", "index", "shards", SCANS)
+_COMPARED: Final = ("seed", "holdout", "folds", "max_pixels", "options")
+
+Rejects = dict[str, tuple[int, str]]
+
+
+def index_tars(
+    workspace: str | Workspace,
+    tars: Sequence[str],
+    manifest: Manifest,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> ShardsSummary:
+    """Read every tar once, validate its samples, and write index, rejects and, last, `corpus.json`.
+
+    Of each tar a workspace gets one shard per split and fold, whose rows point into the tar. Run again after an
+    interruption, it reads the tars that are missing; the result is the same, byte for byte. Run again with further
+    tars, it adds those.
+
+    Args:
+        tars: tars, folders, globs and brace patterns; local paths or fsspec URLs.
+        manifest: of format "webdataset"; `tars` take the place of its root.
+        workers: processes; 0 works in this one, None takes one per core.
+        overwrite: remove index, rejects and scans that are there first.
+
+    Raises:
+        ConfigError: a manifest that asks for what only `rho shards` can do.
+        CorpusError: no tar, a damaged one, keys that clash, fewer than two classes, or mostly bad entries.
+        WorkspaceError: it holds another corpus, cannot be written, or another process writes to it.
+    """
+    begin = time.monotonic()
+    workspace = Workspace(workspace)
+    options = _options(manifest)
+    manifest = replace(manifest, root=" ".join(tars), options=asdict(options))
+    scanner = TarScanner(workspace=workspace, manifest=manifest, options=options)
+    units = [TarUnit(number=number, tar=tar) for number, tar in enumerate(list_tars(tars))]
+    with only_writer(workspace, "rho index", workers=SCANS):
+        if overwrite:
+            for name in (CARD_NAME, *FOLDERS):  # the card first: it must never list what is not there
+                workspace.remove(name)
+        known = _known(workspace, units)
+        asked = json.loads(json.dumps(manifest.to_dict()))
+        _require_same(workspace, known, {name: asked[name] for name in _COMPARED})
+        made = _scan(scanner, units, available_cores() if workers is None else workers)
+        classes = classes_of(scanner, units)
+        require_two_classes(classes, manifest.root)
+        _require_same(workspace, known, {"classes": list(classes)})
+        require_unique_keys(scanner, units)
+        records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes), units)
+        shards = {shard.name for record in records for shard, _, _ in record.shards}
+        remove_leftovers(
+            workspace,
+            {
+                "rejects": {rejects_name(unit.number).rpartition("/")[2] for unit in units},
+                "index": {f"{name}.parquet" for name in shards},
+                SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
+            },
+        )
+        counts = tally(workspace, classes, manifest, records)
+        write_card(workspace, classes, manifest, records, counts)
+    return ShardsSummary(
+        workspace=workspace.location,
+        dry_run=False,
+        entries=sum(counts.samples.values()) + sum(counts.rejects.values()),
+        samples=counts.samples,
+        rejects=counts.rejects,
+        classes=counts.classes,
+        shards=counts.shards,
+        duplicates=counts.duplicates,
+        units=len(units),
+        units_made=made,
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _options(manifest: Manifest) -> WebDatasetOptions:
+    if manifest.format != "webdataset":
+        raise ConfigError(
+            f"manifest {manifest.name!r} has format {manifest.format!r}: `rho index` reads tars of format "
+            "'webdataset'; use `rho shards` for the others"
+        )
+    if manifest.max_side or manifest.noise is not None:
+        raise ConfigError(
+            f"manifest {manifest.name!r} sets {'max_side' if manifest.max_side else '[noise]'}: `rho index` leaves the "
+            "tars as they are; use `rho shards`, which writes its own"
+        )
+    options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
+    checked_splits(options.splits, "[options] splits")
+    SampleReader(options)  # refuses options that cannot be
+    return options
+
+
+def _known(workspace: Workspace, units: Sequence[TarUnit]) -> Mapping[str, Any]:
+    """Settings and classes of the corpus that the workspace holds; empty where there is none.
+
+    Raises:
+        WorkspaceError: it holds tars that are not among the units, or that `rho shards` has written.
+    """
+    holds = f"workspace {workspace.location!r} holds"
+    if workspace.names("shards", ".tar"):
+        raise WorkspaceError(f"{holds} shards that `rho shards` has written: {REMEDY}")
+    if not workspace.exists(CARD_NAME):
+        return {}
+    try:
+        card = CorpusCard.read(workspace)
+    except WorkspaceError:
+        return {}  # a damaged one is written anew
+    gone = {shard.source for shard in card.shards} - {unit.tar.url for unit in units}
+    if gone:
+        raise WorkspaceError(
+            f"{holds} an index of {len(gone)} tars that are not named now, for instance {min(gone)}: name all tars of "
+            f"the corpus, or {REMEDY}"
+        )
+    return {**card.manifest, "classes": list(card.classes)}
+
+
+def _require_same(workspace: Workspace, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    found = {name: known[name] for name in asked if name in known}
+    require_same(f"workspace {workspace.location!r} holds an index made", {**asked, **found}, asked, REMEDY)
+
+
+def _scan(scanner: TarScanner, units: Sequence[TarUnit], workers: int) -> int:
+    """Read the tars whose scans are missing, and stop when too much of what has been read is refused.
+
+    Returns:
+        How many were read.
+    """
+    entries, rejects = 0, Rejects()
+
+    def count(record: ScanRecord) -> None:
+        nonlocal entries
+        entries += record.entries
+        _add(rejects, record.rejects)
+
+    missing = []
+    for unit in units:
+        record = scanner.record(unit.tar)
+        if record is None:
+            missing.append(unit)
+        else:
+            count(record)
+    total = sum(unit.megabytes for unit in units)
+    done = total - sum(unit.megabytes for unit in missing)
+    with progress("index", total, "MB", initial=done) as bar:
+        for _, record in make_units(scanner, missing, workers=workers, advance=bar.advance):
+            count(record)
+            if entries >= ENTRIES_BEFORE_GIVING_UP:
+                refuse_mostly_bad(rejects, entries, scanner.manifest)
+    if not entries:
+        raise CorpusError(f"the {len(units)} tars hold no sample: check that they are WebDataset tars")
+    refuse_mostly_bad(rejects, entries, scanner.manifest)
+    return len(missing)
+
+
+def _index(indexer: TarIndexer, units: Sequence[TarUnit]) -> list[UnitRecord]:
+    found = [indexer.record(unit) for unit in units]
+    if None in found:
+        indexer.workspace.remove(CARD_NAME)  # it must never list what is not there
+    records = [record or indexer(unit) for record, unit in zip(found, units, strict=True)]
+    rejects = Rejects()
+    for record in records:
+        _add(rejects, record.rejects)
+    refuse_mostly_bad(rejects, sum(record.entries for record in records), indexer.manifest)
+    return records
+
+
+def _add(total: Rejects, more: Rejects) -> None:
+    for reason, (count, example) in more.items():
+        before, first = total.get(reason, (0, example))
+        total[reason] = (before + count, first)

@@ -1,9 +1,10 @@
 """The smallest change that makes a plain PyTorch loop train on what RHO-LOSS selects.
 
-python examples/plain_pytorch.py WORKSPACE     (a workspace with an IL table: `make shards il`)
+python examples/plain_pytorch.py WORKSPACE [--steps N]     (a workspace with an IL table: `make shards il`)
 """
 
-import sys
+import argparse
+from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -12,12 +13,17 @@ from torchvision.models import resnet18
 from rhostream.loaders import CandidateStream
 from rhostream.selection import OnlineSelector
 
-stream = CandidateStream(sys.argv[1], il="small_cnn", super_batch_size=320, seed=0)
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("workspace")
+arguments.add_argument("--steps", type=int, default=None, help="one epoch where not given")
+options = arguments.parse_args()
+
+stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
 model = resnet18(num_classes=len(stream.card.classes))
 optimizer = torch.optim.AdamW(model.parameters())
 selector = OnlineSelector(model, batch_size=32, select="rho_loss")
 
-for batch in selector(stream):
+for batch in islice(selector(stream), options.steps):
     # An ordinary loop would read `for images, labels in DataLoader(dataset, batch_size=32, shuffle=True)`.
     losses = cross_entropy(model(batch.images), batch.labels, reduction="none")
     loss = (losses * batch.weights).mean()

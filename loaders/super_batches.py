@@ -59,12 +59,12 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self.augmentation: Augmentation = augmentation
         self.order = order
         self.reading = reading
-        self._rank, self._ranks = _distributed()
-        # Shared with the processes of a DataLoader, so that `set_epoch` reaches workers that persist.
-        self._at = torch.zeros(2, dtype=torch.int64).share_memory_()  # epoch, position
+        self._rank, self._ranks = distributed()
+        # Shared with the processes of a DataLoader, so that `set_epoch` reaches workers that persist. The main process
+        # alone writes it: epoch, position, and how often it was written.
+        self._at = torch.zeros(3, dtype=torch.int64).share_memory_()
         self._passed = torch.full((MAX_WORKERS,), -1, dtype=torch.int64).share_memory_()  # epoch done by each worker
-        # Of a DataLoader's worker: where it began (epoch, position), and the turn after its last super-batch.
-        self._turn: tuple[int, int, int] | None = None
+        self._pass: _Pass | None = None  # of a DataLoader's worker
 
     @property
     @abstractmethod
@@ -82,12 +82,12 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
     def __len__(self) -> int:
         """Super-batches of a whole epoch on this rank."""
-        return len(self._rounds(start=0))
+        return len(self.rounds())
 
     @property
     def dropped(self) -> int:
         """Samples of each epoch that no rank gets (only with `remainder="drop"`)."""
-        return self._rounds(start=0).dropped
+        return self.rounds().dropped
 
     def set_epoch(self, epoch: int) -> None:
         """Continue at the beginning of this epoch."""
@@ -101,13 +101,14 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                 beginning of the epoch, or since where this stream is now.
             from_beginning: which of the two.
         """
-        epoch, position = self._at.tolist()
+        epoch, position, written = self._at.tolist()
         if num_samples is not None:
             return self._state(epoch, num_samples if from_beginning else position + num_samples)
-        state = self._state(epoch, position)
-        if get_worker_info() is not None:
-            state["turn"] = self._turn[2] if self._turn and self._turn[:2] == (epoch, position) else None
-        return state
+        if get_worker_info() is None:
+            return self._state(epoch, position)
+        if self._pass is None or self._pass.written != written:
+            return {**self._state(epoch, position), "turn": None}
+        return {**self._state(self._pass.epoch, self._pass.position), "turn": self._pass.turn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state` (of `state_dict`, or `SuperBatch.state`) points, in O(1).
@@ -123,31 +124,35 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                     "by a run over other shards or with another seed, and cannot be continued here"
                 )
         turn = state.get("turn")
-        if turn is not None and get_worker_info() is None:
+        if get_worker_info() is not None:
+            # StatefulDataLoader restores its workers one by one; where the others are is none of this one's business.
+            self._pass = _Pass(state["epoch"], state["position"], turn, written=int(self._at[2]), resumed=True)
+            return
+        if turn is not None:
             raise ConfigError(
                 "this state is that of one worker of a DataLoader: load the state of a SuperBatch, which serves any "
                 "number of workers, or let StatefulDataLoader load it"
             )
         self._go_to(state["epoch"], state["position"])
-        if turn is not None:
-            self._turn = (state["epoch"], state["position"], turn)
 
     def __iter__(self) -> Iterator[SuperBatch]:
-        self._rank, self._ranks = _distributed(default=(self._rank, self._ranks))
-        epoch, position = self._at.tolist()
+        epoch, position, written = self._at.tolist()
         worker = get_worker_info()
         stride = worker.num_workers if worker else 1
         first = worker.id if worker else 0
-        if worker and self._turn and self._turn[:2] == (epoch, position):
-            first = self._turn[2]
-        if worker and self._passed[worker.id] == epoch:
+        if worker and self._pass and self._pass.resumed and self._pass.written == written:
+            epoch, position = self._pass.epoch, self._pass.position
+            first = first if self._pass.turn is None else self._pass.turn
+        elif worker and self._passed[worker.id] == epoch:
             raise ConfigError(
                 f"epoch {epoch} has been streamed already: call stream.set_epoch(epoch) before each pass over a "
                 "DataLoader with workers, or it would repeat the same order"
             )
-        rounds = self._rounds(position)
+        rounds = self.rounds(position)
+        if worker:
+            self._pass = _Pass(epoch, position, first, written)
         if not len(rounds):  # too few samples were left for this number of ranks
-            epoch, rounds = epoch + 1, self._rounds(start=0)
+            epoch, rounds = epoch + 1, self.rounds()
         maker = _Maker(self, epoch, rounds)
         # One thread draws ahead, in order; the decoders work for it.
         with ThreadPoolExecutor(1, thread_name_prefix="rhostream-draw") as executor:
@@ -161,8 +166,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                         break
                     turn, future = pending.popleft()
                     batch = maker.finish(future.result())
-                    if worker:
-                        self._turn = (epoch, position, turn + stride)
+                    if self._pass is not None:
+                        self._pass = replace(self._pass, turn=turn + stride)
                     else:
                         self._go_to(batch.state["epoch"], batch.state["position"])
                     yield batch
@@ -172,7 +177,9 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         if worker:
             self._passed[worker.id] = epoch
 
-    def _rounds(self, start: int) -> Rounds:
+    def rounds(self, start: int = 0) -> Rounds:
+        """The turns from this position of an epoch on, in each of which every rank gets one super-batch."""
+        self._rank, self._ranks = distributed(default=(self._rank, self._ranks))
         ranks = self._ranks if self.order.shard_by_rank else 1
         if self.samples < ranks:
             raise ConfigError(f"{self.samples} samples cannot be shared out to {ranks} ranks: use fewer ranks")
@@ -188,9 +195,26 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         return {"epoch": epoch, "position": position, "seed": self.seed, "order": self.order_digest}
 
     def _go_to(self, epoch: int, position: int) -> None:
-        self._at.copy_(torch.tensor([epoch, position]))
+        self._at.copy_(torch.tensor([epoch, position, int(self._at[2]) + 1]))
         self._passed.fill_(-1)
-        self._turn = None
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """How far a DataLoader's worker is.
+
+    Attributes:
+        epoch, position: where the pass began.
+        turn: of its next super-batch, counted from there; None for its first.
+        written: how often the main process had set the place when it began.
+        resumed: it was loaded, and has not begun.
+    """
+
+    epoch: int
+    position: int
+    turn: int | None
+    written: int
+    resumed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +294,7 @@ def reading_here(reading: Reading) -> Reading:
     return replace(reading, workers=0, threads=threads, pin_memory=False)
 
 
-def _distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
+def distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
     """(rank, number of ranks) of this process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -1,7 +1,8 @@
 """Super-batches in, the batches worth training on out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,14 @@ class SelectedBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """On another device; trainers that move batches themselves call this."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("images", "labels", "weights")
+        }
+        il = None if self.il is None else self.il.to(device, non_blocking=non_blocking)
+        return replace(self, il=il, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)

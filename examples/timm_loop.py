@@ -1,0 +1,53 @@
+"""timm's train loop on what RHO-LOSS selects; `# rhostream` marks the lines that timm's own has otherwise.
+
+python examples/timm_loop.py WORKSPACE [--steps N]
+
+In timm's train script the same four lines stand where it calls `create_loader` for training, with `--no-prefetcher`.
+"""
+
+import argparse
+
+import torch
+from timm import create_model
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import AverageMeter
+
+from rhostream.loaders import CandidateStream
+from rhostream.selection import OnlineSelector, SelectingLoader, images_and_labels
+
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("workspace")
+arguments.add_argument("--steps", type=int, default=100, help="rounded up to whole epochs")
+arguments.add_argument("--model", default="resnet18")
+options = arguments.parse_args()
+
+stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+model = create_model(options.model, num_classes=len(stream.card.classes)).to(device)
+selector = OnlineSelector(model, batch_size=32)  # rhostream
+loader_train = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of create_loader(…)
+
+optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3)
+epochs = -(-options.steps // len(loader_train))
+lr_scheduler, epochs = create_scheduler_v2(
+    optimizer, num_epochs=epochs, step_on_epochs=False, updates_per_epoch=len(loader_train)
+)
+loss_function = LabelSmoothingCrossEntropy(0.1)
+for epoch in range(epochs):
+    if hasattr(loader_train.sampler, "set_epoch"):
+        loader_train.sampler.set_epoch(epoch)
+    losses, last = AverageMeter(), len(loader_train) - 1
+    model.train()
+    for batch_index, (images, target) in enumerate(loader_train):
+        images, target = images.to(device), target.to(device)
+        loss = loss_function(model(images), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.update(loss.item(), images.size(0))
+        lr_scheduler.step_update(num_updates=epoch * len(loader_train) + batch_index + 1, metric=losses.avg)
+        if batch_index == last:
+            print(f"epoch {epoch}: loss {losses.avg:.3f} over {losses.count} samples")
+    lr_scheduler.step(epoch + 1, losses.avg)

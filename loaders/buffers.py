@@ -9,6 +9,7 @@ import tempfile
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import BinaryIO, Final
@@ -51,13 +52,16 @@ class BufferPool:
 
     Args:
         shared: with a file, for other processes.
-        pinned: page-locked, where CUDA is there.
+        pinned: page-locked, where CUDA is there. Such a buffer is used again only when the copies to the GPU have ended
+            that were begun on the stream which is current where its last array is let go; copies on other streams
+            must have ended by then.
     """
 
     def __init__(self, *, shared: bool, pinned: bool = False) -> None:
         self._shared, self._pinned = shared, pinned
         # Buffers come back here from whatever thread lets the last array go; beyond the bound the oldest one is freed.
-        self._free: deque[Buffer] = deque(maxlen=_MAX_FREE)
+        # With each, what tells whether copies from it have ended.
+        self._free: deque[tuple[Buffer, Callable[[], bool]]] = deque(maxlen=_MAX_FREE)
         self._lock = threading.Lock()
 
     def take(self, count: int) -> tuple[Buffer, npt.NDArray[np.uint8]]:
@@ -67,16 +71,20 @@ class BufferPool:
         """
         buffer = self._reusable(count) or self._fresh(count)
         array = buffer.bytes(count)
-        weakref.finalize(array, self._free.append, buffer).atexit = False
+        weakref.finalize(array, _give_back, self._free, buffer, self._pinned).atexit = False
         return buffer, array
 
     def _reusable(self, count: int) -> Buffer | None:
         """The smallest one that is free and large enough, but not far too large."""
         with self._lock:
             free = [self._free.popleft() for _ in range(len(self._free))]
-            fitting = [buffer for buffer in free if START + count <= len(buffer.memory) <= max(2 * count, 16 * _PAGE)]
+            fitting = [
+                buffer
+                for buffer, copied in free
+                if START + count <= len(buffer.memory) <= max(2 * count, 16 * _PAGE) and copied()
+            ]
             best = min(fitting, key=lambda buffer: len(buffer.memory), default=None)
-            self._free.extend(buffer for buffer in free if buffer is not best)
+            self._free.extend(entry for entry in free if entry[0] is not best)
         return best
 
     def _fresh(self, count: int) -> Buffer:
@@ -109,6 +117,21 @@ def _nameless_file(size: int) -> BinaryIO:
     return file
 
 
+def _give_back(free: "deque[tuple[Buffer, Callable[[], bool]]]", buffer: Buffer, pinned: bool) -> None:
+    free.append((buffer, _copies_ended() if pinned else lambda: True))
+
+
+def _copies_ended() -> Callable[[], bool]:
+    """Have the copies ended that this thread's stream has begun?"""
+    import torch  # here, so that processes which only decode do not load it
+
+    if not torch.cuda.is_available():
+        return lambda: True
+    event = torch.cuda.Event()
+    event.record()
+    return event.query
+
+
 def _lock_pages(buffer: Buffer) -> None:
     """For as long as the buffer exists, so that CUDA copies from it at full speed and in the background."""
     import torch
@@ -117,5 +140,10 @@ def _lock_pages(buffer: Buffer) -> None:
         return
     driver = torch.cuda.cudart()
     address = buffer.bytes(0).ctypes.data - START
-    if int(driver.cudaHostRegister(address, len(buffer.memory), 0)) == 0:
-        weakref.finalize(buffer, driver.cudaHostUnregister, address).atexit = False
+    status = int(driver.cudaHostRegister(address, len(buffer.memory), 0))
+    if status != 0:
+        raise RhostreamError(
+            f"CUDA cannot page-lock {len(buffer.memory)} bytes (error {status}): choose a smaller super-batch or "
+            "prefetch, or pin_memory=False"
+        )
+    weakref.finalize(buffer, driver.cudaHostUnregister, address).atexit = False

@@ -10,11 +10,14 @@ from rhostream.loaders.shard_reader import ShardReader
 Failures = list[tuple[int, str]]
 
 
-def decode_chunk(shards: ShardReader, picks: Picks, augmentation: Augmentation, into: Pixels) -> Failures:
+def decode_chunk(
+    shards: ShardReader, picks: Picks, augmentation: Augmentation, into: Pixels, *, whole: bool
+) -> Failures:
     """Read and decode images.
 
     Args:
         into: uint8 (n, size, size, channels), contiguous, filled.
+        whole: see `ShardReader.read`.
 
     Returns:
         (position, reason) of those that do not decode, or do not have their hash.
@@ -27,7 +30,7 @@ def decode_chunk(shards: ShardReader, picks: Picks, augmentation: Augmentation, 
     where = zip(picks.numbers.tolist(), picks.offsets.tolist(), picks.sizes.tolist(), strict=True)
     for position, (number, offset, size) in enumerate(where):
         try:
-            data = shards.read(tars[number], offset, size)
+            data = shards.read(tars[number], offset, size, whole=whole)
             if hashes is not None and content_hash(data) != hashes[position]:
                 raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
             fill_pixels(into[position], data, augmentation, draws[position] if draws else "")

@@ -35,6 +35,7 @@ class Task(NamedTuple):
         start: byte of the buffer at which the first image's pixels begin.
         shape: (n, size, size, channels).
         gone: numbers of buffers that will not be used any more.
+        whole: see `ShardReader.read`.
         tars, hashes, draws: as in `Picks`.
         numbers, offsets, sizes: int32 and int64 (n,), as in `Picks`, their bytes.
     """
@@ -43,6 +44,7 @@ class Task(NamedTuple):
     start: int
     shape: tuple[int, ...]
     gone: list[int]
+    whole: bool
     augmentation: Augmentation
     tars: list[str]
     hashes: list[str] | None
@@ -117,7 +119,14 @@ class DecodeProcess:
         return self._ready
 
     def send(
-        self, picks: Picks, augmentation: Augmentation, buffer: Buffer, start: int, shape: tuple[int, ...]
+        self,
+        picks: Picks,
+        augmentation: Augmentation,
+        *,
+        buffer: Buffer,
+        start: int,
+        shape: tuple[int, ...],
+        whole: bool,
     ) -> None:
         """Have a chunk decoded into the buffer, whose `file` is there.
 
@@ -133,6 +142,7 @@ class DecodeProcess:
             start=start,
             shape=shape,
             gone=gone,
+            whole=whole,
             augmentation=augmentation,
             tars=tars,
             hashes=None if picks.hashes is None else list(picks.hashes),

@@ -40,7 +40,7 @@ def _do(task: Task, shards: ShardReader, memory: mmap.mmap) -> Failures | BaseEx
     count = int(np.prod(task.shape))
     pixels = np.frombuffer(memory, np.uint8, count, task.start).reshape(task.shape)
     try:
-        return decode_chunk(shards, task.picks(), task.augmentation, pixels)
+        return decode_chunk(shards, task.picks(), task.augmentation, pixels, whole=task.whole)
     except Exception as error:  # noqa: BLE001 - it is raised in the parent
         if not isinstance(error, RhostreamError):
             error.add_note("in a decoding process:\n" + traceback.format_exc())

@@ -3,6 +3,7 @@
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Final
 
@@ -64,15 +65,15 @@ class ImageReader:
         """Begin to read these images.
 
         Args:
-            urgent: before all images that have been asked for and not been begun.
+            urgent: few images, such as the selected ones, wanted before all others that have not been begun; remote
+                tars are not copied for them (`ShardReader.read`).
         """
-        with self._starting:
-            engine = self._engine
-            if engine is None or engine.pid != os.getpid():
-                engine = self._engine = _Engine(self._workspace, self._reading)
-                weakref.finalize(self, engine.lanes.close)
-        images, chunks = engine.submit(picks, view, augmentation, urgent)
+        images, chunks = self._started().submit(picks, view, augmentation, urgent)
         return PendingImages(self, images, chunks)
+
+    def prefetch(self, tars: Iterable[str]) -> None:
+        """Begin to bring these tars near, see `ShardReader.prefetch`."""
+        self._started().shards.prefetch(tars)
 
     @property
     def processes(self) -> list[int]:
@@ -84,16 +85,25 @@ class ImageReader:
         if self._engine is not None:
             self._engine.lanes.close()
 
+    def _started(self) -> "_Engine":
+        with self._starting:
+            engine = self._engine
+            if engine is None or engine.pid != os.getpid():
+                engine = self._engine = _Engine(self._workspace, self._reading)
+                weakref.finalize(self, engine.lanes.close)
+        return engine
+
 
 class _Engine:
     """Lanes and their buffers, in the process that made them."""
 
     def __init__(self, workspace: Workspace, reading: Reading) -> None:
         self.pid = os.getpid()
+        self.shards = ShardReader(workspace)
         processes = reading.processes()
         self._count = processes or reading.decoders()
         self.lanes = Lanes(
-            ShardReader(workspace),
+            self.shards,
             count=self._count,
             processes=processes > 0,
             worth=_WORTH_A_PROCESS if reading.workers == "auto" else 0.0,
@@ -117,10 +127,11 @@ class _Engine:
                 into=images[start : start + length],
                 buffer=buffer,
                 start=START + start * each,
+                urgent=urgent,
             )
             for start in starts
         ]
-        self.lanes.submit(jobs, urgent=urgent)
+        self.lanes.submit(jobs)
         return images.transpose(0, 3, 1, 2), list(zip(starts, (job.done for job in jobs), strict=True))
 
 

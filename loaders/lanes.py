@@ -28,6 +28,7 @@ class Job:
     Attributes:
         into: uint8 (n, size, size, channels), part of `buffer`; keeps the buffer from being used again.
         start: byte of the buffer at which `into` begins.
+        urgent: goes before all that are not; few images, for which remote tars are not copied.
         done: the failures, or the error that ended the chunk.
     """
 
@@ -36,6 +37,7 @@ class Job:
     into: Pixels
     buffer: Buffer
     start: int
+    urgent: bool
     done: "Future[Failures]" = field(default_factory=Future)
 
 
@@ -60,9 +62,9 @@ class Lanes:
         """Process ids of the processes that have been started."""
         return [lane.process.pid for lane in self._lanes if lane.process is not None]
 
-    def submit(self, jobs: Sequence[Job], *, urgent: bool = False) -> None:
-        """Begin them; urgent ones before all that have not been begun."""
-        self._jobs.put(jobs, urgent)
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Begin them."""
+        self._jobs.put(jobs)
 
     def close(self) -> None:
         """Give up what has not been begun, and end threads and processes."""
@@ -78,33 +80,34 @@ class _Jobs:
     """A queue."""
 
     def __init__(self) -> None:
+        self._urgent: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, jobs: Sequence[Job], urgent: bool) -> None:
+    def put(self, jobs: Sequence[Job]) -> None:
         with self._changed:
             if self._closed:
                 raise RuntimeError("this reader of images has been closed")
-            if urgent:
-                self._waiting.extendleft(reversed(jobs))
-            else:
-                self._waiting.extend(jobs)
+            for job in jobs:
+                (self._urgent if job.urgent else self._waiting).append(job)
             self._changed.notify(len(jobs))
 
     def take(self, *, wait: bool) -> Job | None:
         """None where there is none (after waiting: and none will come)."""
         with self._changed:
-            while wait and not self._waiting and not self._closed:
+            while wait and not self._urgent and not self._waiting and not self._closed:
                 self._changed.wait()
-            return self._waiting.popleft() if self._waiting else None
+            first = self._urgent or self._waiting
+            return first.popleft() if first else None
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            for job in self._waiting:
-                job.done.cancel()
-            self._waiting.clear()
+            for jobs in (self._urgent, self._waiting):
+                for job in jobs:
+                    job.done.cancel()
+                jobs.clear()
             self._changed.notify_all()
 
 
@@ -139,14 +142,21 @@ class _Lane(threading.Thread):
             if self.process is None and self._worth <= 0:
                 self.process = DecodeProcess(self._shards)
             if self.process is not None and self.process.is_ready:
-                self.process.send(job.picks, job.augmentation, job.buffer, job.start, job.into.shape)
+                self.process.send(
+                    job.picks,
+                    job.augmentation,
+                    buffer=job.buffer,
+                    start=job.start,
+                    shape=job.into.shape,
+                    whole=not job.urgent,
+                )
                 self._begun.append(job)
                 return
         except BaseException as error:  # noqa: BLE001 - it is raised where the images are wanted
             job.done.set_exception(error)
             return
         begin = time.monotonic()
-        _settle(job, lambda: decode_chunk(self._shards, job.picks, job.augmentation, job.into))
+        _settle(job, lambda: decode_chunk(self._shards, job.picks, job.augmentation, job.into, whole=not job.urgent))
         self._worth -= time.monotonic() - begin
 
 

@@ -19,7 +19,7 @@ class Reading:
             share).
         workers: decoding processes, which share memory with this one, instead of decoding in this process's threads,
             which hold each other up at Python's global lock: on two cores, two processes were measured to decode full
-            photographs 1.2 times and 64 px renditions 2 to 4 times as fast as two threads. "auto" begins with
+            photographs 1.2 times and 64 px renditions twice as fast as two threads. "auto" begins with
             threads, so that little work never pays for starting processes, and goes over to as many processes (16
             at most) once each thread has decoded for half a second; if `threads` is 1 it stays with that one. A
             number starts so many at once; 0 keeps to threads, as does a DataLoader's worker always.

@@ -1,0 +1,49 @@
+"""Stored images to read: a workspace of tars written by hand, and what is in them."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from support import jpeg
+
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.view import View
+from rhostream.loaders.workspace import Workspace
+
+TARS = ("shards/train-000000.tar", "shards/train-000001.tar")
+
+
+class Stored:
+    """`count` JPEGs of 24x16 pixels in two tars; `files[i]` are the bytes of image i.
+
+    Args:
+        broken: images that are no images.
+    """
+
+    def __init__(self, folder: Path, count: int, broken: tuple[int, ...] = ()) -> None:
+        self.workspace = Workspace(folder)
+        self.files = [b"no image" if number in broken else jpeg(number) for number in range(count)]
+        self.numbers = np.arange(count) % len(TARS)
+        self.offsets = np.zeros(count, np.int64)
+        for number, tar in enumerate(TARS):
+            with self.workspace.writing(tar) as stream, tarfile.open(fileobj=stream, mode="w") as writer:
+                for image in np.flatnonzero(self.numbers == number):
+                    self.offsets[image] = writer.offset + 512
+                    info = tarfile.TarInfo(f"{image}.jpg")
+                    info.size = len(self.files[image])
+                    writer.addfile(info, io.BytesIO(self.files[image]))
+
+    def picks(self, images: list[int], *, hashed: bool = False) -> Picks:
+        return Picks(
+            tars=TARS,
+            numbers=self.numbers[images].astype(np.int32),
+            offsets=self.offsets[images],
+            sizes=np.array([len(self.files[image]) for image in images], np.int64),
+            hashes=[hashlib.sha256(self.files[image]).hexdigest()[:32] for image in images] if hashed else None,
+        )
+
+    def pixels(self, images: list[int], view: View) -> np.ndarray:
+        """uint8 (n, C, S, S), one by one."""
+        return np.stack([view.pixels(self.files[image]) for image in images])

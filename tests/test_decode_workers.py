@@ -1,0 +1,263 @@
+"""Decoding processes: the same pixels and errors as threads give, and nothing is left of them, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stored_images import TARS, Stored
+
+from rhostream.errors import ShardError, WorkerError
+from rhostream.loaders.images import ImageReader, PendingImages
+from rhostream.loaders.picks import Picks
+from rhostream.loaders.reading import Reading
+from rhostream.loaders.view import View
+
+VIEW = View(size=16)
+WANTED = [image for image in range(100) if image not in (7, 77)]
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="NOT TESTED: looks into Linux's /proc")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    return Stored(tmp_path_factory.mktemp("stored"), 100, broken=(7, 77))
+
+
+def started(reader: ImageReader, stored: Stored, count: int) -> list[int]:
+    """Process ids of the reader's processes, all of which decode now."""
+    deadline = time.monotonic() + 60
+    while True:
+        reader.submit(stored.picks(WANTED), VIEW).result()
+        lanes = reader._engine.lanes._lanes  # type: ignore[union-attr]
+        if len(reader.processes) == count and all(lane.process._ready for lane in lanes):  # type: ignore[union-attr]
+            return reader.processes
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_for(images: Iterable[PendingImages]) -> None:
+    for one in images:
+        one.result()
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def all_end(pids: list[int], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(runs(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def shared_memory_names() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def test_processes_give_the_pixels_and_failures_that_threads_give(stored: Stored) -> None:
+    reader = ImageReader(stored.workspace, Reading(workers=2))
+    first, failures = reader.submit(stored.picks(WANTED), VIEW).result()  # before the processes are up
+    assert (first == stored.pixels(WANTED, VIEW)).all()
+    pids = started(reader, stored, 2)
+    threads = ImageReader(stored.workspace, Reading(threads=2, workers=0))
+    everything = stored.picks(list(range(100)), hashed=True)
+    assert everything.hashes is not None
+    everything = Picks(
+        **{**vars(everything), "hashes": ["0" * 32, *everything.hashes[1:]], "draws": [str(i) for i in range(100)]}
+    )
+    for view, augmentation in ((VIEW, "none"), (View.from_dict({"size": 20, "channels": 1}), "shift_flip")):
+        pending = [reader.submit(everything, view, augmentation, urgent=number == 3) for number in range(4)]
+        expected, expected_failures = threads.submit(everything, view, augmentation).result()
+        assert [position for position, _ in expected_failures] == [0, 7, 77]
+        whole = [position for position in range(100) if position not in (0, 7, 77)]
+        for images, failures in (one.result() for one in pending):
+            assert failures == expected_failures
+            assert (images[whole] == expected[whole]).all()
+    assert all(runs(pid) for pid in pids)
+    reader.close()
+    assert not any(runs(pid) for pid in pids)
+    threads.close()
+
+
+def test_shard_errors_of_a_process_arrive_as_themselves_and_it_goes_on(stored: Stored) -> None:
+    reader = ImageReader(stored.workspace, Reading(workers=1))
+    pids = started(reader, stored, 1)
+    picks = stored.picks(WANTED)
+    with pytest.raises(ShardError, match=r"gone\.tar has vanished"):
+        reader.submit(Picks(**{**vars(picks), "tars": [TARS[0], "shards/gone.tar"]}), VIEW).result()
+    with pytest.raises(ShardError, match="ends at byte"):
+        reader.submit(Picks(**{**vars(picks), "offsets": picks.offsets + (1 << 30)}), VIEW).result()
+    images, _ = reader.submit(picks, VIEW).result()
+    assert (images == stored.pixels(WANTED, VIEW)).all()
+    assert reader.processes == pids
+    reader.close()
+
+
+def test_only_the_tars_read_from_are_named_to_a_process(stored: Stored) -> None:
+    reader = ImageReader(stored.workspace, Reading(workers=1))
+    started(reader, stored, 1)
+    picks = stored.picks(WANTED)
+    many = [*(f"shards/{number}.tar" for number in range(5000)), *TARS]
+    picks = Picks(**{**vars(picks), "tars": many, "numbers": (picks.numbers + 5000).astype(np.int32)})
+    images, _ = reader.submit(picks, VIEW).result()
+    assert (images == stored.pixels(WANTED, VIEW)).all()
+    reader.close()
+
+
+def test_processes_load_no_torch_and_hold_little(stored: Stored) -> None:
+    reader = ImageReader(stored.workspace, Reading(workers=1))
+    (pid,) = started(reader, stored, 1)
+    assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
+    for size in range(64, 96):  # each larger than the buffers before
+        reader.submit(stored.picks(WANTED), View(size=size)).result()
+    mapped = Path(f"/proc/{pid}/maps").read_text().count("memfd:rhostream")
+    assert 1 <= mapped <= 10
+    reader.close()
+
+
+def test_auto_starts_no_process_for_little_work_and_some_for_much(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rhostream.loaders.images._WORTH_A_PROCESS", 0.05)
+    reader = ImageReader(stored.workspace, Reading(threads=2, workers="auto"))
+    reader.submit(stored.picks([1, 2]), VIEW).result()
+    assert reader.processes == []
+    assert len(started(reader, stored, 2)) == 2
+    images, _ = reader.submit(stored.picks(WANTED), VIEW).result()
+    assert (images == stored.pixels(WANTED, VIEW)).all()
+    reader.close()
+
+
+@pytest.mark.parametrize("when", ["idle", "busy"])
+def test_a_killed_process_is_an_error_at_once(stored: Stored, when: str) -> None:
+    reader = ImageReader(stored.workspace, Reading(workers=2))
+    pids = started(reader, stored, 2)
+    pending = [reader.submit(stored.picks(WANTED * 4), View(size=160)) for _ in range(6)] if when == "busy" else []
+    os.kill(pids[0], signal.SIGKILL)
+    begin = time.monotonic()
+    pending = pending or [reader.submit(stored.picks(WANTED * 4), VIEW) for _ in range(6)]
+    with pytest.raises(WorkerError, match=rf"process {pids[0]} was killed by SIGKILL: .*workers=0") as caught:
+        wait_for(pending)
+    assert time.monotonic() - begin < 5
+    assert "\n" not in str(caught.value)
+    reader.close()
+    assert all_end(pids)
+
+
+def test_a_process_that_cannot_start_is_an_error(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    reader = ImageReader(stored.workspace, Reading(workers=1))
+    with pytest.raises(WorkerError, match="cannot start a decoding process"):
+        reader.submit(stored.picks([1]), VIEW).result()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerError, match="has ended with status 1"):
+        wait_for(reader.submit(stored.picks(WANTED), VIEW) for _ in range(500))
+    reader.close()
+
+
+# A trainer as a user writes it: a plain script without `if __name__ == "__main__"`.
+_SCRIPT = """
+import os, sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from stored_images import Stored
+from rhostream.loaders.images import ImageReader
+from rhostream.loaders.reading import Reading
+from rhostream.loaders.view import View
+
+stored = Stored(Path({folder!r}), 20)
+reader = ImageReader(stored.workspace, Reading(workers=2))
+picks, view = stored.picks(list(range(20)) * 8), View(size=128)
+pending = [reader.submit(picks, view) for _ in range(3)]
+while len(reader.processes) < 2:
+    time.sleep(0.01)
+if {forks} and os.fork() == 0:
+    time.sleep(60)
+    os._exit(0)
+print("ready", flush=True)
+while {forever}:
+    pending.append(reader.submit(picks, view))
+    pending.pop(0).result()
+"""
+
+
+def run_script(folder: Path, *, forever: bool, forks: bool = False) -> "subprocess.Popen[str]":
+    code = _SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), forever=forever, forks=forks)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,  # as a shell does with each command
+    )
+
+
+def pids_of(script: "subprocess.Popen[str]") -> list[int]:
+    """Once they decode: its processes' ids."""
+    assert script.stdout is not None
+    deadline = time.monotonic() + 60
+    script.stdout.readline()
+    while time.monotonic() < deadline:
+        tasks = Path(f"/proc/{script.pid}/task")
+        pids = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+        pids = [pid for pid in pids if "decode_worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+        if len(pids) == 2 and all("memfd:rhostream" in Path(f"/proc/{pid}/maps").read_text() for pid in pids):
+            return pids
+        time.sleep(0.05)
+    raise AssertionError("the processes do not decode")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_trainer_is_killed_or_interrupted(tmp_path: Path, how: signal.Signals) -> None:
+    before = shared_memory_names()
+    script = run_script(tmp_path, forever=True)
+    pids = pids_of(script)
+    # Ctrl-C reaches everything in the terminal's foreground, a kill this process alone.
+    (os.killpg if how == signal.SIGINT else os.kill)(script.pid, how)
+    _, errors = script.communicate(timeout=30)
+    assert script.returncode == -how
+    assert all_end(pids), "the processes outlive the trainer"
+    assert shared_memory_names() <= before
+    assert errors.count("Traceback") == (1 if how == signal.SIGINT else 0), errors
+    assert "decode_worker" not in errors
+
+
+def test_processes_end_with_the_trainer_even_while_a_fork_of_it_lives_on(tmp_path: Path) -> None:
+    """The fork has inherited the trainer's ends of the sockets, so these do not close."""
+    script = run_script(tmp_path, forever=True, forks=True)
+    pids = pids_of(script)
+    script.kill()
+    script.wait()
+    try:
+        assert all_end(pids)
+    finally:
+        os.killpg(script.pid, signal.SIGKILL)
+        script.communicate(timeout=30)
+
+
+def test_a_trainer_that_never_closes_its_reader_ends_with_its_processes(tmp_path: Path) -> None:
+    script = run_script(tmp_path, forever=False)
+    _, errors = script.communicate(timeout=60)
+    assert (script.returncode, errors) == (0, "")
+
+
+def test_a_module_of_the_users_does_not_get_into_the_processes_by_its_name(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong one')\n")
+    monkeypatch.chdir(tmp_path)
+    reader = ImageReader(stored.workspace, Reading(workers=1))
+    started(reader, stored, 1)
+    reader.close()

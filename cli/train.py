@@ -67,8 +67,7 @@ _SETTINGS = (
     metavar="N",
     help="Decoding threads.  [default: one a core, half of them where the model trains on the CPU]",
 )
-@option("--workers", metavar="N", help="Decoding processes, or auto.  [default: auto, none where the model trains on "
-        "the CPU]")  # fmt: skip
+@option("--workers", metavar="N", help="Decoding processes; auto starts them once they are worth it.  [default: auto]")
 @device_option
 @click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
 @json_option

@@ -64,10 +64,13 @@ class FullImages:
     reading: Reading
     tolerance: Tolerance
 
+    def reader(self) -> ImageReader:
+        """What reads them in this process; hold it, so that it lives from one super-batch to the next."""
+        return shared_reader(self.workspace, self.reading)
+
     def submit(self, positions: npt.NDArray[np.int64]) -> PendingImages:
-        """Begin to read those at these positions of the super-batch."""
-        reader = shared_reader(self.workspace, replace(self.reading, workers=0))
-        return reader.submit(self.picks.take(positions), self.view, self.augmentation)
+        """Begin to read those at these positions of the super-batch, before all candidates that wait."""
+        return self.reader().submit(self.picks.take(positions), self.view, self.augmentation, urgent=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from rhostream.loaders.block import VERDICTS, Block, JoinSettings, load_block
 from rhostream.loaders.index import Shard
 from rhostream.loaders.order import EpochOrder
 from rhostream.loaders.picks import Picks
+from rhostream.loaders.scoring_view import rendition_tar
+from rhostream.loaders.shard_reader import ShardReader
 from rhostream.loaders.workspace import Workspace
 
 
@@ -115,6 +117,8 @@ class Drawer:
         self._order = functools.lru_cache(maxsize=2)(order)
         self._rows = functools.lru_cache(maxsize=2)(lambda epoch, block: self._order(epoch).rows_of(block))
         self._blocks: dict[tuple[int, int], Future[Block]] = {}
+        self._tars = ShardReader(workspace)
+        self._scoring_view = scoring_view
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="rhostream-index")
         self._verify = verify
         self._first_reads = FirstReads([shard.rows for shard in shards])
@@ -133,7 +137,7 @@ class Drawer:
         return parts
 
     def _block(self, epoch: int, number: int) -> Block:
-        """This block, while the next one is being loaded."""
+        """This block, while the next one is being loaded and its tars are brought near."""
         order = self._order(epoch)
         wanted = [(epoch, number), (epoch, number + 1)] if number + 1 < order.blocks else [(epoch, number)]
         self._blocks = {at: block for at, block in self._blocks.items() if at in wanted}
@@ -141,6 +145,8 @@ class Drawer:
             if at not in self._blocks:
                 shards = [self._shards[shard] for shard in order.shards_of(at[1])]
                 self._blocks[at] = self._loading.submit(self._load, shards)
+                view = self._scoring_view
+                self._tars.prefetch(rendition_tar(view, shard.name) if view else shard.tar for shard in shards)
         return self._blocks[epoch, number].result()
 
     def _part(self, block: Block, picked: npt.NDArray[np.int64], epoch: int) -> Drawn:

@@ -3,7 +3,6 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Final
 
@@ -70,10 +69,6 @@ class ImageReader:
         """
         images, chunks = self._started().submit(picks, view, augmentation, urgent)
         return PendingImages(self, images, chunks)
-
-    def prefetch(self, tars: Iterable[str]) -> None:
-        """Begin to bring these tars near, see `ShardReader.prefetch`."""
-        self._started().shards.prefetch(tars)
 
     @property
     def processes(self) -> list[int]:

@@ -129,7 +129,7 @@ class CandidateStream(SuperBatchStream):
         return self._drawer[1].draw(epoch, first, last)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_drawer": None}
+        return {**super().__getstate__(), "_drawer": None}
 
     def _make_drawer(self) -> Drawer:
         return Drawer(

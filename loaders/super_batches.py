@@ -17,9 +17,9 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.augmentation import Augmentation
 from rhostream.loaders.batch import FullImages, SuperBatch, Tolerance, shared_reader
 from rhostream.loaders.draw import Drawn
-from rhostream.loaders.images import PendingImages
+from rhostream.loaders.images import ImageReader, PendingImages
 from rhostream.loaders.order import Order, Rounds
-from rhostream.loaders.reading import Reading, available_cores
+from rhostream.loaders.reading import Reading
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 
@@ -65,6 +65,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self._at = torch.zeros(3, dtype=torch.int64).share_memory_()
         self._passed = torch.full((MAX_WORKERS,), -1, dtype=torch.int64).share_memory_()  # epoch done by each worker
         self._pass: _Pass | None = None  # of a DataLoader's worker
+        self._reader: ImageReader | None = None
 
     @property
     @abstractmethod
@@ -191,6 +192,9 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
             remainder=self.order.remainder,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}
+
     def _state(self, epoch: int, position: int) -> dict[str, Any]:
         return {"epoch": epoch, "position": position, "seed": self.seed, "order": self.order_digest}
 
@@ -233,7 +237,8 @@ class _Maker:
         self._stream, self._epoch, self._rounds = stream, epoch, rounds
         self._rank = stream._rank if stream.order.shard_by_rank else 0
         self._reading = reading_here(stream.reading)
-        self._images = shared_reader(stream.workspace, self._reading)
+        # Held by the stream, so that its threads and processes live from one epoch to the next.
+        self._images = stream._reader = shared_reader(stream.workspace, self._reading)
         self._tolerance = Tolerance(self._reading.max_unreadable)
 
     def begin(self, turn: int) -> _Begun:
@@ -286,12 +291,13 @@ class _Maker:
 
 
 def reading_here(reading: Reading) -> Reading:
-    """The settings for this process: the workers of a DataLoader share out the cores and start no processes."""
+    """The settings for this process: the workers of a DataLoader share out the cores, and pin no memory."""
     worker = get_worker_info()
     if worker is None:
         return reading
-    threads = reading.threads or max(1, available_cores() // worker.num_workers)
-    return replace(reading, workers=0, threads=threads, pin_memory=False)
+    return replace(
+        reading, threads=reading.threads or max(1, reading.decoders() // worker.num_workers), pin_memory=False
+    )
 
 
 def distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -5,9 +5,10 @@ import json
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -39,74 +40,93 @@ _READ_AHEAD: Final = 16  # images in work for each thread
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What is stored of one shard: its samples, the bytes of their originals and of the renditions' tar."""
+    """What is stored of one shard: the bytes of its samples' originals, and of the renditions' tar."""
 
-    rows: int
     original_bytes: int
     bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardToDo:
+    """A shard to make the renditions of, as a unit of work."""
+
+    number: int
+    shard: Shard
+
+
+@dataclass(frozen=True, kw_only=True)
 class RenditionMaker:
     """Makes the renditions of shards; the same bytes in any process, with any number of threads.
 
-    Args:
+    Attributes:
         size: their shorter side, pixels; images that are smaller stay as they are.
         threads: that decode and encode.
     """
 
-    def __init__(self, workspace: Workspace, *, size: int, rendition_format: RenditionFormat, threads: int) -> None:
-        self.workspace, self._size, self._format, self._threads = workspace, size, rendition_format, threads
-        self._view = view_name(size, rendition_format)
-        self._reader = ShardReader(workspace)
+    workspace: Workspace
+    size: int
+    format: RenditionFormat
+    threads: int = 1
+
+    @property
+    def view(self) -> str:
+        return view_name(self.size, self.format)
+
+    @property
+    def folder(self) -> str:
+        """What the worker processes hold."""
+        return rendition_tar(self.view, "").rpartition("/")[0]
 
     @property
     def quality(self) -> int:
-        return JPEG_QUALITY if self._format == "jpeg" else 0
+        return JPEG_QUALITY if self.format == "jpeg" else 0
 
     def made(self, shard: Shard) -> Part | None:
         """What is there of this shard as it is now, None where it must be made (again)."""
         try:
-            with self.workspace.open(rendition_index(self._view, shard.name)) as stream:
+            with self.workspace.open(rendition_index(self.view, shard.name)) as stream:
                 metadata = pq.read_schema(stream).metadata or {}
-            tar_bytes = self.workspace.size(rendition_tar(self._view, shard.name))
+            tar_bytes = self.workspace.size(rendition_tar(self.view, shard.name))
             values = json.loads(metadata[RENDITION_KEY])
-            part = Part(rows=shard.rows, original_bytes=values["original_bytes"], bytes=values["bytes"])
+            part = Part(original_bytes=values["original_bytes"], bytes=values["bytes"])
         except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
             return None
         whole = tar_bytes == part.bytes and metadata == self._metadata(shard, part)
         return part if whole else None
 
-    def make(self, shard: Shard) -> Part:
+    def __call__(self, unit: ShardToDo, advance: Callable[[int], None]) -> Part:
         """Write the tar of this shard and then its index.
 
         Raises:
             ShardError: an image cannot be read, does not decode, or is not the one that the index describes.
         """
+        shard = unit.shard
         rows = read_shard_rows(self.workspace, shard)
         keys = rows.keys.to_pylist()
         offsets, sizes, hashes = [], [], []
-        with warnings.catch_warnings(), self.workspace.writing(rendition_tar(self._view, shard.name)) as stream:
+        with warnings.catch_warnings(), self.workspace.writing(rendition_tar(self.view, shard.name)) as stream:
             warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
             tar = PlainTar(stream)
             for key, data in zip(keys, self._renditions(rows), strict=True):
-                offsets.append(tar.add(f"{key}.{_EXTENSIONS[self._format]}", data))
+                offsets.append(tar.add(f"{key}.{_EXTENSIONS[self.format]}", data))
                 sizes.append(len(data))
                 hashes.append(content_hash(data))
+                advance(1)
             tar_bytes = tar.close()
-        part = Part(rows=len(rows), original_bytes=int(rows.sizes.sum()), bytes=tar_bytes)
+        part = Part(original_bytes=int(rows.sizes.sum()), bytes=tar_bytes)
         table = pa.table(
             {"key": keys, "offset": offsets, "size": sizes, "content_hash": hashes},
             schema=RENDITIONS.with_metadata(self._metadata(shard, part)),
         )
-        self.workspace.write_table(rendition_index(self._view, shard.name), table)
+        self.workspace.write_table(rendition_index(self.view, shard.name), table)
         return part
 
     def _metadata(self, shard: Shard, part: Part) -> dict[bytes, bytes]:
         """Of the index Parquet: all that decides the renditions, and what they came to."""
         values = {
             "rendition_format": FORMAT,
-            "size": self._size,
-            "format": self._format,
+            "size": self.size,
+            "format": self.format,
             "quality": self.quality,
             "original_bytes": part.original_bytes,
             "bytes": part.bytes,
@@ -115,21 +135,22 @@ class RenditionMaker:
 
     def _renditions(self, rows: ShardRows) -> Iterator[bytes]:
         """Those of the shard's samples, in its order, made by threads a little ahead of what is asked for."""
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="rhostream-view") as pool:
-            ahead = self._threads * _READ_AHEAD
-            pending = deque(pool.submit(self._rendition, rows, row) for row in range(min(ahead, len(rows))))
+        make = partial(self._rendition, ShardReader(self.workspace), rows)
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="rhostream-view") as pool:
+            ahead = self.threads * _READ_AHEAD
+            pending = deque(pool.submit(make, row) for row in range(min(ahead, len(rows))))
             for row in range(len(rows)):
                 data = pending.popleft().result()
                 if row + ahead < len(rows):
-                    pending.append(pool.submit(self._rendition, rows, row + ahead))
+                    pending.append(pool.submit(make, row + ahead))
                 yield data
 
-    def _rendition(self, rows: ShardRows, row: int) -> bytes:
-        original = self._reader.read(rows.shard.tar, int(rows.offsets[row]), int(rows.sizes[row]))
+    def _rendition(self, reader: ShardReader, rows: ShardRows, row: int) -> bytes:
+        original = reader.read(rows.shard.tar, int(rows.offsets[row]), int(rows.sizes[row]))
         try:
             if content_hash(original) != rows.hashes[row].as_py():
                 raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
-            return encoded(shrunk(original, self._size), self._format)
+            return encoded(shrunk(original, self.size), self.format)
         except UndecodableImageError as error:
             from rhostream.pipeline.evaluate import undecodable  # here: it imports torch, which is needed for no more
 

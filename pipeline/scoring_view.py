@@ -1,10 +1,7 @@
 """`rho view`: beside every shard, a rendition of each sample that is small enough to score by the hundred."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import get_args
 
 from rhostream.errors import ConfigError, WorkspaceError
@@ -17,13 +14,13 @@ from rhostream.loaders.scoring_view import (
     rendition_index,
     rendition_tar,
     view_card,
-    view_name,
 )
-from rhostream.loaders.workspace import TEMPORARY_SUFFIX, Workspace
-from rhostream.pipeline.lock import hold_as_worker, only_writer
-from rhostream.pipeline.processes import in_processes
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.leftovers import remove_leftovers
+from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.progress import progress
-from rhostream.pipeline.renditions import Part, RenditionMaker
+from rhostream.pipeline.renditions import Part, RenditionMaker, ShardToDo
+from rhostream.pipeline.unit_workers import make_units
 
 REMOTE_THREADS = 16  # of each process: a remote store makes them wait, not work
 
@@ -91,32 +88,26 @@ def write_scoring_view(workspace: Workspace | str, config: ScoringViewConfig) ->
     workspace = Workspace(workspace)
     corpus = CorpusCard.read(workspace)
     asked = _asked_for(workspace, corpus, config)
-    name = view_name(config.size, config.format)
-    processes = available_cores() if config.workers is None else config.workers
-    remote = is_remote(workspace.location) or any(is_remote(shard.tar) for shard in asked)
-    threads = REMOTE_THREADS if remote else max(1, available_cores() // max(1, processes))
-    maker = RenditionMaker(workspace, size=config.size, rendition_format=config.format, threads=threads)
-    with only_writer(workspace, "rho view", f"views/{name}", workers=f"views/{name}/shards"):
+    maker = RenditionMaker(workspace=workspace, size=config.size, format=config.format)
+    with only_writer(workspace, "rho view", f"views/{maker.view}", workers=maker.folder):
         due = [shard for shard in asked if config.overwrite or maker.made(shard) is None]
-        start = partial(_start_worker if processes else _start, maker, f"views/{name}/shards")
-        with progress(f"view {name}", sum(shard.rows for shard in due), "samples") as bar:
-            for part in in_processes(start, due, processes):
-                bar.advance(part.rows)
-        _remove_leftovers(workspace, name, corpus)
+        _make(maker, due, available_cores() if config.workers is None else config.workers)
+        _remove_leftovers(maker, corpus)
         parts = _whole_splits(maker, corpus)
+        rows = sum(shard.rows for shard in corpus.split(*parts))
         view = ScoringView(
             size=config.size,
             format=config.format,
             quality=maker.quality,
             fingerprint=corpus.fingerprint,
             splits=tuple(parts),
-            rows=sum(part.rows for split in parts.values() for part in split),
+            rows=rows,
             bytes=sum(part.bytes for split in parts.values() for part in split),
         )
-        workspace.write_json(view_card(name), asdict(view))
+        workspace.write_json(view_card(maker.view), asdict(view))
     return ScoringViewSummary(
         workspace=workspace.location,
-        name=name,
+        name=view.name,
         splits=view.splits,
         rows=view.rows,
         bytes=view.bytes,
@@ -127,13 +118,14 @@ def write_scoring_view(workspace: Workspace | str, config: ScoringViewConfig) ->
     )
 
 
-def _start(maker: RenditionMaker, folder: str, number: int) -> Callable[[Shard], Part]:
-    return maker.make
-
-
-def _start_worker(maker: RenditionMaker, folder: str, number: int) -> Callable[[Shard], Part]:
-    hold_as_worker(maker.workspace, folder)
-    return maker.make
+def _make(maker: RenditionMaker, due: list[Shard], workers: int) -> None:
+    workers = min(workers, len(due))
+    remote = is_remote(maker.workspace.location) or any(is_remote(shard.tar) for shard in due)
+    threads = REMOTE_THREADS if remote else max(1, available_cores() // max(1, workers))
+    units = [ShardToDo(number=number, shard=shard) for number, shard in enumerate(due)]
+    with progress(f"view {maker.view}", sum(shard.rows for shard in due), "samples") as bar:
+        for _ in make_units(replace(maker, threads=threads), units, workers=workers, advance=bar.advance):
+            pass
 
 
 def _asked_for(workspace: Workspace, corpus: CorpusCard, config: ScoringViewConfig) -> tuple[Shard, ...]:
@@ -159,14 +151,11 @@ def _whole_splits(maker: RenditionMaker, corpus: CorpusCard) -> dict[str, list[P
     }
 
 
-def _remove_leftovers(workspace: Workspace, view: str, corpus: CorpusCard) -> None:
+def _remove_leftovers(maker: RenditionMaker, corpus: CorpusCard) -> None:
     """What is there of shards that the corpus no longer has, and of killed writers."""
-    names = {shard.name for shard in corpus.shards}
-    for file_of, suffix in ((rendition_tar, ".tar"), (rendition_index, ".parquet")):
-        folder = file_of(view, "").rpartition("/")[0]
-        for file in workspace.names(folder, suffix):
-            if file.removesuffix(suffix) not in names:
-                workspace.remove(f"{folder}/{file}")
-        if workspace.is_local:
-            for temporary in Path(workspace.path(folder)).glob(f"*{TEMPORARY_SUFFIX}"):
-                temporary.unlink()
+    files = [file_of(maker.view, shard.name) for file_of in (rendition_tar, rendition_index) for shard in corpus.shards]
+    keep: dict[str, set[str]] = {}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        keep.setdefault(folder, set()).add(name)
+    remove_leftovers(maker.workspace, keep)

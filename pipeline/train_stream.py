@@ -1,7 +1,5 @@
 """The candidates of a training run."""
 
-from typing import Literal
-
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter
@@ -48,10 +46,9 @@ def train_stream(
 
 def _reading(card: CorpusCard, config: TrainConfig, on_cpu: bool) -> Reading:
     """Where the model trains on the same cores, threads on half of them: more decoders slow the steps by a third."""
-    auto: int | Literal["auto"] = 0 if on_cpu else "auto"
     return Reading(
         threads=config.threads or (max(1, available_cores() // 2) if on_cpu else 0),
-        workers=auto if config.workers == "auto" else int(config.workers),
+        workers="auto" if config.workers == "auto" else int(config.workers),
         max_unreadable=min(MAX_UNREADABLE, sum(shard.rows for shard in card.split("train")) // 100),
         pin_memory=not on_cpu,
     )

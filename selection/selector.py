@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.batch import SuperBatch
-from rhostream.loaders.images import PendingImages
+from rhostream.loaders.images import ImageReader, PendingImages
 from rhostream.selection.functions import Scored, selection_function
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.meter import Meter, NoMeter
@@ -119,6 +119,7 @@ class OnlineSelector:
         self._ledger = ledger
         self._meter = meter or NoMeter()
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
+        self._reader: ImageReader | None = None  # of the full images, held from step to step
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
@@ -171,6 +172,7 @@ class OnlineSelector:
                 chosen = torch.argsort(score, descending=True, stable=True)[:quota]
             positions = chosen.cpu().numpy()
         full = super_batch.full
+        self._reader = full.reader() if full is not None else None
         return _Choice(
             super_batch=on_device,
             positions=positions,

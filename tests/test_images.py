@@ -39,7 +39,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 def test_images_come_in_the_order_asked_for_channels_last_in_memory(stored: Stored) -> None:
     wanted = [int(image) for image in np.random.default_rng(0).permutation(100) if image not in (7, 77)] * 2
     reader = ImageReader(stored.workspace, THREADS)
-    reader.prefetch(TARS)
     images, failures = reader.submit(stored.picks(wanted, hashed=True), VIEW).result()
     assert failures == []
     assert images.shape == (196, 3, 16, 16)

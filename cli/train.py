@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
     "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
-    "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads", "workers",
+    "score_ahead", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads", "workers",
 )  # fmt: skip
 
 
@@ -52,6 +52,8 @@ _SETTINGS = (
         "the running ones.  [default: batch]")  # fmt: skip
 @option("--scoring-view", metavar="NAME", help="Score small renditions of the candidates (`rho view`), and read the "
         "full images of the selected only; none scores full ones.  [default: the largest smaller one]")  # fmt: skip
+@option("--score-ahead/--no-score-ahead", default=None, help="With a scoring view, score the next candidates while the "
+        "selected are read in full: faster, with scores one step old.  [default: off]")  # fmt: skip
 @option("--prefilter", type=click.FloatRange(min=0), metavar="X", help="Pass over candidates, unread, whose IL model "
         "predicts another class and finds the label X times less likely than a guess.  [default: 0, off]")  # fmt: skip
 @option("--on-missing", type=click.Choice(["error", "drop"]), help="Samples without a finite IL.  [default: error]")

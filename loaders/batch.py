@@ -54,7 +54,6 @@ class FullImages:
 
     Attributes:
         view: the pixels to make of them.
-        tolerance: what counts those that cannot be read.
     """
 
     workspace: Workspace
@@ -62,7 +61,6 @@ class FullImages:
     view: View
     augmentation: Augmentation
     reading: Reading
-    tolerance: Tolerance
 
     def reader(self) -> ImageReader:
         """What reads them in this process; hold it, so that it lives from one super-batch to the next."""
@@ -79,7 +77,7 @@ class SuperBatch:
 
     Attributes:
         epoch: the epoch it belongs to.
-        index: its position in the epoch, counted over all ranks.
+        index: its number, counted over all ranks from where this pass over the epoch began.
         size: n_B that was asked for; an epoch's last super-batch may have been drawn shorter.
         state: for `CandidateStream.load_state_dict`: continues after this super-batch (and those of its round).
         keys, shards: names, length n.
@@ -133,7 +131,7 @@ _readers: "weakref.WeakValueDictionary[tuple[int, str, Reading], ImageReader]" =
 
 def shared_reader(workspace: Workspace, reading: Reading) -> ImageReader:
     """This process's reader of the workspace: one for all who hold it, ended with the last of them."""
-    at = (os.getpid(), workspace.location, reading)
+    at = (os.getpid(), workspace.root, reading)
     reader = _readers.get(at)
     if reader is None:
         reader = _readers[at] = ImageReader(workspace, reading)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rhostream.errors import ConfigError
 from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
 from rhostream.loaders.join import ILTable, JoinedRows, Prefilter, unusable
 from rhostream.loaders.picks import Picks
@@ -33,6 +34,10 @@ class JoinSettings:
     prefilter: Prefilter | None
     on_missing: Literal["error", "drop"]
     classes: int
+
+    def __post_init__(self) -> None:
+        if self.on_missing not in ("error", "drop"):
+            raise ConfigError(f"on_missing {self.on_missing!r}: choose 'error' or 'drop'")
 
 
 @dataclass(frozen=True, kw_only=True)

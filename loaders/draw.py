@@ -114,8 +114,9 @@ class Drawer:
     ) -> None:
         self._shards, self._seed, self._augmentation = shards, seed, augmentation
         self._load = functools.partial(load_block, workspace, join=join, extra=extra, scoring_view=scoring_view)
-        self._order = functools.lru_cache(maxsize=2)(order)
-        self._rows = functools.lru_cache(maxsize=2)(lambda epoch, block: self._order(epoch).rows_of(block))
+        # No function here may hold this object or the stream: dropped, they are to end with their threads at once.
+        kept = self._order = functools.lru_cache(maxsize=2)(order)
+        self._rows = functools.lru_cache(maxsize=2)(lambda epoch, block: kept(epoch).rows_of(block))
         self._blocks: dict[tuple[int, int], Future[Block]] = {}
         self._tars = ShardReader(workspace)
         self._scoring_view = scoring_view
@@ -147,7 +148,11 @@ class Drawer:
                 self._blocks[at] = self._loading.submit(self._load, shards)
                 view = self._scoring_view
                 self._tars.prefetch(rendition_tar(view, shard.name) if view else shard.tar for shard in shards)
-        return self._blocks[epoch, number].result()
+        try:
+            return self._blocks[epoch, number].result()
+        except BaseException:
+            del self._blocks[epoch, number]  # what is mended meanwhile can be read
+            raise
 
     def _part(self, block: Block, picked: npt.NDArray[np.int64], epoch: int) -> Drawn:
         verdicts = block.verdicts[picked]
@@ -155,9 +160,10 @@ class Drawer:
         keys = block.keys.take(wanted).to_pylist()
         draws = [f"{self._seed}/{epoch}/{key}" for key in keys] if self._augmentation != "none" else None
         scored = block.renditions or block.originals
+        names = [shard.name for shard in block.shards]
         return Drawn(
             keys=keys,
-            shards=[block.shards[number].name for number in block.numbers[wanted]],
+            shards=[names[number] for number in block.numbers[wanted].tolist()],
             rows=block.rows[wanted],
             labels=block.labels[wanted],
             il=None if block.il is None else block.il[wanted],
@@ -183,15 +189,19 @@ class FirstReads:
         self._starts = np.cumsum([0, *shard_rows])
         # Untouched pages of zeros take no memory.
         self._bits = np.zeros(self._starts[-1] // 8 + 1, np.uint8)
+        self._left = int(self._starts[-1])
 
     def mark(self, shards: npt.NDArray[np.int64], rows: npt.NDArray[np.int32]) -> bool:
         """Mark these rows as read; True where one of them was not."""
+        if not self._left:
+            return False
         numbers = self._starts[shards] + rows
         bits = np.uint8(1) << (numbers % 8).astype(np.uint8)
-        fresh = bool(((self._bits[numbers // 8] & bits) == 0).any())
+        fresh = int(((self._bits[numbers // 8] & bits) == 0).sum())
         if fresh:
             np.bitwise_or.at(self._bits, numbers // 8, bits)
-        return fresh
+            self._left -= fresh
+        return fresh > 0
 
 
 def _passed_over(block: Block, row: int, reason: str) -> PassedOver:

@@ -165,7 +165,16 @@ class Prefilter:
             raise ConfigError(f"prefilter {self.chance}: give a number above 0 (1 is the probability of a guess)")
 
     def rules_out(self, joined: JoinedRows, labels: npt.NDArray[np.int32], classes: int) -> npt.NDArray[np.bool_]:
-        """bool (n,): the candidates that need not be read."""
+        """bool (n,): the candidates that need not be read.
+
+        Raises:
+            ConfigError: the IL table does not tell what its model predicts.
+        """
+        if len(labels) and (joined.predicted < 0).all():
+            raise ConfigError(
+                "a prefilter needs the class that the IL model predicts, and this IL table has no column `predicted`: "
+                "add it, or leave the prefilter out"
+            )
         disagrees = (joined.predicted >= 0) & (joined.predicted != labels)
         ruled_out: npt.NDArray[np.bool_] = disagrees & (joined.il > np.log(classes / self.chance))
         return ruled_out

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -49,9 +50,12 @@ class MixedStream(SuperBatchStream):
         self.corpora = dict(corpora)
         sizes = {name: stream.samples for name, stream in corpora.items()}
         shares = dict(weights) if weights is not None else sizes
-        if set(shares) != set(corpora) or not all(share > 0 for share in shares.values()):
+        if set(shares) != set(corpora) or not all(0 < share < math.inf for share in shares.values()):
             raise ConfigError(f"weights {shares}: give each of the corpora {sorted(corpora)} a number above 0")
-        exact = [Fraction(shares[name]).limit_denominator(_LARGEST_DENOMINATOR) for name in corpora]
+        most = Fraction(max(shares.values()))
+        exact = [(Fraction(shares[name]) / most).limit_denominator(_LARGEST_DENOMINATOR) for name in corpora]
+        if not all(exact):
+            raise ConfigError(f"weights {shares}: the smallest is less than a millionth of the largest; leave it out")
         # Of what the corpora before it have left, the share that each one takes.
         self._takes = [share / sum(exact[number:]) for number, share in enumerate(exact)]
         self._samples = sum(sizes.values()) if samples is None else samples

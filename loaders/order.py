@@ -61,7 +61,7 @@ class Order:
 class EpochOrder:
     """The global sequence of one epoch over shards of `shard_rows` rows each."""
 
-    def __init__(self, shard_rows: Sequence[int], *, seed: int, epoch: int, block_shards: int) -> None:
+    def __init__(self, shard_rows: Sequence[int], epoch: int, *, seed: int, block_shards: int) -> None:
         self._stream = (seed, epoch)
         rows = np.asarray(shard_rows, np.int64)
         shards = shuffled(len(rows), *self._stream)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from rhostream.errors import ConfigError, WorkspaceError
@@ -93,6 +94,9 @@ class CandidateStream(SuperBatchStream):
         self._join = JoinSettings(
             table=table, prefilter=prefilter, on_missing=on_missing, classes=len(self.card.classes)
         )
+        self._epoch_order = partial(
+            EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
+        )
         self._extra = extra
         self._drawer: tuple[int, Drawer] | None = None  # with its process
         made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
@@ -111,8 +115,7 @@ class CandidateStream(SuperBatchStream):
 
     def epoch_order(self, epoch: int) -> EpochOrder:
         """The global sequence of one epoch."""
-        rows = [shard.rows for shard in self.shards]
-        return EpochOrder(rows, seed=self.seed, epoch=epoch, block_shards=self.order.block_shards)
+        return self._epoch_order(epoch)
 
     @property
     def joins_il(self) -> bool:
@@ -135,7 +138,7 @@ class CandidateStream(SuperBatchStream):
         return Drawer(
             self.workspace,
             self.shards,
-            order=self.epoch_order,
+            order=self._epoch_order,
             seed=self.seed,
             join=self._join,
             extra=self._extra,

@@ -1,5 +1,6 @@
 """Super-batches of one or several corpora, in an order that ranks, workers and interruptions do not change."""
 
+import logging
 import os
 from abc import abstractmethod
 from collections import deque
@@ -19,11 +20,12 @@ from rhostream.loaders.batch import FullImages, SuperBatch, Tolerance, shared_re
 from rhostream.loaders.draw import Drawn
 from rhostream.loaders.images import ImageReader, PendingImages
 from rhostream.loaders.order import Order, Rounds
+from rhostream.loaders.place import Place
 from rhostream.loaders.reading import Reading
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 
-MAX_WORKERS = 1024  # of a DataLoader
+_log = logging.getLogger(__name__)
 
 
 class SuperBatchStream(IterableDataset[SuperBatch]):
@@ -60,11 +62,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self.order = order
         self.reading = reading
         self._rank, self._ranks = distributed()
-        # Shared with the processes of a DataLoader, so that `set_epoch` reaches workers that persist. The main process
-        # alone writes it: epoch, position, and how often it was written.
-        self._at = torch.zeros(3, dtype=torch.int64).share_memory_()
-        self._passed = torch.full((MAX_WORKERS,), -1, dtype=torch.int64).share_memory_()  # epoch done by each worker
-        self._pass: _Pass | None = None  # of a DataLoader's worker
+        self._place = Place()
         self._reader: ImageReader | None = None
 
     @property
@@ -91,68 +89,67 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         return self.rounds().dropped
 
     def set_epoch(self, epoch: int) -> None:
-        """Continue at the beginning of this epoch."""
-        self._go_to(epoch, 0)
+        """Continue at the beginning of this epoch.
+
+        A state in its middle that was loaded, and not read on from, stays: trainers set the epoch after resuming, too.
+        """
+        self._place.set_epoch(epoch)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and position of the next super-batch, where no DataLoader's workers have read on."""
+        return self._place.now
 
     def state_dict(self, num_samples: int | None = None, from_beginning: bool = False) -> dict[str, Any]:
         """Where the next super-batch begins. Small numbers and texts only.
+
+        In a worker of a DataLoader: where that worker's next one begins, for StatefulDataLoader.
 
         Args:
             num_samples: point there instead where so many candidates (over all ranks) have been given out: since the
                 beginning of the epoch, or since where this stream is now.
             from_beginning: which of the two.
+
+        Raises:
+            ConfigError: a DataLoader's workers have read on, and this process cannot know how far.
         """
-        epoch, position, written = self._at.tolist()
         if num_samples is not None:
-            return self._state(epoch, num_samples if from_beginning else position + num_samples)
+            epoch, position = self._place.now
+            return self.state_at(epoch, num_samples if from_beginning else position + num_samples)
         if get_worker_info() is None:
-            return self._state(epoch, position)
-        if self._pass is None or self._pass.written != written:
-            return {**self._state(epoch, position), "turn": None}
-        return {**self._state(self._pass.epoch, self._pass.position), "turn": self._pass.turn}
+            return self.state_at(*self._place.known)
+        epoch, position, turn = self._place.of_worker
+        return {**self.state_at(epoch, position), "turn": turn}
+
+    def state_at(self, epoch: int, position: int) -> dict[str, Any]:
+        """The state that points to this position of an epoch."""
+        return {"epoch": epoch, "position": position, "seed": self.seed, "order": self.order_digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state` (of `state_dict`, or `SuperBatch.state`) points, in O(1).
 
         Raises:
             WorkspaceError: the state is of other shards, another seed or block size, whose order is another one.
-            ConfigError: it is the state of one worker of a DataLoader, and this is none.
+            ConfigError: it is the state of one worker of a DataLoader, and this is none; or no state of a stream.
         """
+        if missing := {"epoch", "position", "seed", "order"} - state.keys():
+            raise ConfigError(f"a state without {', '.join(sorted(missing))} is not one of a stream: give what "
+                              "`state_dict` returned, or a SuperBatch's `state`")  # fmt: skip
         for name, expected in (("order", self.order_digest), ("seed", self.seed)):
             if state[name] != expected:
                 raise WorkspaceError(
                     f"this stream's {name} is {expected}, the state's is {state[name]}: it was saved "
                     "by a run over other shards or with another seed, and cannot be continued here"
                 )
-        turn = state.get("turn")
-        if get_worker_info() is not None:
-            # StatefulDataLoader restores its workers one by one; where the others are is none of this one's business.
-            self._pass = _Pass(state["epoch"], state["position"], turn, written=int(self._at[2]), resumed=True)
-            return
-        if turn is not None:
-            raise ConfigError(
-                "this state is that of one worker of a DataLoader: load the state of a SuperBatch, which serves any "
-                "number of workers, or let StatefulDataLoader load it"
-            )
-        self._go_to(state["epoch"], state["position"])
+        self._place.load(state["epoch"], state["position"], state.get("turn"))
 
     def __iter__(self) -> Iterator[SuperBatch]:
-        epoch, position, written = self._at.tolist()
-        worker = get_worker_info()
-        stride = worker.num_workers if worker else 1
-        first = worker.id if worker else 0
-        if worker and self._pass and self._pass.resumed and self._pass.written == written:
-            epoch, position = self._pass.epoch, self._pass.position
-            first = first if self._pass.turn is None else self._pass.turn
-        elif worker and self._passed[worker.id] == epoch:
-            raise ConfigError(
-                f"epoch {epoch} has been streamed already: call stream.set_epoch(epoch) before each pass over a "
-                "DataLoader with workers, or it would repeat the same order"
-            )
+        epoch, position, first, stride = self._place.begin()
         rounds = self.rounds(position)
-        if worker:
-            self._pass = _Pass(epoch, position, first, written)
-        if not len(rounds):  # too few samples were left for this number of ranks
+        if not len(rounds):
+            if position < self.samples and self.order.remainder == "spread":
+                _log.warning("the last %d samples of epoch %d are too few for %d ranks: no rank gets them",
+                             self.samples - position, epoch, rounds.ranks)  # fmt: skip
             epoch, rounds = epoch + 1, self.rounds()
         maker = _Maker(self, epoch, rounds)
         # One thread draws ahead, in order; the decoders work for it.
@@ -167,16 +164,11 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                         break
                     turn, future = pending.popleft()
                     batch = maker.finish(future.result())
-                    if self._pass is not None:
-                        self._pass = replace(self._pass, turn=turn + stride)
-                    else:
-                        self._go_to(batch.state["epoch"], batch.state["position"])
+                    self._place.give_out(turn, (batch.state["epoch"], batch.state["position"]), stride)
                     yield batch
             finally:
                 for _, future in pending:
                     future.cancel()
-        if worker:
-            self._passed[worker.id] = epoch
 
     def rounds(self, start: int = 0) -> Rounds:
         """The turns from this position of an epoch on, in each of which every rank gets one super-batch."""
@@ -184,41 +176,19 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         ranks = self._ranks if self.order.shard_by_rank else 1
         if self.samples < ranks:
             raise ConfigError(f"{self.samples} samples cannot be shared out to {ranks} ranks: use fewer ranks")
-        return Rounds(
-            start=start,
-            total=self.samples,
-            size=self.super_batch_size,
-            ranks=ranks,
-            remainder=self.order.remainder,
-        )
+        size, remainder = self.super_batch_size, self.order.remainder
+        rounds = Rounds(start=start, total=self.samples, size=size, ranks=ranks, remainder=remainder)
+        if not len(rounds) and start == 0:
+            raise ConfigError(
+                f"{self.samples} samples do not fill one super-batch of {size} on each of {ranks} ranks, and "
+                f"remainder={remainder!r} drops them all: use a smaller super_batch_size, or 'spread'"
+            )
+        return rounds
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None}
-
-    def _state(self, epoch: int, position: int) -> dict[str, Any]:
-        return {"epoch": epoch, "position": position, "seed": self.seed, "order": self.order_digest}
-
-    def _go_to(self, epoch: int, position: int) -> None:
-        self._at.copy_(torch.tensor([epoch, position, int(self._at[2]) + 1]))
-        self._passed.fill_(-1)
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """How far a DataLoader's worker is.
-
-    Attributes:
-        epoch, position: where the pass began.
-        turn: of its next super-batch, counted from there; None for its first.
-        written: how often the main process had set the place when it began.
-        resumed: it was loaded, and has not begun.
-    """
-
-    epoch: int
-    position: int
-    turn: int | None
-    written: int
-    resumed: bool = False
+        # A spawned worker has no process group: it is told the rank of its parent.
+        rank, ranks = distributed(default=(self._rank, self._ranks))
+        return {**self.__dict__, "_reader": None, "_rank": rank, "_ranks": ranks}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,13 +240,12 @@ class _Maker:
                 view=stream.view,
                 augmentation=stream.augmentation,
                 reading=self._reading,
-                tolerance=self._tolerance,
             )
         return SuperBatch(
             epoch=self._epoch,
             index=begun.turn * self._rounds.ranks + self._rank,
             size=stream.super_batch_size,
-            state=stream._state(epoch, position),
+            state=stream.state_at(epoch, position),
             view=stream.scored,
             keys=drawn.keys,
             shards=drawn.shards,
@@ -304,4 +273,6 @@ def distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
     """(rank, number of ranks) of this process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return default or (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    if default is not None or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return default or (0, 1)
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

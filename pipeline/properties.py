@@ -40,6 +40,7 @@ class Properties:
         self._candidates += candidates.drawn
         self._selected += len(batch)
         self._passed_over.update(row.reason for row in candidates.passed_over)
+        self._passed_over["unreadable"] += batch.unreadable
         clean = candidates.extra.get("clean_label")
         if clean is not None:
             known = ~np.isnan(clean.astype(np.float64))

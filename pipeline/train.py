@@ -94,6 +94,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         scorer=Scorer(model, batchnorm=config.batchnorm, autocast=lambda: autocast(device, precision)),
         ledger=ledger,
         meter=costs,
+        score_ahead=config.score_ahead,
         fresh_every=every,
     )
     properties = Properties()

@@ -28,6 +28,8 @@ class TrainConfig:
         image_size: side in pixels of what the model sees; 0 for the manifest's.
         scoring_view: name of the scoring view that candidates are scored on; "none" scores the images that are trained
             on; "auto" takes the workspace's largest one that is smaller than these, if there is one.
+        score_ahead: with a scoring view, score the next super-batch while the full images of the selected are read: its
+            scores are one step old, which costs accuracy (README).
         prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.join.Prefilter`.
         on_missing: "drop" passes over samples without a finite irreducible loss.
         threads, workers: of decoding, see `rhostream.loaders.reading.Reading`.
@@ -52,6 +54,7 @@ class TrainConfig:
     augmentation: Augmentation = "none"
     batchnorm: BatchNormPolicy = "batch"
     scoring_view: str = "auto"
+    score_ahead: bool = False
     prefilter: float = 0.0
     on_missing: Literal["error", "drop"] = "error"
     evaluate_every: int = 0
@@ -77,7 +80,13 @@ class TrainConfig:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: give 0 or more")
         selection_function(self.select)  # raises for an unknown one
-        for name, known in (("augmentation", AUGMENTATIONS), ("schedule", SCHEDULES)):
+        for name, known in (
+            ("augmentation", AUGMENTATIONS),
+            ("schedule", SCHEDULES),
+            ("on_missing", ("error", "drop")),
+            ("batchnorm", get_args(BatchNormPolicy)),
+            ("precision", get_args(Precision)),
+        ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
         if self.workers != "auto" and not self.workers.isdecimal():

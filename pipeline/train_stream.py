@@ -1,6 +1,8 @@
 """The candidates of a training run."""
 
-from rhostream.errors import ConfigError
+import logging
+
+from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter
 from rhostream.loaders.reading import Reading, available_cores
@@ -11,6 +13,7 @@ from rhostream.pipeline.models import takes_any_size
 from rhostream.pipeline.train_config import TrainConfig
 from rhostream.selection.functions import selection_function
 
+_log = logging.getLogger(__name__)
 MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
 
@@ -66,6 +69,15 @@ def scoring_view_for(workspace: Workspace, card: CorpusCard, config: TrainConfig
                 "--scoring-view none, or a convolutional model"
             )
         return config.scoring_view
-    views = [ScoringView.read(workspace, card, name) for name in scoring_views(workspace)]
+    views = [view for name in scoring_views(workspace) if (view := _current(workspace, card, name)) is not None]
     smaller = [view for view in views if view.size < size and "train" in view.splits and takes_any_size(config.model)]
     return max(smaller, key=lambda view: (view.size, view.name)).name if smaller else None
+
+
+def _current(workspace: Workspace, card: CorpusCard, name: str) -> ScoringView | None:
+    """A view of other shards than there are now is not one to choose."""
+    try:
+        return ScoringView.read(workspace, card, name)
+    except WorkspaceError as error:
+        _log.warning("not used: %s", error)
+        return None

@@ -49,7 +49,7 @@ class Ledger:
             selected: int64 (n_b,), positions in the super-batch.
             loss, score: float32 (n,), or None where not computed.
             correct: bool (n,), whether the model in training already predicts the label.
-            unscored: the reason why loss and score are None.
+            unscored: why these candidates were not scored, or not trained on.
             unreadable: int64 (m,), positions that would have been selected, had their full images been readable.
         """
         n, passed = len(batch), batch.passed_over

@@ -77,8 +77,7 @@ class TurnSampler(DistributedSampler[Any]):
     @property
     def begins(self) -> tuple[int, int]:
         """Epoch and position at which the next turn begins."""
-        state = self.stream.state_dict()
-        return self.at or (state["epoch"], state["position"])
+        return self.at or self.stream.place
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of this epoch, unless a state in mid-epoch was loaded: its rest comes first."""
@@ -131,7 +130,7 @@ class _Selections(Dataset[Any]):
         self.leave()
         stream, rounds = self._turns.stream, self._turns.stream.rounds(at.start)
         position, _ = rounds.bounds(at.turn, rank=0)
-        stream.load_state_dict({**stream.state_dict(), "epoch": at.epoch, "position": position})
+        stream.load_state_dict(stream.state_at(at.epoch, position))
         if self._selector.step == 0:  # of a run that goes on: its ledger goes on, too
             before = at.epoch * len(self._turns) + at.start // (rounds.size * rounds.ranks) + at.turn
             self._selector.step = before
@@ -232,7 +231,7 @@ class SelectingLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch begins. Small numbers and texts only."""
         epoch, position = self._turns.begins
-        return {**self.stream.state_dict(), "epoch": epoch, "position": position, "step": self.selector.step}
+        return {**self.stream.state_at(epoch, position), "step": self.selector.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there, in O(1), with any number of ranks or workers.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rhostream.errors import ConfigError, RhostreamError
-from rhostream.loaders.batch import SuperBatch
+from rhostream.loaders.batch import SuperBatch, Tolerance
 from rhostream.loaders.images import ImageReader, PendingImages
 from rhostream.selection.functions import Scored, selection_function
 from rhostream.selection.ledger import Ledger
@@ -31,6 +31,7 @@ class SelectedBatch:
         positions: int64 (n_b,), where in the super-batch they stood.
         super_batch: the candidates they were chosen from.
         correct: bool (n,), of all candidates: does the model predict the label already? None where not scored.
+        unreadable: how many more were chosen, whose full images could not be read.
     """
 
     images: Tensor
@@ -41,6 +42,7 @@ class SelectedBatch:
     positions: npt.NDArray[np.int64]
     super_batch: SuperBatch = field(repr=False)
     correct: Tensor | None = field(repr=False, default=None)
+    unreadable: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -61,7 +63,7 @@ class _Choice:
     Attributes:
         super_batch: on the model's device.
         positions: int64 (n_b,), of the chosen candidates.
-        images: normalised, of the chosen; None where their full images are in `reading`.
+        images: normalised, of the chosen; None where their full images are in `reading`, or nothing was chosen.
     """
 
     super_batch: SuperBatch
@@ -89,7 +91,8 @@ class OnlineSelector:
         ledger: where to record every candidate, or None.
         meter: what it charges its costs to.
         score_ahead: while the full images of the selected are being read (where the stream reads a scoring view), score
-            the next super-batch; its scores are then one step old.
+            the next super-batch; its scores are then one step old, and the stream is one super-batch further than the
+            batch in hand: resume from `batch.super_batch.state`, not from `stream.state_dict()`.
         fresh_every: after every so many steps no super-batch has been scored ahead, so that a checkpoint taken there
             continues as if it had not been; 0 for never.
 
@@ -106,7 +109,7 @@ class OnlineSelector:
         scorer: Scorer | None = None,
         ledger: Ledger | None = None,
         meter: Meter | None = None,
-        score_ahead: bool = True,
+        score_ahead: bool = False,
         fresh_every: int = 0,
     ) -> None:
         if batch_size < 1:
@@ -120,6 +123,7 @@ class OnlineSelector:
         self._meter = meter or NoMeter()
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
         self._reader: ImageReader | None = None  # of the full images, held from step to step
+        self._tolerance: tuple[int, Tolerance] | None = None  # of full images, with its epoch
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
@@ -134,18 +138,15 @@ class OnlineSelector:
             choice = self._choose(super_batch) if super_batch is not None else None
             if waiting is not None:
                 yield from self._finished(waiting)
-                waiting = None
-            if super_batch is None:
+            if choice is None:
                 return
-            if choice is not None and choice.reading is not None:
-                waiting = choice
-            elif choice is not None:
+            waiting = choice if choice.reading is not None else None
+            if waiting is None:
                 yield from self._finished(choice)
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
         """Choose from one super-batch; None, and no step, where fewer than two of its candidates could be read."""
-        choice = self._choose(super_batch)
-        return None if choice is None else next(self._finished(choice), None)
+        return next(self._finished(self._choose(super_batch)), None)
 
     def _looks_ahead(self) -> bool:
         return self._score_ahead and not (self._fresh_every and (self.step + 1) % self._fresh_every == 0)
@@ -154,12 +155,14 @@ class OnlineSelector:
     def _least(self) -> int:
         return min(2, self.batch_size)  # BatchNorm makes no statistics of a single sample
 
-    def _choose(self, super_batch: SuperBatch) -> _Choice | None:
+    def _choose(self, super_batch: SuperBatch) -> _Choice:
         """Score and choose, and begin to read the full images of the chosen."""
         quota = max(self._least, round(self.batch_size * min(1.0, super_batch.drawn / super_batch.size)))
         if len(super_batch) < self._least:
-            self._record_too_few(super_batch)
-            return None
+            nobody = np.empty(0, np.int64)
+            return _Choice(
+                super_batch=super_batch, positions=nobody, scored=None, score=None, images=None, reading=None
+            )
         with self._meter.charge("score"):
             device = next(self.model.parameters()).device
             on_device = super_batch.to(device)
@@ -188,10 +191,10 @@ class OnlineSelector:
         images, readable = self._images(choice)
         positions = choice.positions[readable]
         if len(positions) < self._least:
-            self._record_too_few(super_batch)
+            self._record(self.step + 1, choice, np.empty(0, np.int64), unreadable=choice.positions[~readable])
             return
         self.step += 1
-        self._record(choice, positions)
+        self._record(self.step, choice, positions, unreadable=choice.positions[~readable])
         chosen = torch.from_numpy(positions).to(images.device)
         yield SelectedBatch(
             images=images,
@@ -202,26 +205,32 @@ class OnlineSelector:
             positions=positions,
             super_batch=super_batch,
             correct=choice.correct,
+            unreadable=len(choice.positions) - len(positions),
         )
 
     def _images(self, choice: _Choice) -> tuple[Tensor, npt.NDArray[np.bool_]]:
         """The normalised images of the chosen that could be read, and which of the chosen these are: bool (n_b,)."""
         readable = np.ones(len(choice.positions), bool)
-        if choice.images is not None:
-            return choice.images, readable
         super_batch = choice.super_batch
-        assert choice.reading is not None
-        assert super_batch.full is not None
+        if choice.reading is None or super_batch.full is None:
+            return (super_batch.images if choice.images is None else choice.images), readable
         with self._meter.charge("load"):
             pixels, failures = choice.reading.result()
         for position, cause in failures:
             candidate = choice.positions[position]
-            super_batch.full.tolerance.count(super_batch.keys[candidate], super_batch.shards[candidate], cause)
+            self._tolerate(super_batch, candidate, cause)
             readable[position] = False
         images = torch.from_numpy(pixels).to(super_batch.images.device)
         if failures:
             images = images[torch.from_numpy(readable).to(images.device)]
         return super_batch.full.view.normalise(images), readable
+
+    def _tolerate(self, super_batch: SuperBatch, candidate: int, cause: str) -> None:
+        """Count a full image that cannot be read; as many an epoch are allowed as of the candidates."""
+        assert super_batch.full is not None
+        if self._tolerance is None or self._tolerance[0] != super_batch.epoch:
+            self._tolerance = super_batch.epoch, Tolerance(super_batch.full.reading.max_unreadable)
+        self._tolerance[1].count(super_batch.keys[candidate], super_batch.shards[candidate], cause)
 
     def _score(self, super_batch: SuperBatch, images: Tensor) -> tuple[Scored | None, Tensor | None]:
         function = self.function
@@ -243,22 +252,23 @@ class OnlineSelector:
             )
         return scored, score
 
-    def _record(self, choice: _Choice, positions: npt.NDArray[np.int64]) -> None:
+    def _record(
+        self, step: int, choice: _Choice, positions: npt.NDArray[np.int64], unreadable: npt.NDArray[np.int64]
+    ) -> None:
+        """Add the candidates of one super-batch to the ledger; without positions no step was taken on it."""
         if self._ledger is None:
             return
         has_logits = choice.scored is not None and choice.scored.logits is not None
+        unscored = None if len(positions) else "too_few"
+        if len(positions) and choice.score is None:
+            unscored = "not_needed"
         self._ledger.record(
-            self.step,
+            step,
             choice.super_batch,
             positions,
             loss=choice.scored.loss if has_logits and choice.scored else None,
             score=choice.score,
             correct=choice.correct,
-            unscored="not_needed" if choice.score is None else None,
-            unreadable=np.setdiff1d(choice.positions, positions),
+            unscored=unscored,
+            unreadable=unreadable,
         )
-
-    def _record_too_few(self, super_batch: SuperBatch) -> None:
-        if self._ledger is not None:
-            nothing = np.empty(0, np.int64)
-            self._ledger.record(self.step + 1, super_batch, nothing, None, None, None, unscored="too_few")

@@ -42,9 +42,7 @@ def stream_of(workspace, **settings):
 
 def test_silent_corruption_is_found_when_a_sample_is_first_read(workspace):
     key = garble(workspace)
-    with pytest.raises(
-        ShardError, match=rf"sample {key} of shard train-\d+ cannot be read .*its bytes are not"
-    ):
+    with pytest.raises(ShardError, match=rf"sample {key} of shard train-\d+ cannot be read .*its bytes are not"):
         list(stream_of(workspace))
     batches = list(stream_of(workspace, max_unreadable=1))
     assert [(row.key, row.reason) for batch in batches for row in batch.passed_over] == [(key, "unreadable")]

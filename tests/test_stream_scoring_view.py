@@ -47,7 +47,7 @@ def test_candidates_are_small_and_the_selected_are_full(workspace):
 
 
 def test_only_the_selected_are_read_in_full(workspace):
-    taken = [key for batch in OnlineSelector(network(), batch_size=4, score_ahead=False)(stream_of(workspace))
+    taken = [key for batch in OnlineSelector(network(), batch_size=4)(stream_of(workspace))
              for key in batch.keys]  # fmt: skip
     card = CorpusCard.read(workspace)
     for shard in card.shards:
@@ -56,7 +56,7 @@ def test_only_the_selected_are_read_in_full(workspace):
                 if row["key"] not in taken:  # whoever reads one of them stops with an error
                     tar.seek(row["offset"])
                     tar.write(b"\0" * row["size"])
-    again = [key for batch in OnlineSelector(network(), batch_size=4, score_ahead=False)(stream_of(workspace))
+    again = [key for batch in OnlineSelector(network(), batch_size=4)(stream_of(workspace))
              for key in batch.keys]  # fmt: skip
     assert again == taken
 
@@ -81,9 +81,9 @@ def test_scoring_ahead_scores_with_the_model_of_one_step_before(workspace):
         return list(scored_at)
 
     scored_at: list[int] = []
-    assert steps_when_scored(score_ahead=False) == [0, 1, 2, 3, 4]
-    assert steps_when_scored() == [0, 0, 1, 2, 3]
-    assert steps_when_scored(fresh_every=2) == [0, 0, 2, 2, 4]
+    assert steps_when_scored() == [0, 1, 2, 3, 4]
+    assert steps_when_scored(score_ahead=True) == [0, 0, 1, 2, 3]
+    assert steps_when_scored(score_ahead=True, fresh_every=2) == [0, 0, 2, 2, 4]
 
 
 def test_a_selected_image_that_cannot_be_read_is_counted_and_stands_in_the_ledger(workspace):

@@ -29,6 +29,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
             write_scoring_view(workspace, ScoringViewConfig(size=8, format="raw", workers=0))
     command = ["train", "--model", "bn_cnn", "--batch-size", "8", "--super-batch-size", "40", "--steps", "60"]
     command += ["--evaluate-every", "4", "--augmentation", "shift_flip", "--device", "cpu", "--threads", "1"]
+    command += ["--score-ahead"]
     whole, interrupted = ([*command, "--workspace", str(tmp_path / name)] for name in ("whole", "killed"))
     finish(["--version"])  # the server starts here, and not while the command is timed
     seconds = finish(whole)

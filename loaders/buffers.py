@@ -3,6 +3,7 @@
 Fresh memory costs a page fault every 4 KiB, which is a tenth of the time of a full-size super-batch.
 """
 
+import errno
 import mmap
 import os
 import tempfile
@@ -24,6 +25,8 @@ from rhostream.errors import RhostreamError
 START: Final = 16
 
 _MAX_FREE: Final = 8
+#: Each takes two file descriptors, of which a process commonly has 1024, while super-batches may be held by hundreds.
+_MAX_SHARED: Final = 64
 _PAGE: Final = mmap.PAGESIZE
 
 _numbers = count()
@@ -51,9 +54,9 @@ class BufferPool:
     """Buffers in use and some that are not.
 
     Args:
-        shared: with a file, for other processes.
-        pinned: page-locked, where CUDA is there. Such a buffer is used again only when the copies to the GPU have ended
-            that were begun on the stream which is current where its last array is let go; copies on other streams
+        shared: with a file, for other processes, but for buffers beyond the 64th in use.
+        pinned: page-locked, where CUDA is there. Such a buffer is used again only when the copies to GPUs have ended
+            that were begun on the streams which are current where its last array is let go; copies on other streams
             must have ended by then.
     """
 
@@ -63,6 +66,7 @@ class BufferPool:
         # With each, what tells whether copies from it have ended.
         self._free: deque[tuple[Buffer, Callable[[], bool]]] = deque(maxlen=_MAX_FREE)
         self._lock = threading.Lock()
+        self._sharing: weakref.WeakSet[Buffer] = weakref.WeakSet()
 
     def take(self, count: int) -> tuple[Buffer, npt.NDArray[np.uint8]]:
         """A buffer, and `count` bytes of it from START on, of any content.
@@ -71,6 +75,8 @@ class BufferPool:
         """
         buffer = self._reusable(count) or self._fresh(count)
         array = buffer.bytes(count)
+        if self._shared and buffer.file is None:
+            return buffer, array  # one that was made for want of a better one is not to be taken for that again
         weakref.finalize(array, _give_back, self._free, buffer, self._pinned).atexit = False
         return buffer, array
 
@@ -89,21 +95,27 @@ class BufferPool:
 
     def _fresh(self, count: int) -> Buffer:
         capacity = -(-(START + count) // _PAGE) * _PAGE
+        shared = self._shared and len(self._sharing) < _MAX_SHARED
         try:
-            if self._shared:
+            if shared:
                 file = _nameless_file(capacity)
                 buffer = Buffer(memory=mmap.mmap(file.fileno(), capacity), file=file)
+                self._sharing.add(buffer)
             else:
                 buffer = Buffer(memory=mmap.mmap(-1, capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), file=None)
                 if hasattr(mmap, "MADV_HUGEPAGE"):
                     buffer.memory.madvise(mmap.MADV_HUGEPAGE)
         except OSError as error:
-            raise RhostreamError(
-                f"no memory for a super-batch of {count} bytes ({error}): choose a smaller super-batch, view or "
-                "prefetch"
-            ) from error
-        if self._pinned:
-            _lock_pages(buffer)
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                remedy = "raise the limit of open files (ulimit -n), or decode in threads with Reading(workers=0)"
+            else:
+                remedy = "hold fewer super-batches at once, or choose a smaller super-batch, view or prefetch"
+            raise RhostreamError(f"no memory for a super-batch of {count} bytes ({error}): {remedy}") from error
+        if self._pinned and shared == self._shared:
+            # Here, so that processes which only decode do not load torch.
+            from rhostream.loaders.page_lock import lock_pages
+
+            lock_pages(buffer, buffer.bytes(0).ctypes.data - START, capacity)
         return buffer
 
 
@@ -118,32 +130,9 @@ def _nameless_file(size: int) -> BinaryIO:
 
 
 def _give_back(free: "deque[tuple[Buffer, Callable[[], bool]]]", buffer: Buffer, pinned: bool) -> None:
-    free.append((buffer, _copies_ended() if pinned else lambda: True))
+    if pinned:
+        from rhostream.loaders.page_lock import copies_ended
 
-
-def _copies_ended() -> Callable[[], bool]:
-    """Have the copies ended that this thread's stream has begun?"""
-    import torch  # here, so that processes which only decode do not load it
-
-    if not torch.cuda.is_available():
-        return lambda: True
-    event = torch.cuda.Event()
-    event.record()
-    return event.query
-
-
-def _lock_pages(buffer: Buffer) -> None:
-    """For as long as the buffer exists, so that CUDA copies from it at full speed and in the background."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return
-    driver = torch.cuda.cudart()
-    address = buffer.bytes(0).ctypes.data - START
-    status = int(driver.cudaHostRegister(address, len(buffer.memory), 0))
-    if status != 0:
-        raise RhostreamError(
-            f"CUDA cannot page-lock {len(buffer.memory)} bytes (error {status}): choose a smaller super-batch or "
-            "prefetch, or pin_memory=False"
-        )
-    weakref.finalize(buffer, driver.cudaHostUnregister, address).atexit = False
+        free.append((buffer, copies_ended()))
+    else:
+        free.append((buffer, lambda: True))

@@ -20,7 +20,7 @@ from typing import IO
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders import remote
-from rhostream.loaders.keytable import cache_folder
+from rhostream.loaders.cache_folder import cache_folder
 from rhostream.loaders.retries import RETRIES
 
 LIMIT_VARIABLE = "RHO_CACHE_GB"

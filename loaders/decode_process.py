@@ -166,14 +166,15 @@ class DecodeProcess:
             answer: Failures | BaseException = self._channel.receive()[0]
         return answer
 
+    def kill(self) -> None:
+        """End the process, from any thread; whoever waits for its answer is told of its death."""
+        self._process.kill()
+
     def close(self) -> None:
-        """End the process."""
+        """End the process, whatever it is doing: nothing of it is needed any more."""
+        self.kill()
         self._channel.close()
-        try:
-            self._process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.wait()
 
     @contextlib.contextmanager
     def _dying_told(self) -> Iterator[None]:
@@ -183,6 +184,8 @@ class DecodeProcess:
             raise WorkerError(f"decoding process {self.pid} {self._end()}: {_REMEDY}") from None
 
     def _end(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its last sign of life may come before its end
+            self._process.wait(_SECONDS_TO_END)
         self.close()
         code = self._process.returncode
         if code >= 0:

@@ -42,6 +42,7 @@ class PendingImages:
         Raises:
             ShardError: a tar has vanished or is truncated.
             WorkerError: a decoding process has died.
+            concurrent.futures.CancelledError: the reader was closed before.
         """
         failures = [(start + at, reason) for start, chunk in self._chunks for at, reason in chunk.result()]
         return self._images, failures
@@ -76,7 +77,7 @@ class ImageReader:
         return self._engine.lanes.processes if self._engine else []
 
     def close(self) -> None:
-        """End threads and processes; what has not been begun is given up."""
+        """End threads and processes at once; what is not done is given up."""
         if self._engine is not None:
             self._engine.lanes.close()
 

@@ -10,9 +10,9 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from rhostream.errors import IrreducibleLossError
+from rhostream.loaders.cache_folder import cache_folder
 
 # 128 bits of the key: 64 to search by, 64 to be sure. 24 bytes a key on disk, of which a lookup touches a few pages.
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("il", "<f4"), ("predicted", "<i4")])
@@ -20,11 +20,29 @@ _LAYOUT = 2  # of the cached tables; another one makes them anew
 
 
 class KeyTable:
-    """Records sorted by the hash of their key, memory-mapped: memory does not grow with the table."""
+    """Records sorted by the hash of their key, memory-mapped: memory does not grow with the table.
 
-    def __init__(self, records: npt.NDArray[Any]) -> None:
-        self._records = records
-        self._high = records["high"]
+    It pickles as the file's path: every process of a machine maps the same one.
+
+    Args:
+        file: the sorted table, as `of_parquet` keeps it.
+
+    Raises:
+        IrreducibleLossError: it is not there any more.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.absolute()
+        try:
+            self._records: npt.NDArray[Any] = np.load(file, mmap_mode="r")
+        except FileNotFoundError as error:
+            raise IrreducibleLossError(
+                f"{file}, made of an IL table, has vanished: start again, and let the cache folder be while a run lasts"
+            ) from error
+        self._high = self._records["high"]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return (type(self), (self._file,))
 
     @classmethod
     def of_parquet(cls, path: str) -> Self:
@@ -39,6 +57,8 @@ class KeyTable:
         filesystem, files = _files(path)
         cached = cache_folder() / "keytables" / f"{cls.stamp(path)[:32]}-{_LAYOUT}.npy"
         if not cached.exists():
+            import pyarrow.dataset as ds  # here: it takes a second, mostly that of pandas, and is wanted once a table
+
             dataset = ds.dataset(files, filesystem=filesystem, format="parquet")
             missing = {"key", "il"} - set(dataset.schema.names)
             if missing:
@@ -55,7 +75,7 @@ class KeyTable:
             with temporary.open("wb") as stream:
                 np.save(stream, records)
             temporary.replace(cached)
-        return cls(np.load(cached, mmap_mode="r"))
+        return cls(cached)
 
     @staticmethod
     def stamp(path: str) -> str:
@@ -91,11 +111,6 @@ def _files(path: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     if not filesystem.exists(root):
         raise IrreducibleLossError(f"IL table {path!r}: no such file or folder; give a Parquet with columns key, il")
     return filesystem, sorted(filesystem.find(root)) if filesystem.isdir(root) else [root]
-
-
-def cache_folder() -> Path:
-    """Where derived files that can be remade are kept."""
-    return Path(os.environ.get("RHO_CACHE") or Path.home() / ".cache" / "rhostream")
 
 
 def _sorted_records(batches: Iterable[pa.RecordBatch], path: str) -> npt.NDArray[Any]:

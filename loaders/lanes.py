@@ -19,6 +19,7 @@ from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.shard_reader import ShardReader
 
 _AHEAD: Final = 2  # chunks that a process is given, so that it never waits for this one
+_SECONDS_TO_END: Final = 1.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,7 +30,7 @@ class Job:
         into: uint8 (n, size, size, channels), part of `buffer`; keeps the buffer from being used again.
         start: byte of the buffer at which `into` begins.
         urgent: goes before all that are not; few images, for which remote tars are not copied.
-        done: the failures, or the error that ended the chunk.
+        done: the failures, or the error that ended the chunk; cancelled where the lanes were closed before.
     """
 
     picks: Picks
@@ -67,13 +68,21 @@ class Lanes:
         self._jobs.put(jobs)
 
     def close(self) -> None:
-        """Give up what has not been begun, and end threads and processes."""
+        """Give up what is not done, and end threads and processes.
+
+        A thread that is decoding ends after its chunk; it is not waited for longer than a second, as a remote tar may
+        keep it for minutes.
+        """
         if os.getpid() != self._pid:
             return  # a fork has neither the threads nor the right to end the processes
         self._jobs.close()
         for lane in self._lanes:
+            if lane.process is not None:
+                lane.process.kill()
+        deadline = time.monotonic() + _SECONDS_TO_END
+        for lane in self._lanes:
             if lane is not threading.current_thread():
-                lane.join()
+                lane.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Jobs:
@@ -84,6 +93,10 @@ class _Jobs:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def put(self, jobs: Sequence[Job]) -> None:
         with self._changed:
@@ -121,8 +134,10 @@ class _Lane(threading.Thread):
         self._begun: deque[Job] = deque()  # by the process
 
     def run(self) -> None:
-        while self._step():
+        while not self._jobs.closed and self._step():
             pass
+        for job in self._begun:
+            job.done.cancel()
         if self.process is not None:
             self.process.close()
 
@@ -132,7 +147,7 @@ class _Lane(threading.Thread):
         if job is not None:
             self._begin(job)
         elif self._begun and self.process is not None:
-            _settle(self._begun.popleft(), self.process.receive)
+            self._settle(self._begun.popleft(), self.process.receive)
         else:
             return False
         return True
@@ -141,7 +156,7 @@ class _Lane(threading.Thread):
         try:
             if self.process is None and self._worth <= 0:
                 self.process = DecodeProcess(self._shards)
-            if self.process is not None and self.process.is_ready:
+            if self.process is not None and self.process.is_ready and job.buffer.file is not None:
                 self.process.send(
                     job.picks,
                     job.augmentation,
@@ -153,19 +168,26 @@ class _Lane(threading.Thread):
                 self._begun.append(job)
                 return
         except BaseException as error:  # noqa: BLE001 - it is raised where the images are wanted
-            job.done.set_exception(error)
+            self._fail(job, error)
             return
         begin = time.monotonic()
-        _settle(job, lambda: decode_chunk(self._shards, job.picks, job.augmentation, job.into, whole=not job.urgent))
+        self._settle(
+            job, lambda: decode_chunk(self._shards, job.picks, job.augmentation, job.into, whole=not job.urgent)
+        )
         self._worth -= time.monotonic() - begin
 
+    def _settle(self, job: Job, work: Callable[[], Failures | BaseException]) -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the images are wanted
+            result = error
+        if isinstance(result, BaseException):
+            self._fail(job, result)
+        else:
+            job.done.set_result(result)
 
-def _settle(job: Job, work: Callable[[], Failures | BaseException]) -> None:
-    try:
-        result = work()
-    except BaseException as error:  # noqa: BLE001 - it is raised where the images are wanted
-        result = error
-    if isinstance(result, BaseException):
-        job.done.set_exception(result)
-    else:
-        job.done.set_result(result)
+    def _fail(self, job: Job, error: BaseException) -> None:
+        if self._jobs.closed:  # then it is our doing
+            job.done.cancel()
+        else:
+            job.done.set_exception(error)

@@ -12,14 +12,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders import remote
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -90,7 +91,10 @@ class Workspace:
         except ValueError as error:
             raise WorkspaceError(f"{self.path(name)} is not valid JSON ({error}): restore it or remake it") from error
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def read_table(self, name: str, columns: list[str] | None = None) -> "pa.Table":
+        import pyarrow as pa  # here, so that processes which only decode do not load it
+        import pyarrow.parquet as pq
+
         path = self.path(name)
         # Arrow's threads must not hold Python's buffers: to release one while the interpreter ends aborts the process.
         threads = not remote.is_remote(path)
@@ -105,6 +109,8 @@ class Workspace:
 
     def column_names(self, name: str) -> list[str]:
         """Of a Parquet file."""
+        import pyarrow.parquet as pq
+
         with self.open(name) as stream:
             return list(pq.read_schema(stream).names)
 
@@ -140,7 +146,9 @@ class Workspace:
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
-    def write_table(self, name: str, table: pa.Table) -> None:
+    def write_table(self, name: str, table: "pa.Table") -> None:
+        import pyarrow.parquet as pq
+
         with self.writing(name) as stream:
             pq.write_table(table, stream, compression="zstd")
 

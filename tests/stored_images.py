@@ -3,11 +3,13 @@
 import hashlib
 import io
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
 from support import jpeg
 
+from rhostream.loaders.images import ImageReader
 from rhostream.loaders.picks import Picks
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
@@ -47,3 +49,23 @@ class Stored:
     def pixels(self, images: list[int], view: View) -> np.ndarray:
         """uint8 (n, C, S, S), one by one."""
         return np.stack([view.pixels(self.files[image]) for image in images])
+
+
+def started(reader: ImageReader, stored: Stored, count: int) -> list[int]:
+    """Process ids of the reader's processes, all of which decode now."""
+    deadline = time.monotonic() + 60
+    while True:
+        reader.submit(stored.picks(list(range(len(stored.files)))), View(size=16)).result()
+        lanes = reader._engine.lanes._lanes  # type: ignore[union-attr]
+        if len(reader.processes) == count and all(lane.process._ready for lane in lanes):  # type: ignore[union-attr]
+            return reader.processes
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """False for a zombie as well."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False

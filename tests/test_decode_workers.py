@@ -1,6 +1,7 @@
 """Decoding processes: the same pixels and errors as threads give, and nothing is left of them, whoever is killed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_images import TARS, Stored
+from stored_images import TARS, Stored, runs, started
 
 from rhostream.errors import ShardError, WorkerError
 from rhostream.loaders.images import ImageReader, PendingImages
@@ -29,28 +30,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     return Stored(tmp_path_factory.mktemp("stored"), 100, broken=(7, 77))
 
 
-def started(reader: ImageReader, stored: Stored, count: int) -> list[int]:
-    """Process ids of the reader's processes, all of which decode now."""
-    deadline = time.monotonic() + 60
-    while True:
-        reader.submit(stored.picks(WANTED), VIEW).result()
-        lanes = reader._engine.lanes._lanes  # type: ignore[union-attr]
-        if len(reader.processes) == count and all(lane.process._ready for lane in lanes):  # type: ignore[union-attr]
-            return reader.processes
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def wait_for(images: Iterable[PendingImages]) -> None:
     for one in images:
         one.result()
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def all_end(pids: list[int], seconds: float = 10.0) -> bool:
@@ -116,6 +98,13 @@ def test_only_the_tars_read_from_are_named_to_a_process(stored: Stored) -> None:
     reader.close()
 
 
+def test_a_process_starts_without_what_it_does_not_need() -> None:
+    """Each would delay it by a second and more."""
+    code = "import sys, rhostream.loaders.decode_worker; print({'torch', 'pandas', 'pyarrow'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
+
+
 def test_processes_load_no_torch_and_hold_little(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, Reading(workers=1))
     (pid,) = started(reader, stored, 1)
@@ -124,6 +113,23 @@ def test_processes_load_no_torch_and_hold_little(stored: Stored) -> None:
         reader.submit(stored.picks(WANTED), View(size=size)).result()
     mapped = Path(f"/proc/{pid}/maps").read_text().count("memfd:rhostream")
     assert 1 <= mapped <= 10
+    reader.close()
+
+
+def test_super_batches_held_by_hundreds_do_not_use_up_the_open_files(stored: Stored) -> None:
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        reader = ImageReader(stored.workspace, Reading(workers=1))
+        started(reader, stored, 1)
+        held = [reader.submit(stored.picks(WANTED[n : n + 5]), VIEW).result()[0] for n in range(90) for _ in range(3)]
+        assert all((images == stored.pixels(WANTED[n // 3 :][:5], VIEW)).all() for n, images in enumerate(held))
+        assert len(list(Path("/proc/self/fd").iterdir())) < 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    held.clear()
+    buffer, _ = reader._engine._pool.take(1000)  # type: ignore[union-attr]
+    assert buffer.file is not None, "decoded by threads for ever"
     reader.close()
 
 

@@ -1,7 +1,6 @@
 """Super-batches of pixels: the right images at the right places, in memory that is reused only when nobody looks."""
 
 import gc
-import mmap
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ import pytest
 import torch
 from stored_images import TARS, Stored
 
-from rhostream.errors import RhostreamError, ShardError
+from rhostream.errors import ShardError
 from rhostream.loaders.buffers import BufferPool
 from rhostream.loaders.images import ImageReader
 from rhostream.loaders.picks import Picks
@@ -148,50 +147,6 @@ def test_the_number_of_free_buffers_is_bounded() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) > before + 30
     arrays.clear()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 16
-
-
-def test_page_locked_memory_is_not_reused_before_its_copies_to_the_gpu_have_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """CUDA's part is played: no GPU is needed to see in which order it is asked."""
-    locked: dict[int, int] = {}
-    copied = False
-
-    class Driver:
-        def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
-            if size > 1 << 20:
-                return 2
-            locked[address] = size
-            return 0
-
-        def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
-            del locked[address]
-            return 0
-
-    class Event:
-        def record(self) -> None: ...
-
-        def query(self) -> bool:
-            return copied
-
-    for name, value in {"is_available": lambda: True, "cudart": Driver, "Event": Event}.items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    pool = BufferPool(shared=True, pinned=True)
-    first, array = pool.take(50_000)
-    (start,) = locked
-    assert start % mmap.PAGESIZE == 0
-    assert start <= address(array)
-    assert address(array) + 50_000 <= start + locked[start]
-    del array
-    second, array = pool.take(50_000)
-    assert second.number != first.number
-    copied = True
-    assert pool.take(50_000)[0].number == first.number
-    with pytest.raises(RhostreamError, match="page-lock"):
-        pool.take(2 << 20)
-    del first, second, array, pool
-    gc.collect()
-    assert locked == {}
 
 
 def test_urgent_images_overtake_what_has_not_been_begun(stored: Stored) -> None:

@@ -1,0 +1,70 @@
+"""A closed reader ends at once, whatever its threads and processes are at."""
+
+import os
+import signal
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+from stored_images import Stored, runs, started
+
+from rhostream.loaders.images import ImageReader
+from rhostream.loaders.reading import Reading
+from rhostream.loaders.shard_reader import ShardReader
+from rhostream.loaders.view import View
+
+VIEW = View(size=16)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    return Stored(tmp_path_factory.mktemp("stored"), 100)
+
+
+def seconds_to_close(reader: ImageReader) -> float:
+    begin = time.monotonic()
+    reader.close()
+    return time.monotonic() - begin
+
+
+def test_a_process_that_still_starts_is_not_waited_for(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(slow))
+    reader = ImageReader(stored.workspace, Reading(workers=2))
+    while len(reader.processes) < 2:
+        reader.submit(stored.picks(list(range(100))), VIEW).result()
+    pids = reader.processes
+    assert all(runs(pid) for pid in pids)
+    assert seconds_to_close(reader) < 0.9
+    assert not any(runs(pid) for pid in pids)
+
+
+def test_a_process_that_does_not_answer_is_not_waited_for(stored: Stored) -> None:
+    reader = ImageReader(stored.workspace, Reading(workers=1))
+    (pid,) = started(reader, stored, 1)
+    os.kill(pid, signal.SIGSTOP)
+    pending = [reader.submit(stored.picks(list(range(100))), VIEW) for _ in range(5)]
+    time.sleep(0.1)
+    assert seconds_to_close(reader) < 0.9
+    assert not runs(pid)
+    for images in pending:
+        with pytest.raises(CancelledError):
+            images.result()
+
+
+def test_a_thread_that_waits_for_a_store_is_not_waited_for(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object, **__: object) -> bytes:
+        time.sleep(4)
+        return stored.files[0]
+
+    monkeypatch.setattr(ShardReader, "read", read)
+    reader = ImageReader(stored.workspace, Reading(threads=2, workers=0))
+    pending = reader.submit(stored.picks([0, 1]), VIEW)
+    time.sleep(0.1)
+    assert seconds_to_close(reader) < 2
+    assert not any(chunk.done() for _, chunk in pending._chunks)

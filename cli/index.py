@@ -64,7 +64,8 @@ def _splits(context: click.Context, parameter: click.Parameter, values: tuple[st
 @option("--scoring-format", type=click.Choice(["jpeg", "raw"]), help="Of the scoring view.")
 @option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
         help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Remove the index, rejects and scans of the workspace first.")
+@click.option("--overwrite", is_flag=True, help="First remove what `rho index` has written to "
+              "the workspace: corpus.json, and its own files in index/, rejects/ and scans/; never a tar.")  # fmt: skip
 @json_option
 def index(
     tars: tuple[str, ...], workspace: str, manifest: str | None, workers: int | None, overwrite: bool, as_json: bool,

@@ -41,7 +41,8 @@ MANIFEST_SETTINGS = (
 @option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
         help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
-@click.option("--overwrite", is_flag=True, help="Remove the shards, index and rejects of the workspace first.")
+@click.option("--overwrite", is_flag=True, help="First remove what `rho shards` has written to "
+              "the workspace: corpus.json, and its own files in shards/, index/ and rejects/.")  # fmt: skip
 @json_option
 def shards(
     manifest: str, workspace: str, workers: int | None, dry_run: bool, overwrite: bool, as_json: bool, **_: Any

@@ -13,8 +13,9 @@ from rhostream.loaders.workspace import Workspace
 
 CARD_NAME = "corpus.json"
 
-#: Metadata of an IL part's Parquet: what it was computed from.
+#: Metadata of the Parquet files of a shard: `Shard.digest` in its index, and in what was computed from it.
 SHARD_DIGEST_KEY = b"rhostream.shard_digest"
+#: Metadata of an IL part's Parquet.
 IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's card
 
 _COLUMNS = ("key", "offset", "size", "content_hash", "label")
@@ -93,8 +94,8 @@ class CorpusCard:
             )
         except (KeyError, TypeError) as error:
             raise WorkspaceError(
-                f"{workspace.path(CARD_NAME)} is no corpus card ({error!r}): run `rho shards` again with the same "
-                "settings, it rewrites it"
+                f"{workspace.path(CARD_NAME)} is no corpus card ({error!r}): run the command that made it "
+                "(`rho shards` or `rho index`) again with the same settings, it rewrites it"
             ) from error
 
     def view(self, size: int = 0) -> View:
@@ -130,7 +131,7 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         extra: further columns to read, for instance `clean_label`; a column that this corpus lacks is left out.
 
     Raises:
-        WorkspaceError: the index is missing or does not have the rows that corpus.json says.
+        WorkspaceError: the index is missing, or is not the one of which `shard` tells: with other rows, or rewritten.
     """
     if not workspace.exists(shard.index):
         raise WorkspaceError(
@@ -139,10 +140,13 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         )
     present = set(workspace.column_names(shard.index)) if extra else set()
     table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)])
-    if table.num_rows != shard.rows:
+    digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY, b"").decode()
+    if table.num_rows != shard.rows or digest != shard.digest:
+        differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
         raise WorkspaceError(
-            f"{workspace.path(shard.index)} has {table.num_rows} rows, {CARD_NAME} says {shard.rows}: "
-            f"it is of another run of `{shard.made_by}`; run it again with --overwrite"
+            f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {CARD_NAME} tells of, which "
+            f"has other {differs}: start this command again if the index was rewritten meanwhile; else delete it and "
+            f"run `{shard.made_by}` again with the same settings, it rewrites what is missing"
         )
     return ShardRows(
         shard=shard,

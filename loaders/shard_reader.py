@@ -1,6 +1,7 @@
 """Bytes of samples, read by offset out of tars, local or remote."""
 
 import os
+import re
 import threading
 import time
 from collections import OrderedDict, deque
@@ -17,6 +18,9 @@ from rhostream.loaders.workspace import Workspace
 MAX_OPEN_SHARDS = 64
 MAX_REMOVED_SHARDS = 16  # of the open ones, those that the cache has removed: they hold their disk space
 PREFETCH_THREADS = 4
+
+#: A tar of a scoring view, see `scoring_view.rendition_tar`.
+_RENDITIONS = re.compile(r"(?P<workspace>.+)/views/(?P<size>\d+)-(?P<format>\w+)/shards/(?P<split>[a-z]+)-[^/]+\.tar")
 
 _RANGED_SECONDS = 30.0  # so long a tar of which no copy could be made is read range by range before it is tried again
 
@@ -66,14 +70,14 @@ class ShardReader:
             end = self.workspace.size(tar)
         except FileNotFoundError as error:
             raise ShardError(
-                f"{self.workspace.path(tar)} has vanished, though the index lists it: restore it, or run "
-                f"`{_command(tar)}` again"
+                f"{self.workspace.path(tar)} has vanished, though the index lists it: restore it, or "
+                f"{self._remade(tar)}"
             ) from error
         except WorkspaceError as error:
             raise ShardError(str(error)) from error
         raise ShardError(
             f"{self.workspace.path(tar)} ends at byte {end}, its index expects "
-            f"{size} bytes at {offset}: the shard is truncated; restore it, or run `{_command(tar)}` again"
+            f"{size} bytes at {offset}: the tar is truncated; restore it, or {self._remade(tar)}"
         )
 
     def prefetch(self, tars: Iterable[str]) -> None:
@@ -152,11 +156,18 @@ class ShardReader:
                 del self._open[name]
         coming.set_result(stream)
 
+    def _remade(self, tar: str) -> str:
+        """How to come by this tar again."""
+        if found := _RENDITIONS.fullmatch(self.workspace.path(tar)):
+            place = found["workspace"] if remote.is_remote(tar) or tar.startswith("/") else self.workspace.location
+            return (
+                f"run `rho view --workspace {place} --size {found['size']} --format {found['format']} --split "
+                f"{found['split']}`, it makes what is missing"
+            )
+        if tar.startswith("/") or "://" in tar:  # of another workspace, or one that others have made
+            return "make it and its index again"
+        return "run `rho shards` again with the same settings, it makes what is missing"
+
     def _after_fork(self) -> None:
         if self._process != os.getpid():
             self._begin()  # the parent's lock may have been held, and its threads are not here
-
-
-def _command(tar: str) -> str:
-    """What makes the index of this tar, and of those in the workspace the tar too."""
-    return "rho index" if tar.startswith("/") or "://" in tar else "rho shards"

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,12 @@ from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast
 
 _SALT = b"rhostream evaluation"
+
+#: How a tar and its index come to agree again, by what made the index.
+_REMADE: Final = {
+    "rho shards": "delete it and run `rho shards` again with the same settings, it makes it anew",
+    "rho index": "run `rho index` with --overwrite, which reads the tars again and never changes them",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +169,8 @@ def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> Sh
     """The error for a stored sample that was decodable when its shard was made."""
     key = read_shard_rows(workspace, shard).keys[row].as_py()
     return ShardError(
-        f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the shard was changed or damaged after it was "
-        "made: restore it, or run `rho shards` with --overwrite"
+        f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the tar was changed or damaged after it was "
+        f"indexed: restore it, or {_REMADE[shard.made_by]}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rhostream.loaders.index import Shard
+from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard
 from rhostream.schema import SAMPLES
 
 
@@ -78,7 +78,6 @@ class IndexRows:
                      source=self.source)  # fmt: skip
 
     def table(self) -> pa.Table:
-        """The rows so far: `rhostream.schema.SAMPLES` and the extra columns."""
-        return pa.table(
-            [pa.array(self._columns[field.name], field.type) for field in self._schema], schema=self._schema
-        )
+        """The rows so far: `rhostream.schema.SAMPLES` and the extra columns; the metadata holds the shard's digest."""
+        schema = self._schema.with_metadata({SHARD_DIGEST_KEY: self._digest.hexdigest().encode()})
+        return pa.table([pa.array(self._columns[field.name], field.type) for field in schema], schema=schema)

@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
 from rhostream.errors import ConfigError, CorpusError, WorkspaceError
-from rhostream.loaders.index import CARD_NAME, CorpusCard
+from rhostream.loaders.index import CARD_NAME, CorpusCard, Shard
 from rhostream.loaders.reading import available_cores
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.corpora.splits import checked_splits
@@ -15,12 +15,13 @@ from rhostream.pipeline.corpora.tar_samples import SampleReader, WebDatasetOptio
 from rhostream.pipeline.corpora.tar_urls import list_tars
 from rhostream.pipeline.corpus_card import tally, write_card
 from rhostream.pipeline.identity import require_same
-from rhostream.pipeline.leftovers import remove_leftovers
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.manifest import Manifest
+from rhostream.pipeline.own_files import own_names, remove_own
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.settings import settings
 from rhostream.pipeline.shards import REMEDY, ShardsSummary
+from rhostream.pipeline.sources import refuse_sources_inside
 from rhostream.pipeline.tar_index import TarIndexer, classes_of, require_unique_keys
 from rhostream.pipeline.tar_scan import SCANS, ScanRecord, TarScanner, TarUnit
 from rhostream.pipeline.unit_workers import make_units
@@ -32,7 +33,7 @@ from rhostream.pipeline.units import (
     require_two_classes,
 )
 
-FOLDERS: Final = ("rejects", "index", "shards", SCANS)
+FOLDERS: Final = ("rejects", "index", SCANS)
 _COMPARED: Final = ("seed", "holdout", "folds", "max_pixels", "options")
 
 Rejects = dict[str, tuple[int, str]]
@@ -56,10 +57,11 @@ def index_tars(
         tars: tars, folders, globs and brace patterns; local paths or fsspec URLs.
         manifest: of format "webdataset"; `tars` take the place of its root.
         workers: processes; 0 works in this one, None takes one per core.
-        overwrite: remove index, rejects and scans that are there first.
+        overwrite: remove index, rejects and scans that we have written there first; no tar.
 
     Raises:
-        ConfigError: a manifest that asks for what only `rho shards` can do.
+        ConfigError: a manifest that asks for what only `rho shards` can do, or a tar that lies where the workspace
+            writes.
         CorpusError: no tar, a damaged one, keys that clash, fewer than two classes, or mostly bad entries.
         WorkspaceError: it holds another corpus, cannot be written, or another process writes to it.
     """
@@ -69,10 +71,12 @@ def index_tars(
     manifest = replace(manifest, root=" ".join(tars), options=asdict(options))
     scanner = TarScanner(workspace=workspace, manifest=manifest, options=options)
     units = [TarUnit(number=number, tar=tar) for number, tar in enumerate(list_tars(tars))]
+    refuse_sources_inside(workspace, [unit.tar.url for unit in units])
     with only_writer(workspace, "rho index", workers=SCANS):
+        _refuse_written_shards(workspace)
         if overwrite:
-            for name in (CARD_NAME, *FOLDERS):  # the card first: it must never list what is not there
-                workspace.remove(name)
+            workspace.remove(CARD_NAME)  # first: it must never list what is not there
+            remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
         known = _known(workspace, units)
         asked = json.loads(json.dumps(manifest.to_dict()))
         _require_same(workspace, known, {name: asked[name] for name in _COMPARED})
@@ -83,7 +87,7 @@ def index_tars(
         require_unique_keys(scanner, units)
         records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes), units)
         shards = {shard.name for record in records for shard, _, _ in record.shards}
-        remove_leftovers(
+        remove_own(
             workspace,
             {
                 "rejects": {rejects_name(unit.number).rpartition("/")[2] for unit in units},
@@ -129,17 +133,14 @@ def _known(workspace: Workspace, units: Sequence[TarUnit]) -> Mapping[str, Any]:
     """Settings and classes of the corpus that the workspace holds; empty where there is none.
 
     Raises:
-        WorkspaceError: it holds tars that are not among the units, or that `rho shards` has written.
+        WorkspaceError: it holds tars that are not among the units.
     """
-    holds = f"workspace {workspace.location!r} holds"
-    if workspace.names("shards", ".tar"):
-        raise WorkspaceError(f"{holds} shards that `rho shards` has written: {REMEDY}")
-    if not workspace.exists(CARD_NAME):
+    card = _card(workspace)
+    if card is None:
         return {}
-    try:
-        card = CorpusCard.read(workspace)
-    except WorkspaceError:
-        return {}  # a damaged one is written anew
+    holds = f"workspace {workspace.location!r} holds"
+    if not all(shard.source for shard in card.shards):
+        raise WorkspaceError(f"{holds} the index of shards that `rho shards` has written: {REMEDY}")
     gone = {shard.source for shard in card.shards} - {unit.tar.url for unit in units}
     if gone:
         raise WorkspaceError(
@@ -147,6 +148,34 @@ def _known(workspace: Workspace, units: Sequence[TarUnit]) -> Mapping[str, Any]:
             f"the corpus, or {REMEDY}"
         )
     return {**card.manifest, "classes": list(card.classes)}
+
+
+def _refuse_written_shards(workspace: Workspace) -> None:
+    """Raises WorkspaceError where `rho shards` has written shards, which are not ours to remove."""
+    tars = own_names(workspace, "shards")
+    if not tars:
+        return
+    card = _card(workspace)
+    known: Iterable[Shard] = () if card is None else card.shards
+    if card is None:  # of a run that was killed, the records of its units tell
+        records = (UnitRecord.read(workspace, int(name.split(".")[0])) for name in own_names(workspace, "rejects"))
+        known = (shard for record in records if record is not None for shard, _, _ in record.shards)
+    if any(not shard.source for shard in known):
+        raise WorkspaceError(
+            f"workspace {workspace.location!r} holds shards that `rho shards` has written ({len(tars)} tars), which "
+            f"`rho index` never removes: name another --workspace, or delete {workspace.path('shards')} first and give "
+            "--overwrite"
+        )
+
+
+def _card(workspace: Workspace) -> CorpusCard | None:
+    """None where there is none, or a damaged one, which is written anew."""
+    if not workspace.exists(CARD_NAME):
+        return None
+    try:
+        return CorpusCard.read(workspace)
+    except WorkspaceError:
+        return None
 
 
 def _require_same(workspace: Workspace, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -5,13 +5,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import MAX_PIXELS
 from rhostream.loaders.scoring_view import RenditionFormat
 from rhostream.loaders.view import View
-from rhostream.pipeline.settings import settings
+from rhostream.pipeline.settings import checked, settings
+from rhostream.pipeline.stage_settings import ILSettings, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,8 @@ def load_manifest(
         overrides, environment: fields of `Manifest`; a value of None is not set.
 
     Raises:
-        ConfigError: no such file, no valid TOML, an unknown setting, or a value that cannot be.
+        ConfigError: no such file, no valid TOML, an unknown setting (those of [il] and [train] included; the reader's
+            [options] are `open_corpus`'s to check), or a value that cannot be.
     """
     file = Path(path)
     content = _read_toml(file)
@@ -125,6 +127,9 @@ def load_manifest(
     noise = content.get("noise")
     if isinstance(noise, Mapping):
         content["noise"] = settings(Noise, (f"{file}: [noise]", noise))
+    for table, kind in (("il", ILSettings), ("train", TrainSettings)):
+        if isinstance(given := content.get(table), Mapping):
+            checked(get_type_hints(kind), f"{file}: [{table}]", given)
     content.setdefault("name", file.stem)
     if "format" not in content:
         raise ConfigError(f'{file}: no `format`: say which reader the corpus needs, for instance format = "table"')

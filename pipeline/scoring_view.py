@@ -16,8 +16,8 @@ from rhostream.loaders.scoring_view import (
     view_card,
 )
 from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.leftovers import remove_leftovers
 from rhostream.pipeline.lock import only_writer
+from rhostream.pipeline.own_files import remove_own
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.renditions import Part, RenditionMaker, ShardToDo
 from rhostream.pipeline.unit_workers import make_units
@@ -158,4 +158,4 @@ def _remove_leftovers(maker: RenditionMaker, corpus: CorpusCard) -> None:
     for file in files:
         folder, _, name = file.rpartition("/")
         keep.setdefault(folder, set()).add(name)
-    remove_leftovers(maker.workspace, keep)
+    remove_own(maker.workspace, keep)

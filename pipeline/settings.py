@@ -22,17 +22,31 @@ def settings(kind: type[Settings], *layers: tuple[str, Mapping[str, Any]]) -> Se
         ConfigError: an unknown name, a value of the wrong type, or one that `kind` itself refuses.
     """
     hints = typing.get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for where, layer in layers:
-        for name, value in layer.items():
-            if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-                raise ConfigError(f"{where}: unknown setting {name!r}; {hint}")
-            if value is not None:
-                values[name] = _checked(value, hints[name], f"{where}: {name}")
+        values |= checked(known, where, layer)
     return kind(**values)
+
+
+def checked(known: Mapping[str, Any], where: str, layer: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a layer that are set, as their types.
+
+    Args:
+        known: type of every setting there is.
+
+    Raises:
+        ConfigError: an unknown name, or a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    for name, value in layer.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known) or 'none'}"
+            raise ConfigError(f"{where}: unknown setting {name!r}; {hint}")
+        if value is not None:
+            values[name] = _checked(value, known[name], f"{where}: {name}")
+    return values
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

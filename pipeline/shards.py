@@ -8,19 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.index import CARD_NAME
+from rhostream.loaders.index import CARD_NAME, CorpusCard
 from rhostream.loaders.reading import available_cores
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.corpora.base import Corpus
 from rhostream.pipeline.corpora.formats import open_corpus
+from rhostream.pipeline.corpora.tar_files import find_tars
 from rhostream.pipeline.corpus_card import Duplicates, tally, write_card
 from rhostream.pipeline.identity import require_same
-from rhostream.pipeline.leftovers import remove_leftovers
 from rhostream.pipeline.listing import Listing, list_entries
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.manifest import Manifest
 from rhostream.pipeline.noise import columns_with_noise, with_noise
+from rhostream.pipeline.own_files import own_names, refuse_foreign_tars, remove_own
 from rhostream.pipeline.progress import progress
+from rhostream.pipeline.sources import refuse_sources_inside
 from rhostream.pipeline.unit_workers import make_units
 from rhostream.pipeline.units import (
     ENTRIES_BEFORE_GIVING_UP,
@@ -75,15 +77,18 @@ def write_shards(
 
     Args:
         workers: processes; 0 works in this one, None takes one per core.
-        overwrite: remove the shards, index and rejects that are there first.
+        overwrite: remove the shards, index and rejects that we have written there first.
         dry_run: list the corpus, read no image and write nothing.
 
     Raises:
+        ConfigError: an unknown format or option, or a corpus that lies where the workspace writes.
         CorpusError: nothing to read, fewer than two classes, mostly bad entries, or nothing left to train on.
-        WorkspaceError: it holds another corpus, cannot be written, or another process writes to it.
+        WorkspaceError: it holds another corpus or tars of others under our names, cannot be written, or another
+            process writes to it.
     """
     begin = time.monotonic()
     workspace = Workspace(workspace)
+    refuse_sources_inside(workspace, _sources(manifest))
     corpus = open_corpus(manifest)
     listing = _list(corpus, manifest)
     if dry_run:
@@ -92,14 +97,15 @@ def write_shards(
     columns = corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
     maker = UnitMaker(workspace=workspace, corpus=corpus, extra_columns=columns, manifest=manifest, listed=len(listing))
     with only_writer(workspace, "rho shards", workers="shards"):
+        refuse_foreign_tars(workspace, _tars_of_card(workspace))
         if overwrite:
-            for name in (CARD_NAME, *FOLDERS):  # the card first: it must never list what is not there
-                workspace.remove(name)
+            workspace.remove(CARD_NAME)  # first: it must never list what is not there
+            remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
         records = _finished(maker, listing)
         missing = [number for number, record in records.items() if record is None]
         _make(maker, listing, records, missing, available_cores() if workers is None else workers)
         made = [record for record in records.values() if record is not None]
-        remove_leftovers(workspace, _files_of(made))
+        remove_own(workspace, _files_of(made))
         counts = tally(workspace, corpus.classes, manifest, made)
         write_card(workspace, corpus.classes, manifest, made, counts)
     return ShardsSummary(
@@ -115,6 +121,14 @@ def write_shards(
         units_made=len(missing),
         seconds=time.monotonic() - begin,
     )
+
+
+def _sources(manifest: Manifest) -> list[str]:
+    """What the corpus is read from: its root, and of a folder of tars each tar."""
+    if manifest.format != "webdataset":
+        return [manifest.root] if manifest.root else []
+    base, tars = find_tars(manifest)
+    return [str(base / tar) for tar in tars]
 
 
 def _list(corpus: Corpus, manifest: Manifest) -> Listing:
@@ -170,9 +184,7 @@ def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None
             if not record.is_whole(maker.workspace):
                 record = None
         found[number] = record
-    beyond = [
-        name for name in maker.workspace.names("rejects", ".parquet") if name > f"{listing.units - 1:06d}.parquet"
-    ]
+    beyond = [name for name in own_names(maker.workspace, "rejects") if name > f"{listing.units - 1:06d}.parquet"]
     if beyond:
         raise WorkspaceError(_other(maker.workspace, f"it has {len(beyond)} more units than this corpus"))
     require_same(what, settings | _settings_of_card(maker.workspace, settings), settings, REMEDY)
@@ -189,6 +201,14 @@ def _settings_of_card(workspace: Workspace, names: Iterable[str]) -> dict[str, A
     except (WorkspaceError, KeyError, TypeError):
         return {}
     return {name: known[name] for name in names if name in known}
+
+
+def _tars_of_card(workspace: Workspace) -> set[str]:
+    """Names of the tars that we have written, as far as `corpus.json` tells."""
+    try:
+        return {f"{shard.name}.tar" for shard in CorpusCard.read(workspace).shards if not shard.source}
+    except WorkspaceError:
+        return set()
 
 
 def _other(workspace: Workspace, what: str) -> str:

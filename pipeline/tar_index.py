@@ -21,6 +21,8 @@ from rhostream.pipeline.manifest import Manifest
 from rhostream.pipeline.tar_scan import EXTRA, TarScanner, TarUnit
 from rhostream.pipeline.units import UnitRecord, clean_text, shard_name, split_of, write_unit
 
+FORMAT = 2  # of the index; another one makes it anew from the scans
+
 
 def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]:
     """The manifest's classes, or all labels that occur.
@@ -81,6 +83,7 @@ class TarIndexer:
         """All that decides the index of a unit, as JSON values."""
         options = self.scanner.options
         return {
+            "index_format": FORMAT,
             "tar": unit.tar.url,
             "scan": self.scanner.name(unit.tar),
             "seed": self.manifest.seed,

@@ -24,7 +24,7 @@ from rhostream.pipeline.manifest import Manifest
 from rhostream.pipeline.units import ENTRIES_BEFORE_GIVING_UP, ENTRIES_BETWEEN_REPORTS, METADATA, refuse_mostly_bad
 
 SCANS = "scans"
-FORMAT = 1  # of the scans; another one reads every tar anew
+FORMAT = 2  # of the scans; another one reads every tar anew
 EXTRA = "extra."  # begins the names of the extra columns
 _MB = 1_000_000
 

@@ -24,7 +24,7 @@ from rhostream.pipeline.manifest import Manifest
 from rhostream.pipeline.tarwriter import ShardWriter
 from rhostream.schema import REJECTS
 
-FORMAT = 1  # of the shards; another one makes every unit anew
+FORMAT = 2  # of the shards; another one makes every unit anew
 METADATA = b"rhostream"
 ENTRIES_BEFORE_GIVING_UP = 1000
 ENTRIES_BETWEEN_REPORTS = 16

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from rhostream.loaders.index import SHARD_DIGEST_KEY
 from rhostream.loaders.workspace import Workspace
 from rhostream.schema import SAMPLES
 
@@ -100,7 +101,7 @@ def _write_shard(
                 "size": len(data), "ext": "png", "label": label, "class": CLASSES[label], "source": f"{number}.png",
                 "content_hash": content, "width": side, "height": side, "clean_label": clean,
             })  # fmt: skip
-    columns = pa.schema([*SAMPLES, pa.field("clean_label", pa.int32())])
-    workspace.write_table(f"index/{name}.parquet", pa.Table.from_pylist(rows, columns))
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+    columns = pa.schema([*SAMPLES, pa.field("clean_label", pa.int32())], {SHARD_DIGEST_KEY: digest.encode()})
+    workspace.write_table(f"index/{name}.parquet", pa.Table.from_pylist(rows, columns))
     return {"name": name, "split": split, "fold": fold, "rows": len(rows), "digest": digest}

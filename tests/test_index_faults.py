@@ -11,13 +11,14 @@ from pathlib import Path
 import killable
 import pytest
 import webdataset
-from foreign_tars import DAMAGES, assert_rows_point_into_tars, damaged, index, sample, tar
+from foreign_tars import DAMAGES, assert_rows_point_into_tars, damaged, index, manifest, sample, tar
 from shards_corpus import contents, rejects, samples
-from support import jpeg, put
+from support import encoded, jpeg, picture, put
 
 from rhostream.errors import CorpusError
 from rhostream.pipeline import tar_scan
 from rhostream.pipeline.corpora.tar_urls import TarFile
+from rhostream.pipeline.shards import write_shards
 
 
 def many(prefix: str, count: int = 12) -> list[tuple[str, bytes]]:
@@ -121,6 +122,31 @@ def test_dots_inside_names_are_diagnosed_image_by_image(tmp_path: Path) -> None:
     tar(tmp_path / "only/a.tar", *dotted)
     with pytest.raises(CorpusError, match=r"3 of the first 3 entries are refused, .*ends a key at the first dot"):
         index(tmp_path / "w2", tmp_path / "only")
+
+
+def test_images_that_webdataset_passes_over_for_their_name_are_rejects(tmp_path: Path) -> None:
+    strays = [("noext", jpeg(1)), (".hidden.jpg", jpeg(2)), ("./dir/.jpg", jpeg(3)), ("x", encoded(picture(4), "WEBP"))]
+    inside = ("good001", jpeg(5))  # between the members of a sample
+    others = [
+        ("LICENSE", b"text"),
+        ("._good000.jpg", b"\0\5\x16\7 of a Mac"),
+        (".empty", b""),
+        ("dir/Makefile", b"all:"),
+    ]
+    tar(tmp_path / "tars/a.tar", *many("good")[:3], inside, *many("good")[3:], *strays, *others)
+    wanted = dict.fromkeys(["noext", ".hidden.jpg", "dir/.jpg", "x", "good001"], "missing")
+
+    summary = index(tmp_path / "w", tmp_path / "tars")
+    assert (summary.entries, sum(summary.samples.values())) == (17, 12)
+    found = rejects(tmp_path / "w")
+    assert {str(row["source"]).rpartition("a.tar/")[2]: row["reason"] for row in found} == wanted
+    assert all("its name needs an extension, and no dot in front" in str(row["detail"]) for row in found)
+    assert_rows_point_into_tars(tmp_path / "w")
+
+    copied = write_shards(str(tmp_path / "s"), manifest(root=str(tmp_path / "tars")), workers=0)
+    assert (copied.entries, sum(copied.samples.values())) == (17, 12)
+    found = rejects(tmp_path / "s")
+    assert {str(row["source"]).removeprefix("a.tar/"): row["reason"] for row in found} == wanted
 
 
 def test_a_corpus_that_is_mostly_bad_stops_early(tmp_path: Path) -> None:

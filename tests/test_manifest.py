@@ -1,12 +1,21 @@
 """Manifests: what they may say, and that a mistake is answered with its cause and remedy."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+from foreign_tars import sample, tar
 
 from rhostream.errors import ConfigError
+from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.index_tars import index_tars
 from rhostream.pipeline.manifest import Manifest, Noise, load_manifest
+from rhostream.pipeline.shards import write_shards
+from rhostream.pipeline.stage_settings import ILSettings, TrainSettings
+from rhostream.pipeline.train_config import TrainConfig
 
 COMPLETE = """
 name = "shirts"
@@ -101,6 +110,11 @@ def test_holdout_and_folds_exclude_each_other_and_the_stronger_layer_wins(write)
         ('format = "table"\nmax_reject_share = 2', "max_reject_share 2.0"),
         ('format = "table"\nseed = "x"', "seed = 'x' is not a whole number"),
         ('format = "table"\nfolds = true', "folds = True is not a whole number"),
+        ('format = "table"\n[il]\nepoch = 3', "[il]: unknown setting 'epoch'; did you mean 'epochs'?"),
+        ('format = "table"\n[il]\nepochs = "3"', "[il]: epochs = '3' is not a whole number"),
+        ('format = "table"\n[train]\nstepz = 3', "[train]: unknown setting 'stepz'; did you mean 'steps'?"),
+        ('format = "table"\n[train]\nschedule = "cosin"', "[train]: schedule = 'cosin' is not one of cosine, constant"),
+        ('format = "table"\n[train]\nlearning_rate = true', "[train]: learning_rate = True is not a number"),
         ('name = "x"', "no `format`"),
         ("format = ", "not valid TOML"),
         ("format = 'table'\nname = 'a\xff'", ""),
@@ -115,6 +129,31 @@ def test_mistakes_are_named_in_one_line(write, text: str, message: str) -> None:
         load_manifest(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_settings_of_later_stages_are_those_that_the_stages_know() -> None:
+    for told, stage in ((ILSettings, ILTrainConfig), (TrainSettings, TrainConfig)):
+        assert get_type_hints(told) == get_type_hints(stage)
+
+
+def test_a_wrong_option_of_the_reader_stops_before_anything_is_written(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    wrong = write('format = "webdataset"\nroot = "."\n[options]\nlable = "cls"')
+    tar(Path(wrong).parent / "a.tar", *sample("0", "0"))
+    for run in (
+        lambda: write_shards(str(tmp_path / "w"), load_manifest(wrong), workers=0),
+        lambda: index_tars(str(tmp_path / "w"), [str(Path(wrong).parent)], load_manifest(wrong), workers=0),
+    ):
+        with pytest.raises(ConfigError, match=r"\[options\] of webdataset: unknown setting 'lable'; .*'label'"):
+            run()
+    assert not (tmp_path / "w").exists()
+
+
+def test_reading_a_manifest_imports_no_torch(write) -> None:  # type: ignore[no-untyped-def]
+    code = (
+        "import sys; from rhostream.pipeline.manifest import load_manifest; "
+        f"load_manifest({write(COMPLETE)!r}); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_missing_manifest_names_those_that_are_there(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from shards_corpus import contents, write_corpus
-from tiny import write_workspace
+from tiny import rewrite_shard, write_workspace
 
 from rhostream.cli.main import rho
 from rhostream.errors import ConfigError, ShardError, WorkspaceError
@@ -146,8 +146,8 @@ def test_a_split_is_added_without_touching_the_others(workspace: Workspace) -> N
 
 def test_after_new_shards_the_view_is_refused_until_it_is_made_again(workspace: Workspace) -> None:
     make(workspace)
+    rewrite_shard(workspace, "train-000001", "other labels")
     shards = workspace.read_json("corpus.json")["shards"][1:]
-    shards[0]["digest"] = "other labels"
     card = rewrite_card(workspace, shards=shards, fingerprint="other")
     with pytest.raises(WorkspaceError, match="of another split of the corpus than the shards are now: run `rho view`"):
         ScoringView.read(workspace, card, NAME)

@@ -331,7 +331,7 @@ def test_overwrite_remakes_the_shards_and_leaves_models_and_runs(corpus: Path, w
 
 def test_what_a_killed_run_of_other_settings_left_is_removed(corpus: Path, workspace: Path) -> None:
     whole = contents(workspace)
-    put(workspace / "shards/train-fold0-000000.tar", "x")
+    shutil.copy(workspace / "shards/train-000000.tar", workspace / "shards/train-fold0-000000.tar")
     put(workspace / "shards/train-fold1-000000.tar.tmp", "x")
     put(workspace / "index/train-fold0-000000.parquet", "x")
     write_shards(str(workspace), manifest_of(corpus), workers=0)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tiny import CLASSES, il_of, image_of, write_il, write_workspace
+from tiny import CLASSES, il_of, image_of, rewrite_shard, write_il, write_workspace
 from torch.utils.data import DataLoader
 
 from rhostream import ConfigError, IrreducibleLossError, ShardError, WorkspaceError
@@ -258,9 +258,7 @@ def test_rows_in_another_order_are_refused_never_joined_by_position(workspace):
 
 
 def test_a_part_of_the_same_keys_with_other_labels_or_images_is_refused(workspace):
-    card = workspace.read_json("corpus.json")
-    card["shards"][2]["digest"] = "labels moved"
-    workspace.write_json("corpus.json", card)
+    rewrite_shard(workspace, "train-000002", "labels moved")
     with pytest.raises(IrreducibleLossError, match="train-000002 holds other labels or images than when it was scored"):
         list(stream_of(workspace))
 

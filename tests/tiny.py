@@ -49,13 +49,24 @@ def write_workspace(folder: Path, shard_rows: Sequence[int], test_rows: int = 0,
                     "content_hash": hashlib.sha256(data).hexdigest()[:32], "width": side, "height": side,
                 })  # fmt: skip
                 number += 1
-        workspace.write_table(f"index/{name}.parquet", pa.Table.from_pylist(members, SAMPLES))
+        described = SAMPLES.with_metadata({SHARD_DIGEST_KEY: name.encode()})
+        workspace.write_table(f"index/{name}.parquet", pa.Table.from_pylist(members, described))
         shards.append({"name": name, "split": split, "fold": -1, "rows": rows, "digest": name})
     workspace.write_json("corpus.json", {
         "manifest": {"image": {"size": side}, "il": {}, "train": {}}, "classes": list(CLASSES),
         "counts": {"entries": number, "samples": number, "rejects": 0}, "shards": shards, "fingerprint": "tiny",
     })  # fmt: skip
     return workspace
+
+
+def rewrite_shard(workspace: Workspace, name: str, digest: str) -> None:
+    """As if the shard had been made anew with other labels or images: corpus.json and its index tell another digest."""
+    card = workspace.read_json("corpus.json")
+    shards = [shard | {"digest": digest} if shard["name"] == name else shard for shard in card["shards"]]
+    workspace.write_json("corpus.json", card | {"shards": shards})
+    index = f"index/{name}.parquet"
+    stamped = workspace.read_table(index).replace_schema_metadata({SHARD_DIGEST_KEY: digest.encode()})
+    workspace.write_table(index, stamped)
 
 
 def il_of(number: int) -> float:

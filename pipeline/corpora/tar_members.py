@@ -35,12 +35,13 @@ class Member:
     content: bytes | None = None
 
 
-def tar_members(stream: IO[bytes], wanted: Callable[[str], bool] = lambda name: False) -> Iterator[Member]:
-    """Every regular file of a tar, in order; of those that are not wanted the headers alone are read.
+def tar_members(stream: IO[bytes], wanted: Callable[[str], int] = lambda name: 0) -> Iterator[Member]:
+    """Every regular file of a tar, in order.
 
     Args:
         stream: seekable; it is read forward, but for single bytes.
-        wanted: of a member's name: is its content to be read?
+        wanted: of a member's name: how many of its first bytes are its `content`; with 0 there is none (None), and its
+            header alone is read.
 
     Raises:
         DamagedTarError: after the members before the damage, which are whole.
@@ -61,9 +62,9 @@ def tar_members(stream: IO[bytes], wanted: Callable[[str], bool] = lambda name: 
                     raise DamagedTarError(info.offset, f"the file ends inside member {info.name!r}")
                 if info.isreg():
                     content = None
-                    if wanted(info.name):
+                    if most := wanted(info.name):
                         stream.seek(info.offset_data)
-                        content = stream.read(info.size)
+                        content = stream.read(min(info.size, most))
                     yield Member(name=info.name, offset=info.offset_data, size=info.size, content=content)
             offset = archive.offset
     except tarfile.TarError as error:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import IO, Any, Final, Literal
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.loaders.decode import image_format
 from rhostream.pipeline.corpora.columns import extra_column_name
 from rhostream.pipeline.corpora.tar_members import DamagedTarError, Member, names_behind, tar_members
 
@@ -17,6 +19,8 @@ from rhostream.pipeline.corpora.tar_members import DamagedTarError, Member, name
 _KEY_AND_EXTENSION: Final = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 _TEXT_MEMBERS: Final = ("cls", "json", "txt")
 _MEMBERS_NAMED = 6  # in one message
+_MAGIC_BYTES = 32  # at least as many as `image_format` looks at
+_STRAY: Final = ""  # the extension of an image that belongs to no sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +89,24 @@ class SampleReader:
     def samples(self, stream: IO[bytes], *, images: bool = False) -> Iterator[TarSample]:
         """Every sample of a tar, its texts read, and its images where `images` says so.
 
+        An image whose name gives it no extension is a sample by itself, which has no image: see `without_image`.
+
         Raises:
             DamagedTarError: after the samples before the damage; of the last of these, members may be missing.
         """
         wanted = self._texts | (set(self._images) if images else set())
+
+        def bytes_wanted(name: str) -> int:
+            extension = _key_and_extension(name)[1]
+            return _MAGIC_BYTES if not extension else sys.maxsize if extension in wanted else 0
+
         sample: TarSample | None = None
         try:
-            for member in tar_members(stream, lambda name: _key_and_extension(name)[1] in wanted):
+            for member in tar_members(stream, bytes_wanted):
                 key, extension = _key_and_extension(member.name)
                 if not extension:
+                    if image_format(member.content or b"") is not None:
+                        yield TarSample(key=_valid(member.name.removeprefix("./")), members={_STRAY: member})
                     continue
                 if sample is None or sample.key != key or extension in sample.members:
                     if sample is not None:
@@ -124,6 +137,9 @@ class SampleReader:
         There is one, but for images with a dot in their names: "cat.1.jpg" and "cat.2.jpg" are members "1.jpg" and
         "2.jpg" of one sample "cat" to webdataset.
         """
+        if _STRAY in sample.members:
+            detail = "an image that is of no sample to webdataset: its name needs an extension, and no dot in front"
+            return [(sample.key, detail)]
         dotted = [ext for ext in sample.members if ext.rpartition(".")[2] in self._images]
         if dotted:
             detail = "webdataset ends a key at the first dot of a name: {ext!r} is no image of sample {key!r} to it"
@@ -156,8 +172,12 @@ def _key_and_extension(name: str) -> tuple[str, str]:
     match = _KEY_AND_EXTENSION.fullmatch(name)
     if match is None:
         return "", ""
-    # Bytes that are not UTF-8 become backslash escapes.
-    return match[1].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), match[2].lower()
+    return _valid(match[1]), match[2].lower()
+
+
+def _valid(name: str) -> str:
+    """Bytes that are not UTF-8 become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _typed(extra: tuple[str, ...] | Mapping[str, str]) -> dict[str, pa.DataType]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
     "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
-    "score_ahead", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads", "workers",
+    "score_ahead", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
+    "workers",
 )  # fmt: skip
 
 

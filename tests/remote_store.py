@@ -1,6 +1,7 @@
 """Remote stores on loopback: a real S3 API (moto) and a plain HTTP server, both of which misbehave on request."""
 
 import contextlib
+import functools
 import http.server
 import logging
 import os
@@ -10,7 +11,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,9 @@ class S3:
         return f"s3://{self.bucket}"
 
 
-@contextmanager
-def serving_s3() -> Iterator[S3]:
+@functools.cache
+def serving_s3() -> S3:
+    """The one server of this process: s3fs keeps to the endpoint that it was first given."""
     import boto3
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
@@ -76,34 +77,23 @@ def serving_s3() -> Iterator[S3]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
-    before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    try:
-        store.client = boto3.client("s3")  # type: ignore[attr-defined]
-        yield store
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        server.shutdown()
+    store.client = boto3.client("s3")  # type: ignore[attr-defined]
+    return store
 
 
 _numbers = iter(range(1_000_000))
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3]:
-    with serving_s3() as store:
-        yield store
-
-
 @pytest.fixture
-def s3(s3_server: S3) -> Iterator[S3]:
+def s3() -> Iterator[S3]:
     """A well-behaved S3 with an empty bucket."""
-    s3_server.bucket = f"bucket-{next(_numbers)}"
-    s3_server.client.create_bucket(Bucket=s3_server.bucket)  # type: ignore[attr-defined]
-    s3_server.requests.clear()
-    yield s3_server
-    s3_server.fault = lambda environ: None
+    store = serving_s3()
+    store.bucket = f"bucket-{next(_numbers)}"
+    store.client.create_bucket(Bucket=store.bucket)  # type: ignore[attr-defined]
+    store.requests.clear()
+    yield store
+    store.fault = lambda environ: None
 
 
 def upload(folder: Path, store: S3) -> str:

@@ -19,7 +19,7 @@ from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.retries import Retries
 from rhostream.loaders.workspace import Workspace
 
-s3_server, s3, cache, impatient = remote_store.s3_server, remote_store.s3, remote_store.cache, remote_store.impatient
+s3, cache, impatient = remote_store.s3, remote_store.cache, remote_store.impatient
 
 
 @pytest.fixture

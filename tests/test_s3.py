@@ -23,12 +23,7 @@ from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
 from rhostream.pipeline.shards import write_shards
 
-s3_server, s3, cache, impatient = (
-    remote_store.s3_server,
-    remote_store.s3,
-    remote_store.cache,
-    remote_store.impatient,
-)
+s3, cache, impatient = remote_store.s3, remote_store.cache, remote_store.impatient
 
 
 class Sometimes:

@@ -1,25 +1,38 @@
 """What a trainer imports to choose: selection functions, the scorer, the selector and its loader, the ledger."""
 
+from rhostream.selection.choosing import Chosen, GumbelTop, Rule, Top
+from rhostream.selection.floors import ClassFloor, ScoreFloor
 from rhostream.selection.functions import (
-    Scored,
     SelectionFunction,
     register,
     selection_function,
     selection_functions,
 )
+from rhostream.selection.importance import Importance, TauGate
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.loader import SelectingLoader, images_and_labels, pixel_values_and_labels
+from rhostream.selection.scored import Scored
 from rhostream.selection.scorer import Scorer, scoring_mode
+from rhostream.selection.selective_backprop import SelectiveBackprop
 from rhostream.selection.selector import OnlineSelector, SelectedBatch
 
 __all__ = [
+    "Chosen",
+    "ClassFloor",
+    "GumbelTop",
+    "Importance",
     "Ledger",
     "OnlineSelector",
+    "Rule",
+    "ScoreFloor",
     "Scored",
     "Scorer",
     "SelectedBatch",
     "SelectingLoader",
     "SelectionFunction",
+    "SelectiveBackprop",
+    "TauGate",
+    "Top",
     "images_and_labels",
     "pixel_values_and_labels",
     "register",

@@ -42,7 +42,7 @@ from rhostream.pipeline.run import Run
 from rhostream.pipeline.train_config import TrainConfig
 from rhostream.pipeline.train_stream import scoring_view_for, train_stream
 from rhostream.selection.ledger import Ledger
-from rhostream.selection.scorer import Scorer
+from rhostream.selection.scorer import Scorer, ScoringOptions
 from rhostream.selection.selector import OnlineSelector, SelectedBatch
 
 
@@ -91,7 +91,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         model,
         batch_size=config.batch_size,
         select=config.select,
-        scorer=Scorer(model, batchnorm=config.batchnorm, autocast=lambda: autocast(device, precision)),
+        scorer=Scorer(model, ScoringOptions(batchnorm=config.batchnorm, precision=precision)),
         ledger=ledger,
         meter=costs,
         score_ahead=config.score_ahead,

@@ -11,8 +11,9 @@ from rhostream.selection.functions import (
 from rhostream.selection.importance import Importance, TauGate
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.loader import SelectingLoader, images_and_labels, pixel_values_and_labels
+from rhostream.selection.score_cache import ScoreCache
 from rhostream.selection.scored import Scored
-from rhostream.selection.scorer import Scorer, scoring_mode
+from rhostream.selection.scorer import Scorer, ScoringOptions, scoring_mode
 from rhostream.selection.selective_backprop import SelectiveBackprop
 from rhostream.selection.selector import OnlineSelector, SelectedBatch
 
@@ -24,9 +25,11 @@ __all__ = [
     "Ledger",
     "OnlineSelector",
     "Rule",
+    "ScoreCache",
     "ScoreFloor",
     "Scored",
     "Scorer",
+    "ScoringOptions",
     "SelectedBatch",
     "SelectingLoader",
     "SelectionFunction",

@@ -15,6 +15,7 @@ COMMANDS = {
     "index": "rhostream.cli.index:index",
     "view": "rhostream.cli.view:view",
     "il": "rhostream.cli.il:il",
+    "coreset": "rhostream.cli.coreset:coreset",
     "train": "rhostream.cli.train:train",
     "query": "rhostream.cli.query:query",
     "views": "rhostream.cli.query:views",

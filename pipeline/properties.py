@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rhostream.selection.selector import SelectedBatch
 
-PASSED_OVER = ("filtered", "il_missing", "unreadable")
+PASSED_OVER = ("filtered", "il_missing", "not_in_core_set", "unreadable")
 
 
 class Properties:

@@ -16,6 +16,7 @@ VIEWS: Final[dict[str, tuple[pa.Schema, str]]] = {
     "samples": (schema.SAMPLES, "index/*.parquet"),
     "rejects": (schema.REJECTS, "rejects/*.parquet"),
     "il": (schema.IL, "il/*/scores/*.parquet"),
+    "core_sets": (schema.CORE_SETS, "core_sets/*/rows/*.parquet"),
     "ledger": (schema.LEDGER, "runs/*/ledger/*.parquet"),
     "metrics": (schema.METRICS, "runs/*/metrics.jsonl"),
 }

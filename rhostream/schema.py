@@ -65,7 +65,20 @@ IL: Final = pa.schema(
         pa.field("il", pa.float32(), nullable=False),  # nats
         pa.field("predicted", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),  # probability of `predicted`
+        pa.field("entropy", pa.float32(), nullable=False),  # of the scoring model's probabilities, nats
         pa.field("in_sample", pa.bool_(), nullable=False),  # was the scoring model trained on this sample?
+    ]
+)
+
+#: One row per sample, row-aligned with the shard: `core_sets/<name>/rows/<shard>.parquet`.
+CORE_SETS: Final = pa.schema(
+    [
+        pa.field("core_set", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("entropy", pa.float32(), nullable=False),  # of the proxy, nats
+        pa.field("kept", pa.bool_(), nullable=False),
     ]
 )
 
@@ -95,6 +108,7 @@ LEDGER: Final = pa.schema(
 UNSCORED_REASONS: Final[dict[str, str]] = {
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "no irreducible loss, and the run says on_missing=drop",
+    "not_in_core_set": "left out of the core set that the run trains on",
     "unreadable": "its image could not be read or decoded during training",
     "too_few": "fewer than two candidates of its super-batch could be read: no step was taken",
     "not_needed": "the selection function needs no score (uniform)",
@@ -119,6 +133,7 @@ METRICS: Final = pa.schema(
         pa.field("selected", pa.int64()),
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason
         pa.field("il_missing", pa.int64()),
+        pa.field("not_in_core_set", pa.int64()),
         pa.field("unreadable", pa.int64()),
         pa.field("candidates_mislabelled", pa.float64()),  # share, where clean_label is known
         pa.field("selected_mislabelled", pa.float64()),

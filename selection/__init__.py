@@ -10,7 +10,9 @@ from rhostream.selection.functions import (
 )
 from rhostream.selection.importance import Importance, TauGate
 from rhostream.selection.ledger import Ledger
+from rhostream.selection.live_il import LiveIL
 from rhostream.selection.loader import SelectingLoader, images_and_labels, pixel_values_and_labels
+from rhostream.selection.proxy import ProxyScorer
 from rhostream.selection.score_cache import ScoreCache
 from rhostream.selection.scored import Scored
 from rhostream.selection.scorer import Scorer, ScoringOptions, scoring_mode
@@ -23,7 +25,9 @@ __all__ = [
     "GumbelTop",
     "Importance",
     "Ledger",
+    "LiveIL",
     "OnlineSelector",
+    "ProxyScorer",
     "Rule",
     "ScoreCache",
     "ScoreFloor",

@@ -44,7 +44,8 @@ class CandidateStream(SuperBatchStream):
             renditions, and the images to train on are read for the selected alone. None scores what is trained on.
         augmentation: see `rhostream.loaders.augmentation`; drawn from (seed, epoch, key).
         core_set: name of a core set that `rho coreset` made: other samples are passed over, without being read.
-        prefilter: rules candidates out by their IL before they are read.
+        held_back: share of the samples that is passed over, for the trainer to measure its progress on.
+        prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
         extra: further columns of the index to carry along.
         order, reading: finer settings.
@@ -66,6 +67,7 @@ class CandidateStream(SuperBatchStream):
         scoring_view: str | None = None,
         augmentation: Augmentation = "none",
         core_set: str | None = None,
+        held_back: float = 0.0,
         prefilter: Prefilter | None = None,
         on_missing: Literal["error", "drop"] = "error",
         extra: tuple[str, ...] = (),
@@ -97,6 +99,7 @@ class CandidateStream(SuperBatchStream):
         self._join = JoinSettings(
             table=table,
             core_set=CoreSet.read(workspace, self.card, core_set) if core_set is not None else None,
+            held_back=held_back,
             prefilter=prefilter,
             on_missing=on_missing,
             classes=len(self.card.classes),
@@ -128,15 +131,15 @@ class CandidateStream(SuperBatchStream):
     def joins_il(self) -> bool:
         return self._join.table is not None
 
-    def draw(self, epoch: int, first: int, last: int) -> Drawn:
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Drawn:
         """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
-        return Drawn.concatenated(self.parts(epoch, first, last))
+        return Drawn.concatenated(self.parts(epoch, first, last, prefiltering=prefiltering))
 
-    def parts(self, epoch: int, first: int, last: int) -> list[Drawn]:
+    def parts(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> list[Drawn]:
         """The same in parts of one block each; empty where first is last."""
         if self._drawer is None or self._drawer[0] != os.getpid():
             self._drawer = (os.getpid(), self._make_drawer())
-        return self._drawer[1].draw(epoch, first, last)
+        return self._drawer[1].draw(epoch, first, last, prefiltering)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_drawer": None}

@@ -98,6 +98,8 @@ LEDGER: Final = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("correct", pa.bool_()),  # did the model in training already predict the label?
         pa.field("selected", pa.bool_(), nullable=False),
+        pa.field("selection", pa.string(), nullable=False),  # what was chosen by: "rho_loss", "uniform", …
+        pa.field("weight", pa.float32()),  # of a selected one's loss in its batch; null where it was not selected
         pa.field(
             "reason", pa.string()
         ),  # one of UNSCORED_REASONS where it could not be scored or trained on, else null
@@ -109,6 +111,7 @@ UNSCORED_REASONS: Final[dict[str, str]] = {
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "no irreducible loss, and the run says on_missing=drop",
     "not_in_core_set": "left out of the core set that the run trains on",
+    "held_back": "kept for the validation that the run decides by (select=auto)",
     "unreadable": "its image could not be read or decoded during training",
     "too_few": "fewer than two candidates of its super-batch could be read: no step was taken",
     "not_needed": "the selection function needs no score (uniform)",
@@ -134,6 +137,7 @@ METRICS: Final = pa.schema(
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason
         pa.field("il_missing", pa.int64()),
         pa.field("not_in_core_set", pa.int64()),
+        pa.field("held_back", pa.int64()),
         pa.field("unreadable", pa.int64()),
         pa.field("candidates_mislabelled", pa.float64()),  # share, where clean_label is known
         pa.field("selected_mislabelled", pa.float64()),

@@ -37,6 +37,11 @@ def unweighted(positions: Tensor) -> Chosen:
 class Rule(Protocol):
     """Chooses among scored candidates. Rules that remember nothing inherit the two methods of the state."""
 
+    @property
+    def falls_short(self) -> bool:
+        """May it choose fewer than it is asked for, although there are as many?"""
+        return False
+
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         """Choose `at_most` candidates, or fewer where there are fewer or the rule says so.
 

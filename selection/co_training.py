@@ -4,15 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rhostream.selection.batch import SelectedBatch
 from rhostream.selection.scorer import seed_generators
-from rhostream.selection.selector import SelectedBatch
-
-
-def scored_images(batch: SelectedBatch) -> Tensor:
-    """float32 (n_b, C, H, W), normalised: the pixels that the selected were scored on, smaller in a scoring view."""
-    candidates = batch.super_batch
-    positions = torch.from_numpy(batch.positions).to(candidates.images.device)
-    return candidates.view.normalise(candidates.images[positions])
 
 
 def co_train(

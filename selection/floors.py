@@ -24,6 +24,10 @@ class ScoreFloor(Rule):
     def __init__(self, rule: Rule, above: float = 0.0) -> None:
         self.rule, self.above = rule, above
 
+    @property
+    def falls_short(self) -> bool:
+        return True
+
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         return _among(self.rule, score > self.above, score, labels, at_most, generator)
 
@@ -60,6 +64,10 @@ class ClassFloor(Rule):
                 "proportion to their score; use a rule without weights"
             )
         self.rule, self.share = rule, share
+
+    @property
+    def falls_short(self) -> bool:
+        return self.rule.falls_short
 
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         at_most = min(at_most, len(score))

@@ -1,7 +1,7 @@
 """Importance sampling, and when it pays (Katharopoulos & Fleuret, ICML 2018)."""
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -43,16 +43,8 @@ class Importance(Rule):
     """n_b drawn with replacement, p_i = score_i / Σ score, weights 1 / (n p_i).
 
     The weighted mean of the drawn losses is then an unbiased estimate of the mean over all n candidates. Where all
-    scores are 0 it draws uniformly.
-
-    Args:
-        gated: while the `TauGate` is closed, take the candidates as they come, unweighted. The gate takes in the scores
-            of every super-batch, which are to be gradient norms.
+    scores are 0 it draws uniformly. Whether it pays is for a `TauGate` to say.
     """
-
-    def __init__(self, *, gated: bool = True) -> None:
-        self.gated = gated
-        self.gate: TauGate | None = None  # made of the first super-batch, which tells n_b and n_B
 
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         """Raises RhostreamError where a score is negative."""
@@ -64,21 +56,7 @@ class Importance(Rule):
                 f"importance sampling: a score of {float(p.min()):.3g} is no probability; use a selection function "
                 "whose scores are 0 or more, such as grad_norm_is"
             )
-        if self.gated:
-            self.gate = self.gate or TauGate(min(at_most, len(p)), len(p))
-            self.gate.update(p)
-            if not self.gate.open:
-                return unweighted(torch.arange(min(at_most, len(p)), device=score.device))
         p = p / p.sum() if float(p.sum()) > 0 else torch.full_like(p, 1 / len(p))
         positions = torch.multinomial(p, at_most, replacement=True, generator=generator)
         weights = 1 / (len(p) * p[positions])
         return Chosen(positions.to(score.device), weights.float().to(score.device))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"tau": self.gate.tau, "threshold": self.gate.threshold} if self.gate else {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.gate = None
-        if state:
-            self.gate = TauGate(1, 1)
-            self.gate.tau, self.gate.threshold = state["tau"], state["threshold"]

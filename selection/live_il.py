@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.batch import SuperBatch
-from rhostream.selection.co_training import co_train, scored_images
+from rhostream.selection.batch import SelectedBatch
+from rhostream.selection.co_training import co_train
 from rhostream.selection.scorer import Scorer, ScoringOptions
-from rhostream.selection.selector import SelectedBatch
 
 
 class LiveIL:
@@ -73,7 +73,7 @@ class LiveIL:
         """Train the model on the batch that the learner has got, at its share of the learner's rate."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate
-        co_train(self.model, self._optimizer, scored_images(batch), batch, random=f"live_il/{self._seed}/{self._steps}")
+        co_train(self.model, self._optimizer, batch.scored, batch, random=f"live_il/{self._seed}/{self._steps}")
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from torch import nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.workspace import Workspace
-from rhostream.selection.co_training import co_train, scored_images
+from rhostream.selection.batch import SelectedBatch
+from rhostream.selection.co_training import co_train
 from rhostream.selection.scorer import Scorer, ScoringOptions
-from rhostream.selection.selector import SelectedBatch
 
 
 class ProxyScorer(Scorer):
@@ -54,7 +54,7 @@ class ProxyScorer(Scorer):
 
     def step(self, batch: SelectedBatch) -> None:
         """Train the proxy on the batch that the learner has got."""
-        images = self._prepared(scored_images(batch))
+        images = self._prepared(batch.scored)
         co_train(self.model, self._optimizer, images, batch, random=f"proxy/{self._seed}/{self._steps}")
         self._steps += 1
 

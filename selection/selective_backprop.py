@@ -33,6 +33,10 @@ class SelectiveBackprop(Rule):
         self.beta = beta
         self._losses: deque[float] = deque(maxlen=history)
 
+    @property
+    def falls_short(self) -> bool:
+        return True
+
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         """`score` is the loss, nats; positions come in the order of the candidates."""
         losses = score.cpu().numpy()

@@ -132,7 +132,8 @@ COST_UNITS: Final[dict[str, str]] = {
     "flops": "of matrix products, convolutions and attention, counted as executed; the optimiser's are not counted",
 }
 
-#: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it. The view `metrics` adds METRICS_SO_FAR.
+#: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it.
+#: The view `metrics` adds METRICS_SO_FAR.
 METRICS: Final = pa.schema(
     [
         pa.field("run", pa.string()),

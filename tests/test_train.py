@@ -170,12 +170,13 @@ def test_uniform_draws_only_what_it_trains_on_and_joins_no_table(workspace):
 
 
 def test_compare_trains_each_for_the_same_number_of_steps_and_reports_targets(workspace):
-    outcomes = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
+    found = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
+    outcomes = [variant.runs[0] for variant in found.variants]
     assert [(outcome.run, outcome.steps) for outcome in outcomes] == [("uniform", 32), ("rho_loss", 32)]
     for outcome in outcomes:
         assert outcome.reached[0].steps is not None
         assert outcome.reached[1].steps is None
-    json.dumps([outcome.to_dict() for outcome in outcomes])
+    json.dumps(found.to_dict())
 
 
 def test_share_of_mislabelled_counts_only_what_is_known(workspace):

@@ -33,7 +33,7 @@ def accuracy_chart(bands: Sequence[Band], targets: Sequence[float] = (), note: s
     figure = Figure(figsize=(11, 8.5), dpi=130, layout="constrained")
     first = figure.add_subplot(2, 2, 1)
     panels = [first, *(figure.add_subplot(2, 2, place, sharey=first) for place in (2, 3, 4))]
-    columns = (
+    columns: tuple[tuple[str, list[Sequence[float]], float], ...] = (
         ("gradient steps", [band.steps for band in shown], 1.0),
         ("wall-clock seconds", [band.costs["seconds"] for band in shown], 1.0),
         ("CPU-seconds", [band.costs["cpu_seconds"] for band in shown], 1.0),
@@ -55,10 +55,12 @@ def accuracy_chart(bands: Sequence[Band], targets: Sequence[float] = (), note: s
 def _panel(
     panel: "Axes", label: str, bands: Sequence[Band], values: Sequence[Sequence[float]], targets: Sequence[float]
 ) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
     for target in targets:
-        panel.axhline(target, color="0.75", linewidth=0.8, zorder=0)
+        panel.axhline(target, color="0.7", linewidth=0.8, zorder=0)
+        where = panel.get_yaxis_transform()
+        panel.text(1.0, target, f"{100 * target:.1f}%", transform=where, color="0.45", size=7, ha="right", va="bottom")
     for number, (band, at) in enumerate(zip(bands, values, strict=True)):
         colour, dashes = COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % len(_DASHES)]
         panel.plot(
@@ -76,6 +78,9 @@ def _panel(
     ends = [at[-1] for at in values]
     if ends and min(ends) > 0 and max(ends) >= LOG_FROM * min(ends):
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         label += " (log scale)"
     else:
         panel.set_xlim(left=0)

@@ -137,14 +137,27 @@ class Costs:
 
 def _children_cpu_seconds() -> float:
     """CPU-seconds of all child processes of this one so far, ended ones first: none is counted twice."""
-    import psutil  # os.times knows only children that have ended
-
     times = os.times()
     total = times.children_user + times.children_system
+    if not _has_children():
+        return total
+    import psutil  # os.times knows only children that have ended
+
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             total += sum(child.cpu_times()[:4])  # user and system, its own and its ended children's
     return total
+
+
+def _has_children() -> bool:
+    """To look for them takes milliseconds, to ask the kernel whether there are any a microsecond."""
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 class _FlopCounter(TorchDispatchMode):

@@ -29,6 +29,17 @@ def settings(kind: type[Settings], *layers: tuple[str, Mapping[str, Any]]) -> Se
     return kind(**values)
 
 
+def from_text(kind: type[Any], where: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """Values of some fields of the dataclass `kind` that were written as text ("128", "1e-3", "true"), as their types.
+
+    Raises:
+        ConfigError: an unknown name, or a text that is no value of the field's type.
+    """
+    known = typing.get_type_hints(kind)
+    checked(known, where, dict.fromkeys(values))  # unknown names first
+    return checked(known, where, {name: _read(text, known[name]) for name, text in values.items()})
+
+
 def checked(known: Mapping[str, Any], where: str, layer: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a layer that are set, as their types.
 
@@ -47,6 +58,18 @@ def checked(known: Mapping[str, Any], where: str, layer: Mapping[str, Any]) -> d
         if value is not None:
             values[name] = _checked(value, known[name], f"{where}: {name}")
     return values
+
+
+def _read(text: str, hint: Any) -> Any:
+    """`text` as a value of the type `hint`; the text itself where it is none."""
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return text
+    return text
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

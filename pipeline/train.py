@@ -220,6 +220,4 @@ def _weights(path: str) -> bytes:
 
 def _charge_il(workspace: Workspace, il: str, il_runs: int, costs: Costs) -> None:
     """This run's share of what the IL model and its table cost."""
-    spent = il_costs(workspace, il)
-    for cost in ("il_train", "il_score"):
-        costs.add(cost, seconds=spent["seconds"][cost] / il_runs, flops=spent["flops"][cost] / il_runs)
+    costs.charge_il(il_costs(workspace, il), il_runs)

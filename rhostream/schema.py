@@ -117,17 +117,33 @@ UNSCORED_REASONS: Final[dict[str, str]] = {
     "not_needed": "the selection function needs no score (uniform)",
 }
 
+#: What a run is charged for.
+COSTS: Final[dict[str, str]] = {
+    "load": "reading and decoding candidates, as far as the training waits for it; decoding processes",
+    "score": "the scoring pass, and what is trained for its sake alone",
+    "auto": "held-back validation that `--select auto` decides by",
+    "train": "forward and backward pass, and the optimiser",
+    "evaluate": "measuring test accuracy for the report: left out of all totals",
+    "il_train": "this run's share of training the IL model",
+    "il_score": "this run's share of scoring the corpus with it",
+}
+
+#: What costs are measured in.
+COST_UNITS: Final[dict[str, str]] = {
+    "seconds": "wall clock",
+    "cpu_seconds": "of this process, all its threads and the processes that it starts, user and system",
+    "flops": "of matrix products, convolutions and attention, counted as executed; the optimiser's are not counted",
+}
+
 #: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it.
+#: The view `metrics` adds METRICS_SO_FAR.
 METRICS: Final = pa.schema(
     [
         pa.field("run", pa.string()),
         pa.field("step", pa.int64()),
         pa.field("epoch", pa.int32()),
-        *(
-            pa.field(f"{unit}_{cost}", pa.float64())
-            for unit in ("seconds", "flops")
-            for cost in ("load", "score", "train", "evaluate", "il_train", "il_score")
-        ),
+        *(pa.field(f"{unit}_{cost}", pa.float64()) for unit in COST_UNITS for cost in COSTS),
+        pa.field("il_runs", pa.int64()),  # that share the IL model: il_train and il_score are one part in so many
         pa.field("learning_rate", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("test_loss", pa.float64()),
@@ -145,3 +161,6 @@ METRICS: Final = pa.schema(
         pa.field("selected_correct", pa.float64()),
     ]
 )
+
+#: The sum of all costs but `evaluate`, by unit.
+METRICS_SO_FAR: Final = pa.schema([pa.field(f"{unit}_so_far", pa.float64()) for unit in COST_UNITS])

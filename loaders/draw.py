@@ -137,7 +137,9 @@ class Drawer:
             number, start = order.block_at(first)
             rows = self._rows(epoch, number)
             stop = min(last, start + len(rows))
-            parts.append(self._part(self._block(epoch, number), rows[first - start : stop - start], epoch, prefiltering))
+            parts.append(
+                self._part(self._block(epoch, number), rows[first - start : stop - start], epoch, prefiltering)
+            )
             first = stop
         return parts
 

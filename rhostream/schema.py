@@ -144,6 +144,7 @@ METRICS: Final = pa.schema(
         pa.field("epoch", pa.int32()),
         *(pa.field(f"{unit}_{cost}", pa.float64()) for unit in COST_UNITS for cost in COSTS),
         pa.field("il_runs", pa.int64()),  # that share the IL model: il_train and il_score are one part in so many
+        pa.field("decision", pa.string()),  # what `--select auto` does and why
         pa.field("learning_rate", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("test_loss", pa.float64()),

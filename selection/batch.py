@@ -12,7 +12,6 @@ from torch import Tensor
 from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.view import View
 
-
 _TENSORS = ("images", "scored", "labels", "weights", "il", "correct")
 
 

@@ -15,7 +15,6 @@ from rhostream.loaders.images import ImageReader, PendingImages
 from rhostream.loaders.super_batches import SuperBatchStream
 from rhostream.selection.batch import Considered, Samples, SelectedBatch
 from rhostream.selection.choosing import Chosen, Rule, unweighted
-from rhostream.selection.functions import grad_norm
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.meter import Meter, NoMeter
 from rhostream.selection.plan import Selection
@@ -149,11 +148,6 @@ class OnlineSelector:
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
         """Choose from one super-batch; None, and no step, where it does not fill a batch."""
         return next(self._finished(self._choose(super_batch, self.policy.next())), None)
-
-    def learned(self, logits: Tensor, labels: Tensor) -> None:
-        """Tell the policy of a gradient step: float (n_b, C) logits of the training pass, and int64 (n_b,) labels."""
-        with torch.no_grad():
-            self.policy.learned(grad_norm(Scored(labels=labels, logits=logits.detach().float())))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry beside the stream's state (`batch.state`): tensors and plain values."""

@@ -93,9 +93,9 @@ def require_architecture(proxy: nn.Module, workspace: Workspace, il: str) -> Non
     if differing:
         first = differing[0]
         raise ConfigError(
-            f"the proxy is not of the architecture of IL model {il!r}, {model['architecture']} ({len(differing)} tensors "
-            f"differ: {first} is {ours.get(first, 'missing')}, there {theirs.get(first, 'missing')}): losses of unlike "
-            f"models make no reducible loss; build the proxy as {model['architecture']}"
+            f"the proxy is not of the architecture of IL model {il!r}, {model['architecture']} ({len(differing)} "
+            f"tensors differ: {first} is {ours.get(first, 'missing')}, there {theirs.get(first, 'missing')}): losses "
+            f"of unlike models make no reducible loss; build the proxy as {model['architecture']}"
         )
 
 

@@ -19,14 +19,11 @@ class CoreSet:
 
     Attributes:
         identity: of what it was chosen from, and how.
-        samples, kept: of the training split, and how many of them are in it.
     """
 
     workspace: Workspace
     name: str
     identity: str
-    samples: int
-    kept_samples: int
 
     @classmethod
     def read(cls, workspace: Workspace, card: CorpusCard, name: str) -> "CoreSet":
@@ -44,13 +41,7 @@ class CoreSet:
                 f"core set {name!r} is of another split of the corpus than the shards are now: run `rho coreset --name "
                 f"{name} --overwrite`"
             )
-        return cls(
-            workspace=workspace,
-            name=name,
-            identity=values["identity"],
-            samples=values["samples"],
-            kept_samples=values["kept"],
-        )
+        return cls(workspace=workspace, name=name, identity=values["identity"])
 
     def kept(self, rows: ShardRows) -> npt.NDArray[np.bool_]:
         """bool (n,): which rows of this shard are in the core set.

@@ -94,9 +94,7 @@ def write_core_set(workspace: Workspace | str, config: CoreSetConfig, *, overwri
     }
     file = core_set_card(config.name)
     with only_writer(workspace, "rho coreset", f"core_sets/{config.name}"):
-        if overwrite:
-            workspace.remove(file)  # first, so that a core set that is half rewritten never looks whole
-        there = workspace.exists(file)
+        there = workspace.exists(file) and not overwrite
         found = workspace.read_json(file) if there else _write(workspace, corpus, config.name, made_of)
         if there:
             before = {name: value for name, value in found.items() if name in made_of}
@@ -117,6 +115,8 @@ def _write(workspace: Workspace, corpus: CorpusCard, name: str, made_of: dict[st
     parts = [_entropies(workspace, corpus, shard, made_of["il"]) for shard in shards]
     kept = highest(np.concatenate(parts), made_of["keep"])
     identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    # First, so that a core set that is half rewritten never looks whole.
+    workspace.remove(core_set_card(name))
     starts = np.cumsum([0, *(shard.rows for shard in shards)])
     for shard, start, entropies in zip(shards, starts, parts, strict=False):
         rows = read_shard_rows(workspace, shard)

@@ -144,7 +144,7 @@ class ILScorer:
             "il": il + np.float32(0),  # a certain and right model gives -0
             "predicted": predicted.numpy().astype(np.int32),
             "confidence": best.exp().numpy().astype(np.float32),
-            "entropy": (-(log_p.exp() * log_p).sum(1)).numpy().astype(np.float32) + np.float32(0),
+            "entropy": torch.special.entr(log_p.exp()).sum(1).numpy().astype(np.float32),
             "in_sample": np.full(count, in_sample),
         }
         return pa.table(columns, schema=schema.IL.with_metadata(self._metadata(rows.shard)))

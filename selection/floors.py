@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.selection.choosing import Chosen, Rule, unweighted
+from rhostream.selection.choosing import Chosen, Rule
 from rhostream.selection.importance import Importance
 
 
@@ -70,10 +70,11 @@ class ClassFloor(Rule):
         return self.rule.falls_short
 
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
+        device, score, labels = score.device, score.cpu(), labels.cpu()  # a loop over classes is no work for a GPU
         at_most = min(at_most, len(score))
         offset = float(torch.rand((), dtype=torch.float64, generator=generator))
         counts = torch.bincount(labels).tolist()
-        position = torch.arange(len(score), device=score.device)
+        position = torch.arange(len(score))
         floors, before, running = [], 0, 0
         for label, count in enumerate(counts):
             if count:
@@ -85,10 +86,12 @@ class ClassFloor(Rule):
                 floors.append(of_class[best])
                 before = upto
         filled = torch.cat(floors) if floors else position[:0]
-        rest = torch.ones(len(score), dtype=torch.bool, device=score.device)
+        rest = torch.ones(len(score), dtype=torch.bool)
         rest[filled] = False
         others = _among(self.rule, rest, score, labels, max(0, at_most - len(filled)), generator)
-        return Chosen(torch.cat([filled, others.positions]), torch.cat([unweighted(filled).weights, others.weights]))
+        positions = torch.cat([filled, others.positions])
+        weights = torch.cat([torch.ones(len(filled)), others.weights])
+        return Chosen(positions.to(device), weights.to(device))
 
     def state_dict(self) -> dict[str, Any]:
         return self.rule.state_dict()

@@ -10,7 +10,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.workspace import Workspace
 from rhostream.selection.batch import SelectedBatch
 from rhostream.selection.co_training import co_train
-from rhostream.selection.scorer import Scorer, ScoringOptions
+from rhostream.selection.scorer import Scorer, ScoringOptions, without_ddp
 
 
 class ProxyScorer(Scorer):
@@ -47,15 +47,16 @@ class ProxyScorer(Scorer):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
     ) -> None:
-        require_architecture(proxy, Workspace(workspace), il)
+        require_architecture(without_ddp(proxy), Workspace(workspace), il)
         super().__init__(proxy, options, seed=seed)
+        self._proxy = proxy  # a DistributedDataParallel shares its gradients with the other ranks
         self._optimizer = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self._steps = 0
 
     def step(self, batch: SelectedBatch) -> None:
         """Train the proxy on the batch that the learner has got."""
         images = self._prepared(batch.scored)
-        co_train(self.model, self._optimizer, images, batch, random=f"proxy/{self._seed}/{self._steps}")
+        co_train(self._proxy, self._optimizer, images, batch, random=f"proxy/{self._seed}/{self._steps}")
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,9 +94,9 @@ def require_architecture(proxy: nn.Module, workspace: Workspace, il: str) -> Non
     if differing:
         first = differing[0]
         raise ConfigError(
-            f"the proxy is not of the architecture of IL model {il!r}, {model['architecture']} ({len(differing)} tensors "
-            f"differ: {first} is {ours.get(first, 'missing')}, there {theirs.get(first, 'missing')}): losses of unlike "
-            f"models make no reducible loss; build the proxy as {model['architecture']}"
+            f"the proxy is not of the architecture of IL model {il!r}, {model['architecture']} ({len(differing)} "
+            f"tensors differ: {first} is {ours.get(first, 'missing')}, there {theirs.get(first, 'missing')}): losses "
+            f"of unlike models make no reducible loss; build the proxy as {model['architecture']}"
         )
 
 

@@ -1,6 +1,7 @@
 """Losses of candidates that were scored a few steps ago, so that they need not be scored again."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class ScoreCache:
 
     Args:
         max_age: a loss serves while fewer than this many steps have passed since; 1 serves the same step alone.
-        capacity: entries at most, of about 150 bytes each; the oldest go first.
+        capacity: entries at most, of about 240 bytes each; the oldest go first.
 
     Raises:
         ConfigError: max_age or capacity below 1.
@@ -53,7 +54,8 @@ class ScoreCache:
             if value < 1:
                 raise ConfigError(f"score cache {name} {value}: give 1 or more")
         self.max_age, self.capacity = max_age, capacity
-        self._losses: dict[int, tuple[int, float]] = {}  # step and loss by digest of the key, oldest first
+        # Step and loss by digest of the key, oldest first; a dict would search for its first entry ever longer.
+        self._losses: OrderedDict[int, tuple[int, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._losses)
@@ -72,13 +74,13 @@ class ScoreCache:
         """Take in fresh losses, float32 (m,), of this step; what is too old to serve is forgotten."""
         for key, loss in zip(keys, losses.tolist(), strict=True):
             digest = _digest(key)
-            self._losses.pop(digest, None)  # so that it goes to the end
             self._losses[digest] = (step, loss)
+            self._losses.move_to_end(digest)
         while self._losses:
             oldest = next(iter(self._losses))
             if len(self._losses) <= self.capacity and step - self._losses[oldest][0] < self.max_age:
                 break
-            del self._losses[oldest]
+            self._losses.popitem(last=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Three tensors of one length: digests int64, steps int64, losses float32."""
@@ -92,7 +94,7 @@ class ScoreCache:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         entries = zip(state["steps"].tolist(), state["losses"].tolist(), strict=True)
-        self._losses = dict(zip(state["digests"].tolist(), entries, strict=True))
+        self._losses = OrderedDict(zip(state["digests"].tolist(), entries, strict=True))
 
 
 def _digest(key: str) -> int:

@@ -20,6 +20,8 @@ from rhostream.selection import (
     TauGate,
     Top,
 )
+from rhostream.selection.plan import Selection
+from rhostream.selection.policy import GatedImportance
 
 SCORE = torch.tensor([1.0, 3.0, 2.0, 3.0, -1.0])
 LABELS = torch.zeros(5, dtype=torch.int64)
@@ -71,7 +73,7 @@ def test_a_temperature_that_is_not_above_nought_is_refused(temperature):
 
 def test_importance_sampling_draws_in_proportion_and_weights_by_the_inverse():
     score = torch.tensor([1.0, 0.0, 3.0, 6.0])
-    chosen = Importance(gated=False).choose(score, LABELS[:4], DRAWS, generator(2))
+    chosen = Importance().choose(score, LABELS[:4], DRAWS, generator(2))
     found = Counter(chosen.positions.tolist())
     for i, p in enumerate([0.1, 0.0, 0.3, 0.6]):
         assert found[i] / DRAWS == pytest.approx(p, abs=6 * math.sqrt(p * (1 - p) / DRAWS))
@@ -89,7 +91,7 @@ def test_the_weighted_gradient_of_drawn_samples_is_an_unbiased_estimate_of_the_m
         nn.functional.cross_entropy(model(image[None]), label[None]).backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     each = torch.stack(gradients)  # (n, parameters)
-    score, rule, drawing = each.norm(dim=1).float(), Importance(gated=False), generator(3)
+    score, rule, drawing = each.norm(dim=1).float(), Importance(), generator(3)
     repeats = 4000
     estimates = []
     for _ in range(repeats):
@@ -103,7 +105,7 @@ def test_the_weighted_gradient_of_drawn_samples_is_an_unbiased_estimate_of_the_m
 
 
 def test_importance_sampling_of_scores_that_are_all_nought_is_uniform():
-    chosen = Importance(gated=False).choose(torch.zeros(4), LABELS[:4], DRAWS, generator(4))
+    chosen = Importance().choose(torch.zeros(4), LABELS[:4], DRAWS, generator(4))
     assert chosen.weights.tolist() == [1.0] * DRAWS
     assert [count / DRAWS for count in Counter(chosen.positions.tolist()).values()] == pytest.approx(
         [0.25] * 4, abs=CLOSE
@@ -151,14 +153,20 @@ def test_the_gate_never_opens_on_equal_or_vanished_gradients():
         assert not gate.open
 
 
-def test_gated_importance_sampling_takes_candidates_as_they_come_until_the_gate_opens():
-    score = torch.tensor([0.0] * 319 + [1.0])
-    labels, rule = torch.zeros(320, dtype=torch.int64), Importance()
-    drawn = [rule.choose(score, labels, 32, generator(5)) for _ in range(3)]
-    assert drawn[1].positions.tolist() == list(range(32))
-    assert drawn[1].weights.tolist() == [1.0] * 32
-    assert drawn[2].positions.tolist() == [319] * 32
-    assert drawn[2].weights.tolist() == pytest.approx([1 / 320] * 32)
+def test_gated_importance_sampling_is_uniform_and_unscored_until_the_gate_opens():
+    policy = GatedImportance(Selection(function="grad_norm_is"), super_batch_size=320)
+    peaked = torch.tensor([0.0] * 31 + [1.0])  # of the batches that are trained on: τ = √32, above the gate's 4.33
+    functions = []
+    for _ in range(16):
+        functions.append(policy.next().function)
+        policy.learned(peaked)
+    # √32 (1 − 0.9^t) passes 4.33 at the fourteenth step.
+    assert functions == ["uniform"] * 14 + ["grad_norm_is"] * 2
+    assert policy.next().rule == "importance"
+    for _ in range(2):
+        policy.learned(torch.ones(32))  # not taken in while it is open …
+        policy.scored(torch.ones(320))  # … but this
+    assert policy.next().function == "uniform"
 
 
 def test_selective_backprop_keeps_by_the_rank_among_recent_losses():

@@ -9,6 +9,7 @@ from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.curves import Band, band, curve
 from rhostream.pipeline.device import choose_device
+from rhostream.pipeline.models import build_model
 from rhostream.pipeline.outcomes import Outcome, Reached, summarise
 from rhostream.pipeline.run import Run
 from rhostream.pipeline.spread import Spread, spread, spread_until
@@ -86,15 +87,17 @@ def compare(
         targets: as for `rhostream.pipeline.outcomes.summarise`.
 
     Raises:
-        ConfigError: what `train` would refuse of any of the runs, before the first of them.
+        ConfigError: a variant that is none, or whose model, weights, device, IL table or scoring view will not do:
+            before the first run.
     """
     workspace = Workspace(workspace)
     card = CorpusCard.read(workspace)
     plan = _plan(config, variants, seeds, sum(shard.rows for shard in card.split("train")))
-    for each in (one for row in plan for one in row):  # what would stop the last run stops the first
+    for each, *_ in plan:  # what would stop the last run stops the first; seeds change none of it
         il_table(workspace, card, each)
         scoring_view_for(workspace, card, each)
         choose_device(each.device)
+        build_model(each.model, len(card.classes), card.view(each.image_size), seed=0, weights=each.weights or None)
     # Seed by seed: what changes on the machine over hours falls on all variants alike.
     done = [[train(workspace, each, overwrite=overwrite) for each in column] for column in zip(*plan, strict=True)]
     return report([text.strip() for text in variants], list(zip(*done, strict=True)), targets, config.il_runs)
@@ -118,7 +121,7 @@ def _plan(config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], sa
     """The runs: a row a variant, a column a seed."""
     parsed = [parse_variant(text) for text in variants]
     names = [variant.file_name for variant in parsed]
-    if len(set(names)) != len(names):
+    if not names or len(set(names)) != len(names):
         raise ConfigError(f"--compare {','.join(variants)}: each variant once")
     if len(set(seeds)) != len(seeds):
         raise ConfigError(f"--seeds {','.join(map(str, seeds))}: each seed once")

@@ -29,8 +29,9 @@ class Costs:
     """Seconds, CPU-seconds and FLOPs so far, by cost name. Not for use by several threads at once.
 
     CPU-seconds are those of this process, all its threads included, and of its child processes, living and ended. What
-    threads do in the background (decoding ahead) is charged to the cost that is running meanwhile, so that the total
-    is exact and its parts are not quite. On a GPU, they include waiting for it.
+    threads do in the background (decoding ahead) is charged to the cost that is running meanwhile: the sum of all costs
+    is exact, its parts are not quite, and what was read ahead during an evaluation counts as evaluation. What runs
+    outside of all charges (writing checkpoints) is charged to none. On a GPU, CPU-seconds include waiting for it.
 
     Args:
         device: where the work runs; a CUDA device is synchronised when a charge begins and ends, and only then.

@@ -60,7 +60,7 @@ def _panel(
     for target in targets:
         panel.axhline(target, color="0.7", linewidth=0.8, zorder=0)
         where = panel.get_yaxis_transform()
-        panel.text(1.0, target, f"{100 * target:.1f}%", transform=where, color="0.45", size=7, ha="right", va="bottom")
+        panel.text(1.005, target, f"{100 * target:.1f}%", transform=where, color="0.4", size=7, va="center")
     for number, (band, at) in enumerate(zip(bands, values, strict=True)):
         colour, dashes = COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % len(_DASHES)]
         panel.plot(

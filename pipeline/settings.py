@@ -1,5 +1,6 @@
 """Settings in layers: default < manifest < environment < flag, checked against a dataclass."""
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -62,19 +63,23 @@ def checked(known: Mapping[str, Any], where: str, layer: Mapping[str, Any]) -> d
 
 def _read(text: str, hint: Any) -> Any:
     """`text` as a value of the type `hint`; the text itself where it is none."""
-    if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    if hint in (int, float):
-        try:
-            return hint(text)
-        except ValueError:
-            return text
+    for option in _options(hint):
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if option in (int, float):
+            with contextlib.suppress(ValueError):
+                return option(text)
     return text
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types that a union allows; a type by itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` as the type `hint`, with the conversions that TOML and JSON need (list to tuple, int to float)."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    options = _options(hint)
     for option in options:
         origin, arguments = typing.get_origin(option), typing.get_args(option)
         if origin is typing.Literal and value in arguments:

@@ -99,6 +99,7 @@ def test_the_tables_give_median_and_range_to_each_target_with_the_il_model_share
         (["--compare", "uniform,uniform:batchsize=8"], "did you mean 'batch_size'"),
         (["--compare", "uniform,uniform"], "each variant once"),
         (["--compare", "rho_loss,rho_loss:seed=5"], "seed of its own"),
+        (["--compare", "uniform,rho_loss:model=resnet51"], "resnet51"),
         (["--seeds", "1,1"], "each seed once"),
         (["--seeds", "1,x"], "not a list of numbers"),
         (["--plot", "chart.pdf"], "end it in .png"),

@@ -46,7 +46,6 @@ from rhostream.selection.batch import SelectedBatch
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.score_cache import ScoreCache
 from rhostream.selection.selector import OnlineSelector
-from rhostream.selection.selector import OnlineSelector, SelectedBatch
 
 
 def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = False) -> Run:

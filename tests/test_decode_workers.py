@@ -1,5 +1,6 @@
 """Decoding processes: the same pixels and errors as threads give, and nothing is left of them, whoever is killed."""
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -7,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import numpy as np
 import pytest
+from named_memory import family, named_shared_memory
 from stored_images import TARS, Stored, runs, started
 
 from rhostream.errors import ShardError, WorkerError
@@ -42,10 +45,6 @@ def all_end(pids: list[int], seconds: float = 10.0) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def shared_memory_names() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 def test_processes_give_the_pixels_and_failures_that_threads_give(stored: Stored) -> None:
@@ -211,31 +210,61 @@ def run_script(folder: Path, *, forever: bool, forks: bool = False) -> "subproce
 
 
 def pids_of(script: "subprocess.Popen[str]") -> list[int]:
-    """Once they decode: its processes' ids."""
+    """Once they decode: its processes' ids. Up to then, none of them has had shared memory that has a name."""
     assert script.stdout is not None
     deadline = time.monotonic() + 60
-    script.stdout.readline()
     while time.monotonic() < deadline:
-        tasks = Path(f"/proc/{script.pid}/task")
-        pids = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-        pids = [pid for pid in pids if "decode_worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+        pids = family(script.pid)
+        assert {path for pid in pids for path in named_shared_memory(pid)} == set()
+        pids = [pid for pid in pids if "decode_worker" in command_of(pid)]
         if len(pids) == 2 and all("memfd:rhostream" in Path(f"/proc/{pid}/maps").read_text() for pid in pids):
+            script.stdout.readline()
             return pids
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise AssertionError("the processes do not decode")
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has ended
+        return ""
+
+
+def test_named_shared_memory_of_a_process_is_seen_and_that_of_others_is_not() -> None:
+    """So that the tests below would tell."""
+    before = named_shared_memory(os.getpid())
+    lock = multiprocessing.get_context("spawn").Lock()
+    block = shared_memory.SharedMemory(create=True, size=1 << 16)
+    try:
+        ours = named_shared_memory(os.getpid()) - before
+        # The C library maps a semaphore before it gives it its name, so that it shows with another one.
+        assert sorted(path.partition("_")[0].partition(".")[0] for path in ours) == ["/dev/shm/psm", "/dev/shm/sem"]
+        assert f"/dev/shm/{block.name}" in ours
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        assert {path for pid in family(child.pid) for path in named_shared_memory(pid)} == set()
+        assert child.pid in family(os.getpid())
+        child.communicate(b"\n")
+        del lock
+        assert named_shared_memory(os.getpid()) - before == {f"/dev/shm/{block.name}"}
+    finally:
+        block.close()
+        block.unlink()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_when_the_trainer_is_killed_or_interrupted(tmp_path: Path, how: signal.Signals) -> None:
-    before = shared_memory_names()
     script = run_script(tmp_path, forever=True)
     pids = pids_of(script)
+    everyone = family(script.pid)
+    assert set(pids) < set(everyone)
+    # Nothing that has a name can be left by who has had none.
+    assert {path for pid in everyone for path in named_shared_memory(pid)} == set()
     # Ctrl-C reaches everything in the terminal's foreground, a kill this process alone.
     (os.killpg if how == signal.SIGINT else os.kill)(script.pid, how)
     _, errors = script.communicate(timeout=30)
     assert script.returncode == -how
-    assert all_end(pids), "the processes outlive the trainer"
-    assert shared_memory_names() <= before
+    assert all_end(everyone), "the processes outlive the trainer"
     assert errors.count("Traceback") == (1 if how == signal.SIGINT else 0), errors
     assert "decode_worker" not in errors
 

@@ -102,7 +102,6 @@ def test_the_share_of_the_il_model_replaces_the_one_before() -> None:
     }  # fmt: skip
 
 
-def test_what_fails_is_charged_too() -> None:
 def test_what_fails_is_charged_too(clock: Clock) -> None:
     costs = Costs()
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.columns import taken
 from rhostream.loaders.core_set import CoreSet
 from rhostream.loaders.held_back import held_back
 from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
@@ -64,7 +65,7 @@ class Files:
             numbers=self.numbers[rows],
             offsets=self.offsets[rows],
             sizes=self.sizes[rows],
-            hashes=self.hashes.take(pa.array(rows)).to_pylist() if verify else None,
+            hashes=taken(self.hashes, rows) if verify else None,
             draws=draws,
         )
 

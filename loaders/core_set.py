@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhostream.errors import WorkspaceError
+from rhostream.loaders.columns import values
 from rhostream.loaders.index import SHARD_DIGEST_KEY, CorpusCard, ShardRows
 from rhostream.loaders.workspace import Workspace
 
@@ -35,13 +36,13 @@ class CoreSet:
                 f"core set {name!r}: workspace {workspace.location!r} has no {file} (core sets there: {known}); run "
                 f"`rho coreset --workspace {workspace.location} --name {name}` to the end"
             )
-        values = workspace.read_json(file)
-        if values["fingerprint"] != card.fingerprint:
+        written = workspace.read_json(file)
+        if written["fingerprint"] != card.fingerprint:
             raise WorkspaceError(
                 f"core set {name!r} is of another split of the corpus than the shards are now: run `rho coreset --name "
                 f"{name} --overwrite`"
             )
-        return cls(workspace=workspace, name=name, identity=values["identity"])
+        return cls(workspace=workspace, name=name, identity=written["identity"])
 
     def kept(self, rows: ShardRows) -> npt.NDArray[np.bool_]:
         """bool (n,): which rows of this shard are in the core set.
@@ -66,8 +67,7 @@ class CoreSet:
                 f"{self.workspace.path(file)} was made of other samples than shard {rows.shard.name} holds, or for "
                 f"another core set: {remedy}"
             )
-        kept: npt.NDArray[np.bool_] = table.column("kept").to_numpy()
-        return kept
+        return values(table.column("kept"))
 
 
 def core_set_card(name: str) -> str:

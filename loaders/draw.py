@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rhostream.loaders.augmentation import Augmentation
 from rhostream.loaders.batch import PassedOver
 from rhostream.loaders.block import FILTERED, VERDICTS, Block, JoinSettings, load_block
+from rhostream.loaders.columns import taken
 from rhostream.loaders.index import Shard
 from rhostream.loaders.order import EpochOrder
 from rhostream.loaders.picks import Picks
@@ -165,7 +166,7 @@ class Drawer:
         if not prefiltering:
             verdicts = np.where(verdicts == FILTERED, 0, verdicts)
         wanted = picked[verdicts == 0]
-        keys = block.keys.take(wanted).to_pylist()
+        keys = taken(block.keys, wanted)
         draws = [f"{self._seed}/{epoch}/{key}" for key in keys] if self._augmentation != "none" else None
         scored = block.renditions or block.originals
         names = [shard.name for shard in block.shards]

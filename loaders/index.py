@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import WorkspaceError
+from rhostream.loaders.columns import values
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 
@@ -151,9 +152,9 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
     return ShardRows(
         shard=shard,
         keys=table.column("key").combine_chunks(),
-        offsets=table.column("offset").to_numpy(),
-        sizes=table.column("size").to_numpy(),
+        offsets=values(table.column("offset")),
+        sizes=values(table.column("size")),
         hashes=table.column("content_hash").combine_chunks(),
-        labels=table.column("label").to_numpy(),
-        extra={name: table.column(name).to_numpy() for name in extra if name in table.column_names},
+        labels=values(table.column("label")),
+        extra={name: values(table.column(name)) for name in extra if name in table.column_names},
     )

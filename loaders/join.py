@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError, IrreducibleLossError
+from rhostream.loaders.columns import values
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard, Shard, ShardRows
 from rhostream.loaders.keytable import KeyTable
 from rhostream.loaders.view import View
@@ -130,7 +131,8 @@ class RowAlignedTable:
                 f"shard {shard.name}: the IL model was trained on {seen} of its {len(rows)} samples, whose losses are "
                 "therefore no irreducible ones: stream shards of the split train only"
             )
-        return JoinedRows(il=_float32(table.column("il")), predicted=table.column("predicted").to_numpy())
+        il = values(table.column("il")).astype(np.float32, copy=False)
+        return JoinedRows(il=il, predicted=values(table.column("predicted")))
 
     def _refusal(self, shard: Shard, cause: str) -> IrreducibleLossError:
         return IrreducibleLossError(f"{cause}; run `rho il score --name {self._name} --only {shard.name}`")
@@ -195,9 +197,3 @@ def unusable(joined: JoinedRows, rows: ShardRows, on_missing: Literal["error", "
             'on_missing="drop" to pass over such samples'
         )
     return bad
-
-
-def _float32(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """Nulls become NaN."""
-    values: npt.NDArray[np.float32] = column.to_numpy().astype(np.float32, copy=False)
-    return values

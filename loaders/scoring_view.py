@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import WorkspaceError
+from rhostream.loaders.columns import values
 from rhostream.loaders.index import SHARD_DIGEST_KEY, CorpusCard, ShardRows
 from rhostream.loaders.workspace import Workspace
 
@@ -65,9 +66,9 @@ class ScoringView:
                 f"scoring view {name!r}: workspace {workspace.location!r} has no {file} (views there: {known}); "
                 f"run `rho view --workspace {workspace.location} --size PIXELS --format FORMAT` to the end"
             )
-        values: dict[str, Any] = workspace.read_json(file)
+        written: dict[str, Any] = workspace.read_json(file)
         try:
-            view = cls(**{**values, "splits": tuple(values["splits"])})
+            view = cls(**{**written, "splits": tuple(written["splits"])})
         except (KeyError, TypeError) as error:
             raise WorkspaceError(
                 f"{workspace.path(file)} is no card of a scoring view ({error!r}): run `rho view` again"
@@ -133,7 +134,7 @@ def read_rendition_rows(workspace: Workspace, view: str, rows: ShardRows) -> Ren
         )
     return RenditionRows(
         tar=rendition_tar(view, rows.shard.name),
-        offsets=table.column("offset").to_numpy(),
-        sizes=table.column("size").to_numpy(),
+        offsets=values(table.column("offset")),
+        sizes=values(table.column("size")),
         hashes=table.column("content_hash").combine_chunks(),
     )

@@ -53,7 +53,7 @@ class Stored:
 
 def started(reader: ImageReader, stored: Stored, count: int) -> list[int]:
     """Process ids of the reader's processes, all of which decode now."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         reader.submit(stored.picks(list(range(len(stored.files)))), View(size=16)).result()
         lanes = reader._engine.lanes._lanes  # type: ignore[union-attr]

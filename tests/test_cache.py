@@ -145,9 +145,8 @@ def test_a_read_waits_for_the_prefetch_of_its_tar_and_does_not_start_a_second(
 ) -> None:
     web.faults += ["ok", "slow"]
     reader = ShardReader(Workspace(web.url))
-    begin = time.monotonic()
     reader.prefetch(tars[:1])
-    assert time.monotonic() - begin < 0.1
+    assert not (cache.exists() and list(cache.glob("*.tar"))), "it has waited"
     wait_for_part(cache)
     assert number_of(reader, "0.tar") == 0
     assert fetches(web) == 1
@@ -158,9 +157,8 @@ def test_a_process_that_prefetches_ends_at_once(web: Web, cache: Path, tars: lis
     program = READ.replace(
         "for tar in", "reader.prefetch(sys.argv[2:]); import time; time.sleep(0.5); sys.exit()\nfor _ in"
     )
-    begin = time.monotonic()
-    subprocess.run([sys.executable, "-c", program, web.url, "0.tar"], check=True, timeout=15)
-    assert time.monotonic() - begin < 8
+    # The tar would take a minute.
+    subprocess.run([sys.executable, "-c", program, web.url, "0.tar"], check=True, timeout=45)
     assert number_of(ShardReader(Workspace(web.url)), "0.tar") == 0
 
 

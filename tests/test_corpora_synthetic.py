@@ -107,7 +107,7 @@ def test_the_reader_draws_a_corpus_that_is_not_there(tmp_path: Path, root: Path)
 
 def test_a_corpus_killed_while_drawn_ends_with_the_same_bytes(tmp_path: Path, root: Path) -> None:
     folder = tmp_path / "corpus"
-    for wanted in (1, 60, 200):
+    for wanted in (1, 60, 120):
         child = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder)], stderr=subprocess.DEVNULL)
         # The files drawn before are there still: what tells how far this process is, is which have been written anew.
         begun = time.time_ns()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhostream.loaders.order import EpochOrder, Rounds, shuffled
@@ -35,6 +35,7 @@ def test_the_order_is_pinned_so_that_a_resumed_run_survives_an_upgrade_of_numpy(
     assert shuffled(8, 0, 0).tolist() == [4, 0, 1, 7, 6, 2, 5, 3]
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.integers(1, 30), min_size=1, max_size=12), block=st.integers(1, 5), epoch=st.integers(0, 3))
 def test_every_sample_comes_once_an_epoch(rows, block, epoch):
     order = EpochOrder(rows, seed=7, epoch=epoch, block_shards=block)
@@ -44,6 +45,7 @@ def test_every_sample_comes_once_an_epoch(rows, block, epoch):
     assert sorted(shards) == list(range(len(rows)))
 
 
+@settings(deadline=None)
 @given(
     total=st.integers(1, 400),
     size=st.integers(1, 40),

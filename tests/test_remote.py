@@ -1,7 +1,7 @@
 """Reading and writing over a network that fails: what passes by is ridden out, what stays is one clear error."""
 
 import multiprocessing
-import time
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,30 +48,28 @@ def test_a_fault_that_stays_ends_in_one_clear_error(
     web: Web, served: Workspace, impatient: Retries, fault: str
 ) -> None:
     web.faults += ["ok"] + [fault] * 100
-    begin = time.monotonic()
     with pytest.raises(WorkspaceError, match=r"attempts in \d+ s have failed, the last with \w+.*run again") as caught:
         served.read_bytes("file")
     assert f"{web.url}/file" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert f"{impatient.attempts} attempts" in str(caught.value)
-    assert time.monotonic() - begin < impatient.seconds
 
 
 def test_no_attempt_begins_after_the_time_is_over(web: Web, served: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = Retries(attempts=1000, seconds=0.5, pause=0.05, stall=1.0)
     monkeypatch.setattr("rhostream.loaders.retries.RETRIES", hasty)
     web.faults += ["503"] * 1000
-    begin = time.monotonic()
     with pytest.raises(WorkspaceError, match="attempts in"):
         served.read_bytes("file")
-    assert time.monotonic() - begin < 1.0
+    assert len(web.requests) < 12, "the pauses between them double"
 
 
 def test_a_server_that_is_gone_is_a_clear_error(impatient: Retries) -> None:
-    begin = time.monotonic()
-    with pytest.raises(WorkspaceError, match=r"127.0.0.1:9/corpus.json: 4 attempts .*Connect"):
-        CorpusCard.read(Workspace("http://127.0.0.1:9"))
-    assert time.monotonic() - begin < 5
+    with socket.socket() as taken:  # and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(WorkspaceError, match=rf"{host}/corpus.json: 4 attempts .*Connect"):
+            CorpusCard.read(Workspace(f"http://{host}"))
 
 
 def test_what_will_not_pass_is_not_tried_again(web: Web, served: Workspace) -> None:

@@ -47,13 +47,17 @@ def test_killed_with_its_workers_at_work_and_restarted_equals_never_killed(tmp_p
     run = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "view", "--size", "40"]
     subprocess.run([*run, "--workspace", str(tmp_path / "whole"), "--workers", "0"], check=True, capture_output=True)
     command = [*run, "--workspace", str(tmp_path / "killed"), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     index = tmp_path / "killed" / "views" / "40-jpeg" / "index"
-    deadline = time.monotonic() + 60
-    while len(list(index.glob("*.parquet"))) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
+    for _ in range(5):  # where the machine does other things meanwhile, it may be done before it is killed
+        shutil.rmtree(tmp_path / "killed" / "views", ignore_errors=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(list(index.glob("*.parquet"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        if len(list(index.glob("*.parquet"))) < 60:
+            break
     assert 3 <= len(list(index.glob("*.parquet"))) < 60
     subprocess.run(command, check=True, capture_output=True)
     assert contents(tmp_path / "killed" / "views") == contents(tmp_path / "whole" / "views")

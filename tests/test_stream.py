@@ -5,7 +5,6 @@ import itertools
 import pickle
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -368,15 +367,17 @@ def test_augmentation_depends_on_seed_epoch_and_key_not_on_who_decodes(workspace
 
 def test_a_stream_left_early_takes_its_threads_with_it(workspace):
     gc.collect()
-    before = threading.active_count()
+    before = set(threading.enumerate())
     stream = stream_of(workspace)
     iterator = iter(stream)
     next(iterator)
+    assert set(threading.enumerate()) - before
     iterator.close()
     del iterator, stream
     gc.collect()
-    time.sleep(0.5)
-    assert threading.active_count() <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive(), thread.name
 
 
 def test_a_stream_can_be_pickled_to_spawned_workers(workspace):

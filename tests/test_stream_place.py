@@ -3,7 +3,6 @@
 import gc
 import itertools
 import multiprocessing
-import os
 import pickle
 
 import pytest
@@ -79,21 +78,21 @@ def test_the_customary_set_epoch_after_loading_keeps_the_place(workspace, worker
     assert keys_of(source) == keys_of(stream_of(workspace))
 
 
-def _keys_of_rank(made, rank, results):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513"}
+def _keys_of_rank(made, rank, meeting, results):
     stream = pickle.loads(made)
-    torch.distributed.init_process_group("gloo")
-    os.environ.pop("RANK"), os.environ.pop("WORLD_SIZE")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     loader = DataLoader(stream, batch_size=None, num_workers=1, multiprocessing_context="spawn")
     results.put((rank, keys_of(loader)))
     torch.distributed.destroy_process_group()
 
 
-def test_spawned_workers_know_the_rank_of_their_parent(workspace):
+def test_spawned_workers_know_the_rank_of_their_parent(workspace, tmp_path):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     made = pickle.dumps(stream_of(workspace))
-    ranks = [context.Process(target=_keys_of_rank, args=(made, rank, results)) for rank in range(2)]
+    ranks = [
+        context.Process(target=_keys_of_rank, args=(made, rank, tmp_path / "meeting", results)) for rank in range(2)
+    ]
     for process in ranks:
         process.start()
     keys = dict(results.get(timeout=120) for _ in ranks)

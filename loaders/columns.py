@@ -1,0 +1,29 @@
+"""Columns of Arrow tables as NumPy arrays, and back.
+
+Arrow's own conversions import pandas where it is installed, though nothing here needs it: a second and more, just
+before the first super-batch.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """The values of a column; the array may be read-only. Nulls among numbers become NaN."""
+    array = column.combine_chunks()
+    if not array.null_count and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        return np.from_dlpack(array)
+    if not array.null_count and pa.types.is_boolean(array.type):
+        return np.from_dlpack(array.cast(pa.uint8())).view(np.bool_)
+    converted: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return converted
+
+
+def taken(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[Any]:
+    """The values at these positions, in this order."""
+    positions = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows, np.int64))])
+    found: list[Any] = array.take(positions).to_pylist()
+    return found

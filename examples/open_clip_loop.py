@@ -3,7 +3,7 @@
 python examples/open_clip_loop.py WORKSPACE [--steps N]
 
 An image's loss is that of telling its class by the zero-shot prompts. For captions carry the index's column along,
-`CandidateStream(…, extra=("caption",))`, and tokenize `batch.super_batch.extra["caption"][batch.positions]`.
+`CandidateStream(…, extra=("caption",))`, and tokenize `batch.extra["caption"]`.
 """
 
 import argparse

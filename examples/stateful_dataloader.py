@@ -3,7 +3,7 @@
 python examples/stateful_dataloader.py WORKSPACE [--steps N] [--checkpoint FILE]
 
 The StatefulDataLoader goes on exactly where it was, with as many workers as it had. For another number of workers save
-`batch.super_batch.state` in its place, and give it to `stream.load_state_dict`; or use a `SelectingLoader`.
+`batch.state` in its place, and give it to `stream.load_state_dict`; or use a `SelectingLoader`.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,9 +72,9 @@ class Chooser:
         """
         if isinstance(self.policy, GatedImportance):
             self.policy.learned(grad_norm(Scored(labels=batch.labels, logits=logits.float())))
-        for other in (self.scorer, self.live):
+        for name, other in (("proxy", self.scorer), ("live IL", self.live)):
             if isinstance(other, (ProxyScorer, LiveIL)):
-                self._costs.flops("score", ("co-training", *batch.scored.shape), lambda one=other: one.step(batch))
+                self._costs.flops("score", (name, *batch.scored.shape), partial(other.step, batch))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry beside the selector's state."""

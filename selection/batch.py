@@ -153,9 +153,10 @@ class Samples:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], device: torch.device) -> "Samples":
-        tensors = {name: state[name] for name in _TENSORS}
+        tensors: dict[str, Any] = {name: state[name] for name in _TENSORS}
+        tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
         return cls(
-            **{name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()},
+            **tensors,
             keys=state["keys"],
             view=View.from_dict(state["view"]),
             scored_view=View.from_dict(state["scored_view"]),

@@ -59,6 +59,7 @@ class Rule(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
+        return None
 
 
 class Top(Rule):

@@ -23,9 +23,11 @@ class Policy(Protocol):
 
     def scored(self, score: Tensor) -> None:
         """Told the scores of each super-batch that was scored, float32 (n,)."""
+        return None
 
     def learned(self, grad_norms: Tensor) -> None:
         """Told after each gradient step: the gradient norms (of `grad_norm`) of its batch, float32 (n_b,)."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry: tensors and plain values."""
@@ -33,6 +35,7 @@ class Policy(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
+        return None
 
 
 class Fixed(Policy):

@@ -88,7 +88,8 @@ def test_views_of_them_are_those_of_the_ordinary_way(size: int, channels: int, a
     for mode in ("L", "RGB"):
         for number, shape in enumerate(((28, 28), (40, 28), (28, 41))):
             data = png(picture(number, shape, mode))
-            assert np.array_equal(view.pixels(data, augmentation, "7/0/k"), reference(data, view, augmentation, "7/0/k"))
+            expected = reference(data, view, augmentation, "7/0/k")
+            assert np.array_equal(view.pixels(data, augmentation, "7/0/k"), expected)
 
 
 @needs_shared

@@ -68,12 +68,12 @@ def scoring_view_for(workspace: Workspace, card: CorpusCard, config: TrainConfig
     scores = selection_function(config.select).score is not None
     trained = card.view(config.image_size)
     if config.scoring_view != "auto":
-        view = ScoringView.read(workspace, card, config.scoring_view)
-        if view.shows(trained):
-            return view.name
+        asked = ScoringView.read(workspace, card, config.scoring_view)
+        if asked.shows(trained):
+            return asked.name
         if not scores:
             return None
-        if not takes_any_size(config.model) and view.size != trained.size:
+        if not takes_any_size(config.model) and asked.size != trained.size:
             raise ConfigError(
                 f"scoring view {config.scoring_view!r}: model {config.model} takes images of {trained.size} pixels "
                 "only; use --scoring-view none, or a convolutional model"

@@ -18,8 +18,9 @@ from rhostream.cli.options import (
 )
 
 _TRAIN_SETTINGS = (
-    "name", "model", "weights", "epochs", "patience", "batch_size", "learning_rate", "weight_decay",
-    "validation_share", "validation_samples", "image_size", "augmentation", "seed", "device", "precision", "threads",
+    "name", "model", "weights", "epochs", "patience", "batch_size", "learning_rate", "schedule",
+    "weight_decay", "validation_share", "validation_samples", "image_size", "augmentation", "seed", "device",
+    "precision", "threads",
 )  # fmt: skip
 _SCORE_SETTINGS = ("name", "splits", "only", "batch_size", "device", "precision", "workers", "threads", "overwrite")
 
@@ -57,16 +58,20 @@ def il() -> None:
 @_il_option("--model", metavar="MODEL", help="small_cnn, bn_cnn, mlp, resnet18_cifar or a torchvision name.  [default: "
             "small_cnn]")  # fmt: skip
 @_il_option("--weights", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
-@_il_option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most so many.  [default: 30]")
+@_il_option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most so many; with one cycle, its "
+            "length.  [default: 8]")  # fmt: skip
 @_il_option("--patience", type=click.IntRange(min=0), metavar="N", help="Stop after N epochs without a lower "
-            "validation loss; 0 for never.  [default: 5]")  # fmt: skip
+            "validation loss; 0 for never.  [default: 3]")  # fmt: skip
 @_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64]")
-@_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW.  [default: 0.001]")
+@_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW; with one cycle, the peak.  "
+            "[default: 0.002]")  # fmt: skip
+@_il_option("--schedule", type=click.Choice(["one_cycle", "constant"]), help="one_cycle rises for 30% of the steps and "
+            "falls to 0 with the last; few epochs suffice.  [default: one_cycle]")  # fmt: skip
 @_il_option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")
 @_il_option("--validation-share", type=float, metavar="X", help="Share of the train split that chooses the epoch.  "
             "[default: 0.1]")  # fmt: skip
 @_il_option("--validation-samples", type=click.IntRange(min=1), metavar="N", help="At most so many of them.  [default: "
-            "10000]")  # fmt: skip
+            "2000]")  # fmt: skip
 @_il_option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Side of what the model sees.  "
             "[default: the manifest's]")  # fmt: skip
 @_il_option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: "
@@ -118,7 +123,7 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
 @_il_option("--split", "splits", multiple=True, metavar="SPLIT", help="Split to score; may be repeated.  [default: "
             "train]")  # fmt: skip
 @_il_option("--only", multiple=True, metavar="SHARD", help="Score this shard alone; may be repeated.")
-@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Of one forward pass.  [default: 500]")
+@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Of one forward pass.  [default: 200]")
 @_precision
 @_threads
 @device_option

@@ -58,7 +58,8 @@ _SETTINGS = (
 @option("--batchnorm", type=click.Choice(["batch", "eval"]), help="Statistics while scoring: of the candidates, or "
         "the running ones.  [default: batch]")  # fmt: skip
 @option("--scoring-view", metavar="NAME", help="Score small renditions of the candidates (`rho view`), and read the "
-        "full images of the selected only; none scores full ones.  [default: the largest smaller one]")  # fmt: skip
+        "full images of the selected only; none scores full ones.  [default: an exact one, else the largest that is "
+        "smaller]")  # fmt: skip
 @option("--score-ahead/--no-score-ahead", default=None, help="With a scoring view, score the next candidates while the "
         "selected are read in full: faster, with scores one step old.  [default: off]")  # fmt: skip
 @option("--prefilter", type=click.FloatRange(min=0), metavar="X", help="Pass over candidates, unread, whose IL model "

@@ -38,7 +38,8 @@ def view(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
 
     The stream then reads and decodes renditions of the candidates, and full images of the few selected. Works for
     shards of `rho shards` and for tars of `rho index` alike. Run the same command again after an interruption: it
-    goes on with the shards that are missing.
+    goes on with the shards that are missing. A raw view of images that are no larger than its size is exact: the
+    stream then reads nothing else.
     """
     from rhostream.loaders.index import CorpusCard
     from rhostream.loaders.workspace import Workspace
@@ -57,8 +58,10 @@ def text(summary: "ScoringViewSummary") -> str:
     """The summary in one line."""
     mean = summary.bytes / summary.rows if summary.rows else 0.0
     share = summary.bytes / summary.original_bytes if summary.original_bytes else 0.0
+    exact = " (exact)" if summary.exact else ""
     return (
-        f"scoring view {summary.name} of {', '.join(summary.splits)}: {summary.rows} samples in {summary.shards} "
-        f"shards, {summary.shards_made} made in {summary.seconds:.1f} s; {summary.bytes / 1e6:.1f} MB "
-        f"({mean / 1e3:.1f} kB a sample), {share:.0%} of the originals' {summary.original_bytes / 1e6:.1f} MB"
+        f"scoring view {summary.name}{exact} of {', '.join(summary.splits)}: {summary.rows} "
+        f"samples in {summary.shards} shards, {summary.shards_made} made in {summary.seconds:.1f} s; "
+        f"{summary.bytes / 1e6:.1f} MB ({mean / 1e3:.1f} kB a sample), {share:.0%} of the originals' "
+        f"{summary.original_bytes / 1e6:.1f} MB"
     )

@@ -88,7 +88,7 @@ class SuperBatch:
         il: float32 (n,), nats; None where the stream joins no IL table.
         extra: further columns of the index, (n,) each.
         passed_over: candidates drawn with these and not read, each with its reason.
-        full: the images to train on, where `images` are those of a scoring view; else None.
+        full: the images to train on, where `images` are those of a scoring view that is not exact; else None.
     """
 
     epoch: int

@@ -27,7 +27,7 @@ class Drawn:
 
     Attributes:
         images: the images to score.
-        originals: the full-size ones behind them, where a scoring view is read; else None.
+        originals: the full-size ones behind them, where a scoring view is read that is not exact; else None.
         passed_over: candidates drawn with these and not to be read.
     """
 
@@ -98,6 +98,7 @@ class Drawer:
         order: the sequence of an epoch.
         seed: of the augmentation.
         verify: have the contents of each image compared when it is first drawn.
+        with_originals: give the full-size images along, where a scoring view is read.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Drawer:
         scoring_view: str | None,
         augmentation: Augmentation,
         verify: bool,
+        with_originals: bool,
     ) -> None:
         self._shards, self._seed, self._augmentation = shards, seed, augmentation
         self._load = functools.partial(load_block, workspace, join=join, extra=extra, scoring_view=scoring_view)
@@ -122,7 +124,7 @@ class Drawer:
         self._tars = ShardReader(workspace)
         self._scoring_view = scoring_view
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="rhostream-index")
-        self._verify = verify
+        self._verify, self._with_originals = verify, with_originals
         self._first_reads = FirstReads([shard.rows for shard in shards])
         self._numbers = {shard.name: number for number, shard in enumerate(shards)}
 
@@ -178,7 +180,11 @@ class Drawer:
             il=None if block.il is None else block.il[wanted],
             extra={name: column[wanted] for name, column in block.extra.items()},
             images=scored.picks(wanted, draws=draws, verify=self._verify and self._are_first(block, wanted)),
-            originals=(block.originals.picks(wanted, draws=draws, verify=self._verify) if block.renditions else None),
+            originals=(
+                block.originals.picks(wanted, draws=draws, verify=self._verify)
+                if block.renditions and self._with_originals
+                else None
+            ),
             passed_over=[
                 _passed_over(block, int(row), VERDICTS[verdict] or "")
                 for row, verdict in zip(picked[verdicts != 0], verdicts[verdicts != 0], strict=True)

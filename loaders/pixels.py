@@ -8,6 +8,7 @@ from PIL import Image
 from rhostream.loaders.augmentation import Augmentation, crop_box, decode_size, shift_and_flip, uniform_draws
 from rhostream.loaders.decode import decode_rgb
 from rhostream.loaders.fast_decode import Pixels, fast_rgb
+from rhostream.loaders.small_png import small_png
 
 __all__ = ["Pixels", "fill_pixels"]
 
@@ -26,20 +27,28 @@ def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", 
     """
     size, _, channels = into.shape
     at_least = decode_size(size, augmentation)
-    rgb = fast_rgb(data, at_least, into if channels == 3 and augmentation == "none" else None)
-    if rgb is into:
-        return
+    fast = small_png(data)
+    if fast is None:
+        fast = fast_rgb(data, at_least, into if channels == 3 and augmentation == "none" else None)
+        if fast is into:
+            return
     draws = uniform_draws(draw) if augmentation != "none" else ()
-    if rgb is not None and augmentation != "resized_crop" and min(rgb.shape[:2]) == size:
-        top, left = (rgb.shape[0] - size) // 2, (rgb.shape[1] - size) // 2
-        square = rgb[top : top + size, left : left + size]
-        if channels == 1:
-            square = np.asarray(Image.fromarray(square).convert("L"))
+    if fast is not None and augmentation != "resized_crop" and min(fast.shape[:2]) == size:
+        top, left = (fast.shape[0] - size) // 2, (fast.shape[1] - size) // 2
+        square = fast[top : top + size, left : left + size]
+        if channels == 1 and square.shape[2] == 3:
+            square = np.asarray(Image.fromarray(square).convert("L"))[..., None]
     else:
         # What is stored has passed the manifest's bound on pixels: no other one here.
-        image = decode_rgb(data, at_least=at_least, max_pixels=sys.maxsize) if rgb is None else Image.fromarray(rgb)
+        image = decode_rgb(data, at_least=at_least, max_pixels=sys.maxsize) if fast is None else _image(fast)
         box = crop_box(image.size, size, augmentation, draws)
         if box != (0, 0, size, size) or image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-        square = np.asarray(image if channels == 3 else image.convert("L"))
-    into[...] = shift_and_flip(square.reshape(size, size, channels), augmentation, draws)
+        square = np.asarray(image if channels == 3 else image.convert("L")).reshape(size, size, channels)
+    # A grey picture fills all channels.
+    into[...] = shift_and_flip(square, augmentation, draws)
+
+
+def _image(pixels: Pixels) -> Image.Image:
+    """RGB, of uint8 (height, width, 3) or, grey, (height, width, 1)."""
+    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

@@ -1,5 +1,6 @@
 """The scoring view: beside every shard, a small rendition of each sample that is cheap to read and decode.
 
+A raw one of images that are no larger than its size is exact: their very pixels, to score and to train on.
 `views/<name>/shards/<shard>.tar` holds them in the order of the shard, `views/<name>/index/<shard>.parquet` says where.
 """
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.columns import values
 from rhostream.loaders.index import SHARD_DIGEST_KEY, CorpusCard, ShardRows
+from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 
 RenditionFormat = Literal["jpeg", "raw"]
@@ -42,6 +44,7 @@ class ScoringView:
         fingerprint: of the corpus it was made for.
         splits: those of which it holds every shard.
         rows, bytes: samples of these splits, and the size of their renditions' tars.
+        shrunk: renditions with fewer pixels than their sample.
     """
 
     size: int
@@ -51,10 +54,23 @@ class ScoringView:
     splits: tuple[str, ...]
     rows: int
     bytes: int
+    shrunk: int
 
     @property
     def name(self) -> str:
         return view_name(self.size, self.format)
+
+    @property
+    def is_exact(self) -> bool:
+        """Does every rendition hold the very pixels of its sample?"""
+        return self.format == "raw" and not self.shrunk
+
+    def shows(self, view: View) -> bool:
+        """Are a view's pixels the same, made of the renditions or of the samples? Then they serve for training, too.
+
+        For a smaller view, a JPEG sample would have been shrunk as it was decoded.
+        """
+        return self.is_exact and self.size <= view.size
 
     @classmethod
     def read(cls, workspace: Workspace, card: CorpusCard, name: str) -> Self:

@@ -41,7 +41,8 @@ class CandidateStream(SuperBatchStream):
         shards: what to read; all shards of the split "train" where None.
         view: the pixels to train on; the manifest's where None.
         scoring_view: name of a scoring view that `rho view` made ("64-jpeg"): candidates are then scored on its small
-            renditions, and the images to train on are read for the selected alone. None scores what is trained on.
+            renditions, and the images to train on are read for the selected alone. None scores what is trained on, as
+            does an exact view (see `rhostream.loaders.scoring_view.ScoringView`), from which all pixels are read.
         augmentation: see `rhostream.loaders.augmentation`; drawn from (seed, epoch, key).
         core_set: name of a core set that `rho coreset` made: other samples are passed over, without being read.
         held_back: share of the samples that is passed over, for the trainer to measure its progress on.
@@ -90,7 +91,7 @@ class CandidateStream(SuperBatchStream):
             super_batch_size=super_batch_size,
             seed=seed,
             view=view,
-            scored=replace(view, size=min(view.size, self.scoring_view.size)) if self.scoring_view else view,
+            scored=_scored(view, self.scoring_view),
             augmentation=augmentation,
             order=order,
             reading=reading,
@@ -155,6 +156,7 @@ class CandidateStream(SuperBatchStream):
             scoring_view=self.scoring_view.name if self.scoring_view else None,
             augmentation=self.augmentation,
             verify=reading_here(self.reading).verify,
+            with_originals=self.scoring_view is not None and not self.scoring_view.shows(self.view),
         )
 
     def _tell_views(self, il: str | None) -> None:
@@ -166,3 +168,10 @@ class CandidateStream(SuperBatchStream):
                 "and %d channel(s)",
                 il, seen.size, seen.channels, self.scored.size, self.scored.channels,
             )  # fmt: skip
+
+
+def _scored(view: View, scoring_view: ScoringView | None) -> View:
+    """The pixels that candidates are scored on."""
+    if scoring_view is None or scoring_view.shows(view):
+        return view
+    return replace(view, size=min(view.size, scoring_view.size))

@@ -59,8 +59,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to the device, convolutions as channels_last on CUDA (where tensor cores want it)."""
-    if device.type == "cuda" and any(isinstance(module, nn.Conv2d) for module in model.modules()):
+    """Move a model to the device, convolutions as channels_last: faster on tensor cores and on CPUs."""
+    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model.to(device)
 

@@ -12,11 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from rhostream.errors import IrreducibleLossError, WorkspaceError
-from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.index import CorpusCard, Shard
-from rhostream.loaders.order import Order
-from rhostream.loaders.reading import Reading
-from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import autocast, choose_device, place, random_state, restore_random_state, seed_random
@@ -24,6 +20,7 @@ from rhostream.pipeline.evaluate import EvaluationSet
 from rhostream.pipeline.identity import require_same
 from rhostream.pipeline.il_card import ILEpoch
 from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_samples import TrainingSamples
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.progress import Progress, progress
 
@@ -71,7 +68,7 @@ class Fit:
         self._workspace, self._checkpoint, self._identity = workspace, checkpoint, dict(identity)
         self._device = choose_device(config.device)
         self.costs = Costs(self._device, children="il_train")
-        view = corpus.view(config.image_size)
+        view = self._view = corpus.view(config.image_size)
         model = build_model(config.model, len(corpus.classes), view, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
         self._optimizer = torch.optim.AdamW(
@@ -84,15 +81,14 @@ class Fit:
             at_most=config.validation_size(sum(shard.rows for shard in plan.validate)),
             threads=config.threads,
         )
-        self._stream = CandidateStream(
+        self._samples = TrainingSamples(
             workspace,
-            super_batch_size=config.batch_size,
-            seed=config.seed,
-            shards=plan.train,
-            view=view,
+            plan.train,
+            view,
+            batch_size=config.batch_size,
             augmentation=config.augmentation,
-            order=Order(shard_by_rank=False),
-            reading=Reading(threads=config.threads),
+            seed=config.seed,
+            threads=config.threads,
         )
 
     @property
@@ -115,17 +111,18 @@ class Fit:
             IrreducibleLossError: the loss became NaN or infinite.
         """
         devices = [self._device] if self._device.type == "cuda" else []
-        total = self.config.epochs * len(self._stream)
+        total = self.config.epochs * len(self._samples)
         with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=True, deterministic=True):
             seed_random(self.config.seed)
             self._resume()
-            done = max(0, len(self.epochs) - 1) * len(self._stream)
+            done = max(0, len(self.epochs) - 1) * len(self._samples)
             with progress(f"il train{self.plan.label}", total, "steps", done) as reporter:
                 while not self.finished:
                     with self.costs.charge("il_train"):
                         self._epoch(reporter)
                     self._save()
         self.validation.close()
+        self._samples.close()
 
     def _epoch(self, reporter: Progress) -> None:
         number = len(self.epochs)
@@ -151,13 +148,15 @@ class Fit:
         losses = torch.zeros((), dtype=torch.float64, device=self._device)
         hits, seen = torch.zeros((), dtype=torch.int64, device=self._device), 0
         self.model.train()
-        self._stream.set_epoch(number - 1)
-        for step, batch in enumerate(self._stream):
-            if len(batch) == 1 and seen:
+        before = (number - 1) * len(self._samples)
+        for step, (images, labels) in enumerate(self._samples.batches(number - 1)):
+            if len(images) == 1 and seen:
                 continue  # BatchNorm has no variance of a single sample
-            shape = ("il_train", *batch.images.shape)
-            loss, correct = self.costs.flops("il_train", shape, partial(self._step, self.model, batch))
-            losses, hits, seen = losses + loss.double() * len(batch), hits + correct, seen + len(batch)
+            for group in self._optimizer.param_groups:
+                group["lr"] = self.config.rate_at((before + step) / (self.config.epochs * len(self._samples)))
+            shape = ("il_train", *images.shape)
+            loss, correct = self.costs.flops("il_train", shape, partial(self._step, self.model, images, labels))
+            losses, hits, seen = losses + loss.double() * len(images), hits + correct, seen + len(images)
             if step % _STEPS_BETWEEN_CHECKS == 0:
                 self._require_finite(float(losses), number)
             last = self.epochs[-1]
@@ -165,16 +164,21 @@ class Fit:
         self._require_finite(float(losses), number)
         return float(losses) / seen, int(hits) / seen
 
-    def _step(self, model: nn.Module, batch: SuperBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device."""
-        batch = batch.to(self._device, non_blocking=True)
+    def _step(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device.
+
+        Args:
+            images: uint8 (n, C, H, W).
+            labels: int64 (n,).
+        """
+        images, labels = images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
         with autocast(self._device, self.config.precision):
-            logits = model(batch.view.normalise(batch.images)).float()
-        loss = functional.cross_entropy(logits, batch.labels)
+            logits = model(self._view.normalise(images)).float()
+        loss = functional.cross_entropy(logits, labels)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        return loss.detach(), (logits.argmax(1) == batch.labels).sum()
+        return loss.detach(), (logits.argmax(1) == labels).sum()
 
     def _require_finite(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):

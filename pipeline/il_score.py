@@ -38,7 +38,7 @@ class ILScoreConfig:
     name: str = ""
     splits: tuple[str, ...] = ("train",)
     only: tuple[str, ...] = ()
-    batch_size: int = 500
+    batch_size: int = 200
     device: str = "auto"
     precision: Precision = "float32"
     workers: int = 0

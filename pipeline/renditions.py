@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -40,10 +41,16 @@ _READ_AHEAD: Final = 16  # images in work for each thread
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What is stored of one shard: the bytes of its samples' originals, and of the renditions' tar."""
+    """What is stored of one shard.
+
+    Attributes:
+        original_bytes, bytes: of its samples' originals, and of the renditions' tar.
+        shrunk: renditions with fewer pixels than their sample.
+    """
 
     original_bytes: int
     bytes: int
+    shrunk: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +95,7 @@ class RenditionMaker:
                 metadata = pq.read_schema(stream).metadata or {}
             tar_bytes = self.workspace.size(rendition_tar(self.view, shard.name))
             values = json.loads(metadata[RENDITION_KEY])
-            part = Part(original_bytes=values["original_bytes"], bytes=values["bytes"])
+            part = Part(**{name: values[name] for name in ("original_bytes", "bytes", "shrunk")})
         except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
             return None
         whole = tar_bytes == part.bytes and metadata == self._metadata(shard, part)
@@ -101,7 +108,7 @@ class RenditionMaker:
             ShardError: an image cannot be read, does not decode, or is not the one that the index describes.
         """
         shard = unit.shard
-        rows = read_shard_rows(self.workspace, shard)
+        rows = read_shard_rows(self.workspace, shard, ("width", "height"))
         keys = rows.keys.to_pylist()
         offsets, sizes, hashes = [], [], []
         with warnings.catch_warnings(), self.workspace.writing(rendition_tar(self.view, shard.name)) as stream:
@@ -113,7 +120,8 @@ class RenditionMaker:
                 hashes.append(content_hash(data))
                 advance(1)
             tar_bytes = tar.close()
-        part = Part(original_bytes=int(rows.sizes.sum()), bytes=tar_bytes)
+        shorter = np.minimum(rows.extra["width"], rows.extra["height"])
+        part = Part(original_bytes=int(rows.sizes.sum()), bytes=tar_bytes, shrunk=int((shorter > self.size).sum()))
         table = pa.table(
             {"key": keys, "offset": offsets, "size": sizes, "content_hash": hashes},
             schema=RENDITIONS.with_metadata(self._metadata(shard, part)),
@@ -130,6 +138,7 @@ class RenditionMaker:
             "quality": self.quality,
             "original_bytes": part.original_bytes,
             "bytes": part.bytes,
+            "shrunk": part.shrunk,
         }
         return {SHARD_DIGEST_KEY: shard.digest.encode(), RENDITION_KEY: json.dumps(values).encode()}
 

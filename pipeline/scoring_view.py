@@ -60,6 +60,7 @@ class ScoringViewSummary:
     Attributes:
         name: for instance "64-jpeg".
         splits, rows, bytes: see `ScoringView`; `original_bytes` is the size of the images that it stands for.
+        exact: see `ScoringView.is_exact`.
         shards, shards_made: shards of these splits, and how many of them this run has made.
     """
 
@@ -69,6 +70,7 @@ class ScoringViewSummary:
     rows: int
     bytes: int
     original_bytes: int
+    exact: bool
     shards: int
     shards_made: int
     seconds: float
@@ -103,6 +105,7 @@ def write_scoring_view(workspace: Workspace | str, config: ScoringViewConfig) ->
             splits=tuple(parts),
             rows=rows,
             bytes=sum(part.bytes for split in parts.values() for part in split),
+            shrunk=sum(part.shrunk for split in parts.values() for part in split),
         )
         workspace.write_json(view_card(maker.view), asdict(view))
     return ScoringViewSummary(
@@ -112,6 +115,7 @@ def write_scoring_view(workspace: Workspace | str, config: ScoringViewConfig) ->
         rows=view.rows,
         bytes=view.bytes,
         original_bytes=sum(part.original_bytes for split in parts.values() for part in split),
+        exact=view.is_exact,
         shards=sum(len(split) for split in parts.values()),
         shards_made=len(due),
         seconds=time.monotonic() - begin,

@@ -19,6 +19,7 @@ class ILSettings(TypedDict, total=False):
     patience: int
     batch_size: int
     learning_rate: float
+    schedule: Literal["one_cycle", "constant"]
     weight_decay: float
     validation_share: float
     validation_samples: int

@@ -62,20 +62,32 @@ def _reading(card: CorpusCard, config: TrainConfig, on_cpu: bool) -> Reading:
 
 
 def scoring_view_for(workspace: Workspace, card: CorpusCard, config: TrainConfig) -> str | None:
-    """The scoring view that a run reads: one of another size than the images only where the model takes any size."""
-    if not config.scores or config.scoring_view == "none":
+    """The scoring view that a run reads, or None.
+
+    An exact one serves every run. Another is for runs that score, of another size than the images only where the model
+    takes any size.
+    """
+    if config.scoring_view == "none":
         return None
-    size = card.view(config.image_size).size
+    trained = card.view(config.image_size)
     if config.scoring_view != "auto":
-        if not takes_any_size(config.model) and ScoringView.read(workspace, card, config.scoring_view).size != size:
+        asked = ScoringView.read(workspace, card, config.scoring_view)
+        if asked.shows(trained):
+            return asked.name
+        if not config.scores:
+            return None
+        if not takes_any_size(config.model) and asked.size != trained.size:
             raise ConfigError(
-                f"scoring view {config.scoring_view!r}: model {config.model} takes images of {size} pixels only; use "
-                "--scoring-view none, or a convolutional model"
+                f"scoring view {config.scoring_view!r}: model {config.model} takes images of {trained.size} pixels "
+                "only; use --scoring-view none, or a convolutional model"
             )
         return config.scoring_view
     views = [view for name in scoring_views(workspace) if (view := _current(workspace, card, name)) is not None]
-    smaller = [view for view in views if view.size < size and "train" in view.splits and takes_any_size(config.model)]
-    return max(smaller, key=lambda view: (view.size, view.name)).name if smaller else None
+    views = [view for view in views if "train" in view.splits]
+    fitting = [view for view in views if view.shows(trained)]
+    if not fitting and config.scores and takes_any_size(config.model):
+        fitting = [view for view in views if view.size < trained.size]
+    return max(fitting, key=lambda view: (view.size, view.name)).name if fitting else None
 
 
 def _current(workspace: Workspace, card: CorpusCard, name: str) -> ScoringView | None:

@@ -104,8 +104,8 @@ class Subset:
                 if content_hash(image) != row["content_hash"]:
                     remade = shards[row["shard"]].made_by
                     raise ShardError(
-                        f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: restore "
-                        f"the tar, or run `{remade}` again"
+                        f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: "
+                        f"restore the tar, or run `{remade}` again"
                     )
                 facts = {name.removeprefix("chosen."): value for name, value in row.items() if name not in _OWN}
                 relabelled = facts.get("action") == "relabel"

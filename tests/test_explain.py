@@ -194,7 +194,7 @@ def test_run_tells_of_stretches_that_agree_with_the_metrics(tmp_path: Path) -> N
 
 
 def test_diff_ranks_what_two_runs_chose_differently(workspace: Workspace) -> None:
-    found = rows(workspace, "diff", "rho_loss", "uniform", options=Options(il="small_cnn"))
+    found = rows(workspace, "diff", "rho_loss", "uniform", options=Options())
     unlike = {row["key"] for row in found if row["rate"] != row["other_rate"]}
     assert unlike == {tables.OVERLOOKED, tables.MISLABELLED, tables.REDUNDANT, "k05"}
     assert {row["key"] for row in found[:4]} == unlike

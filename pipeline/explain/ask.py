@@ -88,6 +88,8 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
         asked = replace(asked, run=first, other=other)
     elif "run" in takes and (options.run is not None or question not in _RUN_IS_OPTIONAL):
         asked = replace(asked, run=named_run(workspace, options.run))
+    ranks = [len(workspace.names(f"runs/{run}/history", ".parquet")) for run in (asked.run, asked.other) if run]
+    asked = replace(asked, several_ranks=max(ranks, default=0) > 1)
     if "il" in takes:
         required = question == "mislabelled"
         asked = replace(asked, il_model=named_il_model(workspace, options.il, asked.run, required=required))

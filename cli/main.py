@@ -17,6 +17,8 @@ COMMANDS = {
     "il": "rhostream.cli.il:il",
     "coreset": "rhostream.cli.coreset:coreset",
     "train": "rhostream.cli.train:train",
+    "explain": "rhostream.cli.explain:explain",
+    "export": "rhostream.cli.export:export",
     "query": "rhostream.cli.query:query",
     "views": "rhostream.cli.query:views",
 }

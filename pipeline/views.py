@@ -18,6 +18,7 @@ VIEWS: Final[dict[str, tuple[pa.Schema, str]]] = {
     "il": (schema.IL, "il/*/scores/*.parquet"),
     "core_sets": (schema.CORE_SETS, "core_sets/*/rows/*.parquet"),
     "ledger": (schema.LEDGER, "runs/*/ledger/*.parquet"),
+    "history": (schema.HISTORY, "runs/*/history/*.parquet"),
     "metrics": (schema.METRICS, "runs/*/metrics.jsonl"),
 }
 

@@ -8,13 +8,14 @@ import pyarrow as pa
 
 from rhostream import schema
 from rhostream.loaders.workspace import Workspace
+from rhostream.selection.history import update_history
 
 CLASSES = ("shirt", "dress", "coat")
 TRAIN = [f"k{number:02d}" for number in range(12)]
 HOLDOUT = ["h00", "h01"]
 LABELS = {key: number % 3 for number, key in enumerate(TRAIN + HOLDOUT)}
 
-#: What the README's five questions are about, by construction.
+#: What the ready questions are about, by construction.
 OVERLOOKED, MISLABELLED, REDUNDANT, NEVER_DRAWN = "k00", "k01", "k02", "k03"
 
 _ANY: dict[pa.DataType, Any] = {
@@ -49,7 +50,8 @@ def fill(location: str) -> Workspace:
             workspace.write_table(f"il/{model}/scores/{shard}.parquet", _scores(model, shard, keys))
     for run in ("uniform", "rho_loss"):
         for epoch in range(3):
-            workspace.write_table(f"runs/{run}/ledger/{epoch:06d}.parquet", _ledger(run, epoch))
+            workspace.write_table(f"runs/{run}/ledger/{1 + epoch * 4:09d}-rank0.parquet", _ledger(run, epoch))
+        update_history(workspace, run, 0)
         lines = [{"run": run, "step": step, "epoch": 0, "test_accuracy": 0.1 * step, "new": 1} for step in (1, 2)]
         workspace.write_bytes(f"runs/{run}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     reject = {"source": "a/b.jpg", "key": "a-b", "reason": "html", "detail": "<!DOCTYPE html>"}

@@ -1,0 +1,42 @@
+"""What became of every sample in a run: its rows of the ledger as one."""
+
+from typing import Final
+
+from rhostream.pipeline.views import quote
+
+#: Steps from, to (both included); None leaves that end open.
+Steps = tuple[int | None, int | None]
+ALL_STEPS: Final[Steps] = (None, None)
+
+
+def in_steps(steps: Steps) -> str:
+    """An SQL condition on `step`."""
+    first, last = steps
+    conditions = [f"step >= {first:d}"] if first is not None else []
+    conditions += [f"step <= {last:d}"] if last is not None else []
+    return " AND ".join(conditions) or "true"
+
+
+def sample_history(run: str, steps: Steps = ALL_STEPS) -> str:
+    """SQL: one row per sample that the run drew in these steps.
+
+    Columns: key; drawn, selected, scored, filtered, il_missing, unreadable: how often; latest_loss (nats),
+    latest_correct, latest_selected: when it was last scored; il (nats, of the table that the run joined), NULL where
+    there is none.
+    """
+    return f"""\
+SELECT
+  key,
+  count(*) AS drawn,
+  count(*) FILTER (selected) AS selected,
+  count(loss) AS scored,
+  count(*) FILTER (reason = 'filtered') AS filtered,
+  count(*) FILTER (reason = 'il_missing') AS il_missing,
+  count(*) FILTER (reason = 'unreadable') AS unreadable,
+  arg_max(loss, step) AS latest_loss,
+  arg_max(correct, step) AS latest_correct,
+  arg_max(selected, step) FILTER (loss IS NOT NULL) AS latest_selected,
+  max(il) AS il
+FROM ledger
+WHERE run = {quote(run)} AND {in_steps(steps)}
+GROUP BY key"""

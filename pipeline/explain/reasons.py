@@ -1,0 +1,113 @@
+"""Why a training sample is skipped: the one definition, for `rho explain`, `rho export` and the report.
+
+A sample is **skipped** in a run where it was selected less than half as often as the run selects: selected / drawn below
+half of the run's own selected / drawn. So one that was never selected always is. RHO-LOSS skips a sample because its
+loss is low (nothing left to learn) or because its irreducible loss is high (nothing that can be learnt); which of the two
+it was is told by what it lost **when it was last scored**, against **the bar**: the reducible loss (loss - IL) that nine in
+ten of the samples exceeded which were selected the last time they were scored. Loss, IL and bar are of the same stretch of
+the run, so that a sample late in training is not measured by the losses of its first steps.
+
+Each sample of the training split has the first of these reasons that fits:
+
+never_drawn     No candidate in these steps.
+selected        Not skipped.
+unreadable      It was chosen or drawn, and its image could not be read.
+filtered        Most of its draws were ruled out by its irreducible loss before it was read.
+il_missing      Most of its draws had no irreducible loss (`on_missing = "drop"`).
+unscored        It was never scored, as the selection function reads no loss (uniform): skipped by chance.
+redundant       The model already predicts the label, and with no IL deducted at all it would still have missed the bar: its
+                latest loss is below the bar, or below -ln 0.9 = 0.105 nats (the model gives the label 90%). The second
+                is for runs so late that the bar is near 0.
+mislabelled     An IL model that never saw it predicts another class *and* finds the given label less likely than
+                blind chance: IL > ln(classes).
+less_relevant   The IL brings it below the bar: unlike the rest of the held-out data (an outlier, an ambiguous or rare
+                one), or not learnable so far.
+outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
+
+So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on it,
+is redundant and not mislabelled: the stronger model sides with the label. The column `contradicted` has the IL model's
+word alone, whatever the reason.
+"""
+
+from typing import Final
+
+from rhostream.pipeline.explain.history import ALL_STEPS, Steps, sample_history
+from rhostream.pipeline.views import quote
+
+#: Every value of `sample_reasons.reason` in the order of precedence, with what to tell people.
+REASONS: Final[dict[str, str]] = {
+    "never_drawn": "never drawn as a candidate",
+    "selected": "selected often enough",
+    "unreadable": "its image could not be read",
+    "filtered": "ruled out by its irreducible loss before it was read",
+    "il_missing": "it has no irreducible loss",
+    "unscored": "never scored: skipped by chance",
+    "redundant": "already learnt: the model predicts the label, and its loss is low",
+    "mislabelled": "likely mislabelled: held-out data contradict the label",
+    "less_relevant": "less relevant, or not learnable so far: its irreducible loss is high",
+    "outbid": "worth learning, but others were worth more",
+}
+
+SKIPPED_BELOW: Final = 0.5  # of the run's own selection rate
+BAR_QUANTILE: Final = 0.1  # of the reducible losses of what was selected when last scored
+LEARNT: Final = 0.105  # nats, -ln 0.9
+
+
+def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS) -> str:
+    """SQL: one row per sample of the training split, with the reason. Use it as `WITH sample_reasons AS (…)`.
+
+    Columns: key, shard, row, label, class; drawn, selected (times); latest_loss (nats), latest_correct, latest_selected;
+    il (nats), predicted (label), confidence, in_sample, contradicted (false where nothing is known); bar (nats, of the
+    whole run); reason.
+
+    Args:
+        il_model: whose table tells predicted labels; None where the run's IL came from elsewhere, or it had none.
+        steps: only these of the run.
+    """
+    il_rows = f"il_model = {quote(il_model)}" if il_model is not None else "false"
+    return f"""\
+WITH history AS (
+{_indented(sample_history(run, steps))}
+), guesses AS (
+  SELECT key, il, predicted, confidence, in_sample FROM il WHERE {il_rows}
+), train AS (
+  SELECT key, shard, row, label, class FROM samples WHERE split = 'train'
+), joined AS (
+  SELECT
+    train.*,
+    coalesce(drawn, 0) AS drawn, coalesce(selected, 0) AS selected,
+    coalesce(scored, 0) AS scored, coalesce(filtered, 0) AS filtered,
+    coalesce(il_missing, 0) AS il_missing, coalesce(unreadable, 0) AS unreadable,
+    latest_loss, latest_correct, latest_selected,
+    coalesce(guesses.il, history.il) AS il, predicted, confidence, in_sample,
+    coalesce(NOT in_sample AND predicted <> label AND guesses.il > ln(classes), false) AS contradicted
+  FROM train
+  LEFT JOIN history ON history.key = train.key
+  LEFT JOIN guesses ON guesses.key = train.key
+  CROSS JOIN (SELECT count(DISTINCT label) AS classes FROM samples)
+), run_facts AS (
+  SELECT
+    sum(selected) / sum(drawn) AS selection_rate,
+    quantile_cont(latest_loss - coalesce(il, 0), {BAR_QUANTILE}) FILTER (latest_selected) AS bar
+  FROM joined
+)
+SELECT
+  key, shard, row, label, class, drawn, selected, latest_loss, latest_correct, latest_selected,
+  il, predicted, confidence, in_sample, contradicted, bar,
+  CASE
+    WHEN drawn = 0 THEN 'never_drawn'
+    WHEN selected >= {SKIPPED_BELOW} * selection_rate * drawn AND selected > 0 THEN 'selected'
+    WHEN unreadable > 0 THEN 'unreadable'
+    WHEN 2 * filtered > drawn THEN 'filtered'
+    WHEN 2 * il_missing > drawn THEN 'il_missing'
+    WHEN scored = 0 THEN 'unscored'
+    WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'
+    WHEN contradicted THEN 'mislabelled'
+    WHEN latest_loss - coalesce(il, 0) < bar THEN 'less_relevant'
+    ELSE 'outbid'
+  END AS reason
+FROM joined CROSS JOIN run_facts"""
+
+
+def _indented(sql: str) -> str:
+    return "\n".join(f"  {line}" for line in sql.splitlines())

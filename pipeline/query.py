@@ -3,8 +3,9 @@
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -43,21 +44,33 @@ def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
         ConfigError: SQL that is wrong, that does more than read, or that reaches outside the workspace.
         WorkspaceError: no workspace, or a file in it that cannot be read.
     """
-    workspace = Workspace(workspace)
+    with reading(Workspace(workspace)) as connection:
+        statement = check_read_only(connection, sql)
+        table = run_interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
+    return table.rename_columns(_unique(table.column_names))
+
+
+@contextmanager
+def reading(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views of a workspace, for several statements of our own: it reads what `query` can.
+
+    Raises:
+        ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="rho-query-") as spill:
             connection = _connect(workspace, spill)
-            statement = check_read_only(connection, sql)
-            table = _interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
-            connection.close()
+            try:
+                yield connection
+            finally:
+                connection.close()
     except duckdb.InternalException:
         raise
     except duckdb.Error as error:
         raise _explained(error, workspace) from error
-    return table.rename_columns(_unique(table.column_names))
 
 
-def _interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+def run_interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
     """The result of `work`, done in a thread: DuckDB does not always hear of Ctrl-C when it runs in the main one."""
     outcome: Future[pa.Table] = Future()
 

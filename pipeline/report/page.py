@@ -3,20 +3,22 @@
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.explain.reasons import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
-from rhostream.pipeline.report.data import PICTURES, ReportData, gather
+from rhostream.pipeline.report.data import ReportData, gather
 from rhostream.pipeline.report.words import count, number
 
 _TEMPLATES: Final = "rhostream.pipeline.report"
+_SHOWN: Final = 14  # pictures of a gallery before more are asked for: two rows on a desk, seven on a phone
 
 #: Titles of the galleries, and what is in them.
 _GALLERIES: Final = {
@@ -67,7 +69,7 @@ def render(data: ReportData) -> str:
         loader=jinja2.PackageLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"count": count, "number": number, "words": lambda name: name.replace("_", " ")}
+    environment.filters |= {"count": count, "number": number, "prose": _prose, "words": lambda name: name.replace("_", " ")}
     script = _resource("report.js")
     shown = (
         figures.loss_il_map(data), figures.reasons(data), figures.classes(data), figures.il_histogram(data),
@@ -94,10 +96,10 @@ def render(data: ReportData) -> str:
 
 
 def _galleries(data: ReportData) -> list[dict[str, Any]]:
-    """The galleries that have pictures; those beyond the first `PICTURES` show when a filter asks for them."""
+    """The galleries that have pictures; those beyond the first `_SHOWN` show when a filter asks for them."""
     return [
         {"name": name, "title": _GALLERIES[name][0], "says": _GALLERIES[name][1], "sql": answer.sql,
-         "cards": [row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > PICTURES}
+         "cards": [row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > _SHOWN}
                    for row in answer.rows]}
         for name, answer in data.galleries.items()
         if answer.rows
@@ -110,6 +112,11 @@ def _rejects(data: ReportData) -> list[dict[str, Any]]:
         row | {"examples": [example for example in examples if example["reason"] == row["reason"]]}
         for row in data.answers["rejects"].rows
     ]
+
+
+def _prose(sentence: str) -> Markup:
+    """A sentence of ours, in which `commands` stand between backticks."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
 
 
 def _resource(name: str) -> str:

@@ -41,7 +41,7 @@ def over_time(data: ReportData) -> Figure | None:
         title="What was selected over time",
         says=f"What {run.name} selected, beside all the candidates that it selected from.",
         charts=tuple(drawn),
-        legend=(("series0", "selected"), ("muted", "all candidates (dashed)")),
+        legend=(("series0 dash0", "selected"), ("muted dash1", "all candidates")),
         table=table(
             ("steps", "IL, selected", "IL, candidates", "loss, selected", "loss, candidates", "already predicted, selected",
              "already predicted, candidates"),
@@ -80,7 +80,8 @@ def accuracy(data: ReportData) -> Figure | None:
         title="Accuracy, and what it took",
         says=(
             f"Accuracy on {' and '.join(splits)}. Seconds and FLOPs hold all that a run is charged with: loading, scoring, "
-            f"training and its share of the IL model; only evaluation, our measuring, is left out.{warning}"
+            f"training and its share of the IL model; only evaluation, our measuring, is left out. A curve "
+            f"begins after the IL model that it needed.{warning}"
         ),
         charts=tuple(
             charts.lines(

@@ -4,16 +4,23 @@ const byClass = document.getElementById("by-class");
 const byReason = document.getElementById("by-reason");
 const cards = [...document.querySelectorAll(".card")];
 
-// Without a filter the first pictures of each gallery; with one all that it fits.
+// Without a filter the first pictures of each gallery, or all on demand; with one all that it fits.
 function show() {
   if (!byClass) return;
   const filtered = byClass.value || byReason.value;
-  for (const card of cards) {
-    const fits = (!byClass.value || card.dataset.class === byClass.value) &&
-      (!byReason.value || card.dataset.reason === byReason.value);
-    card.hidden = !fits || (!filtered && "extra" in card.dataset);
-  }
   for (const gallery of document.querySelectorAll(".gallery")) {
+    const more = gallery.querySelector(".more");
+    const all = filtered || more.getAttribute("aria-expanded") === "true";
+    let extras = 0;
+    for (const card of gallery.querySelectorAll(".card")) {
+      const fits = (!byClass.value || card.dataset.class === byClass.value) &&
+        (!byReason.value || card.dataset.reason === byReason.value);
+      const extra = "extra" in card.dataset;
+      card.hidden = !fits || (!all && extra);
+      extras += extra;
+    }
+    more.hidden = filtered || !extras;
+    more.textContent = all ? "Show fewer" : `Show ${extras} more`;
     gallery.querySelector(".none").hidden = gallery.querySelector(".card:not([hidden])") !== null;
   }
   const count = cards.filter((card) => !card.hidden).length;
@@ -49,6 +56,10 @@ async function copy(button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.classList.contains("copy")) copy(button);
+  if (button?.classList.contains("more")) {
+    button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") !== "true"));
+    show();
+  }
   if (button?.classList.contains("pick")) {
     byClass.value = button.dataset.class;
     byReason.value = "";

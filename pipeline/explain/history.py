@@ -29,13 +29,13 @@ SELECT
   key,
   count(*) AS drawn,
   count(*) FILTER (selected) AS selected,
-  count(loss) AS scored,
+  count(score) AS scored,
   count(*) FILTER (reason = 'filtered') AS filtered,
   count(*) FILTER (reason = 'il_missing') AS il_missing,
   count(*) FILTER (reason = 'unreadable') AS unreadable,
   arg_max(loss, step) AS latest_loss,
   arg_max(correct, step) AS latest_correct,
-  arg_max(selected, step) FILTER (loss IS NOT NULL) AS latest_selected,
+  arg_max(selected, step) FILTER (score IS NOT NULL) AS latest_selected,
   max(il) AS il
 FROM ledger
 WHERE run = {quote(run)} AND {in_steps(steps)}

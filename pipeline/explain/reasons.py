@@ -1,32 +1,32 @@
 """Why a training sample is skipped: the one definition, for `rho explain`, `rho export` and the report.
 
-A sample is **skipped** in a run where it was selected less than half as often as the run selects: selected / drawn below
-half of the run's own selected / drawn. So one that was never selected always is. RHO-LOSS skips a sample because its
-loss is low (nothing left to learn) or because its irreducible loss is high (nothing that can be learnt); which of the two
-it was is told by what it lost **when it was last scored**, against **the bar**: the reducible loss (loss - IL) that nine in
-ten of the samples exceeded which were selected the last time they were scored. Loss, IL and bar are of the same stretch of
-the run, so that a sample late in training is not measured by the losses of its first steps.
+A sample is **skipped** in a run where it was selected less than half as often as the run selects: selected / drawn
+below half of the run's own selected / drawn. So one that was never selected always is. RHO-LOSS skips a sample
+because its loss is low (nothing left to learn) or because its irreducible loss is high (nothing that can be learnt).
+Which of the two it was is told by its loss **when it was last scored**, against **the bar**: the reducible loss
+(loss - IL) that nine in ten of the samples exceeded which were selected the last time they were scored. Loss and bar
+are of the same stretch of the run, so that a sample late in training is not measured by the losses of its first steps.
 
 Each sample of the training split has the first of these reasons that fits:
 
 never_drawn     No candidate in these steps.
 selected        Not skipped.
-unreadable      It was chosen or drawn, and its image could not be read.
+unreadable      It was drawn, or even chosen, and its image could not be read.
 filtered        Most of its draws were ruled out by its irreducible loss before it was read.
 il_missing      Most of its draws had no irreducible loss (`on_missing = "drop"`).
-unscored        It was never scored, as the selection function reads no loss (uniform): skipped by chance.
-redundant       The model already predicts the label, and with no IL deducted at all it would still have missed the bar: its
-                latest loss is below the bar, or below -ln 0.9 = 0.105 nats (the model gives the label 90%). The second
-                is for runs so late that the bar is near 0.
+unscored        It never had a score, as the selection function gives none (uniform): skipped by chance.
+redundant       The model already predicts the label, and with no IL deducted at all it would still have missed the
+                bar: its latest loss is below the bar, or below -ln 0.9 = 0.105 nats (the model gives the label 90%).
+                The second is for runs so late that the bar is near 0.
 mislabelled     An IL model that never saw it predicts another class *and* finds the given label less likely than
                 blind chance: IL > ln(classes).
-less_relevant   The IL brings it below the bar: unlike the rest of the held-out data (an outlier, an ambiguous or rare
-                one), or not learnable so far.
+less_relevant   The IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare one),
+                or not learnable so far. Also where the selection function reads no loss at all.
 outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
 
-So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on it,
-is redundant and not mislabelled: the stronger model sides with the label. The column `contradicted` has the IL model's
-word alone, whatever the reason.
+So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on
+it, is redundant and not mislabelled: the stronger model sides with the label. The column `contradicted` has the IL
+model's word alone, whatever the reason.
 """
 
 from typing import Final
@@ -56,9 +56,9 @@ LEARNT: Final = 0.105  # nats, -ln 0.9
 def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS) -> str:
     """SQL: one row per sample of the training split, with the reason. Use it as `WITH sample_reasons AS (…)`.
 
-    Columns: key, shard, row, label, class; drawn, selected (times); latest_loss (nats), latest_correct, latest_selected;
-    il (nats), predicted (label), confidence, in_sample, contradicted (false where nothing is known); bar (nats, of the
-    whole run); reason.
+    Columns: key, shard, row, label, class; drawn, selected (times); latest_loss (nats), latest_correct and
+    latest_selected, when it was last scored; il (nats), predicted (label), confidence, in_sample, contradicted (false
+    where nothing is known); bar (nats, the same in every row); reason.
 
     Args:
         il_model: whose table tells predicted labels; None where the run's IL came from elsewhere, or it had none.
@@ -103,7 +103,7 @@ SELECT
     WHEN scored = 0 THEN 'unscored'
     WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'
     WHEN contradicted THEN 'mislabelled'
-    WHEN latest_loss - coalesce(il, 0) < bar THEN 'less_relevant'
+    WHEN latest_loss IS NULL OR latest_loss - coalesce(il, 0) < bar THEN 'less_relevant'
     ELSE 'outbid'
   END AS reason
 FROM joined CROSS JOIN run_facts"""

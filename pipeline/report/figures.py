@@ -89,8 +89,8 @@ def loss_il_map(data: ReportData) -> Figure | None:
         name="map",
         title="Loss against irreducible loss",
         says=(
-            f"Every sample that {data.run.name} scored, by its latest loss and by its irreducible loss (IL), both in nats. A "
-            "cell has the colour of the region with most of its samples; the stronger the colour, the more there are. "
+            f"Every sample that {data.run.name} scored, by its latest loss and by its irreducible loss (IL), in nats. "
+            "A cell has the colour of the region with most of its samples; the stronger it is, the more there are. "
             f"Above the dashed line the loss exceeds the IL by more than the bar of {number(bounds['bar'])} nats: what "
             "was selected last mostly lies there. The outermost cells hold all that lies beyond them."
         ),
@@ -128,7 +128,7 @@ def reasons(data: ReportData) -> Figure | None:
     return Figure(
         name="reasons",
         title="What became of the training samples",
-        says=f"Each sample of the training split counts once, under the first reason that fits it in the run {data.run.name}.",
+        says=f"Each training sample counts once, under the first reason that fits it in the run {data.run.name}.",
         charts=(
             charts.bars(
                 "reasons-chart",
@@ -169,7 +169,7 @@ def il_histogram(data: ReportData) -> Figure | None:
     return Figure(
         name="histogram",
         title="Irreducible losses",
-        says="How hard a model that never saw them finds the training samples. The last bar holds all that lies beyond it.",
+        says="How hard a model that never saw them finds the training samples. The last bar holds all beyond it.",
         charts=(
             charts.stacked_histogram(
                 "histogram-chart",
@@ -210,11 +210,14 @@ def classes(data: ReportData) -> Figure | None:
     says = []
     if judging:
         says.append(
-            "A label is contradicted where the IL model, which never saw the sample, predicts another class and finds the "
-            "label less likely than blind chance." + (" The dots are the shares that really are wrong." if data.truth else "")
+            "A label is contradicted where the IL model, which never saw the sample, predicts another class and finds "
+            "the label less likely than blind chance."
+            + (" The dots are the shares that really are wrong." if data.truth else "")
         )
     if selecting and data.run is not None:
-        says.append(f"The selection rate is that of {data.run.name}: selected by drawn. The dashed line is the whole run's.")
+        says.append(
+            f"The selection rate is that of {data.run.name}: selected by drawn. The dashed line is the whole run's."
+        )
     return Figure(
         name="classes",
         title="Classes: noise and selection",
@@ -281,8 +284,7 @@ def confusion(data: ReportData) -> Figure | None:
     answer = data.answers["confusion"]
     if not answer.rows:
         return None
-    names = {place: name for place, name in enumerate(data.corpus.classes)}
-    weight = dict.fromkeys(names.values(), 0.0)
+    weight = dict.fromkeys(data.corpus.classes, 0.0)
     for row in answer.rows:
         for side in ("given", "predicted"):
             weight[_class(row[side])] = weight.get(_class(row[side]), 0.0) + row["il"]
@@ -301,8 +303,8 @@ def confusion(data: ReportData) -> Figure | None:
         name="confusion",
         title="Given and predicted labels",
         says=(
-            "Where the IL model predicts another class than the given one. Each sample weighs as much as its irreducible "
-            "loss, so that firm contradictions count more than near ties."
+            "Where the IL model predicts another class than the given one. Each sample weighs as much as its "
+            "irreducible loss, so that firm contradictions count more than near ties."
             + (f" The {_MATRIX} classes with most of it." if len(weight) > _MATRIX else "")
         ),
         charts=(
@@ -318,7 +320,10 @@ def confusion(data: ReportData) -> Figure | None:
         ),
         table=table(
             ("given", "predicted", "samples", "IL in all, nats"),
-            [(row["given"], _class(row["predicted"]), count(row["samples"]), number(row["il"], 0)) for row in answer.rows],
+            [
+                (row["given"], _class(row["predicted"]), count(row["samples"]), number(row["il"], 0))
+                for row in answer.rows
+            ],
             text=2,
         ),
         sql=answer.sql,

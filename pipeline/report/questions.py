@@ -1,6 +1,6 @@
 """The questions of the report, as SQL: what stands behind every chart and picture, and can be copied from the page.
 
-All but those over `ledger`, `metrics` and `rejects` ask the table `sample_reasons` (`rhostream.pipeline.explain.reasons`).
+All but those over `ledger`, `metrics` and `rejects` ask `sample_reasons` (`rhostream.pipeline.explain.reasons`).
 """
 
 from typing import Final
@@ -69,7 +69,8 @@ WITH scored AS (
   FROM scored
 )
 SELECT greatest(0, least({COLUMNS - 1}, floor({COLUMNS} * (il - il_from) / nullif(il_to - il_from, 0))))::INTEGER AS x,
-       greatest(0, least({ROWS - 1}, floor({ROWS} * (loss - loss_from) / nullif(loss_to - loss_from, 0))))::INTEGER AS y,
+       greatest(0, least({ROWS - 1}, floor({ROWS} * (loss - loss_from) / nullif(loss_to - loss_from, 0))))::INTEGER
+         AS y,
        {counts},
        any_value(il_from) AS il_from, any_value(il_to) AS il_to,
        any_value(loss_from) AS loss_from, any_value(loss_to) AS loss_to, any_value(bar) AS bar
@@ -156,8 +157,8 @@ def gallery(name: str, *, most: int, per_group: int) -> str:
     """The pictures of a gallery, the first `most` of them, and `per_group` more of each class and each reason."""
     condition, order = GALLERIES[name]
     return f"""\
-SELECT key, rank, samples.class, guess.class AS predicted_class, il, confidence, latest_loss AS loss, drawn, selected, reason,
-       samples.shard, samples."offset", samples.size, content_hash, samples.source
+SELECT key, rank, samples.class, guess.class AS predicted_class, il, confidence, latest_loss AS loss, drawn, selected,
+       reason, samples.shard, samples."offset", samples.size, content_hash, samples.source
 FROM (
   SELECT *, row_number() OVER (ORDER BY {order}, key) AS rank,
          row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,

@@ -20,7 +20,9 @@ _COST_WORDS: Final = {
     "load": "loading", "score": "scoring", "train": "training", "evaluate": "evaluation (not charged)",
     "il_train": "IL model, training", "il_score": "IL model, scoring",
 }  # fmt: skip
-_COST_COLOURS: Final = dict(zip(COST_NAMES, ("series1", "series2", "series0", "grid", "series3", "series4"), strict=True))
+_COST_COLOURS: Final = dict(
+    zip(COST_NAMES, ("series1", "series2", "series0", "grid", "series3", "series4"), strict=True)
+)
 
 
 def over_time(data: ReportData) -> Figure | None:
@@ -43,8 +45,8 @@ def over_time(data: ReportData) -> Figure | None:
         charts=tuple(drawn),
         legend=(("series0 dash0", "selected"), ("muted dash1", "all candidates")),
         table=table(
-            ("steps", "IL, selected", "IL, candidates", "loss, selected", "loss, candidates", "already predicted, selected",
-             "already predicted, candidates"),
+            ("steps", "IL, selected", "IL, candidates", "loss, selected",  "loss, candidates",
+             "already predicted, selected", "already predicted, candidates"),
             [
                 (f"{row['first_step']} to {row['last_step']}", number(row["selected_il"]), number(row["candidates_il"]),
                  number(row["selected_loss"]), number(row["candidates_loss"]), percent(row["selected_correct"]),
@@ -79,8 +81,8 @@ def accuracy(data: ReportData) -> Figure | None:
         name="accuracy",
         title="Accuracy, and what it took",
         says=(
-            f"Accuracy on {' and '.join(splits)}. Seconds and FLOPs hold all that a run is charged with: loading, scoring, "
-            f"training and its share of the IL model; only evaluation, our measuring, is left out. A curve "
+            f"Accuracy on {' and '.join(splits)}. Seconds and FLOPs hold all that a run is charged with: loading, "
+            f"scoring, training and its share of the IL model; only evaluation, our measuring, is left out. A curve "
             f"begins after the IL model that it needed.{warning}"
         ),
         charts=tuple(

@@ -39,7 +39,7 @@ class ReportedRun:
 
     @property
     def best_accuracy(self) -> float:
-        return max(line["test_accuracy"] for line in self.curve)
+        return max(float(line["test_accuracy"]) for line in self.curve)
 
     @property
     def steps(self) -> int:

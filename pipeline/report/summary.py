@@ -1,4 +1,4 @@
-"""What the report says in plain sentences: what there is, which classes are noisy, what was skipped, whether it paid."""
+"""What the report says in plain sentences: which classes are noisy, what was skipped, whether it paid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def noisy_classes(data: ReportData) -> Finding:
     large = [row for row in rows if row["judged"] >= _ENOUGH] or rows
     ranked = sorted(large, key=lambda row: -row["contradicted"] / row["judged"])
     noisy = [row for row in ranked[:_NAMED] if row["contradicted"]]
-    clean = [row for row in reversed(ranked[_NAMED:])][:_NAMED]
+    clean = ranked[_NAMED:][: -_NAMED - 1 : -1]
     sentences = [
         f"The IL model, which never saw them, firmly contradicts {count(contradicted)} of {count(judged)} labels "
         f"({percent(contradicted / judged)})."
@@ -100,7 +100,9 @@ def skipped(data: ReportData) -> Finding:
     question = "What was skipped?"
     if data.run is None:
         return Finding(
-            question=question, headline="Nothing yet", sentences=("No run has chosen among the samples: run `rho train`.",)
+            question=question,
+            headline="Nothing yet",
+            sentences=("No run has chosen among the samples: run `rho train`.",),
         )
     totals = {row["reason"]: row["samples"] for row in data.answers["reasons"].rows}
     whole = sum(totals.values())
@@ -137,8 +139,8 @@ def paid(data: ReportData) -> Finding:
             question=question,
             headline="Not known",
             sentences=(
-                f"{run.name} reached {_accuracy(run.best_accuracy)}, and there is no run of uniform sampling to compare "
-                "with: run `rho train --compare uniform,rho_loss`.",
+                f"{run.name} reached {_accuracy(run.best_accuracy)}, and there is no run of uniform sampling to "
+                "compare with: run `rho train --compare uniform,rho_loss`.",
             ),
         )
     aim = min(run.best_accuracy, baseline.best_accuracy)
@@ -149,15 +151,15 @@ def paid(data: ReportData) -> Finding:
     won, lost = ([_UNIT_WORDS[unit] for unit in UNITS if verdicts[unit] is side] for side in (True, False))
     headline = "Yes" if not lost else "No" if not won else f"Yes in {listed(won)}, no in {listed(lost)}"
     sentences = [
-        f"To reach {_accuracy(aim)}, {run.name} took {_spent(ours, unit)} where {baseline.name} took {_spent(theirs, unit)}"
-        f" ({_ratio(spent(ours, unit), spent(theirs, unit))})."
+        f"To reach {_accuracy(aim)}, {run.name} took {_spent(ours, unit)} where {baseline.name} took "
+        f"{_spent(theirs, unit)} ({_ratio(spent(ours, unit), spent(theirs, unit))})."
         for unit in UNITS
     ]
     shared = sum(ours[f"seconds_{cost}"] or 0.0 for cost in ("il_train", "il_score"))
     if shared:
         sentences.append(
-            f"{seconds(shared)} of these seconds are the IL model's, which further runs can share (`--il-runs`); without it "
-            f"{run.name} took {seconds(spent(ours, 'seconds') - shared)}."
+            f"{seconds(shared)} of these seconds are the IL model's, which further runs can share (`--il-runs`); "
+            f"without it {run.name} took {seconds(spent(ours, 'seconds') - shared)}."
         )
     sentences.append(
         f"In the end {run.name} had {_accuracy(run.curve[-1]['test_accuracy'])} after {count(run.steps)} steps, "

@@ -33,5 +33,5 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def listed(parts: list[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else "none"

@@ -16,6 +16,7 @@ COMMANDS = {
     "view": "rhostream.cli.view:view",
     "il": "rhostream.cli.il:il",
     "train": "rhostream.cli.train:train",
+    "explain": "rhostream.cli.explain:explain",
     "report": "rhostream.cli.report:report",
     "query": "rhostream.cli.query:query",
     "views": "rhostream.cli.query:views",

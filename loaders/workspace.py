@@ -146,11 +146,12 @@ class Workspace:
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
-    def write_table(self, name: str, table: "pa.Table") -> None:
+    def write_table(self, name: str, table: "pa.Table", row_group_rows: int | None = None) -> None:
+        """Write Parquet, in row groups of at most so many rows (default: pyarrow's, 1M)."""
         import pyarrow.parquet as pq
 
         with self.writing(name) as stream:
-            pq.write_table(table, stream, compression="zstd")
+            pq.write_table(table, stream, compression="zstd", row_group_size=row_group_rows)
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where there is none."""

@@ -17,6 +17,7 @@ VIEWS: Final[dict[str, tuple[pa.Schema, str]]] = {
     "rejects": (schema.REJECTS, "rejects/*.parquet"),
     "il": (schema.IL, "il/*/scores/*.parquet"),
     "ledger": (schema.LEDGER, "runs/*/ledger/*.parquet"),
+    "history": (schema.HISTORY, "runs/*/history/*.parquet"),
     "metrics": (schema.METRICS, "runs/*/metrics.jsonl"),
 }
 

@@ -100,6 +100,26 @@ UNSCORED_REASONS: Final[dict[str, str]] = {
     "not_needed": "the selection function needs no score (uniform)",
 }
 
+#: The ledger rolled up, one row per sample that a run has drawn: `runs/<run>/history/rank<rank>.parquet`.
+HISTORY: Final = pa.schema(
+    [
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("drawn", pa.int32(), nullable=False),  # times a candidate
+        pa.field("selected", pa.int32(), nullable=False),  # times
+        pa.field("scored", pa.int32(), nullable=False),  # times it had a score
+        pa.field("filtered", pa.int32(), nullable=False),  # times, by `ledger.reason`
+        pa.field("il_missing", pa.int32(), nullable=False),
+        pa.field("unreadable", pa.int32(), nullable=False),
+        pa.field("latest_step", pa.int64(), nullable=False),  # when it was last drawn
+        pa.field("scored_step", pa.int64()),  # when it was last scored; null where never
+        pa.field("latest_loss", pa.float32()),  # nats, when it was last scored, as the next two
+        pa.field("latest_correct", pa.bool_()),
+        pa.field("latest_selected", pa.bool_()),
+        pa.field("il", pa.float32()),  # nats; null where the run joins no IL table
+    ]
+)
+
 #: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it.
 METRICS: Final = pa.schema(
     [

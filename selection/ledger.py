@@ -1,5 +1,7 @@
 """The ledger: one row per candidate of a run, with what became of it."""
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -8,13 +10,20 @@ from torch import Tensor
 from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.workspace import Workspace
 from rhostream.schema import LEDGER
+from rhostream.selection.history import forget_history, update_history
+
+#: A part of so many rows is written without waiting for `flush`: what bounds the memory.
+PART_ROWS: Final = 1_000_000
+#: Of the Parquet: the unit that a query reads, or skips by the steps and runs in it.
+ROW_GROUP_ROWS: Final = 1 << 17
 
 
 class Ledger:
-    """Collects the rows of `runs/<run>/ledger` and writes them in parts.
+    """Collects the rows of `runs/<run>/ledger` and writes them in parts, in the order of the steps.
 
     Parts are named by their first step and rank, so a run that goes back to a checkpoint at which `flush` was called
-    writes the same parts again.
+    writes the same parts again. `runs/<run>/history` holds the same rolled up to one row a sample, as of the last
+    `flush`.
 
     Args:
         workspace: where `runs/` lies.
@@ -26,7 +35,8 @@ class Ledger:
         self._workspace = Workspace(workspace)
         self._run, self._rank = run, rank
         self._tables: list[pa.Table] = []
-        self._first_step = 0
+        self._rows = 0  # in these
+        self._first_step = self._last_step = 0
 
     @property
     def folder(self) -> str:
@@ -52,6 +62,8 @@ class Ledger:
             unscored: why these candidates were not scored, or not trained on.
             unreadable: int64 (m,), positions that would have been selected, had their full images been readable.
         """
+        if self._rows >= PART_ROWS and step != self._last_step:  # parts of one first step would have one name
+            self._write_part()
         n, passed = len(batch), batch.passed_over
         chosen = np.zeros(n + len(passed), bool)
         chosen[selected] = True
@@ -87,19 +99,26 @@ class Ledger:
         }  # fmt: skip
         self._first_step = self._first_step if self._tables else step
         self._tables.append(pa.table({name: columns[name] for name in LEDGER.names}, schema=LEDGER))
+        self._rows, self._last_step = self._rows + total, step
 
     def flush(self) -> None:
-        """Write what was recorded since the last flush as one part."""
+        """Write what was recorded since the last flush, and bring the history up to date."""
         if self._tables:
-            name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
-            self._workspace.write_table(name, pa.concat_tables(self._tables).combine_chunks())
-            self._tables = []
+            self._write_part()
+        update_history(self._workspace, self._run, self._rank)
 
     def forget_after(self, step: int) -> None:
         """Remove the parts that this rank wrote for later steps: the run goes back to a checkpoint."""
         for name in self._workspace.names(self.folder, f"-rank{self._rank}.parquet"):
             if int(name.split("-")[0]) > step:
                 self._workspace.remove(f"{self.folder}/{name}")
+        forget_history(self._workspace, self._run, self._rank)
+
+    def _write_part(self) -> None:
+        name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
+        rows = pa.concat_tables(self._tables).combine_chunks()
+        self._workspace.write_table(name, rows, row_group_rows=ROW_GROUP_ROWS)
+        self._tables, self._rows = [], 0
 
 
 def _numpy(values: Tensor | None) -> object:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from rhostream import schema
 from rhostream.loaders.workspace import Workspace
+from rhostream.selection.history import update_history
 
 CLASSES = ("shirt", "dress", "coat")
 TRAIN = [f"k{number:02d}" for number in range(12)]
@@ -49,7 +50,8 @@ def fill(location: str) -> Workspace:
             workspace.write_table(f"il/{model}/scores/{shard}.parquet", _scores(model, shard, keys))
     for run in ("uniform", "rho_loss"):
         for epoch in range(3):
-            workspace.write_table(f"runs/{run}/ledger/{epoch:06d}.parquet", _ledger(run, epoch))
+            workspace.write_table(f"runs/{run}/ledger/{1 + epoch * 4:09d}-rank0.parquet", _ledger(run, epoch))
+        update_history(workspace, run, 0)
         lines = [{"run": run, "step": step, "epoch": 0, "test_accuracy": 0.1 * step, "new": 1} for step in (1, 2)]
         workspace.write_bytes(f"runs/{run}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     reject = {"source": "a/b.jpg", "key": "a-b", "reason": "html", "detail": "<!DOCTYPE html>"}

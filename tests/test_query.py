@@ -1,4 +1,4 @@
-"""`rho query` and `rho views`: the five tables, the formats, the errors."""
+"""`rho query` and `rho views`: the tables, the formats, the errors."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ def count(workspace: Workspace, table: str) -> int:
 def test_every_table_is_read_whatever_the_workspaces_path(tmp_path: Path, name: str) -> None:
     workspace = tables.fill(str(tmp_path / name))
     assert {view: count(workspace, view) for view in VIEWS} == {
-        "samples": 14, "rejects": 1, "il": 28, "ledger": 3 * 12 + 3 * 11, "metrics": 4
+        "samples": 14, "rejects": 1, "il": 28, "ledger": 3 * 12 + 3 * 11, "history": 12 + 11, "metrics": 4
     }  # fmt: skip
     for view, (columns, _) in VIEWS.items():
         found = query(workspace, f"FROM {view}").schema
@@ -121,8 +121,8 @@ def test_a_view_sees_files_that_come_later(tmp_path: Path) -> None:
     workspace = tables.fill(str(tmp_path))
     with duckdb.connect() as connection:
         connection.execute("\n".join(create_views(workspace)))
-        one = workspace.read_table("runs/uniform/ledger/000000.parquet")
-        workspace.write_table("runs/later/ledger/000000.parquet", one)
+        one = workspace.read_table("runs/uniform/ledger/000000001-rank0.parquet")
+        workspace.write_table("runs/later/ledger/000000001-rank0.parquet", one)
         assert connection.execute("SELECT count(*) FROM ledger").fetchone() == (69 + 12,)
 
 

@@ -1,0 +1,186 @@
+"""Ready questions over the tables of a workspace: `rho explain`."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pyarrow as pa
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.explain import corpus, rates, samples
+from rhostream.pipeline.explain.asked import Asked
+from rhostream.pipeline.explain.history import ALL_STEPS, Steps
+from rhostream.pipeline.explain.titles import QUESTIONS
+from rhostream.pipeline.query import query
+
+_SQL: Final[dict[str, Callable[[Asked], str]]] = {
+    "reasons": samples.reasons,
+    "skipped": samples.skipped,
+    "mislabelled": samples.mislabelled,
+    "redundant": samples.redundant,
+    "classes": rates.classes,
+    "il": rates.il,
+    "run": rates.run,
+    "duplicates": corpus.duplicates,
+    "rejects": corpus.rejects,
+    "diff": samples.diff,
+}
+#: Questions that the IL model alone can answer: a run is taken only where it is named.
+_RUN_IS_OPTIONAL: Final = frozenset({"mislabelled"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user narrows a question to; None where nothing was said.
+
+    Attributes:
+        run: name of the run; None for the only one.
+        il: name of the IL model; None for the one that the run joined, else the only one.
+        class_name, split, by, steps, limit: see `Asked`.
+    """
+
+    run: str | None = None
+    il: str | None = None
+    class_name: str | None = None
+    split: str | None = None
+    by: str | None = None
+    steps: Steps = ALL_STEPS
+    limit: int | None = None
+
+
+def explain(workspace: Workspace | str, question: str, *runs: str, options: Options = Options()) -> pa.Table:
+    """The answer to a ready question: `query` of `explanation`, and subject to the same confinement.
+
+    Raises:
+        ConfigError: see `explanation`.
+        WorkspaceError: no workspace, or a file in it that cannot be read.
+    """
+    return query(workspace, explanation(workspace, question, *runs, options=options))
+
+
+def explanation(workspace: Workspace | str, question: str, *runs: str, options: Options = Options()) -> str:
+    """The SQL of a ready question, for `query`, or for any DuckDB with the views of the workspace.
+
+    Args:
+        question: one of `QUESTIONS`.
+        runs: the two runs of the question "diff".
+
+    Raises:
+        ConfigError: an unknown question, run, IL model, class, split or column; several runs or IL models where none
+            is named; an option that does not bear on the question.
+    """
+    workspace = Workspace(workspace)
+    _check_question(question, runs, options)
+    takes = QUESTIONS[question].takes
+    known = query(workspace, "FROM samples LIMIT 0").column_names  # refuses what is no workspace
+    asked = Asked(
+        class_name=_one_of(workspace, "class", options.class_name),
+        split=_one_of(workspace, "split", options.split),
+        by=_column(known, options.by),
+        steps=_steps(options.steps),
+        has_clean_label="clean_label" in known,
+        limit=options.limit,
+    )
+    if runs:
+        first, other = (named_run(workspace, run) for run in runs)
+        asked = replace(asked, run=first, other=other)
+    elif "run" in takes and (options.run is not None or question not in _RUN_IS_OPTIONAL):
+        asked = replace(asked, run=named_run(workspace, options.run))
+    if "il" in takes:
+        required = question == "mislabelled"
+        asked = replace(asked, il_model=named_il_model(workspace, options.il, asked.run, required=required))
+    return _SQL[question](asked)
+
+
+def named_run(workspace: Workspace, name: str | None) -> str:
+    """The run of this name, or the only one.
+
+    Raises:
+        ConfigError: there is none of the name, none at all, or several and none is named.
+    """
+    runs = [run for run in workspace.names("runs") if workspace.names(f"runs/{run}/history", ".parquet")]
+    return _named(workspace, "run", "--run", runs, name, "run `rho train` first")
+
+
+def named_il_model(workspace: Workspace, name: str | None, run: str, *, required: bool) -> str | None:
+    """The IL model of this name, else the one that the run joined, else the only one, else (not required) None.
+
+    Raises:
+        ConfigError: as for `named_run`.
+    """
+    models = [model for model in workspace.names("il") if workspace.names(f"il/{model}/scores", ".parquet")]
+    card = f"runs/{run}/run.json"
+    if name is None and run and workspace.exists(card):
+        joined = workspace.read_json(card).get("il")
+        name = joined if joined in models else None
+    if name is None and not models and not required:
+        return None
+    return _named(workspace, "IL model", "--il", models, name, "run `rho il train` and `rho il score` first")
+
+
+def _named(workspace: Workspace, what: str, option: str, known: list[str], name: str | None, remedy: str) -> str:
+    listed = ", ".join(known)
+    if not known:
+        raise ConfigError(f"workspace {workspace.location!r} has no {what} to ask about: {remedy}")
+    if name is None:
+        if len(known) > 1:
+            raise ConfigError(f"workspace {workspace.location!r} has {len(known)} {what}s: name one with {option}, of "
+                              f"{listed}")  # fmt: skip
+        return known[0]
+    if name not in known:
+        raise ConfigError(f"workspace {workspace.location!r} has no {what} {name!r}{_hint(name, known)}: there are "
+                          f"{listed}")  # fmt: skip
+    return name
+
+
+def _check_question(question: str, runs: tuple[str, ...], options: Options) -> None:
+    if question not in QUESTIONS:
+        raise ConfigError(f"unknown question {question!r}{_hint(question, list(QUESTIONS))}: there are "
+                          f"{', '.join(QUESTIONS)}")  # fmt: skip
+    title = QUESTIONS[question]
+    if len(runs) != title.runs:
+        usage = " ".join(["rho explain", question, *["RUN"] * title.runs])
+        raise ConfigError(f"question {question!r} got {len(runs)} runs {list(runs)}, takes {title.runs}: `{usage}`"
+                          f"{'' if title.runs or 'run' not in title.takes else ' --run RUN'}")  # fmt: skip
+    given = {"run": options.run, "il": options.il, "class": options.class_name, "split": options.split,
+             "by": options.by, "steps": None if options.steps == ALL_STEPS else options.steps}  # fmt: skip
+    for name, value in given.items():
+        if value is not None and name not in title.takes:
+            takes = ", ".join(f"--{option}" for option in sorted(title.takes)) or "none of them"
+            raise ConfigError(f"--{name} does not bear on question {question!r}, which takes {takes}: leave it out")
+    if options.steps != ALL_STEPS and question in _RUN_IS_OPTIONAL and options.run is None:
+        raise ConfigError(f"--steps without a run: name the run that question {question!r} is to look at with --run")
+
+
+def _one_of(workspace: Workspace, column: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    known = query(workspace, f"SELECT DISTINCT {column} AS name FROM samples ORDER BY name").column("name").to_pylist()
+    if value not in known:
+        raise ConfigError(f"--{column} {value!r}: no sample has it{_hint(value, known)}; there are {_listed(known)}")
+    return value
+
+
+def _column(known: list[str], name: str | None) -> str:
+    if name is not None and name not in known:
+        raise ConfigError(f"--by {name!r}: samples have no such column{_hint(name, known)}; there are {_listed(known)}")
+    return name or "class"
+
+
+def _steps(steps: Steps) -> Steps:
+    first, last = steps
+    if first is not None and last is not None and first > last:
+        raise ConfigError(f"--steps {first}:{last}: the first step lies behind the last; give them the other way round")
+    return steps
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,54 @@
+"""What a question is asked about."""
+
+from dataclasses import dataclass
+
+from rhostream.pipeline.explain.history import ALL_STEPS, Steps
+from rhostream.pipeline.views import quote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question's parameters, resolved: every name is one that the workspace has.
+
+    Attributes:
+        run, other: names of runs; "" where none is meant.
+        il_model: None where there is none.
+        class_name, split: only samples of these; None for all.
+        by: column of `samples` to group by.
+        steps: only these of the run.
+        has_clean_label: does `samples` have the column `clean_label`?
+        limit: rows to return; None for all.
+    """
+
+    run: str = ""
+    other: str = ""
+    il_model: str | None = None
+    class_name: str | None = None
+    split: str | None = None
+    by: str = "class"
+    steps: Steps = ALL_STEPS
+    has_clean_label: bool = False
+    limit: int | None = None
+
+    @property
+    def of_class(self) -> str:
+        """An SQL condition on a column `class`."""
+        return "true" if self.class_name is None else f"class = {quote(self.class_name)}"
+
+    @property
+    def of_split(self) -> str:
+        """An SQL condition on a column `split`."""
+        return "true" if self.split is None else f"split = {quote(self.split)}"
+
+    @property
+    def limited(self) -> str:
+        return "" if self.limit is None else f"\nLIMIT {self.limit:d}"
+
+
+def indented(sql: str) -> str:
+    return "\n".join(f"  {line}" for line in sql.splitlines())
+
+
+def identifier(name: str) -> str:
+    """A column's name in SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,28 @@
+"""Questions about the corpus, which need no run."""
+
+from rhostream.pipeline.explain.asked import Asked
+
+
+def duplicates(asked: Asked) -> str:
+    return f"""\
+SELECT
+  content_hash, count(*) AS copies, count(DISTINCT label) AS labels, list(class ORDER BY key) AS classes,
+  list(split ORDER BY key) AS splits, list(key ORDER BY key) AS keys, list(source ORDER BY key) AS sources
+FROM samples
+WHERE content_hash IN (
+  SELECT content_hash FROM samples
+  GROUP BY content_hash
+  HAVING min(label) <> max(label) AND bool_or({asked.of_class}) AND bool_or({asked.of_split})
+)
+GROUP BY content_hash
+ORDER BY copies DESC, content_hash{asked.limited}"""
+
+
+def rejects(asked: Asked) -> str:
+    return f"""\
+SELECT
+  reason, count(*) AS entries, count(*) / ((SELECT count(*) FROM samples) + sum(count(*)) OVER ()) AS share_of_corpus,
+  min(source) AS example, arg_min(detail, source) AS detail
+FROM rejects
+GROUP BY reason
+ORDER BY entries DESC, reason{asked.limited}"""

@@ -1,0 +1,94 @@
+"""Questions about selection as a whole: by class, by irreducible loss, over time."""
+
+from typing import Final
+
+from rhostream.pipeline.explain.asked import Asked, identifier, indented
+from rhostream.pipeline.explain.history import in_steps, sample_history
+from rhostream.pipeline.explain.reasons import SKIPPED_BELOW
+from rhostream.pipeline.views import quote
+
+STRETCHES: Final = 20  # at most, of a run
+GROUPS: Final = 10  # of equal size, by irreducible loss
+
+
+def classes(asked: Asked) -> str:
+    """`accuracy`: share of the samples whose label the model predicted when it last scored them."""
+    return f"""\
+WITH history AS (
+{indented(sample_history(asked.run, asked.steps))}
+), rates AS (
+  SELECT
+    value, count(*) AS samples, coalesce(sum(drawn), 0)::BIGINT AS candidates,
+    coalesce(sum(selected), 0)::BIGINT AS selected,
+    sum(selected) / sum(drawn) AS selection_rate,
+    count(*) FILTER (coalesce(selected, 0) = 0) / count(*) AS never_selected,
+    avg(latest_correct::INT) AS accuracy, avg(latest_loss) AS latest_loss, avg(il) AS il
+  FROM (SELECT key, {identifier(asked.by)} AS value FROM samples WHERE split = 'train' AND {asked.of_class})
+  LEFT JOIN (SELECT key, drawn, selected, latest_correct, latest_loss, il FROM history) USING (key)
+  GROUP BY value
+)
+SELECT
+  value AS {identifier(asked.by)}, samples, candidates, selected, selection_rate, never_selected, accuracy, latest_loss,
+  il,
+  selection_rate < {SKIPPED_BELOW} * (SELECT sum(selected) / sum(drawn) FROM history) AS starved
+FROM rates
+ORDER BY selection_rate, samples DESC{asked.limited}"""
+
+
+def il(asked: Asked) -> str:
+    return f"""\
+WITH history AS (
+{indented(sample_history(asked.run, asked.steps))}
+), scored AS (
+  SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, coalesce(predicted <> label, false) AS disagrees
+  FROM (SELECT key, label FROM samples WHERE split = 'train' AND {asked.of_class}) AS train
+  JOIN history ON history.key = train.key
+  LEFT JOIN (SELECT key, il, predicted FROM il WHERE il_model = {quote(asked.il_model or "")}) AS guess
+    ON guess.key = train.key
+)
+SELECT
+  bucket, min(loss) AS lowest_il, max(loss) AS highest_il, count(*) AS samples, sum(drawn)::BIGINT AS candidates,
+  sum(selected)::BIGINT AS selected, sum(selected) / sum(drawn) AS selection_rate,
+  avg(disagrees::INT) AS il_model_disagrees
+FROM (SELECT *, ntile({GROUPS}) OVER (ORDER BY loss) AS bucket FROM scored WHERE loss IS NOT NULL)
+GROUP BY bucket
+ORDER BY bucket{asked.limited}"""
+
+
+def run(asked: Asked) -> str:
+    """Stretches of a whole number of reports (lines of metrics), so that both tables tell of the same steps."""
+    run = quote(asked.run)
+    of_class = "" if asked.class_name is None else f" AND label IN (SELECT label FROM samples WHERE {asked.of_class})"
+    # metrics.jsonl counts wrong labels of all classes together.
+    lines = "" if asked.class_name is None else " AND false"
+    return f"""\
+WITH last AS (
+  SELECT max(latest_step) AS step FROM history WHERE run = {run}
+), reports AS (
+  SELECT coalesce(min(step), 1) AS every FROM metrics WHERE run = {run}
+), widths AS (
+  SELECT (every * ceil(step / every / {STRETCHES}))::BIGINT AS width FROM last, reports
+), stretches AS (
+  SELECT
+    (step - 1) // width AS stretch, min(step) AS from_step, max(step) AS to_step,
+    count(*) AS candidates, count(*) FILTER (selected) AS selected,
+    avg(loss) AS loss, avg(loss) FILTER (selected) AS selected_loss,
+    avg(il) AS il, avg(il) FILTER (selected) AS selected_il,
+    avg(score) AS score, avg(score) FILTER (selected) AS selected_score,
+    avg(correct::INT) AS correct, avg(correct::INT) FILTER (selected) AS selected_correct
+  FROM ledger, widths
+  WHERE run = {run} AND {in_steps(asked.steps)}{of_class}
+  GROUP BY stretch
+), wrong AS (
+  SELECT
+    (step - 1) // width AS stretch,
+    sum(candidates_mislabelled * candidates) / sum(candidates) AS mislabelled,
+    sum(selected_mislabelled * selected) / sum(selected) AS selected_mislabelled
+  FROM metrics, widths
+  WHERE run = {run} AND {in_steps(asked.steps)}{lines}
+  GROUP BY stretch
+)
+SELECT stretches.* EXCLUDE (stretch), mislabelled, selected_mislabelled
+FROM stretches
+LEFT JOIN wrong USING (stretch)
+ORDER BY from_step{asked.limited}"""

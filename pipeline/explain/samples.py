@@ -1,0 +1,110 @@
+"""Questions whose answer is a list of samples, or a count of them by reason."""
+
+from rhostream.pipeline.explain.asked import Asked, indented
+from rhostream.pipeline.explain.history import sample_history
+from rhostream.pipeline.explain.reasons import sample_reasons
+from rhostream.pipeline.views import quote
+
+_CLASS_OF_LABEL = "(SELECT label AS predicted, any_value(class) AS predicted_class FROM samples GROUP BY label)"
+
+
+def reasons(asked: Asked) -> str:
+    wrong = ", count(*) FILTER (clean_label <> label) AS known_wrong" if asked.has_clean_label else ""
+    clean = "\nJOIN (SELECT key, clean_label FROM samples) USING (key)" if asked.has_clean_label else ""
+    return f"""\
+{_with_reasons(asked)}
+SELECT
+  reason, count(*) AS samples, count(*) / sum(count(*)) OVER () AS share,
+  count(*) FILTER (contradicted) AS contradicted,
+  avg(drawn) AS drawn, avg(selected) AS selected, avg(latest_loss) AS latest_loss, avg(il) AS il{wrong}
+FROM sample_reasons{clean}
+WHERE {asked.of_class}
+GROUP BY reason
+ORDER BY samples DESC, reason{asked.limited}"""
+
+
+def skipped(asked: Asked) -> str:
+    return f"""\
+{_with_reasons(asked)}
+SELECT
+  key, class, reason, drawn, selected, latest_loss, latest_correct, il, predicted_class, source
+FROM sample_reasons
+JOIN (SELECT key, source FROM samples) USING (key)
+LEFT JOIN {_CLASS_OF_LABEL} USING (predicted)
+WHERE reason <> 'selected' AND {asked.of_class}
+ORDER BY drawn DESC, selected, il DESC, key{asked.limited}"""
+
+
+def redundant(asked: Asked) -> str:
+    return f"""\
+{_with_reasons(asked)}
+SELECT key, class, drawn, selected, latest_loss, il, source
+FROM sample_reasons
+JOIN (SELECT key, source FROM samples) USING (key)
+WHERE reason = 'redundant' AND {asked.of_class}
+ORDER BY latest_loss + coalesce(il, 0), key{asked.limited}"""
+
+
+def mislabelled(asked: Asked) -> str:
+    """By the IL model alone; where a run is named, without those whose label its model has come to predict."""
+    history, join, keep, more = "", "", "", ""
+    if asked.run:
+        history = f", history AS (\n{indented(sample_history(asked.run, asked.steps))}\n)"
+        join = "\n  LEFT JOIN (SELECT key, latest_loss, latest_correct, drawn, selected FROM history) USING (key)"
+        keep, more = "AND NOT coalesce(latest_correct, false)", ", latest_loss, latest_correct, drawn, selected"
+    measured = ""
+    clean = "clean_label" if asked.has_clean_label else "NULL"
+    if asked.has_clean_label:
+        measured = """,
+  clean_class, wrong,
+  sum(wrong::INT) OVER ranks / nullif(count(wrong) OVER ranks, 0) AS precision_at_k,
+  sum(wrong::INT) OVER ranks / nullif((SELECT count(*) FROM scored WHERE wrong), 0) AS recall_at_k"""
+    clean_class = (
+        "\nLEFT JOIN (SELECT label AS clean_label, any_value(class) AS clean_class FROM samples GROUP BY label) "
+        "USING (clean_label)"
+        if asked.has_clean_label
+        else ""
+    )
+    return f"""\
+WITH labelled AS (
+  SELECT key, label, class, source, {clean} AS clean_label, {clean} <> label AS wrong FROM samples
+  WHERE {asked.of_split} AND {asked.of_class}
+){history}, scored AS (
+  SELECT labelled.*, il, predicted, confidence{more}
+  FROM labelled
+  JOIN (SELECT key, il, predicted, confidence FROM il WHERE il_model = {quote(asked.il_model or "")} AND NOT in_sample)
+    USING (key){join}
+), suspected AS (
+  SELECT *, row_number() OVER (ORDER BY il DESC, key) AS rank
+  FROM scored
+  WHERE predicted <> label AND il > ln((SELECT count(DISTINCT label) FROM samples)) {keep}
+)
+SELECT
+  rank, key, class, predicted_class, il, confidence{more}, source{measured}
+FROM suspected
+LEFT JOIN {_CLASS_OF_LABEL} USING (predicted){clean_class}
+WINDOW ranks AS (ORDER BY rank)
+ORDER BY rank{asked.limited}"""
+
+
+def diff(asked: Asked) -> str:
+    """Samples that two runs selected at unlike rates, the most unlike first."""
+    first, other = (indented(sample_reasons(run, asked.il_model, asked.steps)) for run in (asked.run, asked.other))
+    of_class = "" if asked.class_name is None else f" AND first.{asked.of_class}"
+    return f"""\
+WITH first AS (
+{first}
+), other AS (
+{other}
+)
+SELECT
+  key, first.class, first.selected / first.drawn AS rate, other.selected / other.drawn AS other_rate, first.drawn,
+  other.drawn AS other_drawn, first.reason, other.reason AS other_reason, first.il
+FROM first
+JOIN other USING (key)
+WHERE first.drawn > 0 AND other.drawn > 0{of_class}
+ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{asked.limited}"""
+
+
+def _with_reasons(asked: Asked) -> str:
+    return f"WITH sample_reasons AS (\n{indented(sample_reasons(asked.run, asked.il_model, asked.steps))}\n)"

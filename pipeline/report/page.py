@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 from markupsafe import Markup, escape
 
+from rhostream.errors import ConfigError
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.explain.reasons import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
@@ -53,11 +55,15 @@ def write_report(
         What the page shows.
 
     Raises:
-        ConfigError: no such run or IL model.
+        ConfigError: no such run or IL model, or `output` is a folder.
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
-    data = gather(Workspace(workspace), runs, il_model)
     folder, _, name = output.rpartition("/")
+    if not name or Path(output).is_dir():
+        raise ConfigError(
+            f"--output {output}: names a folder; name a file in it, such as {output.rstrip('/')}/report.html"
+        )
+    data = gather(Workspace(workspace), runs, il_model)
     Workspace(folder or ("/" if output.startswith("/") else ".")).write_bytes(name, render(data).encode())
     return data
 

@@ -55,7 +55,7 @@ class Corpus:
         self.predicted = np.where(self.il > 1.0, self.clean, self.label).astype(np.int32)
         ids = random.integers(10**9, 10**10, SAMPLES), random.integers(10**8, 10**9, SAMPLES)
         self.keys = pa.array(
-            [f"images-{b % 10}-{b % 100:02d}-{a}_{b}-{a * b % 16**6:06x}" for a, b in zip(*ids, strict=True)]
+            [f"images-{b % 10}-{b % 100:02d}-{a}_{b}-{int(a) * int(b) % 16**6:06x}" for a, b in zip(*ids, strict=True)]
         )
         self.shards = pa.array([f"train-{shard:06d}" for shard in range(SAMPLES // SHARD_ROWS)])
 
@@ -102,8 +102,10 @@ def write_run(workspace: Workspace, corpus: Corpus, run: str, rows: int, seed: i
             workspace.write_table(name, table, row_group_rows=ROW_GROUP_ROWS)
     update_history(workspace, run, 0)
     every = max(1, last // 20)
-    lines = [{"run": run, "step": step, "epoch": 0, "candidates": every * SUPER_BATCH, "selected": every * BATCH,
-              "candidates_mislabelled": WRONG, "selected_mislabelled": WRONG / 2} for step in range(every, last + 1, every)]  # fmt: skip
+    counts = {"candidates": every * SUPER_BATCH, "selected": every * BATCH}
+    shares = {"candidates_mislabelled": WRONG, "selected_mislabelled": WRONG / 2}
+    steps = range(every, last + 1, every)
+    lines = [{"run": run, "step": step, "epoch": 0, **counts, **shares} for step in steps]
     workspace.write_bytes(f"runs/{run}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     workspace.write_json(f"runs/{run}/run.json", {"il": "resnet18"})
 

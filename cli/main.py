@@ -17,6 +17,7 @@ COMMANDS = {
     "il": "rhostream.cli.il:il",
     "train": "rhostream.cli.train:train",
     "explain": "rhostream.cli.explain:explain",
+    "export": "rhostream.cli.export:export",
     "report": "rhostream.cli.report:report",
     "query": "rhostream.cli.query:query",
     "views": "rhostream.cli.query:views",

@@ -118,10 +118,11 @@ def _options(manifest: Manifest) -> WebDatasetOptions:
             f"manifest {manifest.name!r} has format {manifest.format!r}: `rho index` reads tars of format "
             "'webdataset'; use `rho shards` for the others"
         )
-    if manifest.max_side or manifest.noise is not None:
+    changes = {"max_side": manifest.max_side, "[noise]": manifest.noise, "clean_list": manifest.clean_list}
+    if sets := [name for name, value in changes.items() if value]:
         raise ConfigError(
-            f"manifest {manifest.name!r} sets {'max_side' if manifest.max_side else '[noise]'}: `rho index` leaves the "
-            "tars as they are; use `rho shards`, which writes its own"
+            f"manifest {manifest.name!r} sets {sets[0]}: `rho index` leaves the tars as they are; use `rho shards`, "
+            "which writes its own"
         )
     options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
     checked_splits(options.splits, "[options] splits")

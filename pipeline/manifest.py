@@ -52,6 +52,8 @@ class Manifest:
         max_pixels: larger images are refused as decompression bombs.
         scoring_view: `rho shards` also makes a scoring view of this size, pixels; 0 makes none. `scoring_format` is
             "jpeg" or "raw", see `rhostream.loaders.scoring_view.ScoringView`.
+        clean_list: Parquet or CSV with the columns key, action and class (`rhostream.schema.CLEAN_LIST`): training
+            entries that are left out or get another label; "" for none. Relative to the manifest's folder.
         max_reject_share: a corpus of which a larger share is refused stops `rho shards`.
         options: of the format's reader.
         image, il, train: defaults of the view, of `rho il train` and of `rho train`.
@@ -69,6 +71,7 @@ class Manifest:
     scoring_format: RenditionFormat = "jpeg"
     max_pixels: int = MAX_PIXELS
     max_reject_share: float = 0.5
+    clean_list: str = ""
     classes: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     noise: Noise | None = None
@@ -124,6 +127,9 @@ def load_manifest(
     root = content.get("root")
     if isinstance(root, str) and root and "://" not in root:
         content["root"] = os.path.normpath(file.parent / Path(root).expanduser())
+    clean_list = content.get("clean_list")
+    if isinstance(clean_list, str) and clean_list:
+        content["clean_list"] = os.path.normpath(file.parent / Path(clean_list).expanduser())
     noise = content.get("noise")
     if isinstance(noise, Mapping):
         content["noise"] = settings(Noise, (f"{file}: [noise]", noise))

@@ -11,6 +11,7 @@ from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import CARD_NAME, CorpusCard
 from rhostream.loaders.reading import available_cores
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.clean_list import CleanList
 from rhostream.pipeline.corpora.base import Corpus
 from rhostream.pipeline.corpora.formats import open_corpus
 from rhostream.pipeline.corpora.tar_files import find_tars
@@ -81,7 +82,8 @@ def write_shards(
         dry_run: list the corpus, read no image and write nothing.
 
     Raises:
-        ConfigError: an unknown format or option, or a corpus that lies where the workspace writes.
+        ConfigError: an unknown format or option, a corpus that lies where the workspace writes, or a clean list of
+            another corpus.
         CorpusError: nothing to read, fewer than two classes, mostly bad entries, or nothing left to train on.
         WorkspaceError: it holds another corpus or tars of others under our names, cannot be written, or another
             process writes to it.
@@ -136,6 +138,8 @@ def _list(corpus: Corpus, manifest: Manifest) -> Listing:
     entries = corpus.entries()
     if manifest.noise is not None:
         entries = iter(with_noise(entries, manifest.noise, corpus.classes))
+    if manifest.clean_list:
+        entries = CleanList.read(manifest.clean_list).applied(entries, corpus.classes)
     return list_entries(entries, classes=len(corpus.classes), seed=manifest.seed, unit_size=manifest.shard_size)
 
 

@@ -248,7 +248,13 @@ def rejects_name(unit: int) -> str:
 
 
 def refuse_mostly_bad(rejects: dict[str, tuple[int, str]], entries: int, manifest: Manifest) -> None:
-    """Raises CorpusError where a larger share of the entries than `max_reject_share` is refused."""
+    """Raises CorpusError where a larger share of the entries than `max_reject_share` is refused.
+
+    What the clean list leaves out is not bad, and does not count.
+    """
+    excluded = rejects.get("excluded", (0, ""))[0]
+    rejects = {reason: found for reason, found in rejects.items() if reason != "excluded"}
+    entries -= excluded
     refused = sum(count for count, _ in rejects.values())
     if refused <= manifest.max_reject_share * entries:
         return

@@ -51,7 +51,36 @@ REJECT_REASONS: Final[dict[str, str]] = {
     "label_out_of_range": "a label number below 0 or beyond the last class",
     "label_clean_only": "only a clean label, which is never trained on (Clothing-1M)",
     "duplicate_key": "another entry has the same key",
+    "excluded": "the manifest's clean list leaves it out",
     "download_failed": "the tool that fetched the corpus reports that this entry failed",
+}
+
+#: One row per training sample of a clean list, which a manifest's `clean_list` applies. The columns up to `action` are
+#: named and typed as cleanlab has them, where it has them.
+CLEAN_LIST: Final = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("is_label_issue", pa.bool_(), nullable=False),
+        pa.field("label_quality", pa.float32()),  # the IL model's probability of the given label
+        pa.field("given_label", pa.int32(), nullable=False),
+        pa.field("predicted_label", pa.int32()),  # null where the IL model has not scored it
+        pa.field("given_class", pa.string(), nullable=False),
+        pa.field("predicted_class", pa.string()),
+        pa.field("confidence", pa.float32()),  # probability of `predicted_label`
+        pa.field("il", pa.float32()),  # nats
+        pa.field("reason", pa.string()),  # see `rhostream.pipeline.explain.reasons`; null where no run was named
+        pa.field("action", pa.string(), nullable=False),  # one of CLEAN_ACTIONS
+        pa.field("label", pa.int32(), nullable=False),  # to train with
+        pa.field("class", pa.string(), nullable=False),
+    ]
+)
+
+#: Every value of a clean list's `action`.
+CLEAN_ACTIONS: Final[dict[str, str]] = {
+    "keep": "as it is",
+    "relabel": "with the label of `class`",
+    "drop": "becomes a reject with the reason excluded",
 }
 
 #: One row per scored sample, row-aligned with the shard: `il/<name>/scores/<shard>.parquet`.

@@ -242,7 +242,8 @@ def test_a_screen_reader_finds_headings_landmarks_names_and_tables(opened: Opene
         assert page.get_by_role(landmark).count() >= 1, landmark
     assert page.evaluate("document.documentElement.lang") == "en"
     nameless = """[...document.querySelectorAll("button, select, summary, img, svg[role=img], [role=region]")]
-        .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("alt") || e.textContent.trim() || e.labels?.length)).length"""
+        .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("alt") || e.textContent.trim() ||
+                         e.labels?.length)).length"""
     assert page.evaluate(nameless) == 0
     assert page.evaluate("[...document.querySelectorAll('figure')].every((f) => f.querySelector('table tbody tr'))")
     assert page.evaluate("[...document.querySelectorAll('figure')].length") == 8

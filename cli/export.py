@@ -1,0 +1,128 @@
+"""`rho export`: what was found out, for other tools."""
+
+from typing import Any
+
+import click
+
+from rhostream.cli.options import Command, examples, option, workspace_option
+from rhostream.cli.output import print_table
+
+
+@click.group()
+def export() -> None:
+    """Write clean lists, cleaned manifests and subsets that other tools can read."""
+
+
+def _which_samples(command: Command) -> Command:
+    """The options of `rhostream.pipeline.export.subset.Choice`."""
+    for decorate in reversed((
+        option("--reason", "reasons", multiple=True, metavar="REASON", help="Samples with this reason (`rho explain "
+               "reasons`); may be repeated."),
+        option("--sql", metavar="SQL", help="Samples whose keys this statement returns as `key`."),
+        option("--clean-list", metavar="FILE", type=click.Path(), help="Samples that this list keeps or relabels."),
+        option("--run", metavar="RUN", show_default="the only one", help="The training run whose reasons are meant."),
+        option("--il", metavar="NAME", show_default="the run's, or the only one", help="The IL model that is meant."),
+    )):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+@export.command(
+    "list",
+    epilog=examples(
+        "rho export list --workspace runs/demo --output clean.parquet",
+        "rho export list --workspace runs/demo --run rho_loss --drop mislabelled --drop redundant --output clean.csv",
+        "rho export list --workspace runs/demo --relabel 0.95 --output clean.parquet",
+    ),
+)
+@workspace_option
+@option("--run", metavar="RUN", help="Use the reasons of this run; without it the IL model alone decides.")
+@option("--il", metavar="NAME", show_default="the run's, or the only one", help="The IL model that is meant.")
+@option("--drop", multiple=True, default=("mislabelled",), metavar="REASON", help="Leave out samples with this reason; "
+        "may be repeated. All but mislabelled need --run.")  # fmt: skip
+@option("--relabel", type=float, metavar="P", help="Relabel likely wrong labels where the IL model is at least this "
+        "confident.")  # fmt: skip
+@option("--output", required=True, metavar="FILE", type=click.Path(), help="Ends in .parquet or .csv.")
+def clean_list(workspace: str, output: str, **settings: Any) -> None:
+    """Write which training samples to keep, to relabel and to leave out.
+
+    The columns is_label_issue, label_quality, given_label and predicted_label are cleanlab's; action, label and class
+    say what `rho export manifest` will do.
+    """
+    from collections import Counter
+
+    from rhostream.errors import ConfigError
+    from rhostream.pipeline.export.clean_list import CleanListConfig
+    from rhostream.pipeline.export.clean_list import clean_list as make
+
+    form = output.rpartition(".")[2].lower()
+    if form not in ("parquet", "csv"):
+        raise ConfigError(f"--output {output}: name a file that ends in .parquet or .csv")
+    table = make(workspace, CleanListConfig(**settings))
+    print_table(table, form, output)
+    counts = Counter(table.column("action").to_pylist())
+    click.echo(f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}")
+
+
+@export.command(
+    epilog=examples(
+        "rho export manifest --workspace runs/demo --clean-list clean.parquet --output cleaned.toml",
+        "rho export manifest --workspace runs/demo --clean-list clean.csv --root photos --output cleaned.toml",
+    )
+)
+@workspace_option
+@option("--clean-list", required=True, metavar="FILE", type=click.Path(), help="A list of `rho export list`.")
+@option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the one it was read from.")
+@option("--output", required=True, metavar="FILE", type=click.Path(), help="The TOML file to write.")
+def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> None:
+    """Write a copy of the corpus's manifest that applies a clean list.
+
+    `rho shards` makes the cleaned corpus of it, in a workspace of its own: what the list drops becomes a reject with
+    the reason excluded, so that samples and rejects still add up to the entries.
+    """
+    from rhostream.pipeline.export.manifest import write_cleaned_manifest
+
+    write_cleaned_manifest(workspace, clean_list, output, root=root)
+    click.echo(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
+
+
+@export.command(
+    epilog=examples(
+        "rho export webdataset --workspace runs/demo --reason mislabelled --run rho_loss --output suspects",
+        "rho export webdataset --workspace runs/demo --clean-list clean.parquet --output cleaned",
+        'rho export webdataset --workspace runs/demo --sql "SELECT key FROM il WHERE il > 4" --output high_il',
+    )
+)
+@workspace_option
+@_which_samples
+@option("--samples-per-tar", type=click.IntRange(min=1), default=10_000, metavar="N", help="Samples in a tar.")
+@option("--output", required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
+def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any) -> None:
+    """Write chosen samples as WebDataset tars: image, .cls and .json."""
+    from rhostream.pipeline.export.formats import write_webdataset
+    from rhostream.pipeline.export.subset import Choice, Subset
+
+    subset = Subset(workspace, Choice(**choice))
+    tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar)
+    click.echo(f"{output}: {len(subset)} samples in {len(tars)} tars")
+
+
+@export.command(
+    epilog=examples(
+        "rho export fiftyone --workspace runs/demo --reason mislabelled --run rho_loss --output suspects",
+    )
+)
+@workspace_option
+@_which_samples
+@option("--output", required=True, metavar="FOLDER", type=click.Path(), help="Local folder to write to.")
+def fiftyone(workspace: str, output: str, **choice: Any) -> None:
+    """Write chosen samples in FiftyOne's format FiftyOneImageClassificationDataset.
+
+    labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
+    """
+    from rhostream.pipeline.export.formats import write_fiftyone
+    from rhostream.pipeline.export.subset import Choice, Subset
+
+    subset = Subset(workspace, Choice(**choice))
+    files = write_fiftyone(subset, output)
+    click.echo(f"{output}: {len(subset)} samples, {', '.join(files)}")

@@ -1,0 +1,106 @@
+"""`rho export list`: which samples to keep, to relabel and to leave out."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.explain.ask import named_il_model, named_run
+from rhostream.pipeline.explain.asked import indented
+from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
+from rhostream.pipeline.query import query
+from rhostream.pipeline.views import quote
+from rhostream.schema import CLEAN_LIST
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanListConfig:
+    """What becomes of which samples.
+
+    Attributes:
+        run: whose reasons to use; None for the IL model alone. With one, a label that the run's model has come to
+            predict is no issue.
+        il: name of the IL model; None for the run's, or the only one.
+        drop: reasons for which a sample is left out; all but "mislabelled" need a run.
+        relabel: a likely wrong label becomes the predicted one where the IL model is at least so confident (0 to 1);
+            None relabels nothing.
+    """
+
+    run: str | None = None
+    il: str | None = None
+    drop: Collection[str] = ("mislabelled",)
+    relabel: float | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.drop) - set(REASONS)):
+            raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
+        if self.relabel is not None and not 0 <= self.relabel <= 1:
+            raise ConfigError(f"--relabel {self.relabel}: give a probability between 0 and 1, for instance 0.9")
+        if self.run is None and (of_runs := sorted(set(self.drop) - {"mislabelled"})):
+            raise ConfigError(f"--drop {of_runs[0]}: only a run can tell, name one with --run")
+
+
+def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListConfig()) -> pa.Table:
+    """A row per training sample, `rhostream.schema.CLEAN_LIST`, the likeliest issues first.
+
+    Raises:
+        ConfigError: an unknown run or IL model, or several where none is named.
+        WorkspaceError: no workspace.
+    """
+    return query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)
+
+
+def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
+    workspace = Workspace(workspace)
+    run = named_run(workspace, config.run) if config.run is not None else ""
+    model = named_il_model(workspace, config.il, run, required=True)
+    drops = ", ".join(quote(reason) for reason in sorted(set(config.drop) - {"mislabelled"})) or "''"
+    issues = "drop" if "mislabelled" in config.drop else "keep"
+    relabel = "false" if config.relabel is None else f"is_label_issue AND confidence >= {config.relabel}"
+    facts = f"WITH facts AS (\n{indented(_facts(run, model or ''))}\n)"
+    return f"""\
+{facts}, decided AS (
+  SELECT
+    *,
+    CASE
+      WHEN {relabel} THEN 'relabel'
+      WHEN is_label_issue THEN {quote(issues)}
+      WHEN reason IN ({drops}) THEN 'drop'
+      ELSE 'keep'
+    END AS action
+  FROM facts
+), names AS (
+  SELECT label, any_value(class) AS class FROM samples GROUP BY label
+)
+SELECT
+  key, source, is_label_issue, exp(-il)::FLOAT AS label_quality, given_label, predicted_label,
+  given.class AS given_class, predicted.class AS predicted_class, confidence, il, reason, action,
+  CASE action WHEN 'relabel' THEN predicted_label ELSE given_label END AS label,
+  CASE action WHEN 'relabel' THEN predicted.class ELSE given.class END AS class
+FROM decided
+JOIN names AS given ON given.label = given_label
+LEFT JOIN names AS predicted ON predicted.label = predicted_label
+ORDER BY is_label_issue DESC, il DESC NULLS LAST, key"""
+
+
+def _facts(run: str, model: str) -> str:
+    """SQL: key, source, given_label, predicted_label, confidence, il, reason, is_label_issue of the training split."""
+    if run:
+        return f"""\
+SELECT
+  key, source, reasons.label AS given_label, predicted AS predicted_label, confidence, il, reason,
+  contradicted AND NOT coalesce(latest_correct, false) AS is_label_issue
+FROM (
+{indented(sample_reasons(run, model))}
+) AS reasons
+JOIN (SELECT key, source FROM samples) USING (key)"""
+    return f"""\
+SELECT
+  key, source, train.label AS given_label, predicted AS predicted_label, confidence, il, NULL::VARCHAR AS reason,
+  coalesce(
+    NOT in_sample AND predicted <> train.label AND il > ln((SELECT count(DISTINCT label) FROM samples)), false
+  ) AS is_label_issue
+FROM (SELECT key, source, label FROM samples WHERE split = 'train') AS train
+LEFT JOIN (SELECT key, il, predicted, confidence, in_sample FROM il WHERE il_model = {quote(model)}) USING (key)"""

@@ -1,0 +1,76 @@
+"""`rho export manifest`: the corpus's own manifest, with a clean list to apply."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.clean_list import read_clean_list
+from rhostream.pipeline.manifest import Manifest
+
+
+def write_cleaned_manifest(
+    workspace: Workspace | str, clean_list: str, output: str, *, root: str | None = None
+) -> None:
+    """Write the manifest that the workspace was made from to `output` (TOML), with `clean_list` applied.
+
+    `rho shards --manifest OUTPUT` then makes the cleaned corpus in a workspace of its own.
+
+    Args:
+        root: of the corpus; None for the one it was read from.
+
+    Raises:
+        ConfigError: no such list, a root that is not there, or a workspace that `rho index` has made.
+        WorkspaceError: no workspace.
+    """
+    workspace = Workspace(workspace)
+    card = CorpusCard.read(workspace)
+    if any(shard.source for shard in card.shards):
+        raise ConfigError(
+            f"workspace {workspace.location!r} indexes tars where they lie, which no manifest can clean: use "
+            "`rho export webdataset --clean-list` for a cleaned copy"
+        )
+    read_clean_list(clean_list)
+    place = Path(output)
+    if not place.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {place.parent}; name a file in one that exists")
+    values = _as_toml({**card.manifest, "root": _root(card.manifest.get("root", ""), root)})
+    values["name"] = place.stem
+    values["clean_list"] = os.path.relpath(clean_list, place.parent)
+    order = ["name", "format", "root", "clean_list"]
+    place.write_text(tomli_w.dumps({name: values[name] for name in [*order, *values] if name in values}))
+
+
+def _root(found: str, given: str | None) -> str:
+    root = given if given is not None else found
+    if not root or "://" in root:
+        return root
+    path = Path(root).absolute()
+    if not path.exists():
+        raise ConfigError(f"the corpus's root {root} is not there: name it with --root")
+    return str(path)
+
+
+def _as_toml(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults; TOML has no null."""
+    usual = Manifest(name="", format="").to_dict()
+    return {
+        name: _without_null(value)
+        for name, value in manifest.items()
+        if value is not None and _listed(value) != _listed(usual.get(name))
+    }
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_null(item) for name, item in value.items() if item is not None}
+    return [_without_null(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

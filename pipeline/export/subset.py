@@ -1,0 +1,135 @@
+"""A subset of the samples, with the bytes of their images."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.errors import ConfigError, ShardError
+from rhostream.loaders.decode import content_hash
+from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.shard_reader import ShardReader
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.clean_list import read_clean_list
+from rhostream.pipeline.explain.ask import named_il_model, named_run
+from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
+from rhostream.pipeline.query import query
+from rhostream.pipeline.views import quote
+
+_OWN = ("key", "shard", "row", "offset", "size", "ext", "label", "class", "source", "content_hash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which samples: exactly one of `reasons`, `sql` and `clean_list` is given.
+
+    Attributes:
+        reasons: of `rhostream.pipeline.explain.reasons`, in the run `run`.
+        run, il: names; None for the only one.
+        sql: a statement that returns a column `key`; its other columns go along.
+        clean_list: a file of `rho export list`: all that it does not drop, with the labels that it gives.
+    """
+
+    reasons: Collection[str] = ()
+    run: str | None = None
+    il: str | None = None
+    sql: str | None = None
+    clean_list: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [bool(self.reasons), self.sql is not None, self.clean_list is not None]
+        if sum(given) != 1:
+            raise ConfigError("which samples? give exactly one of --reason, --sql and --clean-list")
+        if unknown := sorted(set(self.reasons) - set(REASONS)):
+            raise ConfigError(f"--reason {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """One sample: `facts` is what the choice told of it beside its key."""
+
+    key: str
+    ext: str
+    label: int
+    class_name: str
+    source: str
+    image: bytes
+    facts: Mapping[str, Any]
+
+
+class Subset:
+    """The chosen samples in the order of the shards.
+
+    Raises:
+        ConfigError: nothing is chosen, or keys that are no samples.
+    """
+
+    def __init__(self, workspace: Workspace | str, choice: Choice) -> None:
+        self._workspace = Workspace(workspace)
+        self._card = CorpusCard.read(self._workspace)
+        chosen = self._chosen(choice)
+        if "key" not in chosen.column_names:
+            raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")
+        if chosen.num_rows == 0:
+            raise ConfigError("no sample is chosen: nothing was written")
+        own = query(self._workspace, f"SELECT {', '.join(_OWN)} FROM samples")
+        chosen = chosen.rename_columns([name if name == "key" else f"chosen.{name}" for name in chosen.column_names])
+        rows = own.join(chosen, "key", join_type="inner").sort_by([("shard", "ascending"), ("row", "ascending")])
+        keys = pc.count_distinct(chosen["key"], mode="all").as_py()
+        if rows.num_rows != keys or keys != chosen.num_rows:
+            known = set(own["key"].to_pylist())
+            strange = [key for key in chosen["key"].to_pylist() if key not in known]
+            told = f"{len(strange)} of the keys are no samples, for instance {strange[0]!r}" if strange else (
+                f"{chosen.num_rows - keys} keys come twice")  # fmt: skip
+            raise ConfigError(f"{told}: choose each sample of this workspace once")
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return int(self._rows.num_rows)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._card.classes
+
+    def __iter__(self) -> Iterator[Picked]:
+        """Reads the images; ShardError where one cannot be read, or is not the one that was indexed."""
+        shards = {shard.name: shard for shard in self._card.shards}
+        reader = ShardReader(self._workspace)
+        for batch in self._rows.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                tar = shards[row["shard"]].tar
+                image = reader.read(tar, row["offset"], row["size"])
+                if content_hash(image) != row["content_hash"]:
+                    remade = shards[row["shard"]].made_by
+                    raise ShardError(
+                        f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: restore "
+                        f"the tar, or run `{remade}` again"
+                    )
+                facts = {name.removeprefix("chosen."): value for name, value in row.items() if name not in _OWN}
+                relabelled = facts.get("action") == "relabel"
+                yield Picked(
+                    key=row["key"],
+                    ext=row["ext"],
+                    label=self.classes.index(facts["class"]) if relabelled else row["label"],
+                    class_name=facts["class"] if relabelled else row["class"],
+                    source=row["source"],
+                    image=image,
+                    facts=facts,
+                )
+
+    def _chosen(self, choice: Choice) -> pa.Table:
+        if choice.sql is not None:
+            return query(self._workspace, choice.sql)
+        if choice.clean_list is not None:
+            table = read_clean_list(choice.clean_list)
+            return table.filter(pc.not_equal(table["action"], "drop"))
+        run = named_run(self._workspace, choice.run)
+        model = named_il_model(self._workspace, choice.il, run, required=False)
+        listed = ", ".join(quote(reason) for reason in sorted(choice.reasons))
+        return query(
+            self._workspace,
+            "SELECT key, reason, drawn, selected, latest_loss, il, predicted, confidence, contradicted "
+            f"FROM (\n{sample_reasons(run, model)}\n) WHERE reason IN ({listed})",
+        )

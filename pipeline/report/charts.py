@@ -87,11 +87,12 @@ def stacked_histogram(name: str, title: str, edges: Sequence[float], parts: Sequ
     return draw(name, title, _WIDTH, 230, paint)
 
 
-def bars(name: str, title: str, labels: Sequence[str], values: Sequence[float], *, x: str, colour: str,
+def bars(name: str, title: str, labels: Sequence[str], values: Sequence[float], *, x: str, colours: Sequence[str],
          share: bool = False, line: float | None = None, marks: Sequence[float | None] = ()) -> Markup:  # fmt: skip
     """Horizontal bars, the first on top.
 
     Args:
+        colours: of the bars, or one for all.
         share: are the values shares, to be written as percentages?
         line: a value to compare all bars with.
         marks: a further value of each bar, as a dot.
@@ -99,7 +100,7 @@ def bars(name: str, title: str, labels: Sequence[str], values: Sequence[float], 
 
     def paint(axes: Axes) -> None:
         places = range(len(values))
-        axes.barh(places, values, height=0.68, color=COLOURS[colour])
+        axes.barh(places, values, height=0.68, color=[COLOURS[colour] for colour in colours])
         if line is not None:
             axes.axvline(line, color=COLOURS["text"], linewidth=1, linestyle=_DASHES[1])
         dots = [(mark, place) for place, mark in zip(places, marks, strict=False) if mark is not None]

@@ -136,7 +136,7 @@ def reasons(data: ReportData) -> Figure | None:
                 labels,
                 [row["samples"] / whole for row in answer.rows],
                 x="share of the training samples",
-                colour="series0",
+                colours=[_region_of(row["reason"]) for row in answer.rows],
                 share=True,
             ),
         ),
@@ -150,6 +150,10 @@ def reasons(data: ReportData) -> Figure | None:
         ),
         sql=answer.sql,
     )
+
+
+def _region_of(reason: str) -> str:
+    return next((region for region, reasons in questions.REGIONS.items() if reason in reasons), "muted")
 
 
 def il_histogram(data: ReportData) -> Figure | None:
@@ -251,7 +255,7 @@ def _noise_chart(data: ReportData, rows: list[dict[str, Any]]) -> Markup:
         [row["class"] for row in ranked],
         [_share(row, "contradicted", "judged") or 0.0 for row in ranked],
         x=_most("contradicted labels", rows),
-        colour="noisy",
+        colours=("noisy",),
         share=True,
         marks=[_share(row, "wrong", "truth_known") for row in ranked],
     )
@@ -265,7 +269,7 @@ def _rate_chart(rows: list[dict[str, Any]]) -> Markup:
         [row["class"] for row in ranked],
         [row["selection_rate"] for row in ranked],
         x=_most("selection rate", rows),
-        colour="learnable",
+        colours=("learnable",),
         share=True,
         line=sum(row["selected"] for row in rows) / sum(row["drawn"] for row in rows),
     )

@@ -3,6 +3,7 @@
 #
 #   make demo                                      all of it on the built-in synthetic corpus, RHO-LOSS against uniform
 #   make shards il train MANIFEST=… ROOT=… WORKSPACE=…   the same for a corpus of your own
+#   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
 #   make test                                      lint, types and tests
 
 MANIFEST  ?= data_manifests/synthetic.toml

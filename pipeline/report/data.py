@@ -19,8 +19,8 @@ from rhostream.pipeline.views import quote
 
 MEMORY: Final = "2GiB"  # DuckDB's; with Python, Arrow and the page the whole stays within 4 GiB
 PICTURES: Final = 24  # shown of a gallery before a filter is set
-_MOST_GROUP_PICTURES: Final = 96  # further ones of a gallery, over all classes
-_PER_CLASS: Final = 6
+_PER_GROUP: Final = 6  # further ones of a gallery, of each class and of each reason
+_MOST_BY_CLASS: Final = 96  # of these, over all classes
 
 Row = dict[str, Any]
 
@@ -100,9 +100,10 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
         if subject is not None:
             asked["time"] = questions.over_time(subject.name)
         answers = {name: ask(question) for name, question in asked.items()} | {"metrics": metrics}
-        per_group = min(_PER_CLASS, _MOST_GROUP_PICTURES // max(1, len(corpus.classes)))
+        each = min(_PER_GROUP, _MOST_BY_CLASS // max(1, len(corpus.classes)))
         galleries = {
-            name: ask(questions.gallery(name, most=PICTURES, per_group=per_group)) for name in questions.GALLERIES
+            name: ask(questions.gallery(name, most=PICTURES, per_class=each, per_reason=_PER_GROUP))
+            for name in questions.GALLERIES
         }
     shards = {shard.name: shard for shard in corpus.shards}
     samples = [row for gallery in galleries.values() for row in gallery.rows]
@@ -124,8 +125,8 @@ def _subject(connection: duckdb.DuckDBPyConnection, runs: Sequence[ReportedRun])
         row["run"]: (row["against_il"], row["scored"])
         for row in _rows(
             connection,
-            "SELECT run, bool_or(loss IS NOT NULL AND il IS NOT NULL) AS against_il, bool_or(loss IS NOT NULL) AS "
-            f"scored FROM ledger WHERE run IN ({', '.join(quote(run.name) for run in runs) or 'NULL'}) GROUP BY run",
+            "SELECT run, bool_or(latest_loss IS NOT NULL AND il IS NOT NULL) AS against_il, bool_or(scored > 0) AS scored "
+            f"FROM history WHERE run IN ({', '.join(quote(run.name) for run in runs) or 'NULL'}) GROUP BY run",
         )
     }
     drawn = [run for run in runs if run.name in facts]

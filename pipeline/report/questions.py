@@ -19,7 +19,6 @@ HISTOGRAM_BINS: Final = 40
 TIME_BINS: Final = 30
 OUTER: Final = 0.005  # share of the samples at either end that the outermost bins take up
 
-MOST_CLASSES: Final = 1000  # rows of a table of classes
 MOST_PAIRS: Final = 4000  # of given and predicted label
 REJECTS_PER_REASON: Final = 5
 
@@ -153,8 +152,8 @@ GALLERIES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def gallery(name: str, *, most: int, per_group: int) -> str:
-    """The pictures of a gallery, the first `most` of them, and `per_group` more of each class and each reason."""
+def gallery(name: str, *, most: int, per_class: int, per_reason: int) -> str:
+    """The first `most` samples of a gallery, and the first few of each class and of each reason."""
     condition, order = GALLERIES[name]
     return f"""\
 SELECT key, rank, samples.class, guess.class AS predicted_class, il, confidence, latest_loss AS loss, drawn, selected,
@@ -168,5 +167,5 @@ FROM (
 ) AS chosen
 JOIN samples USING (key)
 LEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted
-WHERE samples.split = 'train' AND (rank <= {most} OR rank_in_class <= {per_group} OR rank_in_reason <= {per_group})
+WHERE samples.split = 'train' AND (rank <= {most} OR rank_in_class <= {per_class} OR rank_in_reason <= {per_reason})
 ORDER BY rank"""

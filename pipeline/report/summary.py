@@ -134,6 +134,9 @@ def paid(data: ReportData) -> Finding:
     run, baseline = data.run, _baseline(data)
     if run is None or not run.curve:
         return Finding(question=question, headline="Not known", sentences=("No run has an accuracy to compare.",))
+    if run.select == "uniform":
+        sentence = f"{run.name} samples uniformly, which is what others are measured by: name another run first."
+        return Finding(question=question, headline="Not known", sentences=(sentence,))
     if baseline is None:
         return Finding(
             question=question,

@@ -17,7 +17,7 @@ from rhostream.loaders.workspace import Workspace
 
 SIDE: Final = 128  # pixels of the longer side, at most
 QUALITY: Final = 72  # of WebP: 2 to 4 kB a photograph
-_THREADS: Final = 8  # remote images are waited for, not computed
+_THREADS: Final = 4  # remote images are waited for; each holds a full-size image that is not a JPEG
 
 
 @dataclass(frozen=True, kw_only=True)

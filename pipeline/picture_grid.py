@@ -14,7 +14,7 @@ SELECTED: Final = "pictures/selected"
 PASSED_OVER: Final = "pictures/passed_over_highest_il"
 
 _COLUMNS, _MOST = 8, 16
-_SIDE, _CAPTION, _GAP = 96, 28, 6  # pixels
+_SIDE, _CAPTION, _GAP = 64, 26, 6  # pixels: a grid is compressed at every evaluation
 
 
 def picture_grids(batch: SelectedBatch, classes: Sequence[str]) -> dict[str, Image.Image]:
@@ -43,11 +43,11 @@ def _grid(candidates: SuperBatch, positions: npt.NDArray[np.int64], classes: Seq
     width, height = _SIDE + _GAP, _SIDE + _CAPTION
     rows = -(-len(positions) // _COLUMNS)
     grid = Image.new("RGB", (_COLUMNS * width, rows * height), "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(9)
     for place, pixels in enumerate(images):
         left, top = place % _COLUMNS * width, place // _COLUMNS * height
         picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0).repeat(3 // len(pixels), axis=2)))
         grid.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), (left, top))
-        caption = f"{classes[labels[place]][:16]}\n" + ("" if il is None else f"IL {il[place]:.2f}")
+        caption = f"{classes[labels[place]][:12]}\n" + ("" if il is None else f"IL {il[place]:.2f}")
         draw.text((left, top + _SIDE), caption, fill="black", font=font, spacing=1)
     return grid

@@ -169,7 +169,7 @@ def batch(il: list[float] | None) -> SelectedBatch:
 
 def brightnesses(grid: Image.Image, count: int) -> list[int]:
     pixels = np.asarray(grid)
-    return [int(pixels[40, 102 * place + 40, 0]) for place in range(count)]
+    return [int(pixels[30, 70 * place + 30, 0]) for place in range(count)]
 
 
 def test_the_grids_show_the_selected_in_their_order_and_the_passed_over_by_irreducible_loss() -> None:

@@ -125,8 +125,8 @@ def _subject(connection: duckdb.DuckDBPyConnection, runs: Sequence[ReportedRun])
         row["run"]: (row["against_il"], row["scored"])
         for row in _rows(
             connection,
-            "SELECT run, bool_or(latest_loss IS NOT NULL AND il IS NOT NULL) AS against_il, bool_or(scored > 0) AS scored "
-            f"FROM history WHERE run IN ({', '.join(quote(run.name) for run in runs) or 'NULL'}) GROUP BY run",
+            "SELECT run, bool_or(latest_loss IS NOT NULL AND il IS NOT NULL) AS against_il, "
+            f"bool_or(scored > 0) AS scored FROM history WHERE run IN ({', '.join(quote(run.name) for run in runs) or 'NULL'}) GROUP BY run",
         )
     }
     drawn = [run for run in runs if run.name in facts]

@@ -158,12 +158,14 @@ def statements(workspace: Workspace, rows: int) -> dict[str, str]:
     asked["view ledger, one step"] = f"SELECT * FROM ledger WHERE run = '{RUN}' AND step = {steps // 2}"
     for question, title in QUESTIONS.items():
         runs = (RUN, OTHER) if title.runs else ()
-        named = Options(run=RUN if "run" in title.takes else None)
+        named = Options(run=RUN if "run" in title.takes else None, limit=20)
         asked[question] = explanation(workspace, question, *runs, options=named)
         if "steps" in title.takes:
-            window = Options(run=named.run, steps=tenth)
+            window = Options(run=named.run, steps=tenth, limit=20)
             asked[f"{question}, steps of 1M candidates"] = explanation(workspace, question, *runs, options=window)
-    asked["classes --by clean_label"] = explanation(workspace, "classes", options=Options(run=RUN, by="clean_label"))
+    asked["classes --by clean_label"] = explanation(
+        workspace, "classes", options=Options(run=RUN, by="clean_label", limit=20)
+    )
     return asked
 
 

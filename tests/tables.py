@@ -15,7 +15,7 @@ TRAIN = [f"k{number:02d}" for number in range(12)]
 HOLDOUT = ["h00", "h01"]
 LABELS = {key: number % 3 for number, key in enumerate(TRAIN + HOLDOUT)}
 
-#: What the README's five questions are about, by construction.
+#: What the ready questions are about, by construction.
 OVERLOOKED, MISLABELLED, REDUNDANT, NEVER_DRAWN = "k00", "k01", "k02", "k03"
 
 _ANY: dict[pa.DataType, Any] = {

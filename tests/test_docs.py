@@ -11,6 +11,8 @@ import tables
 
 from rhostream.cli.main import rho
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.explain.reasons import REASONS
+from rhostream.pipeline.explain.titles import QUESTIONS
 from rhostream.pipeline.query import query
 
 ROOT = Path(__file__).parents[1]
@@ -67,9 +69,15 @@ def all_commands(group: click.Group, prefix: str = "") -> dict[str, click.Comman
 ALL_COMMANDS = all_commands(rho)
 
 
-def test_the_readme_shows_commands_and_five_queries() -> None:
+def test_the_readme_shows_commands_queries_and_every_ready_question() -> None:
     assert len(commands("rho")) >= 5
-    assert len(blocks("sql")) >= 5
+    assert len(blocks("sql")) >= 1
+    assert {call[1] for call in commands("rho") if call[0] == "explain"} == set(QUESTIONS)
+
+
+def test_the_readme_explains_every_reason_for_which_a_sample_is_skipped() -> None:
+    table = README.split("| reason | the first that fits |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(REASONS)
 
 
 @pytest.mark.parametrize("arguments", commands("rho"), ids=" ".join)
@@ -109,7 +117,7 @@ def test_a_query_of_the_readme_returns_rows(workspace: Workspace, sql: str) -> N
     assert query(workspace, sql).num_rows > 0
 
 
-QUESTIONS = [
+QUERIES = [
     word
     for call in commands("rho")
     if call[0] == "query"
@@ -118,7 +126,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("sql", QUESTIONS)
+@pytest.mark.parametrize("sql", QUERIES)
 def test_a_query_in_a_command_of_the_readme_returns_rows(workspace: Workspace, sql: str) -> None:
     assert query(workspace, sql).num_rows > 0
 
@@ -129,35 +137,9 @@ def answer(workspace: Workspace, question: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_never_selected_counts_one_run_and_includes_what_was_never_drawn(workspace: Workspace) -> None:
-    rows = answer(workspace, "never selected")
-    assert {row["key"]: row["times_candidate"] for row in rows} == {
-        tables.OVERLOOKED: 3, tables.MISLABELLED: 3, tables.REDUNDANT: 3, tables.NEVER_DRAWN: 0
-    }  # fmt: skip
-    assert rows[-1]["key"] == tables.NEVER_DRAWN
-
-
 def test_most_skipped_classes_are_ranked_by_share(workspace: Workspace) -> None:
     rows = answer(workspace, "skipped most")
     assert rows[0]["class"] == "shirt"
     by_class = {row["class"]: (row["candidates"], row["selected"]) for row in rows}
     assert by_class == {"shirt": (9, 6), "dress": (12, 9), "coat": (12, 9)}
     assert rows[0]["skipped"] == pytest.approx(1 / 3)
-
-
-def test_likely_mislabelled_leaves_out_in_sample_rows_and_other_models(workspace: Workspace) -> None:
-    rows = answer(workspace, "mislabelled")
-    assert [(row["key"], row["predicted_class"]) for row in rows] == [(tables.MISLABELLED, "coat")]
-
-
-def test_redundant_means_by_now_learnt_in_this_run(workspace: Workspace) -> None:
-    assert [row["key"] for row in answer(workspace, "redundant")] == [tables.REDUNDANT]
-
-
-def test_selection_rate_falls_with_the_irreducible_loss(workspace: Workspace) -> None:
-    rows = answer(workspace, "selection rate")
-    assert [row["tenth"] for row in rows] == list(range(1, 11))
-    assert sum(row["candidates"] for row in rows) == 33
-    assert rows[-1]["highest_il"] == 4.0
-    assert rows[-1]["selection_rate"] == 0.0
-    assert rows[4]["selection_rate"] > 0.5

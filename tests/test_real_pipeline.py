@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,11 @@ def test_with_folds_each_image_is_scored_by_the_model_that_never_saw_it(tmp_path
     assert scored_in_sample(tmp_path / "w") == []
 
 
-def test_the_query_for_mislabelled_samples_finds_them(workspace: Path) -> None:
+def test_explain_mislabelled_finds_them(workspace: Path) -> None:
     with (unpack("clothing1m") / "truth.csv").open(newline="") as stream:
         truth = {row["key"]: row["noisy_label"] != row["true_label"] for row in csv.DictReader(stream)}
-    (sql,) = re.findall(r"^```sql\n(-- Which samples are likely mislabelled.*?)^```", (ROOT / "README.md").read_text(),
-                        re.MULTILINE | re.DOTALL)  # fmt: skip
-    found = [truth[row["source"]] for row in query(workspace, sql.replace("LIMIT 20", ""))]
+    rows = run(workspace, "explain", "mislabelled", "--format", "json")
+    found = [truth[row["source"]] for row in rows]
     every = [truth[row["source"]] for row in query(workspace, "SELECT source FROM samples WHERE split = 'train'")]
     base = sum(every) / len(every)
     assert 0.35 < base < 0.42

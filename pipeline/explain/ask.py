@@ -88,6 +88,8 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
         asked = replace(asked, run=first, other=other)
     elif "run" in takes and (options.run is not None or question not in _RUN_IS_OPTIONAL):
         asked = replace(asked, run=named_run(workspace, options.run))
+    ranks = [len(workspace.names(f"runs/{run}/history", ".parquet")) for run in (asked.run, asked.other) if run]
+    asked = replace(asked, several_ranks=max(ranks, default=0) > 1)
     if "il" in takes:
         required = question == "mislabelled"
         asked = replace(asked, il_model=named_il_model(workspace, options.il, asked.run, required=required))
@@ -141,9 +143,9 @@ def _check_question(question: str, runs: tuple[str, ...], options: Options) -> N
                           f"{', '.join(QUESTIONS)}")  # fmt: skip
     title = QUESTIONS[question]
     if len(runs) != title.runs:
-        usage = " ".join(["rho explain", question, *["RUN"] * title.runs])
-        raise ConfigError(f"question {question!r} got {len(runs)} runs {list(runs)}, takes {title.runs}: `{usage}`"
-                          f"{'' if title.runs or 'run' not in title.takes else ' --run RUN'}")  # fmt: skip
+        named = ["--run RUN"] if "run" in title.takes else ["RUN"] * title.runs
+        usage = " ".join(["rho explain", question, *named])
+        raise ConfigError(f"question {question!r} got {len(runs)} runs, takes {title.runs} as arguments: `{usage}`")
     given = {"run": options.run, "il": options.il, "class": options.class_name, "split": options.split,
              "by": options.by, "steps": None if options.steps == ALL_STEPS else options.steps}  # fmt: skip
     for name, value in given.items():

@@ -18,6 +18,7 @@ class Asked:
         steps: only these of the run.
         has_clean_label: does `samples` have the column `clean_label`?
         limit: rows to return; None for all.
+        several_ranks: was one of the runs written by several processes?
     """
 
     run: str = ""
@@ -29,6 +30,7 @@ class Asked:
     steps: Steps = ALL_STEPS
     has_clean_label: bool = False
     limit: int | None = None
+    several_ranks: bool = True
 
     @property
     def of_class(self) -> str:

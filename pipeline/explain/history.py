@@ -17,7 +17,7 @@ def in_steps(steps: Steps) -> str:
     return " AND ".join(conditions) or "true"
 
 
-def sample_history(run: str, steps: Steps = ALL_STEPS) -> str:
+def sample_history(run: str, steps: Steps = ALL_STEPS, *, several_ranks: bool = True) -> str:
     """SQL: one row per sample that the run drew in these steps.
 
     Columns: key; drawn, selected, scored, filtered, il_missing, unreadable: how often; latest_loss (nats),
@@ -27,6 +27,12 @@ def sample_history(run: str, steps: Steps = ALL_STEPS) -> str:
     Of all steps the table `history` tells, which has a row per sample and rank; of some, the rows of the ledger are
     counted, which takes about 1 s of one core per million candidates in these steps.
     """
+    if steps == ALL_STEPS and not several_ranks:
+        return f"""\
+SELECT
+  key, drawn, selected, scored, filtered, il_missing, unreadable, latest_loss, latest_correct, latest_selected, il
+FROM history
+WHERE run = {quote(run)}"""
     if steps == ALL_STEPS:
         return f"""\
 SELECT

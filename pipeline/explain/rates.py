@@ -15,7 +15,7 @@ def classes(asked: Asked) -> str:
     """`accuracy`: share of the samples whose label the model predicted when it last scored them."""
     return f"""\
 WITH history AS (
-{indented(sample_history(asked.run, asked.steps))}
+{indented(sample_history(asked.run, asked.steps, several_ranks=asked.several_ranks))}
 ), rates AS (
   SELECT
     value, count(*) AS samples, coalesce(sum(drawn), 0)::BIGINT AS candidates,
@@ -38,7 +38,7 @@ ORDER BY selection_rate, samples DESC{asked.limited}"""
 def il(asked: Asked) -> str:
     return f"""\
 WITH history AS (
-{indented(sample_history(asked.run, asked.steps))}
+{indented(sample_history(asked.run, asked.steps, several_ranks=asked.several_ranks))}
 ), scored AS (
   SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, coalesce(predicted <> label, false) AS disagrees
   FROM (SELECT key, label FROM samples WHERE split = 'train' AND {asked.of_class}) AS train

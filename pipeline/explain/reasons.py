@@ -53,7 +53,7 @@ BAR_QUANTILE: Final = 0.1  # of the reducible losses of what was selected when l
 LEARNT: Final = 0.105  # nats, -ln 0.9
 
 
-def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS) -> str:
+def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS, *, several_ranks: bool = True) -> str:
     """SQL: one row per sample of the training split, with the reason. Use it as `WITH sample_reasons AS (…)`.
 
     Columns: key, shard, row, label, class; drawn, selected (times); latest_loss (nats), latest_correct and
@@ -63,11 +63,12 @@ def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS) -> 
     Args:
         il_model: whose table tells predicted labels; None where the run's IL came from elsewhere, or it had none.
         steps: only these of the run.
+        several_ranks: False where a single process wrote the run, which saves a second over a million samples.
     """
     il_rows = f"il_model = {quote(il_model)}" if il_model is not None else "false"
     return f"""\
 WITH history AS (
-{_indented(sample_history(run, steps))}
+{_indented(sample_history(run, steps, several_ranks=several_ranks))}
 ), guesses AS (
   SELECT key, il, predicted, confidence, in_sample FROM il WHERE {il_rows}
 ), train AS (

@@ -9,8 +9,12 @@ _CLASS_OF_LABEL = "(SELECT label AS predicted, any_value(class) AS predicted_cla
 
 
 def reasons(asked: Asked) -> str:
-    wrong = ", count(*) FILTER (clean_label <> label) AS known_wrong" if asked.has_clean_label else ""
-    clean = "\nJOIN (SELECT key, clean_label FROM samples) USING (key)" if asked.has_clean_label else ""
+    wrong = ", count(wrong) AS known_wrong" if asked.has_clean_label else ""
+    clean = (
+        "\nLEFT JOIN (SELECT key, true AS wrong FROM samples WHERE clean_label <> label) USING (key)"
+        if asked.has_clean_label
+        else ""
+    )
     return f"""\
 {_with_reasons(asked)}
 SELECT
@@ -26,37 +30,42 @@ ORDER BY samples DESC, reason{asked.limited}"""
 def skipped(asked: Asked) -> str:
     return f"""\
 {_with_reasons(asked)}
-SELECT
-  key, class, reason, drawn, selected, latest_loss, latest_correct, il, predicted_class, source
-FROM sample_reasons
+SELECT key, class, reason, drawn, selected, latest_loss, latest_correct, il, predicted_class, source
+FROM (
+  SELECT * FROM sample_reasons
+  WHERE reason <> 'selected' AND {asked.of_class}
+  ORDER BY drawn DESC, selected, il DESC, key{asked.limited}
+)
 JOIN (SELECT key, source FROM samples) USING (key)
 LEFT JOIN {_CLASS_OF_LABEL} USING (predicted)
-WHERE reason <> 'selected' AND {asked.of_class}
-ORDER BY drawn DESC, selected, il DESC, key{asked.limited}"""
+ORDER BY drawn DESC, selected, il DESC, key"""
 
 
 def redundant(asked: Asked) -> str:
     return f"""\
 {_with_reasons(asked)}
 SELECT key, class, drawn, selected, latest_loss, il, source
-FROM sample_reasons
+FROM (
+  SELECT * FROM sample_reasons
+  WHERE reason = 'redundant' AND {asked.of_class}
+  ORDER BY latest_loss + coalesce(il, 0), key{asked.limited}
+)
 JOIN (SELECT key, source FROM samples) USING (key)
-WHERE reason = 'redundant' AND {asked.of_class}
-ORDER BY latest_loss + coalesce(il, 0), key{asked.limited}"""
+ORDER BY latest_loss + coalesce(il, 0), key"""
 
 
 def mislabelled(asked: Asked) -> str:
     """By the IL model alone; where a run is named, without those whose label its model has come to predict."""
     history, join, keep, more = "", "", "", ""
     if asked.run:
-        history = f", history AS (\n{indented(sample_history(asked.run, asked.steps))}\n)"
+        history = f", history AS (\n{indented(_history(asked))}\n)"
         join = "\n  LEFT JOIN (SELECT key, latest_loss, latest_correct, drawn, selected FROM history) USING (key)"
         keep, more = "AND NOT coalesce(latest_correct, false)", ", latest_loss, latest_correct, drawn, selected"
-    measured = ""
+    measured, shown = "", ""
     clean = "clean_label" if asked.has_clean_label else "NULL"
     if asked.has_clean_label:
+        shown = ", clean_class, wrong, precision_at_k, recall_at_k"
         measured = """,
-  clean_class, wrong,
   sum(wrong::INT) OVER ranks / nullif(count(wrong) OVER ranks, 0) AS precision_at_k,
   sum(wrong::INT) OVER ranks / nullif((SELECT count(*) FROM scored WHERE wrong), 0) AS recall_at_k"""
     clean_class = (
@@ -67,7 +76,7 @@ def mislabelled(asked: Asked) -> str:
     )
     return f"""\
 WITH labelled AS (
-  SELECT key, label, class, source, {clean} AS clean_label, {clean} <> label AS wrong FROM samples
+  SELECT key, label, class, {clean} AS clean_label, {clean} <> label AS wrong FROM samples
   WHERE {asked.of_split} AND {asked.of_class}
 ){history}, scored AS (
   SELECT labelled.*, il, predicted, confidence{more}
@@ -78,33 +87,54 @@ WITH labelled AS (
   SELECT *, row_number() OVER (ORDER BY il DESC, key) AS rank
   FROM scored
   WHERE predicted <> label AND il > ln((SELECT count(DISTINCT label) FROM samples)) {keep}
+), ranked AS (
+  SELECT *{measured}
+  FROM suspected
+  WINDOW ranks AS (ORDER BY rank)
+  ORDER BY rank{asked.limited}
 )
-SELECT
-  rank, key, class, predicted_class, il, confidence{more}, source{measured}
-FROM suspected
+SELECT rank, key, class, predicted_class, il, confidence{more}, source{shown}
+FROM ranked
+JOIN (SELECT key, source FROM samples) USING (key)
 LEFT JOIN {_CLASS_OF_LABEL} USING (predicted){clean_class}
-WINDOW ranks AS (ORDER BY rank)
-ORDER BY rank{asked.limited}"""
+ORDER BY rank"""
 
 
 def diff(asked: Asked) -> str:
-    """Samples that two runs selected at unlike rates, the most unlike first."""
-    first, other = (indented(sample_reasons(run, asked.il_model, asked.steps)) for run in (asked.run, asked.other))
-    of_class = "" if asked.class_name is None else f" AND first.{asked.of_class}"
+    """Samples that two runs selected at unlike rates, the most unlike first; those that one never drew are left out."""
+    first, other = (indented(_history(asked, run)) for run in (asked.run, asked.other))
     return f"""\
 WITH first AS (
 {first}
 ), other AS (
 {other}
+), compared AS (
+  SELECT
+    key, first.selected / first.drawn AS rate, other.selected / other.drawn AS other_rate,
+    first.drawn, other.drawn AS other_drawn, first.latest_loss, other.latest_loss AS other_latest_loss,
+    coalesce(first.il, other.il) AS il
+  FROM first
+  JOIN other USING (key){_of_class(asked)}
+  ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{asked.limited}
 )
-SELECT
-  key, first.class, first.selected / first.drawn AS rate, other.selected / other.drawn AS other_rate, first.drawn,
-  other.drawn AS other_drawn, first.reason, other.reason AS other_reason, first.il
-FROM first
-JOIN other USING (key)
-WHERE first.drawn > 0 AND other.drawn > 0{of_class}
-ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{asked.limited}"""
+SELECT key, class, compared.* EXCLUDE (key), source
+FROM compared
+JOIN (SELECT key, class, source FROM samples) USING (key)
+ORDER BY abs(rate - other_rate) DESC, drawn + other_drawn DESC, key"""
+
+
+def _of_class(asked: Asked) -> str:
+    return (
+        ""
+        if asked.class_name is None
+        else f"\n  SEMI JOIN (SELECT key FROM samples WHERE {asked.of_class}) USING (key)"
+    )
+
+
+def _history(asked: Asked, run: str = "") -> str:
+    return sample_history(run or asked.run, asked.steps, several_ranks=asked.several_ranks)
 
 
 def _with_reasons(asked: Asked) -> str:
-    return f"WITH sample_reasons AS (\n{indented(sample_reasons(asked.run, asked.il_model, asked.steps))}\n)"
+    reasons = sample_reasons(asked.run, asked.il_model, asked.steps, several_ranks=asked.several_ranks)
+    return f"WITH sample_reasons AS (\n{indented(reasons)}\n)"

@@ -52,7 +52,5 @@ QUESTIONS: Final[dict[str, Title]] = {
     ),
     "duplicates": Title(text="Which images stand under different labels?", takes=_takes("class", "split")),
     "rejects": Title(text="What was refused, and why?", takes=_takes()),
-    "diff": Title(
-        text="What did two runs choose differently?", takes=_takes("il", "class", "steps"), runs=2
-    ),
+    "diff": Title(text="What did two runs choose differently?", takes=_takes("class", "steps"), runs=2),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from rhostream.loaders.shard_reader import ShardReader
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.clean_list import read_clean_list
 from rhostream.pipeline.explain.ask import named_il_model, named_run
+from rhostream.pipeline.explain.asked import identifier
 from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
 from rhostream.pipeline.query import query
 from rhostream.pipeline.views import quote
@@ -74,7 +75,7 @@ class Subset:
             raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")
         if chosen.num_rows == 0:
             raise ConfigError("no sample is chosen: nothing was written")
-        own = query(self._workspace, f"SELECT {', '.join(_OWN)} FROM samples")
+        own = query(self._workspace, f"SELECT {', '.join(map(identifier, _OWN))} FROM samples")
         chosen = chosen.rename_columns([name if name == "key" else f"chosen.{name}" for name in chosen.column_names])
         rows = own.join(chosen, "key", join_type="inner").sort_by([("shard", "ascending"), ("row", "ascending")])
         keys = pc.count_distinct(chosen["key"], mode="all").as_py()
@@ -104,8 +105,8 @@ class Subset:
                 if content_hash(image) != row["content_hash"]:
                     remade = shards[row["shard"]].made_by
                     raise ShardError(
-                        f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: restore "
-                        f"the tar, or run `{remade}` again"
+                        f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: "
+                        f"restore the tar, or run `{remade}` again"
                     )
                 facts = {name.removeprefix("chosen."): value for name, value in row.items() if name not in _OWN}
                 relabelled = facts.get("action") == "relabel"

@@ -91,7 +91,8 @@ def make(folder: Path, rows: int) -> None:
         losses = np.random.default_rng(number).gamma(1.0, 1.0, SHARD_ROWS)
         scores = {"il_model": ["bench"] * SHARD_ROWS, "key": keys, "shard": [name] * SHARD_ROWS,
                   "row": range(SHARD_ROWS), "label": labels, "il": losses, "predicted": labels,
-                  "confidence": [0.9] * SHARD_ROWS, "in_sample": [False] * SHARD_ROWS}  # fmt: skip
+                  "confidence": [0.9] * SHARD_ROWS, "entropy": [0.3] * SHARD_ROWS,
+                  "in_sample": [False] * SHARD_ROWS}  # fmt: skip
         workspace.write_table(f"il/bench/scores/{name}.parquet", pa.table(scores, IL.with_metadata(made_of)))
     workspace.write_json("corpus.json", {"manifest": {"image": {"size": SIDE}}, "classes": classes, "counts": {},
                                          "shards": shards, "fingerprint": "bench"})  # fmt: skip

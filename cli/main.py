@@ -15,6 +15,7 @@ COMMANDS = {
     "index": "rhostream.cli.index:index",
     "view": "rhostream.cli.view:view",
     "il": "rhostream.cli.il:il",
+    "coreset": "rhostream.cli.coreset:coreset",
     "train": "rhostream.cli.train:train",
     "explain": "rhostream.cli.explain:explain",
     "export": "rhostream.cli.export:export",

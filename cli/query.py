@@ -29,8 +29,8 @@ from rhostream.cli.output import FORMATS, chosen_format, print_table
 def query(sql: str, workspace: str, form: str | None, output: str | None) -> None:
     """Put one SQL statement to the tables of a workspace.
 
-    The tables are samples, rejects, il, ledger and metrics; the dialect is DuckDB's; - reads the statement from
-    stdin. It can read the files of the workspace and nothing else, and write nothing.
+    The tables are samples, rejects, il, core_sets, ledger and metrics; the dialect is DuckDB's; - reads the statement
+    from stdin. It can read the files of the workspace and nothing else, and write nothing.
     """
     from rhostream.pipeline.query import query as run_query
 

@@ -1,6 +1,7 @@
 """`rho train`."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from rhostream.cli.options import device_option, examples, given, json_option, o
 if TYPE_CHECKING:
     Layer = tuple[str, dict[str, Any]]
 
-    from rhostream.pipeline.compare import Outcome
+    from rhostream.pipeline.compare import Comparison
 
 _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
@@ -24,6 +25,7 @@ _SETTINGS = (
     epilog=examples(
         "rho train --workspace runs/demo --select rho_loss --steps 2000",
         "rho train --workspace runs/demo --compare uniform,rho_loss --targets 0.6,0.7",
+        "rho train --workspace runs/demo --compare uniform:batch_size=128,rho_loss --seeds 0,1,2 --il-runs 10",
         "rho train --workspace runs/demo --model resnet50 --weights resnet50.safetensors --epochs 2",
     )
 )
@@ -31,8 +33,12 @@ _SETTINGS = (
 @option("--name", metavar="RUN", help="Name of the run.  [default: the selection function's]")
 @option("--il", metavar="NAME", help="IL table, or a Parquet file with columns key and il.  [default: the only one]")
 @option("--select", metavar="FUNCTION", help="Selection function.  [default: rho_loss]")
-@option("--compare", metavar="A,B,…", help="Run several selection functions under one budget and print the table.")
-@option("--targets", metavar="X,Y,…", help="Accuracies to report steps and seconds to.")
+@option("--compare", metavar="A,B,…", help="Run several selection functions under one budget and print the "
+        "tables; each may have settings of its own: uniform:batch_size=128:steps=500.")  # fmt: skip
+@option("--seeds", metavar="A,B,…", help="With --compare: run each with every seed, and print median and range.")
+@option("--plot", metavar="FILE", help="PNG of accuracy against steps, seconds, CPU-seconds and FLOPs.  [default: with "
+        "--compare, comparisons/<name>.png in the workspace]")  # fmt: skip
+@option("--targets", metavar="X,Y,…", help="Accuracies to report steps and costs to.")
 @option("--model", metavar="MODEL", help="bn_cnn, small_cnn, mlp, resnet18_cifar or a torchvision name.  [default: "
         "bn_cnn]")  # fmt: skip
 @option("--weights", metavar="FILE", help="Local weights to start from.")
@@ -78,7 +84,16 @@ _SETTINGS = (
 @device_option
 @click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
 @json_option
-def train(workspace: str, compare: str | None, targets: str | None, overwrite: bool, as_json: bool, **_: Any) -> None:
+def train(
+    workspace: str,
+    compare: str | None,
+    seeds: str | None,
+    targets: str | None,
+    plot: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **_: Any,
+) -> None:
     """Train a model on the candidates that a selection function picks.
 
     The workspace needs shards (`rho shards`) and, for rho_loss and irreducible_loss, an IL table (`rho il train`,
@@ -87,22 +102,28 @@ def train(workspace: str, compare: str | None, targets: str | None, overwrite: b
     from rhostream.loaders.index import CorpusCard
     from rhostream.loaders.workspace import Workspace
     from rhostream.pipeline.compare import compare as compare_runs
-    from rhostream.pipeline.compare import summarise
+    from rhostream.pipeline.compare import report
     from rhostream.pipeline.settings import settings
     from rhostream.pipeline.train import train as run_training
     from rhostream.pipeline.train_config import TrainConfig
 
+    if seeds and not compare:
+        raise click.UsageError("--seeds goes with --compare; a single run has --seed")
+    _check_plot(plot)
     card = CorpusCard.read(Workspace(workspace))
     manifest = ("the manifest's [train] (`rho shards` again takes up its corrections)", card.manifest["train"])
     layers = (manifest, *given(*_SETTINGS))
     config = settings(TrainConfig, *_one_budget(layers))
     aims = _numbers(targets)
     if compare:
-        functions = [name.strip() for name in compare.split(",")]
-        outcomes = compare_runs(workspace, config, functions, targets=aims, overwrite=overwrite)
+        found = compare_runs(
+            workspace, config, compare.split(","), seeds=_seeds(seeds), targets=aims, overwrite=overwrite
+        )
     else:
-        outcomes = summarise([run_training(workspace, config, overwrite=overwrite)], aims)
-    _print(outcomes, as_json)
+        run = run_training(workspace, config, overwrite=overwrite)
+        found = report([run.name], [[run]], aims, config.il_runs)
+    plotted = _plot(found, workspace, config.name or "compare", plot) if compare or plot else None
+    _print(found, plotted, as_json)
 
 
 def _one_budget(layers: "tuple[Layer, ...]") -> "list[Layer]":
@@ -128,44 +149,56 @@ def _numbers(text: str | None) -> tuple[float, ...]:
     return numbers
 
 
-def _print(outcomes: "tuple[Outcome, ...]", as_json: bool) -> None:
+def _seeds(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0,1,2", param_hint="--seeds") from None
+
+
+def _check_plot(file: str | None) -> None:
+    """Hours of training must not end in a plot that cannot be written."""
+    if file is None:
+        return
+    if Path(file).suffix.lower() != ".png":
+        raise click.BadParameter(f"{file!r} is not the name of a PNG: end it in .png", param_hint="--plot")
+    if not Path(file).absolute().parent.is_dir():
+        raise click.BadParameter(f"{file!r} lies in no folder that exists: make it first", param_hint="--plot")
+
+
+def _plot(comparison: "Comparison", workspace: str, name: str, file: str | None) -> str | None:
+    """Write the chart, to the workspace where no file is named; returns where. None where nothing was evaluated."""
+    from rhostream.cli.comparison import il_note
+    from rhostream.loaders.workspace import Workspace
+    from rhostream.pipeline.plots import accuracy_chart
+
+    bands = [variant.band for variant in comparison.variants]
+    if not any(band.steps for band in bands):
+        return None
+    seeds = max(len(variant.runs) for variant in comparison.variants)
+    notes = [il_note(comparison), f"median and range of {seeds} seeds" if seeds > 1 else ""]
+    chart = accuracy_chart(bands, comparison.targets, "; ".join(note for note in notes if note))
+    if file is not None:
+        Path(file).write_bytes(chart)
+        return file
+    stored = f"comparisons/{name}.png"
+    Workspace(workspace).write_bytes(stored, chart)
+    return Workspace(workspace).path(stored)
+
+
+def _print(comparison: "Comparison", plotted: str | None, as_json: bool) -> None:
     import pyarrow as pa
 
+    from rhostream.cli.comparison import il_note, tables
     from rhostream.cli.output import print_table
 
     if as_json:
-        click.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=1))
+        click.echo(json.dumps(comparison.to_dict() | {"plot": plotted}, indent=1))
         return
-    columns = [_column(outcome) for outcome in outcomes]
-    table = {"": list(columns[0])} | {
-        outcome.run: list(column.values()) for outcome, column in zip(outcomes, columns, strict=True)
-    }
-    print_table(pa.table(table), "table", None)
-
-
-def _column(outcome: "Outcome") -> dict[str, str]:
-    """What the table says of one run, line by line."""
-    evaluated_on = outcome.evaluated_on or "no split to spare"
-    if evaluated_on == "holdout":
-        evaluated_on += " (the IL model has trained on it)"
-    lines = {
-        "steps": str(outcome.steps),
-        "accuracy on": evaluated_on,
-        "final accuracy": _percent(outcome.final_accuracy),
-    }
-    for reached in outcome.reached:
-        aim = f"to {_percent(reached.target)} accuracy"
-        lines[aim] = "never" if reached.seconds is None else f"{reached.steps} steps, {reached.seconds:.1f} s"
-    lines["mislabelled, of selected"] = _percent(outcome.mislabelled)
-    lines["mislabelled, of candidates"] = _percent(outcome.candidates_mislabelled)
-    lines["already correct, of selected"] = _percent(outcome.correct)
-    lines["already correct, of candidates"] = _percent(outcome.candidates_correct)
-    for reason, count in outcome.passed_over.items():
-        lines[f"passed over: {reason}"] = str(count)
-    for cost, seconds in outcome.seconds.items():
-        lines[f"cost: {cost}"] = f"{seconds:.1f} s, {outcome.flops[cost] / 1e12:.2f} TFLOPs"
-    return lines
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.1f}%"
+    for table in tables(comparison):
+        print_table(pa.table(table), "table", None)
+        click.echo()
+    if note := il_note(comparison):
+        click.echo(f"Costs without evaluation; {note}.")
+    if plotted:
+        click.echo(f"plot: {plotted}", err=True)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.core_set import CoreSet
+from rhostream.loaders.held_back import held_back
 from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
 from rhostream.loaders.join import ILTable, JoinedRows, Prefilter, unusable
 from rhostream.loaders.picks import Picks
@@ -16,21 +18,26 @@ from rhostream.loaders.scoring_view import RenditionRows, read_rendition_rows
 from rhostream.loaders.workspace import Workspace
 
 #: Why a row is passed over before it is read, by its verdict; 0 is none.
-VERDICTS = (None, "filtered", "il_missing")
+VERDICTS = (None, "filtered", "il_missing", "not_in_core_set", "held_back")
+FILTERED = VERDICTS.index("filtered")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JoinSettings:
-    """How index rows meet the IL table.
+    """How index rows meet the IL table, and which of them are streamed.
 
     Attributes:
         table: None where the stream joins no IL.
+        core_set: the samples to stream; None where all are.
         prefilter: rules candidates out before they are read, or None.
         on_missing: what to do with a sample that has no finite irreducible loss.
+        held_back: share of the samples that is not streamed, see `rhostream.loaders.held_back`.
         classes: number of classes.
     """
 
     table: ILTable | None
+    core_set: CoreSet | None
+    held_back: float
     prefilter: Prefilter | None
     on_missing: Literal["error", "drop"]
     classes: int
@@ -129,6 +136,10 @@ def _verdicts(rows: ShardRows, joined: JoinedRows | None, join: JoinSettings) ->
     verdicts = np.zeros(len(rows), np.int8)
     if joined is not None:
         if join.prefilter is not None:
-            verdicts[join.prefilter.rules_out(joined, rows.labels, join.classes)] = VERDICTS.index("filtered")
+            verdicts[join.prefilter.rules_out(joined, rows.labels, join.classes)] = FILTERED
         verdicts[unusable(joined, rows, join.on_missing)] = VERDICTS.index("il_missing")
+    if join.core_set is not None:
+        verdicts[~join.core_set.kept(rows)] = VERDICTS.index("not_in_core_set")
+    if join.held_back:
+        verdicts[held_back(rows.keys.to_pylist(), join.held_back)] = VERDICTS.index("held_back")
     return verdicts

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rhostream.loaders.augmentation import Augmentation
 from rhostream.loaders.batch import PassedOver
-from rhostream.loaders.block import VERDICTS, Block, JoinSettings, load_block
+from rhostream.loaders.block import FILTERED, VERDICTS, Block, JoinSettings, load_block
 from rhostream.loaders.index import Shard
 from rhostream.loaders.order import EpochOrder
 from rhostream.loaders.picks import Picks
@@ -125,15 +125,21 @@ class Drawer:
         self._first_reads = FirstReads([shard.rows for shard in shards])
         self._numbers = {shard.name: number for number, shard in enumerate(shards)}
 
-    def draw(self, epoch: int, first: int, last: int) -> list[Drawn]:
-        """The candidates at positions [first, last) of the epoch's sequence, in parts of one block each."""
+    def draw(self, epoch: int, first: int, last: int, prefiltering: bool) -> list[Drawn]:
+        """The candidates at positions [first, last) of the epoch's sequence, in parts of one block each.
+
+        Args:
+            prefiltering: pass over what the prefilter rules out.
+        """
         order = self._order(epoch)
         parts = []
         while first < last:
             number, start = order.block_at(first)
             rows = self._rows(epoch, number)
             stop = min(last, start + len(rows))
-            parts.append(self._part(self._block(epoch, number), rows[first - start : stop - start], epoch))
+            parts.append(
+                self._part(self._block(epoch, number), rows[first - start : stop - start], epoch, prefiltering)
+            )
             first = stop
         return parts
 
@@ -154,8 +160,10 @@ class Drawer:
             del self._blocks[epoch, number]  # what is mended meanwhile can be read
             raise
 
-    def _part(self, block: Block, picked: npt.NDArray[np.int64], epoch: int) -> Drawn:
+    def _part(self, block: Block, picked: npt.NDArray[np.int64], epoch: int, prefiltering: bool) -> Drawn:
         verdicts = block.verdicts[picked]
+        if not prefiltering:
+            verdicts = np.where(verdicts == FILTERED, 0, verdicts)
         wanted = picked[verdicts == 0]
         keys = block.keys.take(wanted).to_pylist()
         draws = [f"{self._seed}/{epoch}/{key}" for key in keys] if self._augmentation != "none" else None

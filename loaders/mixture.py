@@ -85,7 +85,7 @@ class MixedStream(SuperBatchStream):
         """Identifies the corpora, their weights and orders."""
         return self._order_digest
 
-    def draw(self, epoch: int, first: int, last: int) -> Drawn:
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Drawn:
         """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
         begin, end, whole = self._given(first), self._given(last), self._given(self._samples)
         parts = []
@@ -95,7 +95,8 @@ class MixedStream(SuperBatchStream):
             while position < stop:
                 own_epoch, start = divmod(position, stream.samples)
                 count = min(stop - position, stream.samples - start)
-                parts += [_named(part, name, stream) for part in stream.parts(own_epoch, start, start + count)]
+                drawn = stream.parts(own_epoch, start, start + count, prefiltering=prefiltering)
+                parts += [_named(part, name, stream) for part in drawn]
                 position += count
         together = Drawn.concatenated(parts)
         return together.take(shuffled(len(together), self.seed, epoch, first))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.augmentation import Augmentation
 from rhostream.loaders.block import JoinSettings
+from rhostream.loaders.core_set import CoreSet
 from rhostream.loaders.draw import Drawer, Drawn
 from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.join import Prefilter, il_view, open_il_table
@@ -42,13 +43,15 @@ class CandidateStream(SuperBatchStream):
         scoring_view: name of a scoring view that `rho view` made ("64-jpeg"): candidates are then scored on its small
             renditions, and the images to train on are read for the selected alone. None scores what is trained on.
         augmentation: see `rhostream.loaders.augmentation`; drawn from (seed, epoch, key).
-        prefilter: rules candidates out by their IL before they are read.
+        core_set: name of a core set that `rho coreset` made: other samples are passed over, without being read.
+        held_back: share of the samples that is passed over, for the trainer to measure its progress on.
+        prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
         extra: further columns of the index to carry along.
         order, reading: finer settings.
 
     Raises:
-        WorkspaceError: `rho shards` has not finished there, or there are no such shards, or no such scoring view.
+        WorkspaceError: `rho shards` has not finished there, or there are no such shards, scoring view or core set.
         IrreducibleLossError: the IL table does not serve these shards.
     """
 
@@ -63,6 +66,8 @@ class CandidateStream(SuperBatchStream):
         view: View | None = None,
         scoring_view: str | None = None,
         augmentation: Augmentation = "none",
+        core_set: str | None = None,
+        held_back: float = 0.0,
         prefilter: Prefilter | None = None,
         on_missing: Literal["error", "drop"] = "error",
         extra: tuple[str, ...] = (),
@@ -92,7 +97,12 @@ class CandidateStream(SuperBatchStream):
         )
         table = open_il_table(workspace, self.card, il) if il is not None else None
         self._join = JoinSettings(
-            table=table, prefilter=prefilter, on_missing=on_missing, classes=len(self.card.classes)
+            table=table,
+            core_set=CoreSet.read(workspace, self.card, core_set) if core_set is not None else None,
+            held_back=held_back,
+            prefilter=prefilter,
+            on_missing=on_missing,
+            classes=len(self.card.classes),
         )
         self._epoch_order = partial(
             EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
@@ -121,15 +131,15 @@ class CandidateStream(SuperBatchStream):
     def joins_il(self) -> bool:
         return self._join.table is not None
 
-    def draw(self, epoch: int, first: int, last: int) -> Drawn:
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Drawn:
         """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
-        return Drawn.concatenated(self.parts(epoch, first, last))
+        return Drawn.concatenated(self.parts(epoch, first, last, prefiltering=prefiltering))
 
-    def parts(self, epoch: int, first: int, last: int) -> list[Drawn]:
+    def parts(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> list[Drawn]:
         """The same in parts of one block each; empty where first is last."""
         if self._drawer is None or self._drawer[0] != os.getpid():
             self._drawer = (os.getpid(), self._make_drawer())
-        return self._drawer[1].draw(epoch, first, last)
+        return self._drawer[1].draw(epoch, first, last, prefiltering)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_drawer": None}

@@ -61,6 +61,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self.augmentation: Augmentation = augmentation
         self.order = order
         self.reading = reading
+        #: Are candidates ruled out by their IL passed over, where a prefilter was given? May change while streaming.
+        self.prefiltering = True
         self._rank, self._ranks = distributed()
         self._place = Place()
         self._reader: ImageReader | None = None
@@ -76,7 +78,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         """Identifies all that the order depends on beside seed and epoch."""
 
     @abstractmethod
-    def draw(self, epoch: int, first: int, last: int) -> Drawn:
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Drawn:
         """The candidates at positions [first, last) of the epoch's global sequence."""
 
     def __len__(self) -> int:
@@ -159,7 +161,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
             try:
                 while True:
                     while len(pending) <= self.reading.prefetch and (turn := next(turns, None)) is not None:
-                        pending.append((turn, executor.submit(maker.begin, turn)))
+                        pending.append((turn, executor.submit(maker.begin, turn, self.prefiltering)))
                     if not pending:
                         break
                     turn, future = pending.popleft()
@@ -211,9 +213,9 @@ class _Maker:
         self._images = stream._reader = shared_reader(stream.workspace, self._reading)
         self._tolerance = Tolerance(self._reading.max_unreadable)
 
-    def begin(self, turn: int) -> _Begun:
+    def begin(self, turn: int, prefiltering: bool) -> _Begun:
         stream = self._stream
-        drawn = stream.draw(self._epoch, *self._rounds.bounds(turn, self._rank))
+        drawn = stream.draw(self._epoch, *self._rounds.bounds(turn, self._rank), prefiltering=prefiltering)
         return _Begun(
             turn=turn, drawn=drawn, images=self._images.submit(drawn.images, stream.scored, stream.augmentation)
         )

@@ -1,153 +1,159 @@
-"""Several selection functions under one budget, side by side."""
+"""Several ways of selecting under one budget, side by side."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.costs import COST_NAMES
-from rhostream.pipeline.properties import PASSED_OVER
+from rhostream.pipeline.curves import Band, band, curve
+from rhostream.pipeline.device import choose_device
+from rhostream.pipeline.models import build_model
+from rhostream.pipeline.outcomes import Outcome, Reached, summarise
 from rhostream.pipeline.run import Run
+from rhostream.pipeline.spread import Spread, spread, spread_until
 from rhostream.pipeline.train import il_table, train
 from rhostream.pipeline.train_config import TrainConfig
-from rhostream.selection.functions import selection_function
-
-#: Targets where none are given, as shares of the weakest method's best accuracy.
-DEFAULT_TARGETS = (0.5, 0.8, 0.9, 1.0)
+from rhostream.pipeline.train_stream import scoring_view_for
+from rhostream.pipeline.variants import parse_variant
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reached:
-    """When a run first reported a target accuracy; None where it never did.
+class VariantOutcome:
+    """What the runs of a variant came to, one a seed.
 
     Attributes:
-        seconds: the run's costs up to then, its share of the IL model included; evaluation, our measuring, is not.
+        reached: by target accuracy, each figure of `Reached` over the seeds.
+        band: of the runs' curves.
     """
 
-    target: float
-    steps: int | None
-    seconds: float | None
+    variant: str
+    runs: tuple[Outcome, ...]
+    final_accuracy: Spread
+    reached: dict[float, dict[str, Spread]]
+    band: Band
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What one run came to.
+class Comparison:
+    """What `compare` found, or what one run came to.
 
     Attributes:
-        mislabelled, correct: shares among the selected; None where not known. Over those intervals of the run at whose
-            end its accuracy was at most the weakest run's final one, as in the paper (Fig. 3).
-        candidates_mislabelled, candidates_correct: the same of the candidates they were chosen from.
-        seconds, flops: by cost.
-        evaluated_on: the split whose accuracy is given; None where the corpus has none to spare.
-        passed_over: candidates that were drawn and not read, by reason.
+        targets: accuracies.
+        il_runs: how many runs share the IL model in all figures that do not say "whole_il".
     """
 
-    run: str
-    steps: int
-    final_accuracy: float | None
-    best_accuracy: float | None
-    reached: tuple[Reached, ...]
-    mislabelled: float | None
-    candidates_mislabelled: float | None
-    correct: float | None
-    candidates_correct: float | None
-    seconds: dict[str, float]
-    flops: dict[str, float]
-    evaluated_on: str | None
-    passed_over: dict[str, int]
+    targets: tuple[float, ...]
+    il_runs: int
+    variants: tuple[VariantOutcome, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON values; a figure that is never reached is null."""
+        variants = [
+            {
+                "variant": each.variant,
+                "runs": [outcome.to_dict() for outcome in each.runs],
+                "final_accuracy": asdict(each.final_accuracy),
+                "reached": [
+                    {"target": target} | {name: asdict(figure) for name, figure in figures.items()}
+                    for target, figures in each.reached.items()
+                ],
+            }
+            for each in self.variants
+        ]
+        return {"targets": list(self.targets), "il_runs": self.il_runs, "variants": variants}
 
 
 def compare(
     workspace: Workspace | str,
     config: TrainConfig,
-    functions: Sequence[str],
+    variants: Sequence[str],
     *,
+    seeds: Sequence[int] = (),
     targets: Sequence[float] = (),
     overwrite: bool = False,
-) -> tuple[Outcome, ...]:
-    """Train once per selection function with the same number of steps, and report the runs side by side.
+) -> Comparison:
+    """Train every variant, and report the runs side by side. Runs that are there already are taken up.
+
+    All take the same number of gradient steps, and their learning rates end with them, but for variants that say
+    otherwise ("uniform:batch_size=128:steps=500").
 
     Args:
-        config: of all runs but for `select`; run names are its name (if any) and the function's, joined by "-".
-        targets: accuracies in (0, 1]; shares of the weakest run's best accuracy where empty.
+        config: of all runs, but for what a variant sets; run names are its name (if any), the variant's, and the seed's
+            (where there are several), joined by "-".
+        variants: as for `rhostream.pipeline.variants.parse_variant`.
+        seeds: every variant is trained once with each; the one of `config` where empty.
+        targets: as for `rhostream.pipeline.outcomes.summarise`.
+
+    Raises:
+        ConfigError: a variant that is none, or whose model, weights, device, IL table or scoring view will not do:
+            before the first run.
     """
     workspace = Workspace(workspace)
-    if len(set(functions)) != len(functions):
-        raise ConfigError(f"--compare {','.join(functions)}: each selection function once")
     card = CorpusCard.read(workspace)
-    samples = sum(shard.rows for shard in card.split("train"))
-    # The budget is that of the method which draws super-batches: the same number of steps for all.
-    steps = replace(config, select="train_loss").budget(samples)
-    configs = [
-        replace(
-            config,
-            name=f"{config.name}-{name}" if config.name else name,
-            select=name,
-            steps=steps,
-            epochs=0.0,
-            candidates=0,
-            prefilter=0.0 if selection_function(name).score is None else config.prefilter,
-        )
-        for name in functions
-    ]
-    for each in configs:  # what would stop the last run stops the first
+    plan = _plan(config, variants, seeds, sum(shard.rows for shard in card.split("train")))
+    for each, *_ in plan:  # what would stop the last run stops the first; seeds change none of it
         il_table(workspace, card, each)
-    return summarise([train(workspace, each, overwrite=overwrite) for each in configs], targets)
+        scoring_view_for(workspace, card, each)
+        choose_device(each.device)
+        build_model(each.model, len(card.classes), card.view(each.image_size), seed=0, weights=each.weights or None)
+    # Seed by seed: what changes on the machine over hours falls on all variants alike.
+    done = [[train(workspace, each, overwrite=overwrite) for each in column] for column in zip(*plan, strict=True)]
+    return report([text.strip() for text in variants], list(zip(*done, strict=True)), targets, config.il_runs)
 
 
-def summarise(runs: Sequence[Run], targets: Sequence[float] = ()) -> tuple[Outcome, ...]:
-    """The outcomes of finished runs.
+def report(names: Sequence[str], runs: Sequence[Sequence[Run]], targets: Sequence[float], il_runs: int) -> Comparison:
+    """The finished runs of each name, side by side.
 
     Args:
-        targets: as for `compare`.
+        targets: as for `rhostream.pipeline.outcomes.summarise`.
+        il_runs: runs that share the IL model, whatever the runs were charged for.
     """
-    finals = [curve[-1] for run in runs if (curve := _accuracies(run))]
-    bests = [max(curve) for run in runs if (curve := _accuracies(run))]
-    aims = tuple(targets) or (tuple(share * min(bests) for share in DEFAULT_TARGETS) if bests else ())
-    return tuple(_outcome(run, aims, min(finals) if finals else None) for run in runs)
+    outcomes = iter(summarise([run for row in runs for run in row], targets, il_runs=il_runs))
+    found = [
+        _variant(name, row, tuple(next(outcomes) for _ in row), il_runs) for name, row in zip(names, runs, strict=True)
+    ]
+    return Comparison(targets=tuple(found[0].reached), il_runs=il_runs, variants=tuple(found))
 
 
-def _accuracies(run: Run) -> list[float]:
-    return [line["test_accuracy"] for line in run.metrics if line["test_accuracy"] is not None]
+def _plan(config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], samples: int) -> list[list[TrainConfig]]:
+    """The runs: a row a variant, a column a seed."""
+    parsed = [parse_variant(text) for text in variants]
+    names = [variant.file_name for variant in parsed]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"--compare {','.join(variants)}: each variant once")
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds {','.join(map(str, seeds))}: each seed once")
+    if seeds and (own := [variant.text for variant in parsed if "seed" in variant.settings]):
+        raise ConfigError(f"variant {own[0]!r} has a seed of its own: leave out that, or --seeds")
+    # The budget is that of the method which draws super-batches: the same number of steps for all.
+    steps = replace(config, select="train_loss").budget(samples)
+    plan = []
+    for variant in parsed:
+        own_config = variant.config(config, steps)
+        name = "-".join(part for part in (config.name, variant.file_name) if part)
+        plan.append(
+            [replace(own_config, name=f"{name}-seed{seed}", seed=seed) for seed in seeds]
+            if seeds
+            else [replace(own_config, name=name)]
+        )
+    return plan
 
 
-def _outcome(run: Run, targets: Sequence[float], weakest: float | None) -> Outcome:
-    lines, last = run.metrics, run.metrics[-1]
-    curve = _accuracies(run)
-    # Redundancy only means something while there is something left to learn.
-    early = [line for line in lines if weakest is None or (line["test_accuracy"] or 0.0) <= weakest] or lines
-    return Outcome(
-        run=run.name,
-        steps=last["step"],
-        final_accuracy=curve[-1] if curve else None,
-        best_accuracy=max(curve) if curve else None,
-        reached=tuple(_reached(lines, target) for target in targets),
-        mislabelled=_mean(early, "selected_mislabelled", "selected"),
-        candidates_mislabelled=_mean(early, "candidates_mislabelled", "candidates"),
-        correct=_mean(early, "selected_correct", "selected"),
-        candidates_correct=_mean(early, "candidates_correct", "candidates"),
-        seconds={cost: last[f"seconds_{cost}"] for cost in COST_NAMES},
-        flops={cost: last[f"flops_{cost}"] for cost in COST_NAMES},
-        evaluated_on=run.workspace.read_json(f"{run.folder}/run.json")["evaluated_on"],
-        passed_over={reason: sum(line[reason] for line in lines) for reason in PASSED_OVER},
+def _variant(name: str, runs: Sequence[Run], outcomes: tuple[Outcome, ...], il_runs: int) -> VariantOutcome:
+    figures = [field.name for field in fields(Reached) if field.name != "target"]
+    reached = {
+        first.target: {
+            figure: spread_until([getattr(outcome.reached[place], figure) for outcome in outcomes])
+            for figure in figures
+        }
+        for place, first in enumerate(outcomes[0].reached)
+    }
+    return VariantOutcome(
+        variant=name,
+        runs=outcomes,
+        final_accuracy=spread([outcome.final_accuracy for outcome in outcomes]),
+        reached=reached,
+        band=band(name, [curve(run.metrics, il_runs) for run in runs]),
     )
-
-
-def _reached(lines: Sequence[dict[str, Any]], target: float) -> Reached:
-    for line in lines:
-        if line["test_accuracy"] is not None and line["test_accuracy"] >= target:
-            seconds = sum(line[f"seconds_{cost}"] for cost in COST_NAMES if cost != "evaluate")
-            return Reached(target=target, steps=line["step"], seconds=seconds)
-    return Reached(target=target, steps=None, seconds=None)
-
-
-def _mean(lines: Sequence[dict[str, Any]], share: str, count: str) -> float | None:
-    """The mean of `share` over the lines that know it, weighted by `count`."""
-    known = [line for line in lines if line[share] is not None]
-    total = sum(line[count] for line in known)
-    return sum(line[share] * line[count] for line in known) / total if total else None

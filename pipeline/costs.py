@@ -1,5 +1,7 @@
-"""What a run costs, in seconds and floating-point operations, by what they were spent on."""
+"""What a run costs, in seconds, CPU-seconds and floating-point operations, by what they were spent on."""
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +11,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-COST_NAMES: Final = ("load", "score", "train", "evaluate", "il_train", "il_score")
+from rhostream.schema import COST_UNITS, COSTS
+
+COST_NAMES: Final = tuple(COSTS)
 
 Result = TypeVar("Result")
 
@@ -22,23 +26,33 @@ def count_flops(work: Callable[[], Result]) -> tuple[Result, int]:
 
 
 class Costs:
-    """Seconds and FLOPs so far, by cost name. Not for use by several threads at once.
+    """Seconds, CPU-seconds and FLOPs so far, by cost name. Not for use by several threads at once.
+
+    CPU-seconds are those of this process, all its threads included, and of its child processes, living and ended. What
+    threads do in the background (decoding ahead) is charged to the cost that is running meanwhile: the sum of all costs
+    is exact, its parts are not quite, and what was read ahead during an evaluation counts as evaluation. What runs
+    outside of all charges (writing checkpoints) is charged to none. On a GPU, CPU-seconds include waiting for it.
 
     Args:
         device: where the work runs; a CUDA device is synchronised when a charge begins and ends, and only then.
+        children: the cost that child processes work for; they are looked at when figures are asked for.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, device: torch.device | None = None, *, children: str = "load") -> None:
         self.seconds: dict[str, float] = dict.fromkeys(COST_NAMES, 0.0)
+        self.cpu_seconds: dict[str, float] = dict.fromkeys(COST_NAMES, 0.0)
         self.operations: dict[str, float] = dict.fromkeys(COST_NAMES, 0.0)
+        self.il_runs = 1
         self._device = device
         self._remembered: dict[str, int] = {}
         self._running: list[str] = []
-        self._since = 0.0
+        self._since = self._cpu_since = 0.0
+        self._children = children
+        self._children_since = _children_cpu_seconds()
 
     @contextmanager
     def charge(self, name: str) -> Iterator[None]:
-        """Charge the block's wall-clock seconds to `name`; an inner charge interrupts the outer one."""
+        """Charge the block's seconds and CPU-seconds to `name`; an inner charge interrupts the outer one."""
         self._settle()
         self._running.append(name)
         try:
@@ -61,33 +75,90 @@ class Costs:
         self.operations[name] += self._remembered[key]
         return result
 
-    def add(self, name: str, *, seconds: float = 0.0, flops: float = 0.0) -> None:
-        """Charge what was measured elsewhere, for instance the IL model that this run shares."""
+    def add(self, name: str, *, seconds: float = 0.0, cpu_seconds: float = 0.0, flops: float = 0.0) -> None:
+        """Charge what was measured elsewhere."""
         self.seconds[name] += seconds
+        self.cpu_seconds[name] += cpu_seconds
         self.operations[name] += flops
 
+    def charge_il(self, spent: Mapping[str, Mapping[str, float]], runs: int) -> None:
+        """Charge this run's share of what the IL model cost. A second call replaces the first.
+
+        Args:
+            spent: by unit and cost, as from `rhostream.pipeline.il_card.il_costs`.
+            runs: how many share it equally.
+        """
+        self.il_runs = runs
+        for unit, totals in self._totals().items():
+            totals.update({cost: value / runs for cost, value in spent[unit].items()})
+
+    def spent(self, name: str) -> dict[str, float]:
+        """What `name` has cost so far, by unit."""
+        self._settle_children()
+        return {unit: totals[name] for unit, totals in self._totals().items()}
+
     def metrics(self) -> dict[str, float]:
-        """`seconds_<cost>` and `flops_<cost>`, as in `rhostream.schema.METRICS`."""
-        seconds = {f"seconds_{name}": value for name, value in self.seconds.items()}
-        return seconds | {f"flops_{name}": value for name, value in self.operations.items()}
+        """`seconds_<cost>`, `cpu_seconds_<cost>`, `flops_<cost>` and `il_runs`, as in `rhostream.schema.METRICS`."""
+        self._settle_children()
+        columns = {f"{unit}_{name}": value for unit, totals in self._totals().items() for name, value in totals.items()}
+        return columns | {"il_runs": self.il_runs}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for a checkpoint or JSON."""
-        return {"seconds": dict(self.seconds), "flops": dict(self.operations), "remembered": dict(self._remembered)}
+        self._settle_children()
+        totals = {unit: dict(values) for unit, values in self._totals().items()}
+        return totals | {"il_runs": self.il_runs, "remembered": dict(self._remembered)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seconds = {name: float(state["seconds"].get(name, 0.0)) for name in COST_NAMES}
-        self.operations = {name: float(state["flops"].get(name, 0.0)) for name in COST_NAMES}
-        self._remembered = dict(state.get("remembered", {}))
+        for unit, totals in self._totals().items():
+            totals.update({name: float(value) for name, value in state[unit].items()})
+        self.il_runs = state["il_runs"]
+        self._remembered = dict(state["remembered"])
+        self._children_since = _children_cpu_seconds()
+
+    def _totals(self) -> dict[str, dict[str, float]]:
+        return dict(zip(COST_UNITS, (self.seconds, self.cpu_seconds, self.operations), strict=True))
 
     def _settle(self) -> None:
         """Charge the time since the last edge to the innermost running charge."""
         if self._device is not None and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.process_time()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
-        self._since = now
+            self.cpu_seconds[self._running[-1]] += cpu - self._cpu_since
+        self._since, self._cpu_since = now, cpu
+
+    def _settle_children(self) -> None:
+        now = _children_cpu_seconds()
+        if now > self._children_since:  # else one ended while it was looked at, and is found at the next look
+            self.cpu_seconds[self._children] += now - self._children_since
+            self._children_since = now
+
+
+def _children_cpu_seconds() -> float:
+    """CPU-seconds of all child processes of this one so far, ended ones first: none is counted twice."""
+    times = os.times()
+    total = times.children_user + times.children_system
+    if not _has_children():
+        return total
+    import psutil  # os.times knows only children that have ended
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            total += sum(child.cpu_times()[:4])  # user and system, its own and its ended children's
+    return total
+
+
+def _has_children() -> bool:
+    """To look for them takes milliseconds, to ask the kernel whether there are any a microsecond."""
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 class _FlopCounter(TorchDispatchMode):

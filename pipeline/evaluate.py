@@ -1,7 +1,7 @@
 """Loss and accuracy of a model on samples that it is not trained on."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from rhostream.errors import ShardError, WorkspaceError
 from rhostream.loaders.images import ImageReader
-from rhostream.loaders.index import Shard, read_shard_rows
+from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
 from rhostream.loaders.picks import Picks
 from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.reading import Reading
@@ -46,6 +46,7 @@ class EvaluationSet:
 
     Args:
         shards: at least one sample in all.
+        among: which rows of a shard there are to choose from, bool (n,); None for all.
         at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
         cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
         threads: of decoding; 0 for one a core.
@@ -57,6 +58,7 @@ class EvaluationSet:
         shards: tuple[Shard, ...],
         view: View,
         *,
+        among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None = None,
         at_most: int | None = None,
         cache_bytes: int = 512 << 20,
         batch_size: int = 500,
@@ -70,7 +72,7 @@ class EvaluationSet:
             )
         self.view, self.batch_size = view, batch_size
         self._workspace, self._shards = workspace, shards
-        self._choose(total if at_most is None else min(total, at_most), total)
+        self._choose(total if at_most is None else min(total, at_most), total, among)
         self._reader = ImageReader(workspace, Reading(threads=threads, workers=0))
         bytes_needed = len(self) * view.channels * view.size**2
         self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
@@ -78,7 +80,7 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def _choose(self, wanted: int, total: int) -> None:
+    def _choose(self, wanted: int, total: int, among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None) -> None:
         """Keep the `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
         columns = np.zeros(0, [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8"),
                                ("label", "i4")])  # fmt: skip
@@ -89,7 +91,7 @@ class EvaluationSet:
                 part["hash"] = [_hash(key) for key in rows.keys.to_pylist()]
             part["shard"], part["row"] = number, np.arange(len(rows))
             part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
-            columns = np.concatenate([columns, part])
+            columns = np.concatenate([columns, part if among is None else part[among(rows)]])
             if len(columns) > wanted:
                 columns = columns[np.sort(np.argsort(columns["hash"], kind="stable")[:wanted])]
         self._columns = columns

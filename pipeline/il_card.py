@@ -12,6 +12,7 @@ from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.models import build_model
+from rhostream.schema import COST_UNITS
 
 FORMAT: Final = 1
 
@@ -178,8 +179,8 @@ def model_digest(workspace: Workspace, name: str) -> str:
 
 
 def il_costs(workspace: Workspace, name: str) -> dict[str, dict[str, float]]:
-    """What the model and its table have cost so far: {"seconds": {"il_train": …, "il_score": …}, "flops": {…}}."""
-    totals = {unit: {"il_train": 0.0, "il_score": 0.0} for unit in ("seconds", "flops")}
+    """What the model and its table have cost so far, by `rhostream.schema.COST_UNITS` and "il_train", "il_score"."""
+    totals = {unit: {"il_train": 0.0, "il_score": 0.0} for unit in COST_UNITS}
     for file in workspace.names(costs_folder(name), ".json"):
         part = workspace.read_json(f"{costs_folder(name)}/{file}")
         for unit, costs in totals.items():
@@ -187,9 +188,12 @@ def il_costs(workspace: Workspace, name: str) -> dict[str, dict[str, float]]:
     return totals
 
 
-def write_il_cost(workspace: Workspace, name: str, part: str, cost: str, *, seconds: float, flops: float) -> None:
+def write_il_cost(
+    workspace: Workspace, name: str, part: str, cost: str, *, seconds: float, cpu_seconds: float, flops: float
+) -> None:
     """Record what one part of the work took; parts are written by several processes, so each has its own file."""
-    workspace.write_json(f"{costs_folder(name)}/{part}.json", {"cost": cost, "seconds": seconds, "flops": flops})
+    spent = {"seconds": seconds, "cpu_seconds": cpu_seconds, "flops": flops}
+    workspace.write_json(f"{costs_folder(name)}/{part}.json", {"cost": cost} | spent)
 
 
 def costs_folder(name: str) -> str:

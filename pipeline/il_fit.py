@@ -70,7 +70,7 @@ class Fit:
         self.best: dict[str, torch.Tensor] = {}
         self._workspace, self._checkpoint, self._identity = workspace, checkpoint, dict(identity)
         self._device = choose_device(config.device)
-        self.costs = Costs(self._device)
+        self.costs = Costs(self._device, children="il_train")
         view = corpus.view(config.image_size)
         model = build_model(config.model, len(corpus.classes), view, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)

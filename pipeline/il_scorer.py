@@ -79,7 +79,7 @@ class ILScorer:
             ShardError: an image does not decode.
             IrreducibleLossError: a loss is not finite.
         """
-        before = (self._costs.seconds["il_score"], self._costs.operations["il_score"])
+        before = self._costs.spent("il_score")
         weights = self._card.weights_for(shard)
         with self._costs.charge("il_score"), _one_thread(self._device):
             model = self._model(weights)
@@ -88,8 +88,8 @@ class ILScorer:
             log_p = torch.cat(outputs) if outputs else torch.zeros(0, len(self._card.classes), dtype=torch.float64)
             table = self._table(rows, log_p, in_sample=shard.name in weights.trained_on)
         name = self._card.name
-        seconds, flops = (self._costs.seconds["il_score"] - before[0], self._costs.operations["il_score"] - before[1])
-        write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", seconds=seconds, flops=flops)
+        spent = {unit: total - before[unit] for unit, total in self._costs.spent("il_score").items()}
+        write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", **spent)
         self._workspace.write_table(shard.scores(name), table)
         return len(rows)
 
@@ -144,6 +144,7 @@ class ILScorer:
             "il": il + np.float32(0),  # a certain and right model gives -0
             "predicted": predicted.numpy().astype(np.int32),
             "confidence": best.exp().numpy().astype(np.float32),
+            "entropy": torch.special.entr(log_p.exp()).sum(1).numpy().astype(np.float32),
             "in_sample": np.full(count, in_sample),
         }
         return pa.table(columns, schema=schema.IL.with_metadata(self._metadata(rows.shard)))

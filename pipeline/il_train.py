@@ -17,6 +17,7 @@ from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_fit import REMEDY, Fit, FitPlan
 from rhostream.pipeline.lock import only_writer, remove_contents
 from rhostream.pipeline.models import build_model, count_parameters
+from rhostream.schema import COST_UNITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +94,13 @@ def _trained(workspace: Workspace, corpus: CorpusCard, config: ILTrainConfig) ->
 
 def _train(workspace: Workspace, corpus: CorpusCard, config: ILTrainConfig) -> ILCard:
     name, view, identity = config.resolved_name, corpus.view(config.image_size), _identity(config, corpus)
-    models, seconds, flops = [], 0.0, 0.0
+    models, spent = [], dict.fromkeys(COST_UNITS, 0.0)
     for plan in _plans(workspace, corpus):
         checkpoint = f"il/{name}/checkpoints/model{plan.label}.pt"
         fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity)
         fit.run()
         models.append(_write_weights(workspace, name, fit))
-        seconds, flops = seconds + fit.costs.seconds["il_train"], flops + fit.costs.operations["il_train"]
+        spent = {unit: spent[unit] + more for unit, more in fit.costs.spent("il_train").items()}
     parameters = count_parameters(build_model(config.model, len(corpus.classes), view, seed=config.seed))
     card = ILCard(
         name=name,
@@ -111,7 +112,7 @@ def _train(workspace: Workspace, corpus: CorpusCard, config: ILTrainConfig) -> I
         config=config.of_result(),
         models=tuple(models),
     )
-    write_il_cost(workspace, name, "train", "il_train", seconds=seconds, flops=flops)
+    write_il_cost(workspace, name, "train", "il_train", **spent)
     card.write(workspace)
     return card
 

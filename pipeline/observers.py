@@ -11,12 +11,12 @@ from typing import Any, Protocol, Self
 from PIL.Image import Image
 
 from rhostream.errors import ConfigError
-from rhostream.pipeline.costs import COST_NAMES
 from rhostream.pipeline.picture_grid import picture_grids
 from rhostream.pipeline.properties import PASSED_OVER
 from rhostream.pipeline.run import Run
 from rhostream.pipeline.train_config import TrainConfig
-from rhostream.selection.selector import SelectedBatch
+from rhostream.schema import COST_UNITS, COSTS
+from rhostream.selection.batch import SelectedBatch
 
 
 class Observer(Protocol):
@@ -93,7 +93,7 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
             for what in ("mislabelled", "correct")
         },
         **{f"passed_over/{reason}": line[reason] for reason in PASSED_OVER},
-        **{f"{unit}/{cost}": line[f"{unit}_{cost}"] for unit in ("seconds", "flops") for cost in COST_NAMES},
+        **{f"{unit}/{cost}": line[f"{unit}_{cost}"] for unit in COST_UNITS for cost in COSTS},
     }
     return {name: float(value) for name, value in named.items() if value is not None}
 

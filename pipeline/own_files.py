@@ -20,6 +20,7 @@ _OWN: Final = {
     "shards": re.compile(rf"{_SHARD}\.tar"),
     "index": re.compile(rf"{_SHARD}\.parquet"),
     "rejects": re.compile(r"\d{6,}\.parquet"),
+    "rows": re.compile(rf"{_SHARD}\.parquet"),  # of a core set
     "scans": re.compile(r"[0-9a-f]{32}\.parquet"),
 }
 _AT_ONCE: Final = 16  # requests to a store

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from rhostream.selection.selector import SelectedBatch
+from rhostream.selection.batch import Considered, SelectedBatch
 
-PASSED_OVER = ("filtered", "il_missing", "unreadable")
+PASSED_OVER = ("filtered", "il_missing", "not_in_core_set", "held_back", "unreadable")
 
 
 class Properties:
@@ -34,27 +34,31 @@ class Properties:
             logits: (n_b, classes) of the training pass, in place of a scoring pass where there was none.
             loss: scalar, nats.
         """
-        candidates = batch.super_batch
         self._loss += float(loss)
         self._steps += 1
-        self._candidates += candidates.drawn
         self._selected += len(batch)
+        for considered in batch.considered:
+            self._add_candidates(considered)
+        clean = batch.extra.get("clean_label")
+        if clean is not None:
+            known = ~np.isnan(clean.astype(np.float64))
+            self._mislabelled["selected"].add((clean != batch.labels.cpu().numpy())[known])
+        correct = batch.correct if batch.correct is not None else logits.argmax(dim=1) == batch.labels
+        self._correct["selected"].add(correct.cpu().numpy())
+
+    def _add_candidates(self, considered: Considered) -> None:
+        candidates = considered.super_batch
+        self._candidates += candidates.drawn
         self._passed_over.update(row.reason for row in candidates.passed_over)
-        self._passed_over["unreadable"] += batch.unreadable
+        self._passed_over["unreadable"] += considered.unreadable
         clean = candidates.extra.get("clean_label")
         if clean is not None:
             known = ~np.isnan(clean.astype(np.float64))
-            wrong = clean != candidates.labels.cpu().numpy()
+            self._mislabelled["candidates"].add((clean != candidates.labels.cpu().numpy())[known])
             passed = [(row.extra["clean_label"], row.label) for row in candidates.passed_over]
-            self._mislabelled["candidates"].add(wrong[known])
             self._mislabelled["candidates"].add(np.array([c != label for c, label in passed if not np.isnan(c)], bool))
-            self._mislabelled["selected"].add(wrong[batch.positions][known[batch.positions]])
-        if batch.correct is not None:
-            correct = batch.correct.cpu().numpy()
-            self._correct["candidates"].add(correct)
-            self._correct["selected"].add(correct[batch.positions])
-        else:
-            self._correct["selected"].add((logits.argmax(dim=1) == batch.labels).cpu().numpy())
+        if considered.correct is not None:
+            self._correct["candidates"].add(considered.correct.cpu().numpy())
 
     def metrics(self) -> dict[str, Any]:
         """Columns of `rhostream.schema.METRICS`."""

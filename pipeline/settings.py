@@ -1,5 +1,6 @@
 """Settings in layers: default < manifest < environment < flag, checked against a dataclass."""
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -29,6 +30,17 @@ def settings(kind: type[Settings], *layers: tuple[str, Mapping[str, Any]]) -> Se
     return kind(**values)
 
 
+def from_text(kind: type[Any], where: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """Values of some fields of the dataclass `kind` that were written as text ("128", "1e-3", "true"), as their types.
+
+    Raises:
+        ConfigError: an unknown name, or a text that is no value of the field's type.
+    """
+    known = typing.get_type_hints(kind)
+    checked(known, where, dict.fromkeys(values))  # unknown names first
+    return checked(known, where, {name: _read(text, known[name]) for name, text in values.items()})
+
+
 def checked(known: Mapping[str, Any], where: str, layer: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a layer that are set, as their types.
 
@@ -49,9 +61,25 @@ def checked(known: Mapping[str, Any], where: str, layer: Mapping[str, Any]) -> d
     return values
 
 
+def _read(text: str, hint: Any) -> Any:
+    """`text` as a value of the type `hint`; the text itself where it is none."""
+    for option in _options(hint):
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if option in (int, float):
+            with contextlib.suppress(ValueError):
+                return option(text)
+    return text
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The types that a union allows; a type by itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` as the type `hint`, with the conversions that TOML and JSON need (list to tuple, int to float)."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    options = _options(hint)
     for option in options:
         origin, arguments = typing.get_origin(option), typing.get_args(option)
         if origin is typing.Literal and value in arguments:

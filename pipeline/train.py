@@ -6,7 +6,7 @@ The main path is `train`; it reads top to bottom.
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
+from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import il_digest
-from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.choosing import Chooser
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import (
     Precision,
@@ -42,8 +43,9 @@ from rhostream.pipeline.properties import Properties
 from rhostream.pipeline.run import Run
 from rhostream.pipeline.train_config import TrainConfig
 from rhostream.pipeline.train_stream import scoring_view_for, train_stream
+from rhostream.selection.batch import SelectedBatch
 from rhostream.selection.ledger import Ledger
-from rhostream.selection.scorer import Scorer
+from rhostream.selection.score_cache import ScoreCache
 from rhostream.selection.selector import OnlineSelector, SelectedBatch
 
 
@@ -74,29 +76,32 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     costs = Costs(device)
     seed_random(config.seed)
     torch.backends.cudnn.deterministic = True  # a resumed run repeats what an uninterrupted one does
-    stream = train_stream(
-        workspace, card, config, il=il, scoring_view=facts["scoring_view"], on_cpu=device.type == "cpu"
-    )
+    stream = train_stream(workspace, card, config, il=il, scoring_view=facts["scoring_view"], device=device)
     split = _evaluated_on(card)
     evaluation = EvaluationSet(workspace, card.split(split), stream.view, threads=config.threads) if split else None
     model = place(
         build_model(config.model, len(card.classes), stream.view, seed=config.seed, weights=config.weights or None),
         device,
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    # Fused: on a CPU the plain one takes longer than a small model's forward and backward pass together.
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     precision = resolve_precision(device, config.precision)
     ledger = Ledger(workspace, run.name)
     steps = config.budget(stream.samples)
     every = config.evaluate_every or max(1, steps // 20)
+    chooser = Chooser(workspace, card, config, model, optimizer, view=stream.view, il=il, costs=costs)
     selector = OnlineSelector(
         model,
-        batch_size=config.batch_size,
-        select=config.select,
-        scorer=Scorer(model, batchnorm=config.batchnorm, autocast=lambda: autocast(device, precision)),
+        select=chooser.policy,
+        scorer=chooser.scorer,
+        cache=ScoreCache(config.score_age) if config.score_age > 1 else None,
         ledger=ledger,
         meter=costs,
         score_ahead=config.score_ahead,
         fresh_every=every,
+        seed=config.seed,
     )
     properties, observers = Properties(), Observers(run, config, card.classes)
     if il is not None:
@@ -111,12 +116,13 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
             stream.load_state_dict(state["stream"])
             costs.load_state_dict(state["costs"])
             restore_random_state(state["random"], device)
-            selector.step = state["step"]
+            selector.load_state_dict(state["selector"])
+            chooser.load_state_dict(state["chooser"])
         ledger.forget_after(selector.step)
 
         model.train()
         with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
-            for batch in _endless(selector, stream, stop_after=steps):
+            for batch in _endless(selector, lambda: chooser.candidates(stream), stop_after=steps):
                 _set_learning_rate(optimizer, config, selector.step, steps)
                 with costs.charge("train"):
                     step = partial(_forward_backward, model, batch, device, precision)
@@ -124,14 +130,17 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
                     optimizer.step()
                     optimizer.zero_grad()
                     properties.add(batch, logits, loss)
-                bar.advance(note=f"loss {properties.train_loss:.3f}")
+                with costs.charge("score"):
+                    chooser.learned(batch, logits)
+                bar.advance(note=f"loss {properties.train_loss:.3f} {selector.policy.note}")
                 if selector.step % every == 0 or selector.step == steps:
                     measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
                     ledger.flush()
                     run.add_metrics({
                         "step": selector.step,
-                        "epoch": batch.super_batch.epoch,
+                        "epoch": batch.epoch,
                         "learning_rate": optimizer.param_groups[0]["lr"],
+                        "decision": selector.policy.note or None,
                         "test_loss": measured.loss if measured else None,
                         "test_accuracy": measured.accuracy if measured else None,
                         **properties.metrics(),
@@ -141,9 +150,11 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
                     properties = Properties()
                     run.save_checkpoint({
                         "step": selector.step,
+                        "selector": selector.state_dict(),
+                        "chooser": chooser.state_dict(),
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
-                        "stream": batch.super_batch.state,
+                        "stream": batch.state,
                         "costs": costs.state_dict(),
                         "random": random_state(device),
                     })  # fmt: skip
@@ -153,11 +164,13 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     return run
 
 
-def _endless(selector: OnlineSelector, stream: CandidateStream, stop_after: int) -> Iterator[SelectedBatch]:
+def _endless(
+    selector: OnlineSelector, epoch: Callable[[], Iterable[SuperBatch]], stop_after: int
+) -> Iterator[SelectedBatch]:
     """Batches of as many epochs as it takes to reach step `stop_after`."""
     while selector.step < stop_after:
         before = selector.step
-        for batch in selector(stream):
+        for batch in selector(epoch()):
             yield batch
             if selector.step >= stop_after:
                 return
@@ -222,6 +235,4 @@ def _weights(path: str) -> bytes:
 
 def _charge_il(workspace: Workspace, il: str, il_runs: int, costs: Costs) -> None:
     """This run's share of what the IL model and its table cost."""
-    spent = il_costs(workspace, il)
-    for cost in ("il_train", "il_score"):
-        costs.add(cost, seconds=spent["seconds"][cost] / il_runs, flops=spent["flops"][cost] / il_runs)
+    costs.charge_il(il_costs(workspace, il), il_runs)

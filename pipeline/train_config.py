@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.augmentation import AUGMENTATIONS, Augmentation
 from rhostream.pipeline.device import Precision
 from rhostream.selection.functions import selection_function
+from rhostream.selection.plan import RULES, RuleName, Selection
 from rhostream.selection.scorer import BatchNormPolicy
 
 Schedule = Literal["cosine", "constant"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.auto`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,16 @@ class TrainConfig:
         image_size: side in pixels of what the model sees; 0 for the manifest's.
         scoring_view: name of the scoring view that candidates are scored on; "none" scores the images that are trained
             on; "auto" takes the workspace's largest one that is smaller than these, if there is one.
+        share: of each super-batch that is trained on; more than batch_size / super_batch_size re-uses one scored
+            super-batch for several steps. 0 for one batch.
+        rule, temperature, class_floor, score_floor: how batches are chosen given the scores, see
+            `rhostream.selection.plan.Selection`.
+        score_age: steps for which the loss of a candidate is re-used; 1 scores every candidate afresh.
+        score_precision, score_size, score_compile: of the scoring pass, see
+            `rhostream.selection.scorer.ScoringOptions`.
+        proxy: score by a small model, of the IL model's architecture, that is trained along.
+        live_il: the original selection function: the IL model goes on learning (an ablation).
+        core_set: name of a core set that `rho coreset` made, to train on alone.
         score_ahead: with a scoring view, score the next super-batch while the full images of the selected are read: its
             scores are one step old, which costs accuracy (README).
         prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.join.Prefilter`.
@@ -57,6 +69,18 @@ class TrainConfig:
     batchnorm: BatchNormPolicy = "batch"
     scoring_view: str = "auto"
     score_ahead: bool = False
+    share: float = 0.0
+    rule: RuleName = "default"
+    temperature: float = 1.0
+    class_floor: float = 0.0
+    score_floor: float | None = None
+    score_age: int = 1
+    score_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    score_size: int = 0
+    score_compile: bool = False
+    proxy: bool = False
+    live_il: bool = False
+    core_set: str = ""
     prefilter: float = 0.0
     on_missing: Literal["error", "drop"] = "error"
     evaluate_every: int = 0
@@ -77,33 +101,67 @@ class TrainConfig:
             )
         if self.epochs and self.candidates:
             raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
-        for name in ("steps", "batch_size", "il_runs", "learning_rate"):
+        for name in ("steps", "batch_size", "il_runs", "learning_rate", "score_age"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: give a number above 0")
-        for name in ("epochs", "candidates", "weight_decay", "prefilter", "evaluate_every", "image_size", "threads"):
+        for name in (
+            "epochs",
+            "candidates",
+            "weight_decay",
+            "prefilter",
+            "evaluate_every",
+            "image_size",
+            "threads",
+            "score_size",
+        ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: give 0 or more")
-        selection_function(self.select)  # raises for an unknown one
+        if self.select != AUTO:
+            self.selection()  # raises for what does not go together
+        elif self.share or self.rule != "default" or self.class_floor or self.score_floor is not None:
+            raise ConfigError("select 'auto' decides on share, rule and floors itself: leave them out")
         for name, known in (
             ("augmentation", AUGMENTATIONS),
             ("schedule", SCHEDULES),
             ("on_missing", ("error", "drop")),
+            ("rule", RULES),
             ("batchnorm", get_args(BatchNormPolicy)),
             ("precision", get_args(Precision)),
+            ("score_precision", ("auto", "float32", "bfloat16", "float16")),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
         if self.workers != "auto" and not self.workers.isdecimal():
             raise ConfigError(f"workers {self.workers!r}: give a number of decoding processes, or auto")
-        if self.prefilter and selection_function(self.select).score is None:
+        if self.proxy and self.live_il:
+            raise ConfigError("proxy and live_il: score by the one or the other")
+        if (self.proxy or self.live_il or self.score_age > 1 or self.score_size) and not self.scores:
             raise ConfigError(
-                f"prefilter {self.prefilter} with select {self.select!r}: what is ruled out would leave short batches; "
-                "use a selection function that chooses from super-batches"
+                f"select {self.select!r} scores nothing: leave proxy, live_il and the score_… settings out"
             )
 
     @property
+    def scores(self) -> bool:
+        """Is there a scoring pass, at least at times?"""
+        return self.select == AUTO or selection_function(self.select).score is not None
+
+    @property
     def needs_il(self) -> bool:
-        return "il" in selection_function(self.select).needs or self.prefilter > 0
+        return self.select == AUTO or "il" in selection_function(self.select).needs or self.prefilter > 0
+
+    def selection(self) -> Selection:
+        """How batches are chosen, where one selection is in force all the time."""
+        return Selection(
+            function=self.select,
+            batch_size=self.batch_size,
+            share=self.share,
+            rule=self.rule,
+            temperature=self.temperature,
+            class_floor=self.class_floor,
+            score_floor=self.score_floor,
+            # What the stream passes over would leave short batches.
+            full=not self.scores and bool(self.prefilter or self.core_set),
+        )
 
     def budget(self, samples: int) -> int:
         """Gradient steps, for a training split of this many samples: the one place where units are converted."""
@@ -111,6 +169,11 @@ class TrainConfig:
         return math.ceil(drawn / self.drawn_per_step) if drawn else self.steps
 
     @property
-    def drawn_per_step(self) -> int:
+    def drawn_per_step(self) -> float:
+        """Candidates that a step takes on average: n_B, of which `share` may serve several steps."""
+        return self.drawn_at_once if not self.share else self.batch_size / self.share
+
+    @property
+    def drawn_at_once(self) -> int:
         """n_B; uniform sampling draws no more than it trains on."""
-        return self.batch_size if selection_function(self.select).score is None else self.super_batch_size
+        return self.super_batch_size if self.scores else self.batch_size

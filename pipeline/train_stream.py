@@ -2,6 +2,8 @@
 
 import logging
 
+import torch
+
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter
@@ -9,9 +11,9 @@ from rhostream.loaders.reading import Reading, available_cores
 from rhostream.loaders.scoring_view import ScoringView, scoring_views
 from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.held_back import held_back_share
 from rhostream.pipeline.models import takes_any_size
-from rhostream.pipeline.train_config import TrainConfig
-from rhostream.selection.functions import selection_function
+from rhostream.pipeline.train_config import AUTO, TrainConfig
 
 _log = logging.getLogger(__name__)
 MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
@@ -24,26 +26,28 @@ def train_stream(
     *,
     il: str | None,
     scoring_view: str | None,
-    on_cpu: bool,
+    device: torch.device,
 ) -> CandidateStream:
     """The stream that the settings ask for.
 
     Args:
         il, scoring_view: names of the IL table and the scoring view, or None.
-        on_cpu: does the model train on the cores that decode?
+        device: where the model trains.
     """
     return CandidateStream(
         workspace,
         il=il,
-        super_batch_size=config.drawn_per_step,
+        super_batch_size=config.drawn_at_once,
         seed=config.seed,
         view=card.view(config.image_size),
         scoring_view=scoring_view,
         augmentation=config.augmentation,
-        prefilter=Prefilter(chance=config.prefilter) if config.prefilter else None,
+        core_set=config.core_set or None,
+        held_back=held_back_share(sum(shard.rows for shard in card.split("train"))) if config.select == AUTO else 0.0,
+        prefilter=Prefilter(chance=config.prefilter or 1.0) if config.prefilter or config.select == AUTO else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
-        reading=_reading(card, config, on_cpu),
+        reading=_reading(card, config, on_cpu=device.type == "cpu"),
     )
 
 
@@ -59,7 +63,7 @@ def _reading(card: CorpusCard, config: TrainConfig, on_cpu: bool) -> Reading:
 
 def scoring_view_for(workspace: Workspace, card: CorpusCard, config: TrainConfig) -> str | None:
     """The scoring view that a run reads: one of another size than the images only where the model takes any size."""
-    if selection_function(config.select).score is None or config.scoring_view == "none":
+    if not config.scores or config.scoring_view == "none":
         return None
     size = card.view(config.image_size).size
     if config.scoring_view != "auto":

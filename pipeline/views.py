@@ -16,9 +16,18 @@ VIEWS: Final[dict[str, tuple[pa.Schema, str]]] = {
     "samples": (schema.SAMPLES, "index/*.parquet"),
     "rejects": (schema.REJECTS, "rejects/*.parquet"),
     "il": (schema.IL, "il/*/scores/*.parquet"),
+    "core_sets": (schema.CORE_SETS, "core_sets/*/rows/*.parquet"),
     "ledger": (schema.LEDGER, "runs/*/ledger/*.parquet"),
     "history": (schema.HISTORY, "runs/*/history/*.parquet"),
     "metrics": (schema.METRICS, "runs/*/metrics.jsonl"),
+}
+
+#: What a view computes beside the columns of its files.
+COMPUTED: Final[dict[str, dict[str, str]]] = {
+    "metrics": {
+        f"{unit}_so_far": " + ".join(f"{unit}_{cost}" for cost in schema.COSTS if cost != "evaluate")
+        for unit in schema.COST_UNITS
+    }
 }
 
 _DUCKDB_TYPES: Final[dict[pa.DataType, str]] = {
@@ -47,9 +56,13 @@ def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
     _check(workspace)
     start = location(workspace) if root is None else root
     return [
-        f"CREATE OR REPLACE VIEW {name} AS {_select(columns, f'{escape_glob(start)}/{pattern}')};"
-        if _any_file(workspace, "", pattern.split("/"))
-        else f"CREATE OR REPLACE VIEW {name} AS {_select_nothing(columns)};"
+        f"CREATE OR REPLACE VIEW {name} AS SELECT {_computed(name)} FROM ("
+        + (
+            _select(columns, f"{escape_glob(start)}/{pattern}")
+            if _any_file(workspace, "", pattern.split("/"))
+            else _select_nothing(columns)
+        )
+        + ");"
         for name, (columns, pattern) in VIEWS.items()
     ]
 
@@ -85,6 +98,10 @@ def _any_file(workspace: Workspace, folder: str, pattern: list[str]) -> bool:
         return bool(workspace.names(folder, first.removeprefix("*")))
     inside = workspace.names(folder) if first == "*" else [first]
     return any(_any_file(workspace, f"{folder}/{name}".lstrip("/"), rest) for name in inside)
+
+
+def _computed(view: str) -> str:
+    return ", ".join(["*", *(f"{formula} AS {name}" for name, formula in COMPUTED.get(view, {}).items())])
 
 
 def _select(columns: pa.Schema, pattern: str) -> str:

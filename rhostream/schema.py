@@ -94,7 +94,20 @@ IL: Final = pa.schema(
         pa.field("il", pa.float32(), nullable=False),  # nats
         pa.field("predicted", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),  # probability of `predicted`
+        pa.field("entropy", pa.float32(), nullable=False),  # of the scoring model's probabilities, nats
         pa.field("in_sample", pa.bool_(), nullable=False),  # was the scoring model trained on this sample?
+    ]
+)
+
+#: One row per sample, row-aligned with the shard: `core_sets/<name>/rows/<shard>.parquet`.
+CORE_SETS: Final = pa.schema(
+    [
+        pa.field("core_set", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("entropy", pa.float32(), nullable=False),  # of the proxy, nats
+        pa.field("kept", pa.bool_(), nullable=False),
     ]
 )
 
@@ -114,6 +127,8 @@ LEDGER: Final = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("correct", pa.bool_()),  # did the model in training already predict the label?
         pa.field("selected", pa.bool_(), nullable=False),
+        pa.field("selection", pa.string(), nullable=False),  # what was chosen by: "rho_loss", "uniform", …
+        pa.field("weight", pa.float32()),  # of a selected one's loss in its batch; null where it was not selected
         pa.field(
             "reason", pa.string()
         ),  # one of UNSCORED_REASONS where it could not be scored or trained on, else null
@@ -124,6 +139,8 @@ LEDGER: Final = pa.schema(
 UNSCORED_REASONS: Final[dict[str, str]] = {
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "no irreducible loss, and the run says on_missing=drop",
+    "not_in_core_set": "left out of the core set that the run trains on",
+    "held_back": "kept for the validation that the run decides by (select=auto)",
     "unreadable": "its image could not be read or decoded during training",
     "too_few": "fewer than two candidates of its super-batch could be read: no step was taken",
     "not_needed": "the selection function needs no score (uniform)",
@@ -149,17 +166,34 @@ HISTORY: Final = pa.schema(
     ]
 )
 
+#: What a run is charged for.
+COSTS: Final[dict[str, str]] = {
+    "load": "reading and decoding candidates, as far as the training waits for it; decoding processes",
+    "score": "the scoring pass, and what is trained for its sake alone",
+    "auto": "held-back validation that `--select auto` decides by",
+    "train": "forward and backward pass, and the optimiser",
+    "evaluate": "measuring test accuracy for the report: left out of all totals",
+    "il_train": "this run's share of training the IL model",
+    "il_score": "this run's share of scoring the corpus with it",
+}
+
+#: What costs are measured in.
+COST_UNITS: Final[dict[str, str]] = {
+    "seconds": "wall clock",
+    "cpu_seconds": "of this process, all its threads and the processes that it starts, user and system",
+    "flops": "of matrix products, convolutions and attention, counted as executed; the optimiser's are not counted",
+}
+
 #: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it.
+#: The view `metrics` adds METRICS_SO_FAR.
 METRICS: Final = pa.schema(
     [
         pa.field("run", pa.string()),
         pa.field("step", pa.int64()),
         pa.field("epoch", pa.int32()),
-        *(
-            pa.field(f"{unit}_{cost}", pa.float64())
-            for unit in ("seconds", "flops")
-            for cost in ("load", "score", "train", "evaluate", "il_train", "il_score")
-        ),
+        *(pa.field(f"{unit}_{cost}", pa.float64()) for unit in COST_UNITS for cost in COSTS),
+        pa.field("il_runs", pa.int64()),  # that share the IL model: il_train and il_score are one part in so many
+        pa.field("decision", pa.string()),  # what `--select auto` does and why
         pa.field("learning_rate", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("test_loss", pa.float64()),
@@ -168,6 +202,8 @@ METRICS: Final = pa.schema(
         pa.field("selected", pa.int64()),
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason
         pa.field("il_missing", pa.int64()),
+        pa.field("not_in_core_set", pa.int64()),
+        pa.field("held_back", pa.int64()),
         pa.field("unreadable", pa.int64()),
         pa.field("candidates_mislabelled", pa.float64()),  # share, where clean_label is known
         pa.field("selected_mislabelled", pa.float64()),
@@ -175,3 +211,6 @@ METRICS: Final = pa.schema(
         pa.field("selected_correct", pa.float64()),
     ]
 )
+
+#: The sum of all costs but `evaluate`, by unit.
+METRICS_SO_FAR: Final = pa.schema([pa.field(f"{unit}_so_far", pa.float64()) for unit in COST_UNITS])

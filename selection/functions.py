@@ -1,76 +1,64 @@
 """Selection functions: how much each candidate of a super-batch is worth a gradient step. Higher is chosen.
 
-Legend: n candidates, C classes; losses in nats.
+Legend: n candidates, C classes, k draws of MC dropout; z logits, p = softmax(z), L cross-entropy; losses and entropies
+in nats. Every function gives float32 (n,). Which of the scored are chosen is for `rhostream.selection.choosing`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-
-Need = Literal["il", "logits"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """What is known of the candidates of a super-batch when they are scored.
-
-    Attributes:
-        labels: int64 (n,).
-        il: float32 (n,), irreducible loss; None where the stream joins no IL table.
-        logits: float32 (n, C) of the model in training; None for functions that do not need them.
-    """
-
-    labels: Tensor
-    il: Tensor | None = None
-    logits: Tensor | None = None
-
-    @property
-    def loss(self) -> Tensor:
-        """float32 (n,), cross-entropy of each candidate under the model in training."""
-        return F.cross_entropy(self._logits(), self.labels, reduction="none")
-
-    def _logits(self) -> Tensor:
-        if self.logits is None:
-            raise ConfigError("this selection function reads the model's outputs: register it with needs={'logits'}")
-        return self.logits
-
-    def _il(self) -> Tensor:
-        if self.il is None:
-            raise ConfigError("this selection function reads irreducible losses: give the stream an IL table (il=…)")
-        return self.il
-
+from rhostream.selection.choosing import Rule, Top
+from rhostream.selection.importance import Importance
+from rhostream.selection.scored import Need
+from rhostream.selection.scored import Scored as Scored
+from rhostream.selection.selective_backprop import SelectiveBackprop
 
 Score = Callable[[Scored], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionFunction:
-    """A named score. `score` is None for uniform sampling, which takes the candidates as they come."""
+    """A named score, and how candidates are chosen by it.
+
+    Attributes:
+        score: None for uniform sampling, which takes the candidates as they come.
+        needs: what of `Scored` it reads.
+        rule: makes the rule that chooses, one for each run.
+        loss_suffices: of the model's outputs it reads the loss alone, so that a remembered loss serves.
+    """
 
     name: str
     score: Score | None
     needs: frozenset[Need]
+    rule: Callable[[], Rule] = Top
+    loss_suffices: bool = False
 
 
 _FUNCTIONS: dict[str, SelectionFunction] = {}
 
 
-def register(name: str, *, needs: set[Need]) -> Callable[[Score], Score]:
+def register(
+    name: str, *, needs: set[Need], rule: Callable[[], Rule] = Top, loss_suffices: bool = False
+) -> Callable[[Score], Score]:
     """Make a selection function known by name, from inside or outside this package.
 
     Args:
-        needs: "logits" where the score reads the model's outputs (a scoring pass is run), "il" where it reads
-            irreducible losses.
+        needs: "logits" where the score reads the model's outputs (a scoring pass is run), "draws" where it reads those
+            of passes with dropout on (several are run), "il" where it reads irreducible losses.
+        rule: how candidates are chosen by the score: the n_b highest, unless said otherwise.
+        loss_suffices: of the model's outputs the score reads `Scored.loss` alone.
     """
 
     def add(score: Score) -> Score:
-        _FUNCTIONS[name] = SelectionFunction(name=name, score=score, needs=frozenset(needs))
+        _FUNCTIONS[name] = SelectionFunction(
+            name=name, score=score, needs=frozenset(needs), rule=rule, loss_suffices=loss_suffices
+        )
         return score
 
     return add
@@ -91,31 +79,88 @@ def selection_functions() -> tuple[str, ...]:
 _FUNCTIONS["uniform"] = SelectionFunction(name="uniform", score=None, needs=frozenset())
 
 
-@register("rho_loss", needs={"logits", "il"})
+@register("rho_loss", needs={"logits", "il"}, loss_suffices=True)
 def rho_loss(scored: Scored) -> Tensor:
-    """Reducible holdout loss L[y|x; θ_t] − IL(x, y), float32 (n,) (arXiv 2206.07137, equation 3)."""
-    return scored.loss - scored._il()
+    """Reducible holdout loss L[y|x; θ_t] − IL(x, y), nats (arXiv 2206.07137, equation 3)."""
+    return scored.loss - scored.require_il()
 
 
-@register("train_loss", needs={"logits"})
+@register("train_loss", needs={"logits"}, loss_suffices=True)
 def train_loss(scored: Scored) -> Tensor:
-    """L[y|x; θ_t], float32 (n,): hard examples, mislabelled ones among them (Loshchilov & Hutter, 2015)."""
+    """L[y|x; θ_t], nats: hard examples, mislabelled ones among them (Loshchilov & Hutter, 2015)."""
+    return scored.loss
+
+
+@register("selective_backprop", needs={"logits"}, rule=SelectiveBackprop, loss_suffices=True)
+def selective_backprop(scored: Scored) -> Tensor:
+    """L[y|x; θ_t], nats: drawn by its rank among recent losses (Jiang et al., 2019), see `SelectiveBackprop`."""
     return scored.loss
 
 
 @register("irreducible_loss", needs={"il"})
 def irreducible_loss(scored: Scored) -> Tensor:
-    """−IL(x, y), float32 (n,): skips noise and keeps redundancy (arXiv 2206.07137, section 4.2)."""
-    return -scored._il()
+    """−IL(x, y), nats: skips noise and keeps redundancy (arXiv 2206.07137, section 4.2)."""
+    return -scored.require_il()
 
 
 @register("grad_norm", needs={"logits"})
 def grad_norm(scored: Scored) -> Tensor:
-    """‖softmax(z) − onehot(y)‖₂, float32 (n,), in [0, √2].
+    """‖softmax(z) − onehot(y)‖₂, in [0, √2].
 
     Upper bound (up to a constant) of the gradient norm at the last layer (Katharopoulos & Fleuret, 2018, equation 20).
     """
-    logits = scored._logits()
+    logits = scored.require_logits()
     residual = logits.softmax(dim=1) - F.one_hot(scored.labels, logits.shape[1])
     norm: Tensor = torch.linalg.vector_norm(residual, dim=1)
     return norm
+
+
+@register("grad_norm_is", needs={"logits"}, rule=Importance)
+def grad_norm_is(scored: Scored) -> Tensor:
+    """The score of `grad_norm`, which candidates are drawn in proportion to and weighted (see `Importance`)."""
+    return grad_norm(scored)
+
+
+@register("entropy", needs={"draws"})
+def entropy(scored: Scored) -> Tensor:
+    """H[E p], nats, in [0, ln C]: the uncertainty of the mean of the draws; label-free."""
+    return _entropy(_log_mean(_log_p(scored)))
+
+
+@register("conditional_entropy", needs={"draws"})
+def conditional_entropy(scored: Scored) -> Tensor:
+    """E H[p], nats, in [0, ln C]: the uncertainty within a draw, which more data do not remove; label-free."""
+    return _entropy(_log_p(scored)).mean(dim=0)
+
+
+@register("bald", needs={"draws"})
+def bald(scored: Scored) -> Tensor:
+    """H[E p] − E H[p], nats, ≥ 0: what the label would tell of the weights; label-free (Houlsby et al., 2011).
+
+    Computed as the mean over the draws of KL(p ‖ E p), which is the same.
+    """
+    log_p = _log_p(scored)
+    return (log_p.exp() * (log_p - _log_mean(log_p))).sum(dim=2).mean(dim=0)
+
+
+@register("loss_minus_conditional_entropy", needs={"logits", "draws"})
+def loss_minus_conditional_entropy(scored: Scored) -> Tensor:
+    """L[y|x; θ_t] − E H[p], nats: the model's own uncertainty in the place of the IL
+    (an active-learning baseline of arXiv 2206.07137)."""
+    return scored.loss - conditional_entropy(scored)
+
+
+def _log_p(scored: Scored) -> Tensor:
+    """Log-probabilities (k, n, C), finite: p log p is then 0 at p = 0."""
+    log_p = scored.require_draws().log_softmax(dim=2)
+    return log_p.clamp_min(torch.finfo(log_p.dtype).min)
+
+
+def _log_mean(log_p: Tensor) -> Tensor:
+    """Log of the mean probabilities, (n, C)."""
+    log_mean = log_p.logsumexp(dim=0) - math.log(len(log_p))
+    return log_mean.clamp_min(torch.finfo(log_p.dtype).min)
+
+
+def _entropy(log_p: Tensor) -> Tensor:
+    return -(log_p.exp() * log_p).sum(dim=-1)

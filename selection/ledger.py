@@ -47,6 +47,9 @@ class Ledger:
         step: int,
         batch: SuperBatch,
         selected: npt.NDArray[np.int64],
+        *,
+        selection: str,
+        weights: Tensor,
         loss: Tensor | None,
         score: Tensor | None,
         correct: Tensor | None,
@@ -56,7 +59,10 @@ class Ledger:
         """Add the candidates of one step.
 
         Args:
-            selected: int64 (n_b,), positions in the super-batch.
+            step: the next one; what waits to fill a batch is trained on a little later.
+            selected: int64 (m,), positions in the super-batch.
+            selection: what was chosen by.
+            weights: float32 (m,), of the selected; those of a candidate that is drawn twice add up.
             loss, score: float32 (n,), or None where not computed.
             correct: bool (n,), whether the model in training already predicts the label.
             unscored: why these candidates were not scored, or not trained on.
@@ -67,6 +73,8 @@ class Ledger:
         n, passed = len(batch), batch.passed_over
         chosen = np.zeros(n + len(passed), bool)
         chosen[selected] = True
+        weight = np.zeros(n + len(passed), np.float32)
+        np.add.at(weight, selected, weights.cpu().numpy())
         il = batch.il.cpu().numpy() if batch.il is not None else None
         total = n + len(passed)
         reasons = [unscored] * n
@@ -95,6 +103,8 @@ class Ledger:
             "score": column(_numpy(score), pa.float32()),
             "correct": column(_numpy(correct), pa.bool_()),
             "selected": chosen,
+            "selection": pa.repeat(selection, total),
+            "weight": pa.array(weight, pa.float32(), mask=~chosen),
             "reason": reasons + [row.reason for row in passed],
         }  # fmt: skip
         self._first_step = self._first_step if self._tables else step

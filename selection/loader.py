@@ -10,7 +10,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.super_batches import SuperBatchStream
-from rhostream.selection.selector import OnlineSelector, SelectedBatch
+from rhostream.selection.batch import SelectedBatch
+from rhostream.selection.selector import OnlineSelector
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ class _Selections(Dataset[Any]):
         self._ahead = self._ahead or next(self._batches, None)
         if self._ahead is not None:
             ranks = self._turns.stream.rounds(at.start).ranks
+            assert self._ahead.super_batch is not None
             reached = self._first_turn + self._ahead.super_batch.index // ranks == at.turn
             if reached or self._last is None:
                 self._last = self._collate(self._ahead)
@@ -179,7 +181,8 @@ class SelectingLoader(DataLoader[Any]):
             a function of your own; by default the batch itself.
 
     Raises:
-        ConfigError: the source is no stream, and no DataLoader of one.
+        ConfigError: the source is no stream, and no DataLoader of one; or the selector does not choose one batch from
+            each super-batch.
     """
 
     # Accelerate's `prepare` leaves a loader with these marks alone (no second sharding by rank, no dispatching from
@@ -199,6 +202,11 @@ class SelectingLoader(DataLoader[Any]):
         if isinstance(source, DataLoader) and source.batch_size is not None:
             raise ConfigError(
                 f"batch_size={source.batch_size} would batch super-batches again: DataLoader(stream, batch_size=None)"
+            )
+        if not selector.one_batch_each:
+            raise ConfigError(
+                "this selector fills batches from more or less than one super-batch each (a score floor, a share, a "
+                "policy), so that a loader could not tell its length: iterate over selector(stream) instead"
             )
         self.stream = stream
         self.selector = selector

@@ -1,16 +1,56 @@
 """The scoring pass: a forward pass over all candidates that leaves no trace in the model or its training."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import MethodType
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
+from rhostream.errors import ConfigError
+
 BatchNormPolicy = Literal["batch", "eval"]
+ScoringPrecision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """How the scoring pass runs. What each option gives and costs is measured by `benchmarks/scoring.py` (README).
+
+    Attributes:
+        batchnorm: see `scoring_mode`.
+        precision: of convolutions and matrix products; losses are float32. The lower ones pay where the processor
+            computes in them (GPUs; CPUs with AVX-512 BF16 or AMX), and elsewhere cost time; scores move by rounding.
+            "float32" leaves things as the caller has them, an autocast around the call included.
+        channels_last: lay the images out so. It pays for convolutions in lower precision on tensor cores, and on some
+            CPUs; the model's own layout stays. Scores move by rounding.
+        compile: run the pass through torch.compile, once a compiler is there; training stays as it is. The first pass
+            and the first of another shape compile, which takes seconds to a minute. Scores move by rounding.
+        size: shrink the images to this many pixels a side before the pass, with antialiasing; None scores them as they
+            are. Its cost falls with the square of the side, and the scores are those of coarser images. For models that
+            take any size. (A scoring view also spares their reading and decoding.)
+    """
+
+    batchnorm: BatchNormPolicy = "batch"
+    precision: ScoringPrecision = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("batchnorm", get_args(BatchNormPolicy)), ("precision", get_args(ScoringPrecision))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"scoring {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        if self.size is not None and self.size < 1:
+            raise ConfigError(f"scoring size {self.size}: give the pixels of a side, or None")
 
 
 def without_ddp(model: nn.Module) -> nn.Module:
@@ -65,24 +105,112 @@ class Scorer:
     Args:
         model: any module from images (n, C, H, W) to logits (n, classes), or to an output with an attribute `logits`.
             Of a DistributedDataParallel the module inside is run.
-        batchnorm: see `scoring_mode`.
-        autocast: makes the context of lower precision to run in; full precision where None.
+        seed: of the dropout in `draws`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        batchnorm: BatchNormPolicy = "batch",
-        autocast: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, options: ScoringOptions = ScoringOptions(), *, seed: int = 0) -> None:
         self.model = without_ddp(model)
-        self._batchnorm: BatchNormPolicy = batchnorm
-        self._autocast = autocast or contextlib.nullcontext
+        self.options = options
+        self._seed = seed
+        self._drawn = 0  # calls of `draws`
+        compiled = options.compile and not hasattr(self.model, "_orig_mod")
+        self._compiled: Callable[[Tensor], Any] | None = torch.compile(self.model) if compiled else None
 
     def logits(self, images: Tensor) -> Tensor:
-        """float32 (n, classes) for normalised images float32 (n, C, H, W) on the model's device."""
-        with scoring_mode(self.model, self._batchnorm), self._autocast():
-            output = self.model(images)
+        """float32 (n, classes) for normalised images float32 (n, C, H, W) on the model's device.
+
+        Raises:
+            ConfigError: the model does not take images of `options.size`, or there is no compiler.
+        """
+        with self._running(images):
+            return self._forward(self._prepared(images), self._compiled or self.model)
+
+    def draws(self, images: Tensor, k: int = 10) -> Tensor:
+        """float32 (k, n, classes): logits of k passes with dropout on (MC dropout: Gal & Ghahramani, 2016).
+
+        All else is as in `logits`. The random numbers come from a stream of their own, a function of the seed and the
+        number of calls before, so that those of the training stay as they were. Not compiled.
+
+        Raises:
+            ConfigError: the model has no dropout, so that all draws would be the same; or as of `logits`.
+        """
+        dropouts = [module for module in self.model.modules() if isinstance(module, _DropoutNd) and module.p > 0]
+        if not dropouts:
+            raise ConfigError(
+                f"{type(self.model).__name__} has no dropout module with p above 0, so that all draws would be the "
+                "same: add an nn.Dropout, or use a selection function without draws"
+            )
+        with self._running(images):
+            for module in dropouts:
+                module.training = True  # `scoring_mode` puts it back
+            seed_generators(f"draws/{self._seed}/{self._drawn}", images.device)
+            self._drawn += 1
+            prepared = self._prepared(images)
+            return torch.stack([self._forward(prepared, self.model) for _ in range(k)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must carry for the draws to go on as they would have."""
+        return {"drawn": self._drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._drawn = state["drawn"]
+
+    @contextlib.contextmanager
+    def _running(self, images: Tensor) -> Iterator[None]:
+        with scoring_mode(self.model, self.options.batchnorm), self.autocast(images.device):
+            yield
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """The precision of the options; weights cast in inference mode are not kept for the training pass."""
+        if self.options.precision == "float32":
+            return contextlib.nullcontext()
+        context: AbstractContextManager[None] = torch.autocast(
+            device.type, getattr(torch, self.options.precision), cache_enabled=False
+        )
+        return context
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        size = self.options.size
+        if size is not None and size < max(images.shape[2:]):
+            images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        return images.contiguous(memory_format=torch.channels_last) if self.options.channels_last else images
+
+    def _forward(self, images: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
+        try:
+            output = run(images)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if missing := _missing_compiler(error):
+                raise ConfigError(
+                    f"scoring with compile: torch.compile has no compiler to work with ({missing}); install one "
+                    "(Debian: apt install g++ python3-dev), or leave compile out"
+                ) from error
+            if self.options.size == images.shape[3]:
+                raise ConfigError(
+                    f"scoring size {self.options.size}: the model takes no images of it ({_first_line(error)}); leave "
+                    "size out, or use a model that takes any size"
+                ) from error
+            raise
         logits: Tensor = getattr(output, "logits", output)
         return logits.float()
+
+
+def _missing_compiler(error: RuntimeError) -> str | None:
+    """What torch.compile says where it finds no compiler for the CPU or the GPU, or none that works."""
+    cause = getattr(error, "inner_exception", None)
+    if type(cause).__name__ in ("InvalidCxxCompiler", "CppCompileError", "TritonMissing"):
+        return _first_line(cause)
+    return _first_line(cause) if "Failed to find C compiler" in str(cause) else None
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
+def seed_generators(stream: str, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of this device with the name of a stream; to be called in a fork_rng."""
+    seed = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest()) >> 1
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)

@@ -1,8 +1,8 @@
 """Super-batches in, the batches worth training on out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,65 +12,34 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.batch import SuperBatch, Tolerance
 from rhostream.loaders.images import ImageReader, PendingImages
-from rhostream.selection.functions import Scored, selection_function
+from rhostream.loaders.super_batches import SuperBatchStream
+from rhostream.selection.batch import Considered, Samples, SelectedBatch
+from rhostream.selection.choosing import Chosen, Rule, unweighted
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.meter import Meter, NoMeter
+from rhostream.selection.plan import Selection
+from rhostream.selection.policy import Fixed, Policy
+from rhostream.selection.score_cache import ScoreCache
+from rhostream.selection.scored import Scored
 from rhostream.selection.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectedBatch:
-    """b_t, what one gradient step is taken on, n_b samples on the model's device.
-
-    Attributes:
-        images: float32 (n_b, C, H, W), normalised; full-size ones where a scoring view was scored.
-        labels: int64 (n_b,).
-        keys: names, length n_b.
-        weights: float32 (n_b,), of each sample's loss; ones unless the selector draws by importance.
-        il: float32 (n_b,), nats, or None.
-        positions: int64 (n_b,), where in the super-batch they stood.
-        super_batch: the candidates they were chosen from.
-        correct: bool (n,), of all candidates: does the model predict the label already? None where not scored.
-        unreadable: how many more were chosen, whose full images could not be read.
-    """
-
-    images: Tensor
-    labels: Tensor
-    keys: list[str]
-    weights: Tensor
-    il: Tensor | None
-    positions: npt.NDArray[np.int64]
-    super_batch: SuperBatch = field(repr=False)
-    correct: Tensor | None = field(repr=False, default=None)
-    unreadable: int = 0
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """On another device; trainers that move batches themselves call this."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("images", "labels", "weights")
-        }
-        il = None if self.il is None else self.il.to(device, non_blocking=non_blocking)
-        return replace(self, il=il, **moved)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """What was chosen from a super-batch, its images maybe still being read.
+    """What was chosen from a super-batch, full images maybe still being read.
 
     Attributes:
         super_batch: on the model's device.
-        positions: int64 (n_b,), of the chosen candidates.
-        images: normalised, of the chosen; None where their full images are in `reading`, or nothing was chosen.
+        positions: int64 (m,), of the chosen candidates, on the CPU; weights on the device.
+        reading: of their full images; None where the candidates' own images are trained on, or nothing was chosen.
     """
 
     super_batch: SuperBatch
+    selection: Selection
     positions: npt.NDArray[np.int64]
+    weights: Tensor
     scored: Scored | None
     score: Tensor | None
-    images: Tensor | None
     reading: PendingImages | None
 
     @property
@@ -79,22 +48,31 @@ class _Choice:
             return None
         return self.scored.logits.argmax(dim=1) == self.scored.labels
 
+    @property
+    def loss(self) -> Tensor | None:
+        if self.scored is None or (self.scored.logits is None and self.scored.known_loss is None):
+            return None
+        return self.scored.loss
+
 
 class OnlineSelector:
     """Chooses the n_b candidates of each super-batch with the highest score (arXiv 2206.07137, Algorithm 1).
 
     Args:
         model: the model in training; it is read at each step and never changed.
-        batch_size: n_b. A super-batch cut short keeps its share of n_b / n_B.
-        select: name of a selection function; "uniform" takes the candidates as they come.
-        scorer: how the scoring pass runs.
+        batch_size: n_b, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
+        select: name of a selection function ("uniform" takes the candidates as they come), a `Selection` for finer
+            settings, or a `Policy` that goes over from one selection to another.
+        scorer: how the scoring pass runs; a `ProxyScorer` has another model score.
+        cache: re-uses losses of the last steps, for functions that read the loss alone.
         ledger: where to record every candidate, or None.
         meter: what it charges its costs to.
         score_ahead: while the full images of the selected are being read (where the stream reads a scoring view), score
             the next super-batch; its scores are then one step old, and the stream is one super-batch further than the
-            batch in hand: resume from `batch.super_batch.state`, not from `stream.state_dict()`.
+            batch in hand: resume from `batch.state`, not from `stream.state_dict()`.
         fresh_every: after every so many steps no super-batch has been scored ahead, so that a checkpoint taken there
             continues as if it had not been; 0 for never.
+        seed: of the rules that draw at random.
 
     Raises:
         ConfigError: an unknown selection function, or one that needs an IL table which the stream does not join.
@@ -105,37 +83,60 @@ class OnlineSelector:
         model: nn.Module,
         *,
         batch_size: int = 32,
-        select: str = "rho_loss",
+        select: str | Selection | Policy = "rho_loss",
         scorer: Scorer | None = None,
+        cache: ScoreCache | None = None,
         ledger: Ledger | None = None,
         meter: Meter | None = None,
         score_ahead: bool = False,
         fresh_every: int = 0,
+        seed: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size {batch_size}: a step needs at least one sample")
+        if isinstance(select, str):
+            select = Selection(function=select, batch_size=batch_size)
         self.model = model
-        self.batch_size = batch_size
-        self.function = selection_function(select)
+        self.policy: Policy = Fixed(select) if isinstance(select, Selection) else select
+        self.scorer = scorer or Scorer(model)
         self.step = 0
-        self._scorer = scorer or Scorer(model)
+        self._cache = cache
         self._ledger = ledger
         self._meter = meter or NoMeter()
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
+        self._rules: dict[Selection, Rule] = {}
+        self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
+        self._random = torch.Generator().manual_seed(seed)
+        self._queue: list[Samples] = []
+        self._considered: list[Considered] = []
+        self._last: SuperBatch | None = None
+        self._at: tuple[int, dict[str, Any]] = (0, {})  # epoch and state of the stream after the last super-batch
         self._reader: ImageReader | None = None  # of the full images, held from step to step
         self._tolerance: tuple[int, Tolerance] | None = None  # of full images, with its epoch
 
+    @property
+    def batch_size(self) -> int:
+        """n_b of the next batch."""
+        return self.policy.next().batch_size
+
+    @property
+    def one_batch_each(self) -> bool:
+        """Does every super-batch give one batch?"""
+        return isinstance(self.policy, Fixed) and not self.policy.selection.queues
+
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
+        yield from self._whole_batches(self.policy.next())  # of a state that was loaded
         super_batches = iter(stream)
         waiting: _Choice | None = None
         while True:
-            if waiting is not None and not self._looks_ahead():
+            if waiting is not None and not self._looks_ahead(waiting.selection):
                 yield from self._finished(waiting)
                 waiting = None
+            selection = self.policy.next()
+            if isinstance(stream, SuperBatchStream):
+                stream.prefiltering = selection.prefilter
             with self._meter.charge("load"):
                 super_batch = next(super_batches, None)
-            choice = self._choose(super_batch) if super_batch is not None else None
+            choice = self._choose(super_batch, selection) if super_batch is not None else None
             if waiting is not None:
                 yield from self._finished(waiting)
             if choice is None:
@@ -145,85 +146,167 @@ class OnlineSelector:
                 yield from self._finished(choice)
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
-        """Choose from one super-batch; None, and no step, where fewer than two of its candidates could be read."""
-        return next(self._finished(self._choose(super_batch)), None)
+        """Choose from one super-batch; None, and no step, where it does not fill a batch."""
+        return next(self._finished(self._choose(super_batch, self.policy.next())), None)
 
-    def _looks_ahead(self) -> bool:
-        return self._score_ahead and not (self._fresh_every and (self.step + 1) % self._fresh_every == 0)
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must carry beside the stream's state (`batch.state`): tensors and plain values."""
+        waiting = Samples.concatenated(self._queue).state_dict() if self._queue else None
+        return {
+            "step": self.step,
+            "at": list(self._at),
+            "queue": waiting,
+            "random": self._random.get_state(),
+            "policy": self.policy.state_dict(),
+            "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
+            "scorer": self.scorer.state_dict(),
+            "cache": self._cache.state_dict() if self._cache else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, for a selector made with the same settings."""
+        self.step = state["step"]
+        self._at = (state["at"][0], state["at"][1])
+        self._queue = [Samples.from_state_dict(state["queue"], self._device)] if state["queue"] else []
+        self._random.set_state(state["random"])
+        self.policy.load_state_dict(state["policy"])
+        self._rules = {}
+        self._rule_states = dict(state["rules"])
+        self.scorer.load_state_dict(state["scorer"])
+        if self._cache is not None and state["cache"] is not None:
+            self._cache.load_state_dict(state["cache"])
 
     @property
-    def _least(self) -> int:
-        return min(2, self.batch_size)  # BatchNorm makes no statistics of a single sample
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
-    def _choose(self, super_batch: SuperBatch) -> _Choice:
+    def _looks_ahead(self, selection: Selection) -> bool:
+        reserved = self._fresh_every and (self.step + 1) % self._fresh_every == 0
+        return self._score_ahead and not selection.queues and not reserved
+
+    def _choose(self, super_batch: SuperBatch, selection: Selection) -> _Choice:
         """Score and choose, and begin to read the full images of the chosen."""
-        quota = max(self._least, round(self.batch_size * min(1.0, super_batch.drawn / super_batch.size)))
-        if len(super_batch) < self._least:
-            nobody = np.empty(0, np.int64)
-            return _Choice(
-                super_batch=super_batch, positions=nobody, scored=None, score=None, images=None, reading=None
-            )
-        with self._meter.charge("score"):
-            device = next(self.model.parameters()).device
-            on_device = super_batch.to(device)
-            images = super_batch.view.normalise(on_device.images)
-            scored, score = self._score(on_device, images)
-            if score is None:
-                chosen = torch.arange(min(quota, len(super_batch)), device=device)
-            else:
-                # Stable, so that ties go to the earlier candidate on every device.
-                chosen = torch.argsort(score, descending=True, stable=True)[:quota]
-            positions = chosen.cpu().numpy()
+        on_device = super_batch.to(self._device)
+        scored, score = None, None
+        chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
+        if len(super_batch) >= (1 if selection.queues else self._least(selection)):
+            with self._meter.charge("score"):
+                scored, score = self._score(on_device, selection)
+                chosen = self._chosen(on_device, selection, score)
+        positions = chosen.positions.cpu().numpy()
         full = super_batch.full
         self._reader = full.reader() if full is not None else None
         return _Choice(
             super_batch=on_device,
+            selection=selection,
             positions=positions,
+            weights=chosen.weights,
             scored=scored,
             score=score,
-            images=images[chosen] if full is None else None,
-            reading=full.submit(positions) if full is not None else None,
+            reading=full.submit(positions) if full is not None and len(positions) else None,
         )
+
+    def _chosen(self, super_batch: SuperBatch, selection: Selection, score: Tensor | None) -> Chosen:
+        quota = selection.quota(super_batch.drawn, super_batch.size)
+        if score is None:
+            return unweighted(torch.arange(min(quota, len(super_batch)), device=self._device))
+        if selection not in self._rules:
+            rule = self._rules[selection] = selection.make_rule()
+            if selection.label in self._rule_states:
+                rule.load_state_dict(self._rule_states.pop(selection.label))
+        return self._rules[selection].choose(score, super_batch.labels, quota, self._random)
 
     def _finished(self, choice: _Choice) -> Iterator[SelectedBatch]:
-        """The batch that was chosen, where enough of its images could be read."""
-        super_batch = choice.super_batch
+        """The batches that the chosen complete, where enough of their images could be read."""
+        super_batch, selection = choice.super_batch, choice.selection
         images, readable = self._images(choice)
         positions = choice.positions[readable]
-        if len(positions) < self._least:
-            self._record(self.step + 1, choice, np.empty(0, np.int64), unreadable=choice.positions[~readable])
+        alone = not selection.queues and not self._queue  # this super-batch, and no other, makes the next batch
+        if alone and len(positions) < self._least(selection):
+            self._record(choice, readable, unscored="too_few")
             return
+        self._record(choice, readable)
+        self._last, self._at = super_batch, (super_batch.epoch, super_batch.state)
+        self._considered.append(
+            Considered(
+                super_batch=super_batch,
+                correct=choice.correct,
+                unreadable=len(choice.positions) - len(positions),
+            )
+        )
+        if len(positions):
+            self._queue.append(self._samples(choice, positions, images, readable))
+        if alone:
+            yield self._batch(len(positions))
+        else:
+            yield from self._whole_batches(selection)
+
+    def _whole_batches(self, selection: Selection) -> Iterator[SelectedBatch]:
+        while sum(len(samples) for samples in self._queue) >= selection.batch_size:
+            yield self._batch(selection.batch_size)
+
+    def _batch(self, size: int) -> SelectedBatch:
+        """The next batch out of the queue."""
         self.step += 1
-        self._record(self.step, choice, positions, unreadable=choice.positions[~readable])
-        chosen = torch.from_numpy(positions).to(images.device)
-        yield SelectedBatch(
+        waiting = Samples.concatenated(self._queue)
+        samples, rest = waiting.split(size)
+        self._queue = [rest] if len(rest) else []
+        considered, self._considered = tuple(self._considered), []
+        images = samples.view.normalise(samples.images)
+        return SelectedBatch(
             images=images,
-            labels=super_batch.labels[chosen],
-            keys=[super_batch.keys[position] for position in positions],
-            weights=torch.ones(len(chosen), device=images.device),
-            il=None if super_batch.il is None else super_batch.il[chosen],
-            positions=positions,
-            super_batch=super_batch,
-            correct=choice.correct,
-            unreadable=len(choice.positions) - len(positions),
+            labels=samples.labels,
+            keys=samples.keys,
+            weights=samples.weights,
+            il=samples.il,
+            correct=samples.correct,
+            scored=images if samples.scored is None else samples.scored_view.normalise(samples.scored),
+            extra=samples.extra,
+            epoch=self._at[0],
+            state=self._at[1],
+            super_batch=self._last,
+            considered=considered,
         )
 
+    def _samples(
+        self, choice: _Choice, positions: npt.NDArray[np.int64], images: Tensor, readable: npt.NDArray[np.bool_]
+    ) -> Samples:
+        super_batch = choice.super_batch
+        at = torch.from_numpy(positions).to(images.device)
+        full = super_batch.full
+        return Samples(
+            images=images,
+            view=super_batch.view if full is None else full.view,
+            scored=None if full is None else super_batch.images[at],
+            scored_view=super_batch.view,
+            labels=super_batch.labels[at],
+            keys=[super_batch.keys[position] for position in positions],
+            weights=choice.weights[torch.from_numpy(readable).to(choice.weights.device)],
+            il=None if super_batch.il is None else super_batch.il[at],
+            correct=None if choice.correct is None else choice.correct[at],
+            extra={name: column[positions] for name, column in super_batch.extra.items()},
+        )
+
+    @staticmethod
+    def _least(selection: Selection) -> int:
+        return min(2, selection.batch_size)  # BatchNorm makes no statistics of a single sample
+
     def _images(self, choice: _Choice) -> tuple[Tensor, npt.NDArray[np.bool_]]:
-        """The normalised images of the chosen that could be read, and which of the chosen these are: bool (n_b,)."""
+        """uint8 images of the chosen that could be read, and which of the chosen these are: bool (m,)."""
         readable = np.ones(len(choice.positions), bool)
         super_batch = choice.super_batch
-        if choice.reading is None or super_batch.full is None:
-            return (super_batch.images if choice.images is None else choice.images), readable
+        if choice.reading is None:
+            return super_batch.images[torch.from_numpy(choice.positions).to(self._device)], readable
         with self._meter.charge("load"):
             pixels, failures = choice.reading.result()
         for position, cause in failures:
             candidate = choice.positions[position]
             self._tolerate(super_batch, candidate, cause)
             readable[position] = False
-        images = torch.from_numpy(pixels).to(super_batch.images.device)
+        images = torch.from_numpy(pixels).to(self._device)
         if failures:
             images = images[torch.from_numpy(readable).to(images.device)]
-        return super_batch.full.view.normalise(images), readable
+        return images, readable
 
     def _tolerate(self, super_batch: SuperBatch, candidate: int, cause: str) -> None:
         """Count a full image that cannot be read; as many an epoch are allowed as of the candidates."""
@@ -232,17 +315,22 @@ class OnlineSelector:
             self._tolerance = super_batch.epoch, Tolerance(super_batch.full.reading.max_unreadable)
         self._tolerance[1].count(super_batch.keys[candidate], super_batch.shards[candidate], cause)
 
-    def _score(self, super_batch: SuperBatch, images: Tensor) -> tuple[Scored | None, Tensor | None]:
-        function = self.function
+    def _score(self, super_batch: SuperBatch, selection: Selection) -> tuple[Scored | None, Tensor | None]:
+        function = selection.chosen_by
         if function.score is None:
             return None, None
         if "il" in function.needs and super_batch.il is None:
             raise ConfigError(f"selection function {function.name!r} needs irreducible losses, and the stream joins "
                               'none: name an IL table, CandidateStream(…, il="small_cnn")')  # fmt: skip
-        logits = None
-        if "logits" in function.needs:
-            logits = self._meter.flops("score", tuple(images.shape), lambda: self._scorer.logits(images))
-        scored = Scored(labels=super_batch.labels, il=super_batch.il, logits=logits)
+        scored = Scored(labels=super_batch.labels, il=super_batch.il)
+        if self._cache is not None and function.loss_suffices:
+            scored = replace(scored, known_loss=self._losses(super_batch, self._cache))
+        else:
+            images = super_batch.view.normalise(super_batch.images)
+            if "logits" in function.needs:
+                scored = replace(scored, logits=self._metered("logits", images))
+            if "draws" in function.needs:
+                scored = replace(scored, draws=self._metered("draws", images))
         score = function.score(scored)
         finite = int(torch.isfinite(score).sum())
         if finite < len(score):
@@ -250,25 +338,45 @@ class OnlineSelector:
                 f"after step {self.step}: {len(score) - finite} of {len(score)} scores are not finite "
                 f"({function.name}): the training has diverged; lower the learning rate, or train in float32"
             )
+        self.policy.scored(score)
         return scored, score
 
+    def _losses(self, super_batch: SuperBatch, cache: ScoreCache) -> Tensor:
+        """Losses of all candidates, those of recent steps from the cache."""
+        split = cache.split(super_batch.keys, self.step)
+        fresh = torch.empty(0, device=self._device)
+        if len(split.fresh):
+            at = split.fresh.to(self._device)
+            logits = self._metered("logits", super_batch.view.normalise(super_batch.images[at]))
+            fresh = torch.nn.functional.cross_entropy(logits, super_batch.labels[at], reduction="none")
+            cache.remember([super_batch.keys[position] for position in split.fresh.tolist()], fresh, self.step)
+        return split.merged(fresh)
+
+    def _metered(self, what: str, images: Tensor) -> Tensor:
+        work = self.scorer.logits if what == "logits" else self.scorer.draws
+        return self._meter.flops("score", (what, *images.shape), lambda: work(images))
+
     def _record(
-        self, step: int, choice: _Choice, positions: npt.NDArray[np.int64], unreadable: npt.NDArray[np.int64]
+        self,
+        choice: _Choice,
+        readable: npt.NDArray[np.bool_],
+        unscored: str | None = None,
     ) -> None:
-        """Add the candidates of one super-batch to the ledger; without positions no step was taken on it."""
+        """Add the candidates of one super-batch to the ledger, under the next step."""
         if self._ledger is None:
             return
-        has_logits = choice.scored is not None and choice.scored.logits is not None
-        unscored = None if len(positions) else "too_few"
-        if len(positions) and choice.score is None:
+        if unscored is None and choice.score is None:
             unscored = "not_needed"
+        chosen = readable & (unscored != "too_few")
         self._ledger.record(
-            step,
+            self.step + 1,
             choice.super_batch,
-            positions,
-            loss=choice.scored.loss if has_logits and choice.scored else None,
+            choice.positions[chosen],
+            selection=choice.selection.label,
+            weights=choice.weights[torch.from_numpy(chosen).to(choice.weights.device)],
+            loss=choice.loss,
             score=choice.score,
             correct=choice.correct,
             unscored=unscored,
-            unreadable=unreadable,
+            unreadable=choice.positions[~readable],
         )

@@ -1,8 +1,10 @@
 """What a run is charged: seconds where they were spent, operations as PyTorch counts them."""
 
 import json
+import resource
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -26,6 +28,59 @@ def test_an_inner_charge_interrupts_the_outer_one() -> None:
             time.sleep(0.08)
     assert costs.seconds["load"] >= 0.08
     assert 0.02 <= costs.seconds["evaluate"] < 0.08
+
+
+def _burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_cpu_seconds_are_those_of_all_threads_and_none_while_sleeping() -> None:
+    costs = Costs()
+    threads = [threading.Thread(target=_burn, args=(0.1,)) for _ in range(2)]
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    with costs.charge("train"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert 0.2 <= costs.cpu_seconds["train"] <= used + 0.01
+    with costs.charge("score"):
+        time.sleep(0.1)
+    assert costs.cpu_seconds["score"] < 0.05 < costs.seconds["score"]
+
+
+def test_cpu_seconds_of_child_processes_are_charged_once_living_or_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(time.process_time(), flush=True); input()"
+    costs = Costs(children="il_train")
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        used = float(child.stdout.readline())
+        living = costs.metrics()["cpu_seconds_il_train"]
+        child.communicate(b"\n")
+    ended = costs.spent("il_train")["cpu_seconds"]
+    assert living == pytest.approx(used, abs=0.05)  # the kernel tells them in hundredths
+    assert living <= ended < used + 0.25
+    assert costs.metrics()["cpu_seconds_load"] == 0
+
+
+def test_the_share_of_the_il_model_replaces_the_one_before() -> None:
+    costs = Costs()
+    spent = {
+        "seconds": {"il_train": 60.0, "il_score": 6.0},
+        "cpu_seconds": {"il_train": 90.0, "il_score": 9.0},
+        "flops": {"il_train": 6e9, "il_score": 0.0},
+    }
+    costs.charge_il(spent, 1)
+    costs.charge_il(spent, 4)
+    metrics = costs.metrics()
+    assert {name: metrics[name] for name in metrics if "il_" in name} == {
+        "seconds_il_train": 15.0, "seconds_il_score": 1.5, "cpu_seconds_il_train": 22.5, "cpu_seconds_il_score": 2.25,
+        "flops_il_train": 1.5e9, "flops_il_score": 0.0, "il_runs": 4,
+    }  # fmt: skip
 
 
 def test_what_fails_is_charged_too() -> None:
@@ -84,7 +139,8 @@ def test_later_calls_of_a_shape_are_charged_what_the_first_one_took() -> None:
 
 def test_the_state_is_plain_numbers_and_goes_on() -> None:
     costs = Costs()
-    costs.add("il_train", seconds=2.5, flops=10)
+    costs.add("il_train", seconds=2.5, cpu_seconds=3.5, flops=10)
+    costs.il_runs = 3
     layer = nn.Linear(8, 4)
     costs.flops("train", (2, 8), lambda: layer(torch.zeros(2, 8)))
     restored = Costs()

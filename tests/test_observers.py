@@ -22,7 +22,7 @@ from rhostream.pipeline.picture_grid import PASSED_OVER, SELECTED, picture_grids
 from rhostream.pipeline.run import Run
 from rhostream.pipeline.train import train
 from rhostream.pipeline.train_config import TrainConfig
-from rhostream.selection.selector import SelectedBatch
+from rhostream.selection.batch import Considered, SelectedBatch
 
 CONFIG = TrainConfig(
     model="mlp",
@@ -161,9 +161,11 @@ def batch(il: list[float] | None) -> SelectedBatch:
         labels=torch.tensor([0, 1, 2, 0, 1, 2]), images=images,
         il=None if il is None else torch.tensor(il), view=View(size=8),
     )  # fmt: skip
+    images = torch.zeros(2, 3, 8, 8)
     return SelectedBatch(
-        images=torch.zeros(2, 3, 8, 8), labels=torch.tensor([1, 1]), keys=["e", "b"], weights=torch.ones(2), il=None,
-        positions=np.array([4, 1]), super_batch=super_batch,
+        images=images, labels=torch.tensor([1, 1]), keys=["e", "b"], weights=torch.ones(2), il=None, correct=None,
+        scored=images, extra={}, epoch=0, state={}, super_batch=super_batch,
+        considered=(Considered(super_batch=super_batch, correct=None, unreadable=0),),
     )  # fmt: skip
 
 

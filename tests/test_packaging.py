@@ -163,20 +163,8 @@ def test_loaders_and_selection_pull_in_neither_the_pipeline_nor_click_nor_duckdb
     assert loaded(code, *above, "rhostream.loaders.stream") == ["rhostream.loaders.stream"]
 
 
-HEAVY = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pyarrow",
-    "duckdb",
-    "fsspec",
-    "PIL",
-    "webdataset",
-    "tqdm",
-    "asyncio",
-    "jinja2",
-    "matplotlib",
-)
+HEAVY = ("torch", "torchvision", "numpy", "pyarrow", "duckdb", "fsspec", "PIL", "webdataset", "tqdm", "asyncio",
+         "matplotlib", "psutil", "jinja2")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=" ".join)

@@ -22,6 +22,7 @@ from rhostream.cli.query import views as views_command
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.query import query
 from rhostream.pipeline.views import VIEWS, create_views
+from rhostream.schema import METRICS_SO_FAR
 
 Ask = Callable[..., bytes]
 
@@ -54,11 +55,12 @@ def count(workspace: Workspace, table: str) -> int:
 def test_every_table_is_read_whatever_the_workspaces_path(tmp_path: Path, name: str) -> None:
     workspace = tables.fill(str(tmp_path / name))
     assert {view: count(workspace, view) for view in VIEWS} == {
-        "samples": 14, "rejects": 1, "il": 28, "ledger": 3 * 12 + 3 * 11, "history": 12 + 11, "metrics": 4
+        "samples": 14, "rejects": 1, "il": 28, "core_sets": 0, "ledger": 3 * 12 + 3 * 11, "history": 12 + 11,
+        "metrics": 4
     }  # fmt: skip
     for view, (columns, _) in VIEWS.items():
         found = query(workspace, f"FROM {view}").schema
-        extra = ["clean_label"] if view == "samples" else []
+        extra = {"samples": ["clean_label"], "metrics": METRICS_SO_FAR.names}.get(view, [])
         assert found.names == [*columns.names, *extra]
         assert [found.field(field.name).type for field in columns] == [field.type for field in columns]
 
@@ -86,8 +88,8 @@ def test_tables_without_files_are_empty_with_their_types(tmp_path: Path) -> None
     for view, (columns, _) in VIEWS.items():
         found = query(workspace, f"FROM {view}")
         assert found.num_rows == 0
-        assert found.schema.names == columns.names
-        assert found.schema.types == columns.types
+        expected = [*columns, *(METRICS_SO_FAR if view == "metrics" else [])]
+        assert list(zip(found.schema.names, found.schema.types, strict=True)) == [(f.name, f.type) for f in expected]
 
 
 def test_a_line_of_metrics_that_is_half_written_is_left_out(tmp_path: Path) -> None:
@@ -96,6 +98,21 @@ def test_a_line_of_metrics_that_is_half_written_is_left_out(tmp_path: Path) -> N
     workspace.write_bytes("runs/a/metrics.jsonl", lines)
     rows = query(workspace, "SELECT run, step, isnan(test_loss) AS nan FROM metrics ORDER BY step").to_pylist()
     assert rows == [{"run": "a", "step": 1, "nan": True}, {"run": "a", "step": 2, "nan": None}]
+
+
+def test_metrics_tell_all_that_was_charged_so_far_but_for_evaluation(tmp_path: Path) -> None:
+    costs = {"load": 1.0, "score": 2.0, "auto": 4.0, "train": 8.0, "evaluate": 16.0, "il_train": 32.0, "il_score": 64.0}
+    factors = {"seconds": 1, "cpu_seconds": 2, "flops": 1000}
+    line = {f"{unit}_{cost}": factor * value for unit, factor in factors.items() for cost, value in costs.items()}
+    unknown = {name: value for name, value in line.items() if name != "seconds_score"}
+    workspace = Workspace(tmp_path)
+    lines = [{"run": "a", "step": 1, **line}, {"run": "a", "step": 2, **unknown}]
+    workspace.write_bytes("runs/a/metrics.jsonl", "".join(json.dumps(each) + "\n" for each in lines).encode())
+    rows = query(workspace, "SELECT seconds_so_far, cpu_seconds_so_far, flops_so_far FROM metrics ORDER BY step")
+    assert rows.to_pylist() == [
+        {"seconds_so_far": 111.0, "cpu_seconds_so_far": 222.0, "flops_so_far": 111000.0},
+        {"seconds_so_far": None, "cpu_seconds_so_far": 222.0, "flops_so_far": 111000.0},
+    ]
 
 
 def test_unfinished_files_are_not_part_of_a_table(tmp_path: Path) -> None:

@@ -91,8 +91,9 @@ def test_explain_mislabelled_finds_them(workspace: Path) -> None:
 
 def test_selection_is_compared_with_uniform_sampling_on_it(workspace: Path) -> None:
     budget = ["--steps", "12", "--batch-size", "16", "--super-batch-size", "64", "--evaluate-every", "12"]
-    outcomes = run(workspace, "train", "--compare", "uniform,rho_loss", "--model", "mlp", "--image-size", "32", *budget,
+    found = run(workspace, "train", "--compare", "uniform,rho_loss", "--model", "mlp", "--image-size", "32", *budget,
                    *CPU, "--json")  # fmt: skip
+    outcomes = [outcome for variant in found["variants"] for outcome in variant["runs"]]
     assert [(outcome["run"], outcome["steps"]) for outcome in outcomes] == [("uniform", 12), ("rho_loss", 12)]
     counts = "SELECT count(*) AS drawn, count(*) FILTER (selected) AS selected, count(il) AS with_il FROM ledger"
     (ledger,) = query(workspace, f"{counts} WHERE run = 'rho_loss'")

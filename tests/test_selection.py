@@ -11,7 +11,16 @@ from torch import nn
 from rhostream import ConfigError, RhostreamError
 from rhostream.loaders.stream import CandidateStream
 from rhostream.schema import LEDGER
-from rhostream.selection import Ledger, OnlineSelector, Scored, Scorer, register, scoring_mode, selection_function
+from rhostream.selection import (
+    Ledger,
+    OnlineSelector,
+    Scored,
+    Scorer,
+    ScoringOptions,
+    register,
+    scoring_mode,
+    selection_function,
+)
 from rhostream.selection.functions import _FUNCTIONS
 
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -108,10 +117,10 @@ def test_batchnorm_scores_with_the_statistics_of_the_candidates_or_the_running_o
         features.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5
     )
     expected = model[5](by_hand.relu().flatten(1))
-    assert torch.allclose(Scorer(model, batchnorm="batch").logits(images), expected, atol=1e-4)
+    assert torch.allclose(Scorer(model, ScoringOptions(batchnorm="batch")).logits(images), expected, atol=1e-4)
     model.eval()
     with torch.no_grad():
-        assert torch.allclose(Scorer(model, batchnorm="eval").logits(images), model(images), atol=1e-5)
+        assert torch.allclose(Scorer(model, ScoringOptions(batchnorm="eval")).logits(images), model(images), atol=1e-5)
 
 
 def test_the_selector_takes_the_highest_scores_of_every_super_batch(workspace):

@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_to_the_same_ledger_weights_and_metrics(workspace, 
     assert workspace.read_bytes("runs/r/model.safetensors") == weights
 
     def timeless(lines):
-        return [{name: value for name, value in line.items() if not name.startswith("seconds_")} for line in lines]
+        return [{name: value for name, value in line.items() if "seconds_" not in name} for line in lines]
 
     assert timeless(resumed.metrics) == timeless(whole.metrics)
 
@@ -148,12 +148,13 @@ def test_which_il_table_is_meant_must_be_clear(workspace):
 
 
 def test_costs_name_load_score_train_and_evaluate_and_the_share_of_the_il_model(workspace):
-    write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=60.0, flops=6e9)
+    write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=60.0, cpu_seconds=90.0, flops=6e9)
     for shard, seconds in (("train-000000", 8.0), ("train-000001", 4.0)):
-        write_il_cost(workspace, "small_cnn", shard, "il_score", seconds=seconds, flops=5e8)
+        write_il_cost(workspace, "small_cnn", shard, "il_score", seconds=seconds, cpu_seconds=2 * seconds, flops=5e8)
     line = train(workspace, replace(CONFIG, il_runs=4)).metrics[-1]
-    assert (line["seconds_il_train"], line["flops_il_score"]) == (15.0, 2.5e8)
-    assert all(line[f"seconds_{cost}"] > 0 for cost in ("load", "score", "train", "evaluate"))
+    assert (line["seconds_il_train"], line["cpu_seconds_il_score"], line["flops_il_score"]) == (15.0, 6.0, 2.5e8)
+    for unit in ("seconds", "cpu_seconds"):
+        assert all(line[f"{unit}_{cost}"] > 0 for cost in ("load", "score", "train", "evaluate"))
     mlp = 2 * (192 * 512 + 512 * 512 + 512 * 3)  # FLOPs of one forward pass of one 3x8x8 image
     candidates, selected = 3 * 100 + 3 * 16, 3 * 26 + 3 * 4
     assert line["flops_score"] == candidates * mlp
@@ -169,12 +170,13 @@ def test_uniform_draws_only_what_it_trains_on_and_joins_no_table(workspace):
 
 
 def test_compare_trains_each_for_the_same_number_of_steps_and_reports_targets(workspace):
-    outcomes = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
+    found = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
+    outcomes = [variant.runs[0] for variant in found.variants]
     assert [(outcome.run, outcome.steps) for outcome in outcomes] == [("uniform", 32), ("rho_loss", 32)]
     for outcome in outcomes:
         assert outcome.reached[0].steps is not None
         assert outcome.reached[1].steps is None
-    json.dumps([outcome.to_dict() for outcome in outcomes])
+    json.dumps(found.to_dict())
 
 
 def test_share_of_mislabelled_counts_only_what_is_known(workspace):

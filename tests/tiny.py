@@ -82,7 +82,8 @@ def write_il(workspace: Workspace, name: str = "small_cnn", predicted: int | Non
         rows = workspace.read_table(shard.index, ["key", "shard", "row", "label"]).to_pylist()
         for row in rows:
             row |= {
-                "il_model": name, "il": il_of(int(row["key"][1:])), "confidence": 0.9, "in_sample": False,
+                "il_model": name, "il": il_of(int(row["key"][1:])), "confidence": 0.9,
+                "entropy": 0.3, "in_sample": False,
                 "predicted": row["label"] if predicted is None else predicted,
             }  # fmt: skip
         model = hashlib.sha256(workspace.read_bytes(f"il/{name}/model.json")).hexdigest()

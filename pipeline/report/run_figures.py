@@ -17,11 +17,12 @@ _MOST_POINTS: Final = 200  # of a curve
 _SERIES: Final = 8  # colours
 _AXES: Final[dict[Unit, str]] = {"steps": "gradient steps", "seconds": "seconds", "flops": "FLOPs"}
 _COST_WORDS: Final = {
-    "load": "loading", "score": "scoring", "train": "training", "evaluate": "evaluation (not charged)",
+    "load": "loading", "score": "scoring", "auto": "validation of auto", "train": "training",
+    "evaluate": "evaluation (not charged)",
     "il_train": "IL model, training", "il_score": "IL model, scoring",
 }  # fmt: skip
 _COST_COLOURS: Final = dict(
-    zip(COST_NAMES, ("series1", "series2", "series0", "grid", "series3", "series4"), strict=True)
+    zip(COST_NAMES, ("series1", "series2", "series6", "series0", "grid", "series3", "series4"), strict=True)
 )
 
 

@@ -46,7 +46,7 @@ def prepare(images: Path, folder: Path) -> None:
         losses = np.random.default_rng(count).gamma(1.0, 1.0, count)
         columns = {"il_model": [_IL] * count, "key": rows.keys, "shard": [shard.name] * count, "row": range(count),
                    "label": rows.labels, "il": losses, "predicted": rows.labels, "confidence": [0.9] * count,
-                   "in_sample": [False] * count}  # fmt: skip
+                   "entropy": [0.3] * count, "in_sample": [False] * count}  # fmt: skip
         made_of = {SHARD_DIGEST_KEY: shard.digest.encode(), IL_MODEL_KEY: il_digest(workspace, _IL).encode()}
         workspace.write_table(shard.scores(_IL), pa.table(columns, IL.with_metadata(made_of)))
 

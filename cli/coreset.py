@@ -1,0 +1,43 @@
+"""`rho coreset`: a core set of the training split, chosen once by an IL model."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from rhostream.cli.options import examples, given, json_option, option, workspace_option
+
+
+@click.command(
+    epilog=examples(
+        "rho coreset --workspace runs/demo --keep 0.1",
+        "rho coreset --workspace runs/demo --keep 0.3 --il small_cnn --name third",
+    )
+)
+@workspace_option
+@option("--keep", type=float, metavar="SHARE", help="Of the training split, above 0 and at most 1.  [default: 0.1]")
+@option("--il", metavar="NAME", help="IL model that is the proxy.  [default: the only one]")
+@option("--name", envvar="RHO_CORESET_NAME", metavar="NAME", help="Name of the core set.  [default: svp]")
+@click.option("--overwrite", is_flag=True, help="Choose anew, in the place of a core set of this name.")
+@json_option
+def coreset(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
+    """Choose the samples that the IL model is least certain of, to train on these alone.
+
+    This is selection via proxy (Coleman et al., 2020): kept are the training samples of the highest entropy. The stream
+    passes over the others without reading them: CandidateStream(…, core_set="svp").
+    """
+    from rhostream.loaders.workspace import Workspace
+    from rhostream.pipeline.coreset import CoreSetConfig, write_core_set
+    from rhostream.pipeline.settings import settings
+
+    config = settings(CoreSetConfig, *given("keep", "il", "name"))
+    summary = write_core_set(Workspace(workspace), config, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(asdict(summary), indent=1))
+        return
+    state = "was already made" if summary.already_made else "made"
+    click.echo(
+        f"core set {summary.name} {state}: {summary.kept} of {summary.samples} training samples, those of the highest "
+        f"entropy under {summary.il} (at least {summary.least_entropy:.4g} nats)"
+    )

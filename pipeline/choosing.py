@@ -1,0 +1,151 @@
+"""How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.batch import SuperBatch
+from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.join import Prefilter
+from rhostream.loaders.view import View
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.costs import Costs
+from rhostream.pipeline.device import resolve_precision
+from rhostream.pipeline.held_back import held_back_set
+from rhostream.pipeline.il_card import ILCard
+from rhostream.pipeline.models import build_model
+from rhostream.pipeline.train_config import AUTO, TrainConfig
+from rhostream.selection.auto import Auto, usual_arms
+from rhostream.selection.batch import SelectedBatch
+from rhostream.selection.functions import grad_norm
+from rhostream.selection.live_il import LiveIL
+from rhostream.selection.policy import Fixed, GatedImportance, Policy
+from rhostream.selection.proxy import ProxyScorer
+from rhostream.selection.scored import Scored
+from rhostream.selection.scorer import Scorer, ScoringOptions
+
+
+class Chooser:
+    """What a run hands to its selector, and tells of each gradient step.
+
+    Args:
+        model, optimizer: of the learner, on its device.
+        view: the pixels that are trained on.
+        il: name of the IL table, or None.
+
+    Raises:
+        ConfigError: the settings ask for what the IL table or the corpus does not give.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        card: CorpusCard,
+        config: TrainConfig,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        view: View,
+        il: str | None,
+        costs: Costs,
+    ) -> None:
+        self._workspace, self._card, self._config = workspace, card, config
+        self._model, self._view, self._il, self._costs = model, view, il, costs
+        self._device = next(model.parameters()).device
+        self.scorer = self._scorer()
+        self.live = self._live_il(optimizer) if config.live_il else None
+        self.policy = self._policy()
+
+    def candidates(self, stream: Iterable[SuperBatch]) -> Iterable[SuperBatch]:
+        """One iteration over the stream, with the losses of the live IL model, if there is one."""
+        return stream if self.live is None else self.live.join(stream)
+
+    def learned(self, batch: SelectedBatch, logits: Tensor) -> None:
+        """Take in a gradient step of the learner.
+
+        Args:
+            logits: (n_b, classes) of the training pass.
+        """
+        if isinstance(self.policy, GatedImportance):
+            self.policy.learned(grad_norm(Scored(labels=batch.labels, logits=logits.float())))
+        for other in (self.scorer, self.live):
+            if isinstance(other, (ProxyScorer, LiveIL)):
+                self._costs.flops("score", ("co-training", *batch.scored.shape), lambda one=other: one.step(batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must carry beside the selector's state."""
+        return {} if self.live is None else {"live_il": self.live.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.live is not None:
+            self.live.load_state_dict(state["live_il"])
+
+    def _policy(self) -> Policy:
+        config = self._config
+        if config.select == AUTO:
+            return self._auto()
+        selection = config.selection()
+        if config.select == "grad_norm_is" and config.rule == "default":
+            return GatedImportance(selection, config.super_batch_size)
+        return Fixed(selection)
+
+    def _auto(self) -> Auto:
+        if self._il is None:  # `TrainConfig.needs_il` sees to it
+            raise ConfigError("select 'auto' needs an IL table")
+        config, costs = self._config, self._costs
+        with costs.charge("auto"):
+            held_back = held_back_set(
+                self._workspace,
+                self._card,
+                self._il,
+                Prefilter(chance=config.prefilter or 1.0),
+                self._view,
+                threads=config.threads,
+            )
+
+        def validate() -> float:
+            return held_back.evaluate(
+                self._model, self._device, resolve_precision(self._device, config.precision), costs=costs, cost="auto"
+            ).loss
+
+        # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
+        seconds = costs.seconds if self._device.type == "cuda" else costs.cpu_seconds
+        return Auto(
+            usual_arms(config.batch_size, config.super_batch_size),
+            validate=validate,
+            clock=lambda: sum(seconds[cost] for cost in ("load", "score", "auto", "train")),
+        )
+
+    def _scorer(self) -> Scorer:
+        config = self._config
+        precision = resolve_precision(self._device, config.precision)
+        options = ScoringOptions(
+            batchnorm=config.batchnorm,
+            precision=precision if config.score_precision == "auto" else config.score_precision,
+            compile=config.score_compile,
+            size=config.score_size or None,
+        )
+        if not config.proxy:
+            return Scorer(self._model, options, seed=config.seed)
+        il_card = self._il_card("proxy")
+        proxy = build_model(il_card.architecture, len(self._card.classes), il_card.view, seed=config.seed)
+        options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=il_card.view.size)
+        return ProxyScorer(proxy.to(self._device), self._workspace, il=il_card.name, options=options, seed=config.seed)
+
+    def _live_il(self, optimizer: torch.optim.Optimizer) -> LiveIL:
+        il_card = self._il_card("live_il")
+        if len(il_card.models) > 1:
+            raise ConfigError(
+                f"live_il with IL model {il_card.name!r} of {len(il_card.models)} folds: which of them would go on "
+                "learning? Use one that was trained on a holdout"
+            )
+        model = il_card.load(self._workspace, il_card.models[0]).to(self._device)
+        return LiveIL(model, optimizer, seed=self._config.seed)
+
+    def _il_card(self, setting: str) -> ILCard:
+        if self._il is None or self._il.endswith(".parquet") or "/" in self._il:
+            raise ConfigError(f"{setting} needs an IL model of `rho il train`, not {self._il!r}: name one with --il")
+        return ILCard.read(self._workspace, self._il)

@@ -3,6 +3,7 @@
 #
 #   make demo                                      all of it on the built-in synthetic corpus, RHO-LOSS against uniform
 #   make shards il train MANIFEST=… ROOT=… WORKSPACE=…   the same for a corpus of your own
+#   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
 #   make test                                      lint, types and tests
 
 MANIFEST  ?= data_manifests/synthetic.toml
@@ -17,7 +18,7 @@ export RHO_WORKSPACE := $(WORKSPACE)
 # Cached bytecode halves the start of every process that imports torch; some images switch the cache off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo shards il train query install test lint types clean
+.PHONY: demo shards il train report query browser install test lint types clean
 .NOTPARALLEL:
 
 demo: shards il
@@ -34,6 +35,9 @@ il: install
 train: install
 	$(RHO) train
 
+report: install
+	$(RHO) report --output $(WORKSPACE)/report.html
+
 install: $(VENV)/.installed
 
 # uv resolves nothing here: requirements.lock pins every version. torch and torchvision come from the same index,
@@ -46,6 +50,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(UV) -r requirements.lock
 	$(UV) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Debian's Chromium, for the tests of the report, which are skipped without one. Needs root.
+browser:
+	@command -v chromium >/dev/null || { \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 test: lint types
 	$(VENV)/bin/python -m pytest -n auto

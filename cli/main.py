@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "rhostream.cli.train:train",
     "explain": "rhostream.cli.explain:explain",
     "export": "rhostream.cli.export:export",
+    "report": "rhostream.cli.report:report",
     "query": "rhostream.cli.query:query",
     "views": "rhostream.cli.query:views",
 }
@@ -55,6 +56,7 @@ class LazyGroup(click.Group):
         "rho shards   --manifest data_manifests/synthetic.toml --workspace runs/demo",
         "rho il train --workspace runs/demo && rho il score --workspace runs/demo",
         "rho train    --workspace runs/demo --select rho_loss --steps 1000",
+        "rho report   --workspace runs/demo --output report.html",
         'rho query    --workspace runs/demo "SELECT reason, count(*) FROM rejects GROUP BY reason"',
     ),
 )

@@ -17,7 +17,7 @@ _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
     "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
     "score_ahead", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
-    "workers",
+    "workers", "tensorboard", "wandb",
 )  # fmt: skip
 
 
@@ -78,6 +78,10 @@ _SETTINGS = (
     help="Decoding threads.  [default: one a core, half of them where the model trains on the CPU]",
 )
 @option("--workers", metavar="N", help="Decoding processes; auto starts them once they are worth it.  [default: auto]")
+@option("--tensorboard/--no-tensorboard", default=None, help="Write TensorBoard's event files beside the run's "
+        "metrics.  [default: where it is installed]")  # fmt: skip
+@option("--wandb", metavar="PROJECT", help="Log to this project of Weights & Biases too (`pip install "
+        "rhostream[wandb]`; its own variables hold, for instance WANDB_MODE=offline).  [default: off]")  # fmt: skip
 @device_option
 @click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
 @json_option

@@ -3,9 +3,10 @@
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import duckdb
 import fsspec
@@ -15,6 +16,8 @@ from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.read_only_sql import check_read_only
 from rhostream.pipeline.views import create_views, escape_glob, location, quote
+
+Result = TypeVar("Result")
 
 SECONDS_TO_STOP = 2.0  # given to DuckDB after Ctrl-C
 
@@ -43,23 +46,38 @@ def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
         ConfigError: SQL that is wrong, that does more than read, or that reaches outside the workspace.
         WorkspaceError: no workspace, or a file in it that cannot be read.
     """
-    workspace = Workspace(workspace)
+    with reading(Workspace(workspace)) as connection:
+        statement = check_read_only(connection, sql)
+        table = run_interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
+    return table.rename_columns(_unique(table.column_names))
+
+
+@contextmanager
+def reading(workspace: Workspace, *, memory: str = "50%") -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views of a workspace, for several statements of our own: it reads what `query` can.
+
+    Args:
+        memory: that DuckDB may take, as it writes it: "2GiB", or a share of the machine's.
+
+    Raises:
+        ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="rho-query-") as spill:
-            connection = _connect(workspace, spill)
-            statement = check_read_only(connection, sql)
-            table = _interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
-            connection.close()
+            connection = _connect(workspace, spill, memory)
+            try:
+                yield connection
+            finally:
+                connection.close()
     except duckdb.InternalException:
         raise
     except duckdb.Error as error:
         raise _explained(error, workspace) from error
-    return table.rename_columns(_unique(table.column_names))
 
 
-def _interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+def run_interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
     """The result of `work`, done in a thread: DuckDB does not always hear of Ctrl-C when it runs in the main one."""
-    outcome: Future[pa.Table] = Future()
+    outcome: Future[Result] = Future()
 
     def run() -> None:
         try:
@@ -77,14 +95,14 @@ def _interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], pa.
         raise
 
 
-def _connect(workspace: Workspace, spill: str) -> duckdb.DuckDBPyConnection:
+def _connect(workspace: Workspace, spill: str, memory: str) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
-            # Half of the memory: a training run may be at work beside this query. More spills to disk.
-            "memory_limit": "50%",
+            # By default half of it: a training run may be at work beside this query. More spills to disk.
+            "memory_limit": memory,
             "temp_directory": spill,
         }
     )

@@ -37,6 +37,7 @@ from rhostream.pipeline.evaluate import EvaluationSet
 from rhostream.pipeline.il_card import default_il_model, il_costs
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.models import build_model
+from rhostream.pipeline.observers import Observers
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.properties import Properties
 from rhostream.pipeline.run import Run
@@ -102,11 +103,11 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         fresh_every=every,
         seed=config.seed,
     )
-    properties = Properties()
+    properties, observers = Properties(), Observers(run, config, card.classes)
     if il is not None:
         _charge_il(workspace, il, config.il_runs, costs)
 
-    with only_writer(workspace, "rho train", run.folder):
+    with only_writer(workspace, "rho train", run.folder), observers:
         run.begin()
         state = run.load_checkpoint()
         if state is not None:
@@ -145,6 +146,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
                         **properties.metrics(),
                         **costs.metrics(),
                     })  # fmt: skip
+                    observers.evaluated(batch)
                     properties = Properties()
                     run.save_checkpoint({
                         "step": selector.step,
@@ -209,7 +211,7 @@ def il_table(workspace: Workspace, card: CorpusCard, config: TrainConfig) -> str
 def _facts(workspace: Workspace, card: CorpusCard, config: TrainConfig, il: str | None) -> dict[str, Any]:
     """All that a run's result depends on: what run.json records, and a later call must agree with."""
     # Device and threads may change between the parts of a run; what they change is rounding.
-    aside = ("name", "il", "il_runs", "device", "threads", "workers", "scoring_view")
+    aside = ("name", "il", "il_runs", "device", "threads", "workers", "scoring_view", "tensorboard", "wandb")
     return {
         "format_version": 1,
         "config": {name: value for name, value in asdict(config).items() if name not in aside},

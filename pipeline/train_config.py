@@ -47,6 +47,8 @@ class TrainConfig:
         threads, workers: of decoding, see `rhostream.loaders.reading.Reading`.
         evaluate_every: steps between evaluations, at each of which a checkpoint is written; 0 for a twentieth.
         il_runs: number of runs that share the IL model, over which its cost is spread.
+        tensorboard: whether to write its event files; None where the package is installed.
+        wandb: project of Weights & Biases to log to; "" for none.
     """
 
     name: str = ""
@@ -88,6 +90,8 @@ class TrainConfig:
     precision: Precision = "auto"
     threads: int = 0
     workers: str = "auto"
+    tensorboard: bool | None = None
+    wandb: str = ""
 
     def __post_init__(self) -> None:
         if self.batch_size > self.super_batch_size:

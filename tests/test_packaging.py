@@ -85,7 +85,14 @@ def test_the_wheel_holds_every_module_the_types_marker_and_nothing_else(wheel: P
         for package in SETUPTOOLS["packages"]
         for module in folder(package).glob("*.py")
     }
-    assert names == modules | {"rhostream/py.typed"}
+    data = {
+        f"{package.replace('.', '/')}/{path.relative_to(folder(package))}"
+        for package, patterns in SETUPTOOLS["package-data"].items()
+        for pattern in patterns
+        for path in folder(package).glob(pattern)
+    }
+    assert len(data) > 1
+    assert names == modules | data
 
 
 def test_the_installed_rooms_are_importable_under_rhostream_alone(wheel: Path, tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ def test_loaders_and_selection_pull_in_neither_the_pipeline_nor_click_nor_duckdb
 
 
 HEAVY = ("torch", "torchvision", "numpy", "pyarrow", "duckdb", "fsspec", "PIL", "webdataset", "tqdm", "asyncio",
-         "matplotlib", "psutil")  # fmt: skip
+         "matplotlib", "psutil", "jinja2")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=" ".join)

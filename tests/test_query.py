@@ -55,7 +55,8 @@ def count(workspace: Workspace, table: str) -> int:
 def test_every_table_is_read_whatever_the_workspaces_path(tmp_path: Path, name: str) -> None:
     workspace = tables.fill(str(tmp_path / name))
     assert {view: count(workspace, view) for view in VIEWS} == {
-        "samples": 14, "rejects": 1, "il": 28, "core_sets": 0, "ledger": 3 * 12 + 3 * 11, "history": 12 + 11, "metrics": 4
+        "samples": 14, "rejects": 1, "il": 28, "core_sets": 0, "ledger": 3 * 12 + 3 * 11, "history": 12 + 11,
+        "metrics": 4
     }  # fmt: skip
     for view, (columns, _) in VIEWS.items():
         found = query(workspace, f"FROM {view}").schema

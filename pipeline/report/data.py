@@ -1,0 +1,152 @@
+"""What the report shows, asked from the tables of the workspace: aggregates, and a bounded number of samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import duckdb
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.explain.reasons import sample_reasons
+from rhostream.pipeline.il_card import default_il_model, trained_models
+from rhostream.pipeline.query import reading, run_interruptibly
+from rhostream.pipeline.report import questions
+from rhostream.pipeline.report.runs import ReportedRun, reported_runs
+from rhostream.pipeline.report.thumbnails import Thumbnail, thumbnails
+
+MEMORY: Final = "2GiB"  # DuckDB's; with Python, Arrow and the page the whole stays within 4 GiB
+PICTURES: Final = 24  # shown of a gallery before a filter is set
+_PER_GROUP: Final = 6  # further ones of a gallery, of each class and of each reason
+_MOST_BY_CLASS: Final = 96  # of these, over all classes
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Rows, and the SQL that `rho query` answers with them."""
+
+    sql: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that the page is made of.
+
+    Attributes:
+        run: the run that the pictures are about: its name, or None.
+        il_model: whose irreducible losses and predicted labels they show, or None.
+        runs: those that are compared.
+        answers: by the name of the question: reasons, classes, map, histogram, confusion, time, metrics, rejects,
+            examples.
+        galleries: by name, see `questions.GALLERIES`.
+        pictures: by key.
+        truth: does the corpus know the true labels?
+    """
+
+    corpus: CorpusCard
+    run: ReportedRun | None
+    il_model: str | None
+    runs: tuple[ReportedRun, ...]
+    answers: Mapping[str, Answer]
+    galleries: Mapping[str, Answer]
+    pictures: Mapping[str, Thumbnail] = field(repr=False)
+    truth: bool
+
+
+def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = "") -> ReportData:
+    """Ask all questions and read the pictures.
+
+    Args:
+        run_names: the runs to compare, all where empty; the pictures are about the first of them that scored its
+            candidates.
+        il_model: whose table to show; by default that of this run, else the only one.
+
+    Raises:
+        ConfigError: no such run or IL model.
+        WorkspaceError: no workspace, or files in it that cannot be read.
+    """
+    corpus = CorpusCard.read(workspace)
+    with reading(workspace, memory=MEMORY) as connection:
+        metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))
+        runs = reported_runs(workspace, run_names, metrics.rows)
+        subject = _subject(connection, runs)
+        model = _il_model(workspace, corpus, subject, il_model)
+        reasons = sample_reasons(subject.name if subject else "", model)
+        create = f"CREATE TEMP TABLE sample_reasons AS {reasons}"
+        run_interruptibly(connection, lambda: connection.execute(create))
+        truth = any(row["column_name"] == "clean_label" for row in _rows(connection, "DESCRIBE samples"))
+
+        def ask(question: str) -> Answer:
+            sql = question
+            if "sample_reasons" in question:
+                rest = f", {question.removeprefix('WITH ')}" if question.startswith("WITH ") else f"\n{question}"
+                sql = f"WITH sample_reasons AS (\n{reasons}\n){rest}"
+            return Answer(sql=sql, rows=_rows(connection, question))
+
+        asked = {
+            "reasons": questions.reasons(),
+            "classes": questions.classes(truth),
+            "map": questions.loss_il_map(),
+            "histogram": questions.il_histogram(),
+            "confusion": questions.confusion(),
+            "rejects": questions.rejects(),
+            "examples": questions.rejects_examples(),
+        }
+        if subject is not None:
+            asked["time"] = questions.over_time(subject.name)
+        answers = {name: ask(question) for name, question in asked.items()} | {"metrics": metrics}
+        each = min(_PER_GROUP, _MOST_BY_CLASS // max(1, len(corpus.classes)))
+        galleries = {
+            name: ask(questions.gallery(name, most=PICTURES, per_class=each, per_reason=_PER_GROUP))
+            for name in questions.GALLERIES
+        }
+    shards = {shard.name: shard for shard in corpus.shards}
+    samples = [row for gallery in galleries.values() for row in gallery.rows]
+    return ReportData(
+        corpus=corpus,
+        run=subject,
+        il_model=model,
+        runs=tuple(runs),
+        answers=answers,
+        galleries=galleries,
+        pictures=thumbnails(workspace, shards, samples),
+        truth=truth,
+    )
+
+
+def _subject(connection: duckdb.DuckDBPyConnection, runs: Sequence[ReportedRun]) -> ReportedRun | None:
+    """The first run that scored candidates against irreducible losses, else that scored any, else that drew any."""
+    facts = {
+        row["run"]: (row["against_il"], row["scored"])
+        for row in _rows(
+            connection,
+            "SELECT run, bool_or(latest_loss IS NOT NULL AND il IS NOT NULL) AS against_il, "
+            "bool_or(scored > 0) AS scored FROM history GROUP BY run",
+        )
+    }
+    drawn = [run for run in runs if run.name in facts]
+    return max(drawn, key=lambda run: facts[run.name], default=None)
+
+
+def _il_model(workspace: Workspace, corpus: CorpusCard, run: ReportedRun | None, named: str) -> str | None:
+    known = trained_models(workspace)
+    if named:
+        if named not in known:
+            raise ConfigError(
+                f"--il {named}: workspace {workspace.location!r} has no such IL model (there are: "
+                f"{', '.join(known) or 'none'}); name one of these, or run `rho il train --name {named}`"
+            )
+        return named
+    if run is not None and run.il is not None:
+        # What a run joined from elsewhere, a Parquet of the user's, tells no predicted labels.
+        return run.il if run.il in known else None
+    return default_il_model(workspace, corpus) if known else None
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Row]:
+    rows: list[Row] = run_interruptibly(connection, lambda: connection.sql(sql).to_arrow_table()).to_pylist()
+    return rows

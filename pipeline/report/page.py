@@ -1,0 +1,134 @@
+"""The report: one HTML file that holds all it shows, and asks no network for anything."""
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup, escape
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.explain.reasons import REASONS
+from rhostream.pipeline.report import figures, run_figures, summary
+from rhostream.pipeline.report.data import ReportData, gather
+from rhostream.pipeline.report.words import count, number
+
+_TEMPLATES: Final = "rhostream.pipeline.report"
+_SHOWN: Final = 14  # pictures of a gallery before more are asked for: two rows on a desk, seven on a phone
+
+#: Titles of the galleries, and what is in them.
+_GALLERIES: Final = {
+    "suspicious": (
+        "Most suspicious labels",
+        "The IL model predicts another class and finds the label less likely than blind chance; highest IL first.",
+    ),
+    "redundant": ("Most redundant", "Already learnt and easy for both models; lowest loss and IL first."),
+    "never_selected": ("Never selected", "Drawn, and never chosen; most often drawn first."),
+    "most_selected": ("Most selected", "Chosen most often."),
+}
+
+#: What `Copy SQL` on a picture gives, with the key in place of the question mark.
+_SAMPLE_SQL: Final = """\
+SELECT run, step, samples.class, loss, ledger.il, score, correct, selected, ledger.reason, samples.source
+FROM samples LEFT JOIN ledger USING (key)
+WHERE samples.key = '?'
+ORDER BY run, step"""
+
+
+def write_report(
+    workspace: str | os.PathLike[str] | Workspace, output: str, *, runs: Sequence[str] = (), il_model: str = ""
+) -> ReportData:
+    """Write the report on a workspace to the file `output`, a path or a URL that fsspec understands.
+
+    Args:
+        runs: the runs to compare, all where empty; the pictures are about the first of them that scored its candidates
+            against irreducible losses.
+        il_model: whose irreducible losses to show; by default that of this run, else the only one.
+
+    Returns:
+        What the page shows.
+
+    Raises:
+        ConfigError: no such run or IL model, or `output` is a folder.
+        WorkspaceError: no workspace, or files in it that cannot be read.
+    """
+    folder, _, name = output.rpartition("/")
+    if not name or Path(output).is_dir():
+        raise ConfigError(
+            f"--output {output}: names a folder; name a file in it, such as {output.rstrip('/')}/report.html"
+        )
+    data = gather(Workspace(workspace), runs, il_model)
+    Workspace(folder or ("/" if output.startswith("/") else ".")).write_bytes(name, render(data).encode())
+    return data
+
+
+def render(data: ReportData) -> str:
+    """The page. The same data give the same bytes."""
+    # Autoescape for every template: all that comes from a corpus is text, wherever it stands.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "count": count,
+        "number": number,
+        "prose": _prose,
+        "words": lambda name: name.replace("_", " "),
+    }
+    script = _resource("report.js")
+    shown = (
+        figures.loss_il_map(data), figures.reasons(data), figures.classes(data), figures.il_histogram(data),
+        figures.confusion(data), run_figures.over_time(data), run_figures.accuracy(data), run_figures.costs(data),
+    )  # fmt: skip
+    cards = _galleries(data)
+    return environment.get_template("report.html").render(
+        title=data.corpus.manifest.get("name") or "corpus",
+        data=data,
+        corpus_sentence=summary.corpus_sentence(data),
+        findings=summary.findings(data),
+        comparison=summary.comparison(data),
+        figures={figure.name: figure for figure in shown if figure is not None},
+        galleries=cards,
+        classes=sorted({card["class"] for gallery in cards for card in gallery["cards"]}),
+        reasons={name: words for name, words in REASONS.items()
+                 if any(card["reason"] == name for gallery in cards for card in gallery["cards"])},
+        rejects=_rejects(data),
+        sample_sql=_SAMPLE_SQL,
+        style=Markup(_resource("report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
+
+
+def _galleries(data: ReportData) -> list[dict[str, Any]]:
+    """The galleries that have pictures; those beyond the first `_SHOWN` show when a filter asks for them."""
+    return [
+        {"name": name, "title": _GALLERIES[name][0], "says": _GALLERIES[name][1], "sql": answer.sql,
+         "cards": [row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > _SHOWN}
+                   for row in answer.rows]}
+        for name, answer in data.galleries.items()
+        if answer.rows
+    ]  # fmt: skip
+
+
+def _rejects(data: ReportData) -> list[dict[str, Any]]:
+    examples = data.answers["examples"].rows
+    return [
+        row | {"examples": [example for example in examples if example["reason"] == row["reason"]]}
+        for row in data.answers["rejects"].rows
+    ]
+
+
+def _prose(sentence: str) -> Markup:
+    """A sentence of ours, in which `commands` stand between backticks."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
+
+
+def _resource(name: str) -> str:
+    return (files(_TEMPLATES) / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,171 @@
+"""The questions of the report, as SQL: what stands behind every chart and picture, and can be copied from the page.
+
+All but those over `ledger`, `metrics` and `rejects` ask `sample_reasons` (`rhostream.pipeline.explain.reasons`).
+"""
+
+from typing import Final
+
+from rhostream.pipeline.views import quote
+
+#: Regions of the loss x IL map, by the reasons that lie in them. The rest was never judged by loss and IL.
+REGIONS: Final[dict[str, tuple[str, ...]]] = {
+    "redundant": ("redundant",),
+    "learnable": ("selected", "outbid"),
+    "noisy": ("mislabelled", "less_relevant", "filtered"),
+}
+
+COLUMNS, ROWS = 36, 28  # cells of the loss x IL map
+HISTOGRAM_BINS: Final = 40
+TIME_BINS: Final = 30
+OUTER: Final = 0.005  # share of the samples at either end that the outermost bins take up
+
+MOST_PAIRS: Final = 4000  # of given and predicted label
+REJECTS_PER_REASON: Final = 5
+
+
+def reasons() -> str:
+    return "SELECT reason, count(*) AS samples FROM sample_reasons GROUP BY reason ORDER BY samples DESC, reason"
+
+
+def classes(truth: bool) -> str:
+    """One row per class.
+
+    Args:
+        truth: does the corpus have a column `clean_label`?
+    """
+    wrong = "count(*) FILTER (clean_label <> label)" if truth else "NULL::BIGINT"
+    found = "count(*) FILTER (clean_label <> label AND contradicted)" if truth else "NULL::BIGINT"
+    known = "count(clean_label)" if truth else "NULL::BIGINT"
+    joined = f"\nLEFT JOIN ({_truth()}) USING (key)" if truth else ""
+    return f"""\
+SELECT class, count(*) AS samples,
+       count(*) FILTER (in_sample IS FALSE) AS judged, count(*) FILTER (contradicted) AS contradicted,
+       {wrong} AS wrong, {found} AS wrong_and_contradicted, {known} AS truth_known,
+       sum(drawn)::BIGINT AS drawn, sum(selected)::BIGINT AS selected,
+       sum(selected) / nullif(sum(drawn), 0) AS selection_rate,
+       count(*) FILTER (drawn > 0 AND selected = 0) AS never_selected
+FROM sample_reasons{joined}
+GROUP BY class
+ORDER BY samples DESC, class"""
+
+
+def _truth() -> str:
+    return "SELECT key, try_cast(clean_label AS INTEGER) AS clean_label FROM samples WHERE split = 'train'"
+
+
+def loss_il_map() -> str:
+    """Counts by cell; the outermost cells hold what lies beyond them too."""
+    counts = ",\n       ".join(
+        f"count(*) FILTER (reason IN ({', '.join(map(quote, reasons))})) AS {region}"
+        for region, reasons in REGIONS.items()
+    )
+    return f"""\
+WITH scored AS (
+  SELECT il, latest_loss AS loss, bar, reason FROM sample_reasons WHERE isfinite(il) AND isfinite(latest_loss)
+), bounds AS (
+  SELECT quantile_cont(il, {OUTER}) AS il_from, quantile_cont(il, {1 - OUTER}) AS il_to,
+         quantile_cont(loss, {OUTER}) AS loss_from, quantile_cont(loss, {1 - OUTER}) AS loss_to
+  FROM scored
+)
+SELECT greatest(0, least({COLUMNS - 1}, floor({COLUMNS} * (il - il_from) / nullif(il_to - il_from, 0))))::INTEGER AS x,
+       greatest(0, least({ROWS - 1}, floor({ROWS} * (loss - loss_from) / nullif(loss_to - loss_from, 0))))::INTEGER
+         AS y,
+       {counts},
+       any_value(il_from) AS il_from, any_value(il_to) AS il_to,
+       any_value(loss_from) AS loss_from, any_value(loss_to) AS loss_to, any_value(bar) AS bar
+FROM scored CROSS JOIN bounds
+WHERE il_to > il_from AND loss_to > loss_from
+GROUP BY x, y
+ORDER BY x, y"""
+
+
+def il_histogram() -> str:
+    """Counts by bin of the irreducible loss, of samples whose label the IL model predicts and of the others."""
+    return f"""\
+WITH judged AS (
+  SELECT il, predicted IS DISTINCT FROM label AS other FROM sample_reasons WHERE isfinite(il) AND in_sample IS NOT TRUE
+), bounds AS (
+  SELECT quantile_cont(il, {OUTER}) AS il_from, quantile_cont(il, {1 - OUTER}) AS il_to FROM judged
+)
+SELECT greatest(0, least({HISTOGRAM_BINS - 1},
+           floor({HISTOGRAM_BINS} * (il - il_from) / nullif(il_to - il_from, 0))))::INTEGER AS bin,
+       count(*) FILTER (NOT other) AS agrees, count(*) FILTER (other) AS differs,
+       any_value(il_from) AS il_from, any_value(il_to) AS il_to
+FROM judged CROSS JOIN bounds
+WHERE il_to > il_from
+GROUP BY bin
+ORDER BY bin"""
+
+
+def confusion() -> str:
+    """What the IL model predicts in place of the given label; nats of irreducible loss tell how firmly."""
+    return f"""\
+SELECT given.class AS given, guess.class AS predicted, samples, il
+FROM (
+  SELECT label, predicted, count(*) AS samples, sum(il) AS il
+  FROM sample_reasons
+  WHERE predicted <> label AND NOT in_sample AND isfinite(il)
+  GROUP BY label, predicted
+) AS pairs
+JOIN (SELECT DISTINCT label, class FROM samples) AS given ON given.label = pairs.label
+LEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = pairs.predicted
+ORDER BY il DESC, given, predicted
+LIMIT {MOST_PAIRS}"""
+
+
+def over_time(run: str) -> str:
+    """Means over all candidates and over the selected, by stretch of the run."""
+    return f"""\
+SELECT min(step) AS first_step, max(step) AS last_step,
+       avg(loss) AS candidates_loss, avg(loss) FILTER (selected) AS selected_loss,
+       avg(il) AS candidates_il, avg(il) FILTER (selected) AS selected_il,
+       avg(correct::INTEGER) AS candidates_correct, avg(correct::INTEGER) FILTER (selected) AS selected_correct
+FROM ledger
+CROSS JOIN (SELECT max(step) AS steps FROM ledger WHERE run = {quote(run)})
+WHERE run = {quote(run)}
+GROUP BY (step - 1) * {TIME_BINS} // steps
+ORDER BY first_step"""
+
+
+def metrics() -> str:
+    return "FROM metrics ORDER BY run, step"
+
+
+def rejects() -> str:
+    return "SELECT reason, count(*) AS entries FROM rejects GROUP BY reason ORDER BY entries DESC, reason"
+
+
+def rejects_examples() -> str:
+    return f"""\
+SELECT reason, source, detail
+FROM rejects
+QUALIFY row_number() OVER (PARTITION BY reason ORDER BY source) <= {REJECTS_PER_REASON}
+ORDER BY reason, source"""
+
+
+#: The galleries: which samples, and which of them first.
+GALLERIES: Final[dict[str, tuple[str, str]]] = {
+    "suspicious": ("contradicted", "il DESC"),
+    "redundant": ("reason = 'redundant'", "latest_loss + coalesce(il, 0)"),
+    "never_selected": ("drawn > 0 AND selected = 0", "drawn DESC, il DESC"),
+    "most_selected": ("selected > 0", "selected DESC, selected / drawn DESC"),
+}
+
+
+def gallery(name: str, *, most: int, per_class: int, per_reason: int) -> str:
+    """The first `most` samples of a gallery, and the first few of each class and of each reason."""
+    condition, order = GALLERIES[name]
+    return f"""\
+SELECT key, rank, samples.class, guess.class AS predicted_class, il, confidence, latest_loss AS loss, drawn, selected,
+       reason, samples.shard, samples."offset", samples.size, content_hash, samples.source
+FROM (
+  SELECT *, row_number() OVER (ORDER BY {order}, key) AS rank,
+         row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,
+         row_number() OVER (PARTITION BY reason ORDER BY {order}, key) AS rank_in_reason
+  FROM sample_reasons
+  WHERE {condition}
+) AS chosen
+JOIN samples USING (key)
+LEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted
+WHERE samples.split = 'train' AND (rank <= {most} OR rank_in_class <= {per_class} OR rank_in_reason <= {per_reason})
+ORDER BY rank"""

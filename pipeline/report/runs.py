@@ -1,0 +1,91 @@
+"""What the training runs of a workspace measured and cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.costs import COST_NAMES
+
+Unit = Literal["steps", "seconds", "flops"]
+UNITS: Final[tuple[Unit, ...]] = ("steps", "seconds", "flops")
+
+#: Evaluation is our measuring; all the rest is charged.
+CHARGED: Final = tuple(name for name in COST_NAMES if name != "evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedRun:
+    """A run as the report shows it.
+
+    Attributes:
+        select: name of its selection function; "" where another trainer wrote the ledger.
+        il: name of the IL table it joined, or None.
+        evaluated_on: the split of its accuracies, or None.
+        lines: of `rhostream.schema.METRICS`, by step.
+    """
+
+    name: str
+    select: str
+    il: str | None
+    evaluated_on: str | None
+    lines: tuple[dict[str, Any], ...]
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """The lines with an accuracy."""
+        return [line for line in self.lines if line["test_accuracy"] is not None]
+
+    @property
+    def best_accuracy(self) -> float:
+        return max(float(line["test_accuracy"]) for line in self.curve)
+
+    @property
+    def steps(self) -> int:
+        return int(self.lines[-1]["step"]) if self.lines else 0
+
+    def first_reaching(self, accuracy: float) -> dict[str, Any] | None:
+        return next((line for line in self.curve if line["test_accuracy"] >= accuracy), None)
+
+
+def spent(line: dict[str, Any], unit: Unit) -> float:
+    """What a run had spent by this line of its metrics: steps, or seconds or FLOPs of all that is charged."""
+    if unit == "steps":
+        return float(line["step"])
+    return sum(line[f"{unit}_{cost}"] or 0.0 for cost in CHARGED)
+
+
+def reported_runs(workspace: Workspace, names: Sequence[str], lines: Sequence[dict[str, Any]]) -> list[ReportedRun]:
+    """The runs of these names, in this order; without names all runs of the workspace.
+
+    Args:
+        lines: of the view `metrics`, of all runs, in the order of the steps.
+
+    Raises:
+        ConfigError: no such run.
+    """
+    known = [
+        name
+        for name in workspace.names("runs")
+        if workspace.names(f"runs/{name}/ledger", ".parquet") or workspace.exists(f"runs/{name}/metrics.jsonl")
+    ]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--run {name}: workspace {workspace.location!r} has no such run (there are: "
+                f"{', '.join(known) or 'none'}); name one of these, or train it with `rho train --name {name}`"
+            )
+    return [_run(workspace, name, lines) for name in dict.fromkeys(names or known)]
+
+
+def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]]) -> ReportedRun:
+    card = f"runs/{name}/run.json"
+    facts = workspace.read_json(card) if workspace.exists(card) else {}
+    return ReportedRun(
+        name=name,
+        select=facts.get("config", {}).get("select", ""),
+        il=facts.get("il"),
+        evaluated_on=facts.get("evaluated_on"),
+        lines=tuple(line for line in lines if line["run"] == name and line["step"] is not None),
+    )

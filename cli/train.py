@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
     "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
-    "score_ahead", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
+    "score_ahead", "core_set", "share", "rule", "temperature", "class_floor", "score_floor", "score_age",
+    "score_precision", "score_size", "score_compile", "proxy", "live_il", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
     "workers", "tensorboard", "wandb",
 )  # fmt: skip
 
@@ -32,7 +33,7 @@ _SETTINGS = (
 @workspace_option
 @option("--name", metavar="RUN", help="Name of the run.  [default: the selection function's]")
 @option("--il", metavar="NAME", help="IL table, or a Parquet file with columns key and il.  [default: the only one]")
-@option("--select", metavar="FUNCTION", help="Selection function.  [default: rho_loss]")
+@option("--select", metavar="FUNCTION", help="Selection function; auto finds out while training.  [default: rho_loss]")
 @option("--compare", metavar="A,B,…", help="Run several selection functions under one budget and print the "
         "tables; each may have settings of its own: uniform:batch_size=128:steps=500.")  # fmt: skip
 @option("--seeds", metavar="A,B,…", help="With --compare: run each with every seed, and print median and range.")
@@ -64,6 +65,28 @@ _SETTINGS = (
         "selected are read in full: faster, with scores one step old.  [default: off]")  # fmt: skip
 @option("--prefilter", type=click.FloatRange(min=0), metavar="X", help="Pass over candidates, unread, whose IL model "
         "predicts another class and finds the label X times less likely than a guess.  [default: 0, off]")  # fmt: skip
+@option("--core-set", metavar="NAME", help="Train on a core set of `rho coreset` alone.")
+@option("--share", type=click.FloatRange(0, 1, min_open=True), metavar="X", help="Of each super-batch, trained on in "
+        "several steps.  [default: one batch of it]")  # fmt: skip
+@option("--rule", type=click.Choice(["default", "top", "gumbel", "importance"]), help="How candidates are chosen by "
+        "their scores.  [default: the function's own, mostly top]")  # fmt: skip
+@option("--temperature", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Of --rule gumbel.  "
+        "[default: 1]")  # fmt: skip
+@option("--class-floor", type=click.FloatRange(0, 1), metavar="X", help="Each class gets at least X of what uniform "
+        "sampling would give it.  [default: 0, off]")  # fmt: skip
+@option("--score-floor", type=float, metavar="X", help="Train on no candidate with a score of X or less; batches then "
+        "fill from several super-batches.  [default: off]")  # fmt: skip
+@option("--score-age", type=click.IntRange(min=1), metavar="N", help="Re-use losses of fewer than N steps ago.  "
+        "[default: 1, none]")  # fmt: skip
+@option("--score-precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the scoring pass.  "
+        "[default: auto, as --precision]")  # fmt: skip
+@option("--score-size", type=click.IntRange(min=1), metavar="PIXELS", help="Shrink candidates for the scoring pass.  "
+        "[default: as they are]")  # fmt: skip
+@option("--score-compile/--no-score-compile", default=None, help="Score by torch.compile.  [default: off]")
+@option("--proxy/--no-proxy", default=None, help="Score by a small model of the IL model's architecture that is "
+        "trained along.  [default: off]")  # fmt: skip
+@option("--live-il/--no-live-il", default=None, help="Let the IL model go on learning: the paper's original function, "
+        "an ablation.  [default: off]")  # fmt: skip
 @option("--on-missing", type=click.Choice(["error", "drop"]), help="Samples without a finite IL.  [default: error]")
 @option("--evaluate-every", type=click.IntRange(min=1), metavar="N", help="Steps between evaluations, each with a "
         "checkpoint.  [default: a twentieth]")  # fmt: skip

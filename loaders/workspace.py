@@ -164,9 +164,7 @@ class Workspace:
         # A dictionary of values that hardly repeat, such as keys, makes a file larger and slower to read.
         repeating = [name for name in table.column_names if _repeats(table.column(name))]
         with self.writing(name) as stream:
-            pq.write_table(
-                table, stream, compression="zstd", use_dictionary=repeating, row_group_size=row_group_rows
-            )
+            pq.write_table(table, stream, compression="zstd", use_dictionary=repeating, row_group_size=row_group_rows)
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where there is none."""

@@ -292,7 +292,8 @@ def test_a_damaged_checkpoint_is_one_line_with_the_remedy(workspace):
 
 @pytest.mark.parametrize(
     "wrong", [{"epochs": -1.0}, {"candidates": -5}, {"schedule": "cosin"}, {"prefilter": -1.0}, {"learning_rate": 0.0},
-              {"prefilter": 1.0, "select": "uniform"}],
+              {"share": 1.5}, {"score_floor": 0.0, "select": "uniform"}, {"proxy": True, "select": "uniform"},
+              {"rule": "best"}, {"temperature": 0.0, "rule": "gumbel"}, {"class_floor": 2.0}],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

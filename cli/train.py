@@ -17,8 +17,8 @@ _SETTINGS = (
     "name", "il", "model", "weights", "select", "batch_size", "super_batch_size", "steps", "epochs", "candidates",
     "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
     "score_ahead", "core_set", "share", "rule", "temperature", "class_floor", "score_floor", "score_age",
-    "score_precision", "score_size", "score_compile", "proxy", "live_il", "prefilter", "on_missing", "evaluate_every", "il_runs", "seed", "device", "precision", "threads",
-    "workers", "tensorboard", "wandb",
+    "score_precision", "score_size", "score_compile", "proxy", "live_il", "prefilter", "on_missing", "evaluate_every",
+    "il_runs", "seed", "device", "precision", "threads", "workers", "tensorboard", "wandb",
 )  # fmt: skip
 
 
@@ -78,8 +78,8 @@ _SETTINGS = (
         "fill from several super-batches.  [default: off]")  # fmt: skip
 @option("--score-age", type=click.IntRange(min=1), metavar="N", help="Re-use losses of fewer than N steps ago.  "
         "[default: 1, none]")  # fmt: skip
-@option("--score-precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the scoring pass.  "
-        "[default: auto, as --precision]")  # fmt: skip
+@option("--score-precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the scoring "
+        "pass.  [default: auto, as --precision]")  # fmt: skip
 @option("--score-size", type=click.IntRange(min=1), metavar="PIXELS", help="Shrink candidates for the scoring pass.  "
         "[default: as they are]")  # fmt: skip
 @option("--score-compile/--no-score-compile", default=None, help="Score by torch.compile.  [default: off]")

@@ -7,13 +7,19 @@ from typing import Final, Literal, get_args
 from rhostream.errors import ConfigError
 from rhostream.loaders.augmentation import AUGMENTATIONS, Augmentation
 from rhostream.pipeline.device import Precision
-from rhostream.selection.functions import selection_function
+from rhostream.selection.functions import selection_function, selection_functions
 from rhostream.selection.plan import RULES, RuleName, Selection
 from rhostream.selection.scorer import BatchNormPolicy
 
 Schedule = Literal["cosine", "constant"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.auto`
+
+
+def require_selection(name: str) -> None:
+    """Raises ConfigError where this is neither a selection function nor `auto`."""
+    if name not in (*selection_functions(), AUTO):
+        raise ConfigError(f"select {name!r}: known are {', '.join((AUTO, *selection_functions()))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +122,7 @@ class TrainConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: give 0 or more")
+        require_selection(self.select)
         if self.select != AUTO:
             self.selection()  # raises for what does not go together
         elif self.share or self.rule != "default" or self.class_floor or self.score_floor is not None:

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.settings import from_text
-from rhostream.pipeline.train_config import TrainConfig
-from rhostream.selection.functions import selection_function
+from rhostream.pipeline.train_config import TrainConfig, require_selection
 
 #: Settings that all variants of a comparison share, and why a variant has none of its own.
 SHARED: Final = {
@@ -51,7 +50,7 @@ class Variant:
         if not any(name in own for name in _BUDGETS):
             own["steps"] = steps
         settings: dict[str, Any] = {"select": self.select, "epochs": 0.0, "candidates": 0} | own
-        if selection_function(self.select).score is None:
+        if self.select == "uniform":
             settings = {"prefilter": 0.0} | settings  # of the comparison: it fits those that choose from super-batches
         try:
             return replace(base, **settings)
@@ -79,7 +78,7 @@ def parse_variant(text: str) -> Variant:
         given[name] = value
     if not select:
         raise ConfigError(f"{where}: it begins with no selection function, such as uniform or rho_loss")
-    selection_function(select)
+    require_selection(select)
     if len(units := [name for name in _BUDGETS if name in given]) > 1:
         raise ConfigError(f"{where}: give the budget in one of {', '.join(units)}")
     return Variant(text=text.strip(), select=select, settings=from_text(TrainConfig, where, given))

@@ -18,7 +18,7 @@ _SETTINGS = (
     "learning_rate", "weight_decay", "schedule", "image_size", "augmentation", "batchnorm", "scoring_view",
     "score_ahead", "core_set", "share", "rule", "temperature", "class_floor", "score_floor", "score_age",
     "score_precision", "score_size", "score_compile", "proxy", "live_il", "prefilter", "on_missing", "evaluate_every",
-    "il_runs", "seed", "device", "precision", "threads", "workers", "tensorboard", "wandb",
+    "evaluate_at_most",     "il_runs", "seed", "device", "precision", "threads", "workers", "tensorboard", "wandb",
 )  # fmt: skip
 
 
@@ -90,6 +90,7 @@ _SETTINGS = (
 @option("--on-missing", type=click.Choice(["error", "drop"]), help="Samples without a finite IL.  [default: error]")
 @option("--evaluate-every", type=click.IntRange(min=1), metavar="N", help="Steps between evaluations, each with a "
         "checkpoint.  [default: a twentieth]")  # fmt: skip
+@option("--evaluate-at-most", type=click.IntRange(min=1), metavar="N", help="Samples to evaluate on.  [default: all]")
 @option("--il-runs", type=click.IntRange(min=1), metavar="N", help="Runs among which the IL model's cost is shared.  "
         "[default: 1]")  # fmt: skip
 @option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.batch import SuperBatch
-from rhostream.loaders.index import CorpusCard
+from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.join import il_digest
+from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.choosing import Chooser
 from rhostream.pipeline.costs import Costs
@@ -78,7 +79,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     torch.backends.cudnn.deterministic = True  # a resumed run repeats what an uninterrupted one does
     stream = train_stream(workspace, card, config, il=il, scoring_view=facts["scoring_view"], device=device)
     split = _evaluated_on(card)
-    evaluation = EvaluationSet(workspace, card.split(split), stream.view, threads=config.threads) if split else None
+    evaluation = _evaluation_set(workspace, card.split(split), stream.view, config) if split else None
     model = place(
         build_model(config.model, len(card.classes), stream.view, seed=config.seed, weights=config.weights or None),
         device,
@@ -194,6 +195,10 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, st
     factor = 0.5 * (1 + math.cos(math.pi * (step - 1) / steps)) if config.schedule == "cosine" else 1.0
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * factor
+
+
+def _evaluation_set(workspace: Workspace, shards: tuple[Shard, ...], view: View, config: TrainConfig) -> EvaluationSet:
+    return EvaluationSet(workspace, shards, view, at_most=config.evaluate_at_most or None, threads=config.threads)
 
 
 def _evaluated_on(card: CorpusCard) -> str | None:

@@ -52,6 +52,7 @@ class TrainConfig:
         on_missing: "drop" passes over samples without a finite irreducible loss.
         threads, workers: of decoding, see `rhostream.loaders.reading.Reading`.
         evaluate_every: steps between evaluations, at each of which a checkpoint is written; 0 for a twentieth.
+        evaluate_at_most: evaluate on so many samples of the split, the same each time; 0 for all.
         il_runs: number of runs that share the IL model, over which its cost is spread.
         tensorboard: whether to write its event files; None where the package is installed.
         wandb: project of Weights & Biases to log to; "" for none.
@@ -90,6 +91,7 @@ class TrainConfig:
     prefilter: float = 0.0
     on_missing: Literal["error", "drop"] = "error"
     evaluate_every: int = 0
+    evaluate_at_most: int = 0
     il_runs: int = 1
     seed: int = 0
     device: str = "auto"
@@ -116,6 +118,7 @@ class TrainConfig:
             "weight_decay",
             "prefilter",
             "evaluate_every",
+            "evaluate_at_most",
             "image_size",
             "threads",
             "score_size",

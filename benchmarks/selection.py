@@ -1,0 +1,185 @@
+"""What selection costs and gains until a target accuracy: uniform sampling, the IL filter, RHO-LOSS, and `auto`.
+
+    python benchmarks/selection.py --mnist MNIST --cifar10 CIFAR --output benchmarks/results/selection.json
+
+MNIST is a folder that `torchvision.datasets.MNIST(root=MNIST)` opens; CIFAR holds images/ and a labels.csv with the
+columns path, class and split (train, test). On MNIST a 2x512 MLP, clean, with 10% and 40% uniformly wrong labels, and
+with 10% on a fifth of the images, each five times over; on CIFAR-10 a small BatchNorm CNN with 10% and 40%. n_b 32 of
+n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 3,000 test images every 25 steps. One thread, so
+that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the IL model's (the whole of it
+beside). The IL model: an MLP on MNIST, a small CNN on CIFAR-10, trained on a tenth of the training images.
+
+Variants run in turn, seed by seed. Takes about an hour on 2 cores; finished runs are taken up again.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rhostream.loaders import Workspace
+from rhostream.pipeline.compare import compare
+from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_score import ILScoreConfig, score_il
+from rhostream.pipeline.il_train import train_il
+from rhostream.pipeline.manifest import Manifest, Noise, load_manifest
+from rhostream.pipeline.shards import write_shards
+from rhostream.pipeline.train_config import TrainConfig
+
+MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A corpus, a target, and each variant's budget of steps."""
+
+    name: str
+    corpus: str
+    noise: float
+    target: float
+    model: str
+    il_model: str
+    steps: dict[str, int]
+
+
+def budgets(uniform: int, large: int, filtered: int, rho: int, auto: int) -> dict[str, int]:
+    return {
+        "uniform": uniform,
+        "uniform:batch_size=128": large,
+        "uniform:prefilter=1": filtered,
+        "uniform:batch_size=128:prefilter=1": large,
+        "rho_loss": rho,
+        "rho_loss:share=0.25:prefilter=1": 2 * rho,
+        "auto": auto,
+    }
+
+
+MNIST: dict[str, Any] = {"model": "mlp", "il_model": "mlp"}
+CIFAR: dict[str, Any] = {"corpus": "cifar10", "model": "bn_cnn", "il_model": "small_cnn"}
+CASES = (
+    Case(
+        name="mnist-clean", corpus="mnist", noise=0.0, target=0.96, steps=budgets(2400, 800, 2400, 600, 1500), **MNIST
+    ),
+    Case(name="mnist-10", corpus="mnist", noise=0.1, target=0.95, steps=budgets(2400, 800, 2000, 400, 1000), **MNIST),
+    Case(name="mnist-40", corpus="mnist", noise=0.4, target=0.93, steps=budgets(3000, 900, 2000, 400, 1000), **MNIST),
+    Case(name="mnist-5x", corpus="mnist5x", noise=0.1, target=0.94, steps=budgets(2400, 900, 2000, 400, 1000), **MNIST),
+    Case(name="cifar10-10", noise=0.1, target=0.55, steps=budgets(1200, 500, 1200, 600, 900), **CIFAR),
+    Case(name="cifar10-40", noise=0.4, target=0.50, steps=budgets(1500, 600, 1500, 600, 900), **CIFAR),
+)
+
+
+def five_times(root: str, folder: Path) -> str:
+    """A fifth of MNIST's training images, each five times, with noise drawn once an image: a table and its files."""
+    import torchvision
+
+    if (folder / "labels.csv").exists():
+        return str(folder)
+    random = np.random.default_rng(1)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for split, of in (
+        ("train", torchvision.datasets.MNIST(root, train=True)),
+        ("test", torchvision.datasets.MNIST(root, train=False)),
+    ):
+        chosen = random.permutation(len(of))[:12_000] if split == "train" else np.arange(len(of))
+        for number in chosen.tolist():
+            label = given = int(of.targets[number])
+            if split == "train" and random.random() < 0.1:
+                given = int((label + random.integers(1, 10)) % 10)
+            first = folder / "images" / f"{split}-{number}-0.png"
+            Image.fromarray(of.data[number].numpy()).save(first)
+            rows.append([f"images/{first.name}", given, label, split])
+            for copy in range(1, 5 if split == "train" else 1):
+                name = f"{split}-{number}-{copy}.png"
+                (folder / "images" / name).unlink(missing_ok=True)
+                os.link(first, folder / "images" / name)
+                rows.append([f"images/{name}", given, label, split])
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "clean_label", "split"], *rows])
+    return str(folder)
+
+
+def manifest_of(case: Case, roots: dict[str, str], folder: Path) -> Manifest:
+    if case.corpus == "mnist":
+        manifest = load_manifest(str(MANIFESTS / "mnist.toml"), {"root": roots["mnist"], "holdout": 0.1})
+    else:
+        root = roots[case.corpus] if case.corpus == "cifar10" else five_times(roots["mnist"], folder / "mnist5x")
+        like = load_manifest(str(MANIFESTS / ("cifar10.toml" if case.corpus == "cifar10" else "mnist.toml")), {})
+        options = {"split_column": "split", "label_column": "class" if case.corpus == "cifar10" else "label"}
+        classes = () if case.corpus == "cifar10" else tuple(str(digit) for digit in range(10))
+        manifest = replace(like, format="table", root=root, holdout=0.1, options=options, classes=classes)
+    noisy = case.noise and case.corpus != "mnist5x"
+    size = manifest.image["size"]
+    return replace(
+        manifest,
+        scoring_view=size,
+        scoring_format="raw",
+        noise=Noise(kind="uniform", rate=case.noise, seed=1) if noisy else None,
+    )
+
+
+def run_case(case: Case, roots: dict[str, str], folder: Path, seeds: list[int], say: Callable[[str], None]) -> Any:
+    workspace = Workspace(folder / case.name)
+    say(f"{case.name}: shards")
+    write_shards(workspace, manifest_of(case, roots, folder))
+    card = train_il(workspace, ILTrainConfig(model=case.il_model, threads=1)).card
+    scores = score_il(workspace, ILScoreConfig(name=card.name, threads=1))
+    config = TrainConfig(
+        name=case.name, model=case.model, schedule="constant", evaluate_every=25, evaluate_at_most=3000, il_runs=10,
+        threads=1, workers="0", tensorboard=False,
+    )  # fmt: skip
+    variants = [f"{variant}:steps={steps}" for variant, steps in case.steps.items()]
+    found = compare(workspace, config, variants, seeds=seeds, targets=[case.target]).to_dict()
+    return {"case": case.name, "target": case.target, "il_accuracy_on_given_labels": scores.accuracy, **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", required=True, help="folder that holds MNIST/raw")
+    parser.add_argument("--cifar10", required=True, help="folder with images/ and labels.csv")
+    parser.add_argument("--workspaces", default="workspaces/selection", help="where to work; can be continued")
+    parser.add_argument("--cases", default=",".join(case.name for case in CASES))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--output", help="JSON file for the results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    roots = {"mnist": arguments.mnist, "cifar10": arguments.cifar10}
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    wanted = arguments.cases.split(",")
+    results = []
+    for case in CASES:
+        if case.name in wanted:
+            results.append(
+                run_case(case, roots, Path(arguments.workspaces), seeds, lambda text: print(text, flush=True))
+            )
+            summary(results[-1])
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+               "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
+    if arguments.output:
+        report = json.dumps({"benchmark": "selection", "machine": machine, "results": results}, indent=1)
+        Path(arguments.output).write_text(report + "\n")
+
+
+def summary(result: Any) -> None:
+    """One line a variant: medians to the target."""
+    print(f"{result['case']}, to {result['target']:.0%}: steps, CPU-seconds, with the whole IL model, TFLOPs")
+    for variant in result["variants"]:
+        (reached,) = variant["reached"]
+        figures = [reached[name]["median"] for name in ("steps", "cpu_seconds", "cpu_seconds_whole_il", "flops")]
+        known = f"{reached['steps']['known']} of {reached['steps']['of']}"
+        shown = ["never" if figure is None else f"{figure:.1f}" for figure in figures[:3]]
+        flops = "never" if figures[3] is None else f"{figures[3] / 1e12:.3f}"
+        print(f"  {variant['variant']:45s} {shown[0]:>8} {shown[1]:>8} {shown[2]:>8} {flops:>8}  reached by {known}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """What a trainer imports to choose: selection functions, the scorer, the selector and its loader, the ledger."""
 
+from rhostream.selection.auto import Auto
 from rhostream.selection.batch import Considered, SelectedBatch
 from rhostream.selection.choosing import Chosen, GumbelTop, Rule, Top
 from rhostream.selection.floors import ClassFloor, ScoreFloor
@@ -23,6 +24,7 @@ from rhostream.selection.selective_backprop import SelectiveBackprop
 from rhostream.selection.selector import OnlineSelector
 
 __all__ = [
+    "Auto",
     "Chosen",
     "ClassFloor",
     "Considered",

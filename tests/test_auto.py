@@ -1,0 +1,126 @@
+"""`auto`: the selection that pays is found, on made-up learning curves and in a real run."""
+
+from dataclasses import replace
+
+import pytest
+from tiny import write_il, write_workspace
+
+from rhostream import ConfigError
+from rhostream.loaders.held_back import held_back
+from rhostream.pipeline.train import train
+from rhostream.pipeline.train_config import TrainConfig
+from rhostream.selection import Auto, Selection
+from rhostream.selection.auto import usual_arms
+
+
+class Learning:
+    """A model whose loss falls as a power of the time spent, with an exponent that the selection decides."""
+
+    def __init__(self, exponents: dict[str, float]) -> None:
+        self.exponents = exponents
+        self.seconds, self.loss = 0.0, 2.3
+        self.spent = dict.fromkeys(exponents, 0.0)
+
+    def step(self, name: str, seconds: float = 0.01) -> None:
+        before, self.seconds = self.seconds, self.seconds + seconds
+        self.spent[name] += seconds
+        if before:
+            self.loss *= (self.seconds / before) ** -self.exponents[name]
+
+    def validate(self) -> float:
+        self.seconds += 0.005
+        return self.loss
+
+    def auto(self) -> Auto:
+        arms = {name: Selection(function="uniform", batch_size=size) for size, name in enumerate(self.exponents, 1)}
+        return Auto(arms, validate=self.validate, clock=lambda: self.seconds)
+
+
+def run(learning: Learning, auto: Auto, until: float) -> None:
+    while learning.seconds < until:
+        selection = auto.next()
+        learning.step(next(name for name, arm in auto.arms.items() if arm == selection))
+
+
+@pytest.mark.parametrize("best", ["a", "b", "c"])
+def test_most_of_the_time_goes_to_the_selection_under_which_loss_falls_fastest(best):
+    learning = Learning({"a": 0.3, "b": 0.3, "c": 0.3} | {best: 0.6})
+    auto = learning.auto()
+    run(learning, auto, 60.0)
+    assert auto.current == best
+    assert learning.spent[best] > 0.8 * sum(learning.spent.values())
+    assert best in auto.note
+
+
+def test_it_moves_on_when_another_selection_begins_to_pay():
+    learning = Learning({"a": 0.6, "b": 0.3})
+    auto = learning.auto()
+    run(learning, auto, 10.0)
+    assert auto.current == "a"
+    learning.exponents = {"a": 0.0, "b": 0.3}
+    run(learning, auto, 100.0)
+    assert auto.current == "b"
+
+
+def test_validating_takes_a_bounded_share_of_the_time():
+    learning = Learning({"a": 0.5, "b": 0.4})
+    run(learning, learning.auto(), 20.0)
+    validating = learning.seconds - sum(learning.spent.values())
+    assert 0 < validating < 0.1 * learning.seconds
+
+
+def test_it_goes_on_from_its_state():
+    learning = Learning({"a": 0.3, "b": 0.5, "c": 0.4})
+    auto = learning.auto()
+    run(learning, auto, 3.0)
+    state = auto.state_dict()
+    other = Learning(learning.exponents)
+    other.seconds, other.loss = learning.seconds, learning.loss
+    again = other.auto()
+    again.load_state_dict(state)
+    run(learning, auto, 20.0)
+    run(other, again, 20.0)
+    assert (other.loss, again.note, again.state_dict()) == (learning.loss, auto.note, auto.state_dict())
+
+
+def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_ratios():
+    arms = usual_arms(32, 320)
+    assert {(arm.function, arm.batch_size, arm.prefilter, round(arm.share, 2)) for arm in arms.values()} == {
+        ("uniform", 32, False, 1.0), ("uniform", 128, False, 1.0), ("uniform", 32, True, 1.0),
+        ("uniform", 128, True, 1.0), ("rho_loss", 32, True, 0.1), ("rho_loss", 32, True, 0.25),
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="at least one"):
+        Auto({}, validate=lambda: 1.0, clock=lambda: 0.0)
+
+
+def test_a_run_under_auto_holds_samples_back_tells_what_it_did_and_learns(tmp_path):
+    workspace = write_workspace(tmp_path / "w", (200, 200), test_rows=30)
+    write_il(workspace)
+    config = TrainConfig(
+        model="mlp", select="auto", batch_size=4, super_batch_size=16, steps=400, evaluate_every=100, device="cpu",
+        threads=1, il_runs=5,
+    )  # fmt: skip
+    run = train(workspace, config)
+    rows = [row for name in workspace.names("runs/auto/ledger")
+            for row in workspace.read_table(f"runs/auto/ledger/{name}").to_pylist()]  # fmt: skip
+    assert len({row["selection"] for row in rows}) > 2
+    keys = [f"s{n}" for n in range(400)]
+    held = {key for key, is_held in zip(keys, held_back(keys, 0.05), strict=True) if is_held}
+    assert 5 < len(held) < 40
+    assert {row["key"] for row in rows if row["reason"] == "held_back"} == held
+    assert not any(row["selected"] for row in rows if row["key"] in held)
+    last = run.metrics[-1]
+    assert last["test_accuracy"] > 0.9
+    assert last["seconds_auto"] > 0
+    assert "e:" in last["decision"]
+    assert sum(line["held_back"] for line in run.metrics) > 0
+
+
+def test_auto_refuses_what_it_decides_itself_and_a_corpus_too_small_to_hold_anything_back(tmp_path):
+    with pytest.raises(ConfigError, match="decides on share"):
+        TrainConfig(select="auto", share=0.5)
+    workspace = write_workspace(tmp_path / "w", (8,), test_rows=4)
+    write_il(workspace)
+    config = TrainConfig(model="mlp", select="auto", batch_size=2, super_batch_size=4, steps=2, device="cpu")
+    with pytest.raises(ConfigError, match="the corpus is too small"):
+        train(workspace, replace(config, threads=1))

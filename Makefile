@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: shards il
 	$(RHO) train --compare uniform,rho_loss
-	$(RHO) query "SELECT class, count(*) AS skipped FROM samples WHERE split = 'train' AND key NOT IN (SELECT key FROM ledger WHERE run = 'rho_loss' AND selected) GROUP BY class ORDER BY skipped DESC LIMIT 5"
+	$(RHO) explain reasons --run rho_loss
 
 shards: install
 	$(RHO) shards --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))

@@ -32,8 +32,10 @@ def workspace(tmp_path):
 
 
 def ledger_bytes(workspace, run):
-    folder = f"runs/{run}/ledger"
-    return {name: workspace.read_bytes(f"{folder}/{name}") for name in workspace.names(folder)}
+    """Of the ledger, and of the history that sums it up."""
+    folders = (f"runs/{run}/ledger", f"runs/{run}/history")
+    names = [f"{folder}/{name}" for folder in folders for name in workspace.names(folder)]
+    return {name: workspace.read_bytes(name) for name in names}
 
 
 def test_a_run_takes_its_budget_of_steps_and_records_every_candidate(workspace):

@@ -14,9 +14,10 @@ from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_vie
 
 
 def results(workspace: Path) -> dict[str, bytes]:
-    """What the run came to: its ledger, weights and settings; metrics (times) and checkpoints (costs) aside."""
+    """What the run came to: its ledger, history, weights and settings; metrics (times) and checkpoints (costs) aside."""
     run = workspace / "runs" / "rho_loss"
-    files = [*sorted((run / "ledger").iterdir()), run / "model.safetensors", run / "run.json"]
+    files = [*sorted((run / "ledger").iterdir()), *(run / "history").iterdir(), run / "model.safetensors"]
+    files.append(run / "run.json")
     return {file.name: file.read_bytes() for file in files}
 
 
@@ -34,7 +35,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
     finish(["--version"])  # the server starts here, and not while the command is timed
     seconds = finish(whole)
     expected = results(tmp_path / "whole")
-    assert len(expected) == 15 + 2
+    assert len(expected) == 15 + 3
     assert json.loads(expected["run.json"])["scoring_view"] == ("8-raw" if scored == "a scoring view" else None)
 
     chance, killed = random.Random(1), 0

@@ -156,6 +156,7 @@ HISTORY: Final = pa.schema(
         pa.field("scored", pa.int32(), nullable=False),  # times it had a score
         pa.field("filtered", pa.int32(), nullable=False),  # times, by `ledger.reason`
         pa.field("il_missing", pa.int32(), nullable=False),
+        pa.field("set_aside", pa.int32(), nullable=False),  # held_back or not_in_core_set
         pa.field("unreadable", pa.int32(), nullable=False),
         pa.field("latest_step", pa.int64(), nullable=False),  # when it was last drawn
         pa.field("scored_step", pa.int64()),  # when it was last scored; null where never

@@ -15,7 +15,14 @@ PARTS_KEY: Final = b"rhostream.ledger_parts"
 
 ROWS_AT_ONCE: Final = 4_000_000  # of the ledger; bounds the memory
 _COLUMNS: Final = ["key", "step", "loss", "il", "score", "correct", "selected", "reason"]
-_COUNTS: Final = ("drawn", "selected", "scored", "filtered", "il_missing", "unreadable")
+_COUNTS: Final = ("drawn", "selected", "scored", "filtered", "il_missing", "set_aside", "unreadable")
+#: The reasons of the ledger behind those of the counts that one gives.
+_REASONS: Final = {
+    "filtered": ("filtered",),
+    "il_missing": ("il_missing",),
+    "set_aside": ("held_back", "not_in_core_set"),
+    "unreadable": ("unreadable",),
+}
 
 
 def update_history(workspace: Workspace, run: str, rank: int) -> None:
@@ -69,14 +76,16 @@ def _so_far(workspace: Workspace, name: str, parts: Sequence[str]) -> tuple[pa.T
 def _as_history(rows: pa.Table) -> pa.Table:
     """Each row of the ledger as the history of a sample that was drawn once."""
     scored, count = pc.is_valid(rows["score"]), pa.int32()
-    reasons = ("filtered", "il_missing", "unreadable")
     return pa.table(
         {
             "key": rows["key"],
             "drawn": pa.repeat(pa.scalar(1, count), rows.num_rows),
             "selected": rows["selected"].cast(count),
             "scored": scored.cast(count),
-            **{name: pc.fill_null(pc.equal(rows["reason"], name), False).cast(count) for name in reasons},
+            **{
+                name: pc.is_in(rows["reason"], value_set=pa.array(reasons)).cast(count)
+                for name, reasons in _REASONS.items()
+            },
             "latest_step": rows["step"],
             "scored_step": pc.if_else(scored, rows["step"], None),
             "latest_loss": rows["loss"],

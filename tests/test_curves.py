@@ -9,6 +9,7 @@ from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.compare import Comparison, report
 from rhostream.pipeline.curves import Curve, band, charged, curve
 from rhostream.pipeline.plots import accuracy_chart
+from rhostream.pipeline.properties import PASSED_OVER
 from rhostream.pipeline.run import Run
 from rhostream.pipeline.spread import Spread, spread, spread_until
 from rhostream.schema import COST_UNITS, COSTS, METRICS
@@ -26,7 +27,7 @@ def line(step, accuracy, il_runs=1, il=True):
         for unit, factor in FACTORS.items()
         for cost, value in SECONDS.items()
     }
-    properties = {"filtered": 0, "il_missing": 0, "unreadable": 0, "selected": 4, "candidates": 8}
+    properties = {**dict.fromkeys(PASSED_OVER, 0), "selected": 4, "candidates": 8}
     return costs | properties | {"step": step, "test_accuracy": accuracy, "il_runs": il_runs}
 
 

@@ -41,6 +41,7 @@ SITUATIONS: dict[str, tuple[float, bool, list[Draw]]] = {
     "unreadable": (3.0, True, [(2.0, False, False, "unreadable"), (2.0, False, False, None)]),
     "filtered": (3.0, True, [(None, None, False, "filtered")] * 3),
     "il_missing": (0.5, False, [(None, None, False, "il_missing")] * 2),
+    "set_aside": (0.5, False, [(None, None, False, "held_back")] * 2),
     "unscored": (0.5, False, [(None, None, False, "too_few")]),
     "redundant": (0.1, False, [(2.0, False, False, None), (0.2, True, False, None)]),
     "redundant-though-contradicted": (3.0, True, [(0.3, True, False, None)]),

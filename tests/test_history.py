@@ -21,7 +21,9 @@ def part(first: int) -> pa.Table:
     rows = []
     for step in range(first, first + 10):
         for key in chance.sample(["a", "b", "c", "d", "e"], 3):
-            reason = chance.choice([None, None, None, "filtered", "unreadable", "il_missing"])
+            reason = chance.choice(
+                [None, None, None, "filtered", "unreadable", "il_missing", "held_back", "not_in_core_set"]
+            )
             known = reason is None
             rows.append({
                 "run": "r", "epoch": 0, "step": step, "key": key, "label": 0, "reason": reason,
@@ -38,13 +40,13 @@ def expected(parts: list[pa.Table]) -> dict[str, dict[str, object]]:
     for row in pa.concat_tables(parts).to_pylist():
         sample = found.setdefault(row["key"], dict.fromkeys(HISTORY.names) | {
             "run": "r", "key": row["key"],
-            **dict.fromkeys(("drawn", "selected", "scored", "filtered", "il_missing", "unreadable"), 0),
+            **dict.fromkeys(("drawn", "selected", "scored", "filtered", "il_missing", "set_aside", "unreadable"), 0),
         })  # fmt: skip
         sample["drawn"] += 1
         sample["selected"] += row["selected"]
         sample["scored"] += row["score"] is not None
         if row["reason"] is not None:
-            sample[row["reason"]] += 1
+            sample["set_aside" if row["reason"] in ("held_back", "not_in_core_set") else row["reason"]] += 1
         sample["latest_step"] = row["step"]
         later = {"scored_step": row["step"], "latest_selected": row["selected"]} if row["score"] is not None else {}
         later |= {"latest_loss": row["loss"], "latest_correct": row["correct"], "il": row["il"]}

@@ -14,7 +14,7 @@ from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_vie
 
 
 def results(workspace: Path) -> dict[str, bytes]:
-    """What the run came to: its ledger, history, weights and settings; metrics (times) and checkpoints (costs) aside."""
+    """What the run came to: ledger, history, weights and settings; metrics (times) and checkpoints (costs) aside."""
     run = workspace / "runs" / "rho_loss"
     files = [*sorted((run / "ledger").iterdir()), *(run / "history").iterdir(), run / "model.safetensors"]
     files.append(run / "run.json")

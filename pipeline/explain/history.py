@@ -20,7 +20,7 @@ def in_steps(steps: Steps) -> str:
 def sample_history(run: str, steps: Steps = ALL_STEPS, *, several_ranks: bool = True) -> str:
     """SQL: one row per sample that the run drew in these steps.
 
-    Columns: key; drawn, selected, scored, filtered, il_missing, unreadable: how often; latest_loss (nats),
+    Columns: key; drawn, selected, scored, filtered, il_missing, set_aside, unreadable: how often; latest_loss (nats),
     latest_correct, latest_selected: when it was last scored; il (nats, of the table that the run joined), NULL where
     there is none.
 
@@ -30,7 +30,8 @@ def sample_history(run: str, steps: Steps = ALL_STEPS, *, several_ranks: bool = 
     if steps == ALL_STEPS and not several_ranks:
         return f"""\
 SELECT
-  key, drawn, selected, scored, filtered, il_missing, unreadable, latest_loss, latest_correct, latest_selected, il
+  key, drawn, selected, scored, filtered, il_missing, set_aside, unreadable,
+  latest_loss, latest_correct, latest_selected, il
 FROM history
 WHERE run = {quote(run)}"""
     if steps == ALL_STEPS:
@@ -42,6 +43,7 @@ SELECT
   sum(scored)::BIGINT AS scored,
   sum(filtered)::BIGINT AS filtered,
   sum(il_missing)::BIGINT AS il_missing,
+  sum(set_aside)::BIGINT AS set_aside,
   sum(unreadable)::BIGINT AS unreadable,
   arg_max(latest_loss, scored_step) AS latest_loss,
   arg_max(latest_correct, scored_step) AS latest_correct,
@@ -58,6 +60,7 @@ SELECT
   count(score) AS scored,
   count(*) FILTER (reason = 'filtered') AS filtered,
   count(*) FILTER (reason = 'il_missing') AS il_missing,
+  count(*) FILTER (reason IN ('held_back', 'not_in_core_set')) AS set_aside,
   count(*) FILTER (reason = 'unreadable') AS unreadable,
   arg_max(loss, step) AS latest_loss,
   arg_max(correct, step) AS latest_correct,

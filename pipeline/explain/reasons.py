@@ -14,6 +14,7 @@ selected        Not skipped.
 unreadable      It was drawn, or even chosen, and its image could not be read.
 filtered        Most of its draws were ruled out by its irreducible loss before it was read.
 il_missing      Most of its draws had no irreducible loss (`on_missing = "drop"`).
+set_aside       It was held back for validation, or is not in the core set that the run trains on.
 unscored        It never had a score, as the selection function gives none (uniform): skipped by chance.
 redundant       The model already predicts the label, and with no IL deducted at all it would still have missed the
                 bar: its latest loss is below the bar, or below -ln 0.9 = 0.105 nats (the model gives the label 90%).
@@ -41,6 +42,7 @@ REASONS: Final[dict[str, str]] = {
     "unreadable": "its image could not be read",
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "it has no irreducible loss",
+    "set_aside": "held back for validation, or not in the run's core set",
     "unscored": "never scored: skipped by chance",
     "redundant": "already learnt: the model predicts the label, and its loss is low",
     "mislabelled": "likely mislabelled: held-out data contradict the label",
@@ -78,7 +80,8 @@ WITH history AS (
     train.*,
     coalesce(drawn, 0) AS drawn, coalesce(selected, 0) AS selected,
     coalesce(scored, 0) AS scored, coalesce(filtered, 0) AS filtered,
-    coalesce(il_missing, 0) AS il_missing, coalesce(unreadable, 0) AS unreadable,
+    coalesce(il_missing, 0) AS il_missing, coalesce(set_aside, 0) AS set_aside,
+    coalesce(unreadable, 0) AS unreadable,
     latest_loss, latest_correct, latest_selected,
     coalesce(guesses.il, history.il) AS il, predicted, confidence, in_sample,
     coalesce(NOT in_sample AND predicted <> label AND guesses.il > ln(classes), false) AS contradicted
@@ -101,6 +104,7 @@ SELECT
     WHEN unreadable > 0 THEN 'unreadable'
     WHEN 2 * filtered > drawn THEN 'filtered'
     WHEN 2 * il_missing > drawn THEN 'il_missing'
+    WHEN set_aside = drawn THEN 'set_aside'
     WHEN scored = 0 THEN 'unscored'
     WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'
     WHEN contradicted THEN 'mislabelled'

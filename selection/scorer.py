@@ -23,7 +23,7 @@ ScoringPrecision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """How the scoring pass runs. What each option gives and costs is measured by `benchmarks/scoring.py` (README).
+    """How the scoring pass runs. `benchmarks/scoring.py` measures what each gives on a machine.
 
     Attributes:
         batchnorm: see `scoring_mode`.

@@ -1,6 +1,6 @@
 """Selection: the settings of a selector."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from rhostream.errors import ConfigError
@@ -74,11 +74,13 @@ class Selection:
 
     @property
     def label(self) -> str:
-        """What the ledger says of it: "rho_loss", "rho_loss share=0.25", "uniform batch=128"."""
-        parts = [self.function]
-        if self.share and self.scored is not None:
-            parts.append(f"share={self.share:g}")
-        return " ".join(parts)
+        """What the ledger says of it: the function, and what differs from the defaults ("rho_loss share=0.25")."""
+        differing = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in fields(self)
+            if field.name not in ("function", "full") and getattr(self, field.name) != field.default
+        ]
+        return " ".join([self.function, *differing])
 
     def make_rule(self) -> Rule:
         """The rule that chooses, floors around it; a new one for each run."""

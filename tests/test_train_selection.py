@@ -1,0 +1,124 @@
+"""`rho train` with every way of choosing: what it trains on, and that a killed run ends like one that was not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from corpus_fixture import write_shapes
+
+from rhostream import ConfigError
+from rhostream.cli.main import rho
+from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline import train as train_module
+from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_score import ILScoreConfig, score_il
+from rhostream.pipeline.il_train import train_il
+from rhostream.pipeline.train import train
+from rhostream.pipeline.train_config import TrainConfig
+
+CONFIG = TrainConfig(
+    model="bn_cnn", batch_size=4, super_batch_size=16, steps=24, evaluate_every=6, device="cpu", threads=1,
+    tensorboard=False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Workspace:
+    workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 120, "holdout": 60, "test": 40}, noise=0.2)
+    train_il(workspace, ILTrainConfig(model="small_cnn", epochs=2, device="cpu"))
+    score_il(workspace, ILScoreConfig(device="cpu"))
+    return workspace
+
+
+class Killed(BaseException):
+    pass
+
+
+def rows(workspace: Workspace, run: str) -> list[dict[str, Any]]:
+    folder = f"runs/{run}/ledger"
+    return [row for name in workspace.names(folder) for row in workspace.read_table(f"{folder}/{name}").to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"share": 0.5, "class_floor": 0.5},
+        {"score_floor": 0.0, "score_age": 12},
+        {"rule": "gumbel", "temperature": 0.5},
+        {"select": "uniform", "prefilter": 1.0},
+        {"select": "grad_norm_is"},
+        {"select": "selective_backprop"},
+        {"proxy": True},
+        {"live_il": True},
+    ],
+    ids=lambda settings: "-".join(f"{key}{value}" for key, value in settings.items()),
+)
+def test_a_killed_run_ends_with_the_ledger_and_the_weights_of_one_that_was_not(made, monkeypatch, settings):
+    config = replace(CONFIG, **settings)
+    name = "-".join(f"{key}{value}" for key, value in settings.items())
+    whole = train(made, replace(config, name=f"whole-{name}"))
+    assert whole.metrics[-1]["step"] == 24
+    done, original = 0, train_module._forward_backward
+
+    def dying(*arguments):
+        nonlocal done
+        done += 1
+        if done > 15:
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(train_module, "_forward_backward", dying)
+    with pytest.raises(Killed):
+        train(made, replace(config, name=f"killed-{name}"))
+    monkeypatch.setattr(train_module, "_forward_backward", original)
+    resumed = train(made, replace(config, name=f"killed-{name}"))
+
+    def nameless(run: str) -> list[dict[str, Any]]:
+        return [row | {"run": ""} for row in rows(made, run)]
+
+    assert nameless(whole.name) == nameless(resumed.name)
+    weights = [made.read_bytes(f"runs/{run.name}/model.safetensors") for run in (whole, resumed)]
+    assert weights[0] == weights[1]
+
+
+def test_uniform_sampling_behind_the_filter_trains_on_whole_batches_of_nothing_that_it_rules_out(made):
+    run = train(made, replace(CONFIG, name="filtered", select="uniform", prefilter=1.0))
+    chosen = [row for row in rows(made, "filtered") if row["selected"]]
+    assert sum(line["selected"] for line in run.metrics) == 24 * 4
+    assert any(row["reason"] == "filtered" for row in rows(made, "filtered"))
+    assert all(row["reason"] == "not_needed" for row in chosen)
+
+
+def test_re_used_losses_stand_in_the_ledger_as_they_were_and_cost_no_second_pass(made):
+    """Epochs of 8 super-batches: with losses of 12 steps re-used, the second epoch scores nothing anew."""
+    afresh = train(made, replace(CONFIG, name="afresh", steps=12, evaluate_every=4))
+    again = train(made, replace(CONFIG, name="again", steps=12, evaluate_every=4, score_age=12))
+    losses: dict[str, list[float]] = {}
+    for row in rows(made, "again"):
+        losses.setdefault(row["key"], []).append(row["loss"])
+    twice = [found for found in losses.values() if len(found) == 2]
+    assert len(twice) > 30
+    assert all(first == second for first, second in twice)
+    assert again.metrics[-1]["flops_score"] < 0.8 * afresh.metrics[-1]["flops_score"]
+
+
+def test_the_command_line_takes_every_setting(made: Workspace):
+    command = ["train", "--workspace", made.root, "--name", "cli", "--model", "bn_cnn", "--batch-size", "4",
+               "--super-batch-size", "16", "--steps", "4", "--device", "cpu", "--share", "0.5", "--rule", "gumbel",
+               "--temperature", "0.7", "--class-floor", "0.3", "--score-floor", "-1", "--score-age", "2",
+               "--score-precision", "float32", "--score-size", "16", "--no-proxy", "--no-live-il",
+               "--evaluate-at-most", "10", "--json"]  # fmt: skip
+    result = CliRunner().invoke(rho, command)
+    assert result.exit_code == 0, result.output
+    config = json.loads((Path(made.root) / "runs/cli/run.json").read_text())["config"]
+    given = {"share": 0.5, "rule": "gumbel", "temperature": 0.7, "class_floor": 0.3, "score_floor": -1.0,
+             "score_age": 2, "score_precision": "float32", "score_size": 16, "evaluate_at_most": 10}  # fmt: skip
+    assert {name: config[name] for name in given} == given
+
+
+def test_a_proxy_without_an_il_model_of_the_workspace_is_refused(made):
+    with pytest.raises(ConfigError, match="needs an IL model of `rho il train`"):
+        train(made, replace(CONFIG, name="r", proxy=True, select="train_loss"))

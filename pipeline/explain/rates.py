@@ -58,16 +58,18 @@ ORDER BY bucket{asked.limited}"""
 def run(asked: Asked) -> str:
     """Stretches of a whole number of reports (lines of metrics), so that both tables tell of the same steps."""
     run = quote(asked.run)
+    first = asked.steps[0] or 1
+    last = "step" if asked.steps[1] is None else f"least(step, {asked.steps[1]:d})"
     of_class = "" if asked.class_name is None else f" AND label IN (SELECT label FROM samples WHERE {asked.of_class})"
     # metrics.jsonl counts wrong labels of all classes together.
     lines = "" if asked.class_name is None else " AND false"
     return f"""\
-WITH last AS (
-  SELECT max(latest_step) AS step FROM history WHERE run = {run}
+WITH lengths AS (
+  SELECT {last} - {first} + 1 AS steps FROM (SELECT max(latest_step) AS step FROM history WHERE run = {run})
 ), reports AS (
   SELECT coalesce(min(step), 1) AS every FROM metrics WHERE run = {run}
 ), widths AS (
-  SELECT (every * ceil(step / every / {STRETCHES}))::BIGINT AS width FROM last, reports
+  SELECT greatest(every * ceil(steps / every / {STRETCHES}), 1)::BIGINT AS width FROM lengths, reports
 ), stretches AS (
   SELECT
     (step - 1) // width AS stretch, min(step) AS from_step, max(step) AS to_step,

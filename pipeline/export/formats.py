@@ -1,7 +1,8 @@
 """Subsets of the samples as other tools read them: WebDataset tars, FiftyOne folders."""
 
 import json
-from itertools import islice
+import math
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_0
             names.append(f"{len(names):06d}.tar")
             with place.writing(names[-1]) as stream:
                 tar = PlainTar(stream)
-                for sample in _chain(part, islice(samples, samples_per_tar - 1)):
+                for sample in chain(part, islice(samples, samples_per_tar - 1)):
                     tar.add(f"{sample.key}.{sample.ext}", sample.image)
                     tar.add(f"{sample.key}.cls", str(sample.label).encode())
                     tar.add(f"{sample.key}.json", json.dumps(_document(sample), ensure_ascii=False).encode())
@@ -97,14 +98,10 @@ def _document(sample: Picked) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:  # JSON has no NaN and no infinity
-        return None
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
-
-
-def _chain(first: list[Picked], rest: Any) -> Any:
-    yield from first
-    yield from rest
+    """`value` as JSON knows it: no NaN, and text for dates and the like."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 def _refuse_full(names: list[str], output: str) -> None:

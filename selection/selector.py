@@ -1,7 +1,7 @@
 """Super-batches in, the batches worth training on out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rhostream.errors import ConfigError, RhostreamError
-from rhostream.loaders.batch import SuperBatch, Tolerance
-from rhostream.loaders.images import ImageReader, PendingImages
+from rhostream.loaders.batch import SuperBatch
+from rhostream.loaders.images import PendingImages
 from rhostream.loaders.super_batches import SuperBatchStream
 from rhostream.selection.batch import Considered, Samples, SelectedBatch
 from rhostream.selection.choosing import Chosen, Rule, unweighted
+from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.meter import Meter, NoMeter
 from rhostream.selection.plan import Selection
@@ -22,6 +22,7 @@ from rhostream.selection.policy import Fixed, Policy
 from rhostream.selection.score_cache import ScoreCache
 from rhostream.selection.scored import Scored
 from rhostream.selection.scorer import Scorer
+from rhostream.selection.scoring import CandidateScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,10 @@ class OnlineSelector:
         self.policy: Policy = Fixed(select) if isinstance(select, Selection) else select
         self.scorer = scorer or Scorer(model)
         self.step = 0
-        self._cache = cache
         self._ledger = ledger
         self._meter = meter or NoMeter()
+        self._scoring = CandidateScores(self.scorer, cache, self._meter)
+        self._full_images = FullImageReading(self._meter)
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
         self._rules: dict[Selection, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
@@ -109,8 +111,6 @@ class OnlineSelector:
         self._considered: list[Considered] = []
         self._last: SuperBatch | None = None
         self._at: tuple[int, dict[str, Any]] = (0, {})  # epoch and state of the stream after the last super-batch
-        self._reader: ImageReader | None = None  # of the full images, held from step to step
-        self._tolerance: tuple[int, Tolerance] | None = None  # of full images, with its epoch
 
     @property
     def batch_size(self) -> int:
@@ -159,8 +159,7 @@ class OnlineSelector:
             "random": self._random.get_state(),
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
-            "scorer": self.scorer.state_dict(),
-            "cache": self._cache.state_dict() if self._cache else None,
+            "scoring": self._scoring.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -172,9 +171,7 @@ class OnlineSelector:
         self.policy.load_state_dict(state["policy"])
         self._rules = {}
         self._rule_states = dict(state["rules"])
-        self.scorer.load_state_dict(state["scorer"])
-        if self._cache is not None and state["cache"] is not None:
-            self._cache.load_state_dict(state["cache"])
+        self._scoring.load_state_dict(state["scoring"])
 
     @property
     def _device(self) -> torch.device:
@@ -191,11 +188,11 @@ class OnlineSelector:
         chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
         if len(super_batch) >= (1 if selection.queues else self._least(selection)):
             with self._meter.charge("score"):
-                scored, score = self._score(on_device, selection)
+                scored, score = self._scoring.score(on_device, selection.chosen_by, self.step)
+                if score is not None:
+                    self.policy.scored(score)
                 chosen = self._chosen(on_device, selection, score)
         positions = chosen.positions.cpu().numpy()
-        full = super_batch.full
-        self._reader = full.reader() if full is not None else None
         return _Choice(
             super_batch=on_device,
             selection=selection,
@@ -203,7 +200,7 @@ class OnlineSelector:
             weights=chosen.weights,
             scored=scored,
             score=score,
-            reading=full.submit(positions) if full is not None and len(positions) else None,
+            reading=self._full_images.begin(super_batch, positions),
         )
 
     def _chosen(self, super_batch: SuperBatch, selection: Selection, score: Tensor | None) -> Chosen:
@@ -219,7 +216,7 @@ class OnlineSelector:
     def _finished(self, choice: _Choice) -> Iterator[SelectedBatch]:
         """The batches that the chosen complete, where enough of their images could be read."""
         super_batch, selection = choice.super_batch, choice.selection
-        images, readable = self._images(choice)
+        images, readable = self._full_images.of(super_batch, choice.positions, choice.reading)
         positions = choice.positions[readable]
         alone = not selection.queues and not self._queue  # this super-batch, and no other, makes the next batch
         if alone and len(positions) < self._least(selection):
@@ -290,71 +287,6 @@ class OnlineSelector:
     @staticmethod
     def _least(selection: Selection) -> int:
         return min(2, selection.batch_size)  # BatchNorm makes no statistics of a single sample
-
-    def _images(self, choice: _Choice) -> tuple[Tensor, npt.NDArray[np.bool_]]:
-        """uint8 images of the chosen that could be read, and which of the chosen these are: bool (m,)."""
-        readable = np.ones(len(choice.positions), bool)
-        super_batch = choice.super_batch
-        if choice.reading is None:
-            return super_batch.images[torch.from_numpy(choice.positions).to(self._device)], readable
-        with self._meter.charge("load"):
-            pixels, failures = choice.reading.result()
-        for position, cause in failures:
-            candidate = choice.positions[position]
-            self._tolerate(super_batch, candidate, cause)
-            readable[position] = False
-        images = torch.from_numpy(pixels).to(self._device)
-        if failures:
-            images = images[torch.from_numpy(readable).to(images.device)]
-        return images, readable
-
-    def _tolerate(self, super_batch: SuperBatch, candidate: int, cause: str) -> None:
-        """Count a full image that cannot be read; as many an epoch are allowed as of the candidates."""
-        assert super_batch.full is not None
-        if self._tolerance is None or self._tolerance[0] != super_batch.epoch:
-            self._tolerance = super_batch.epoch, Tolerance(super_batch.full.reading.max_unreadable)
-        self._tolerance[1].count(super_batch.keys[candidate], super_batch.shards[candidate], cause)
-
-    def _score(self, super_batch: SuperBatch, selection: Selection) -> tuple[Scored | None, Tensor | None]:
-        function = selection.chosen_by
-        if function.score is None:
-            return None, None
-        if "il" in function.needs and super_batch.il is None:
-            raise ConfigError(f"selection function {function.name!r} needs irreducible losses, and the stream joins "
-                              'none: name an IL table, CandidateStream(…, il="small_cnn")')  # fmt: skip
-        scored = Scored(labels=super_batch.labels, il=super_batch.il)
-        if self._cache is not None and function.loss_suffices:
-            scored = replace(scored, known_loss=self._losses(super_batch, self._cache))
-        else:
-            images = super_batch.view.normalise(super_batch.images)
-            if "logits" in function.needs:
-                scored = replace(scored, logits=self._metered("logits", images))
-            if "draws" in function.needs:
-                scored = replace(scored, draws=self._metered("draws", images))
-        score = function.score(scored)
-        finite = int(torch.isfinite(score).sum())
-        if finite < len(score):
-            raise RhostreamError(
-                f"after step {self.step}: {len(score) - finite} of {len(score)} scores are not finite "
-                f"({function.name}): the training has diverged; lower the learning rate, or train in float32"
-            )
-        self.policy.scored(score)
-        return scored, score
-
-    def _losses(self, super_batch: SuperBatch, cache: ScoreCache) -> Tensor:
-        """Losses of all candidates, those of recent steps from the cache."""
-        split = cache.split(super_batch.keys, self.step)
-        fresh = torch.empty(0, device=self._device)
-        if len(split.fresh):
-            at = split.fresh.to(self._device)
-            logits = self._metered("logits", super_batch.view.normalise(super_batch.images[at]))
-            fresh = torch.nn.functional.cross_entropy(logits, super_batch.labels[at], reduction="none")
-            cache.remember([super_batch.keys[position] for position in split.fresh.tolist()], fresh, self.step)
-        return split.merged(fresh)
-
-    def _metered(self, what: str, images: Tensor) -> Tensor:
-        work = self.scorer.logits if what == "logits" else self.scorer.draws
-        return self._meter.flops("score", (what, *images.shape), lambda: work(images))
 
     def _record(
         self,

@@ -52,12 +52,27 @@ class TrainSettings(TypedDict, total=False):
     batchnorm: Literal["batch", "eval"]
     scoring_view: str
     score_ahead: bool
+    share: float
+    rule: Literal["default", "top", "gumbel", "importance"]
+    temperature: float
+    class_floor: float
+    score_floor: float | None
+    score_age: int
+    score_precision: Literal["auto", "float32", "bfloat16", "float16"]
+    score_size: int
+    score_compile: bool
+    proxy: bool
+    live_il: bool
+    core_set: str
     prefilter: float
     on_missing: Literal["error", "drop"]
     evaluate_every: int
+    evaluate_at_most: int
     il_runs: int
     seed: int
     device: str
     precision: Precision
     threads: int
     workers: str
+    tensorboard: bool | None
+    wandb: str

@@ -53,10 +53,13 @@ class Selection:
         if self.rule not in RULES:
             raise ConfigError(f"rule {self.rule!r}: choose one of {', '.join(RULES)}")
         self.make_rule()  # raises for what the rules refuse
-        if self.scored is None and (self.rule != "default" or self.class_floor or self.score_floor is not None):
-            raise ConfigError(
-                f"{self.function} has no scores, which a rule or a floor chooses by: use another selection function"
-            )
+        by_score = (
+            ("rule", self.rule != "default"),
+            ("class_floor", self.class_floor > 0),
+            ("score_floor", self.score_floor is not None),
+        )
+        if self.scored is None and (given := [name for name, is_given in by_score if is_given]):
+            raise ConfigError(f"{', '.join(given)} with {self.function}, which has no scores: use another function")
 
     @property
     def chosen_by(self) -> SelectionFunction:

@@ -39,7 +39,7 @@ def train(workspace: str) -> dict[str, object]:
         model.module[1].running_mean += dist.get_rank()  # as after a step: each rank has its own until the next forward
     before = {name: value.clone() for name, value in model.state_dict().items()}
     if dist.get_rank() == 0:  # a forward of DDP would wait for rank 1
-        loader.selector._scorer.logits(torch.randn(20, 3, 8, 8))
+        loader.selector.scorer.logits(torch.randn(20, 3, 8, 8))
     traces += sum(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     traces += sum(parameter.grad is not None for parameter in model.parameters())
     traces += not all(module.training for module in model.modules())

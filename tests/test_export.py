@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append({
                 "il_model": "m", "key": row["key"], "shard": row["shard"], "row": row["row"], "label": row["label"],
                 "il": 3.0 if doubted else 0.1, "predicted": (row["label"] + doubted) % 3, "in_sample": False,
-                "confidence": 0.9 if row["row"] == 0 else 0.5,
+                "confidence": 0.9 if row["row"] == 0 else 0.5, "entropy": 0.4,
             })  # fmt: skip
         workspace.write_table(shard.scores("m"), pa.Table.from_pylist(rows, IL))
     return folder

@@ -148,7 +148,7 @@ def test_a_loader_of_known_length_refuses_a_selector_whose_batches_it_cannot_cou
         ({"batch_size": 0}, "batch_size 0"),
         ({"share": 1.5}, "share 1.5"),
         ({"rule": "best"}, "rule 'best'"),
-        ({"function": "uniform", "score_floor": 0.0}, "uniform has no scores"),
+        ({"function": "uniform", "score_floor": 0.0}, "score_floor with uniform, which has no scores"),
         ({"rule": "importance", "class_floor": 0.5}, "class floor with importance"),
     ],
 )

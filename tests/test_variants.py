@@ -66,9 +66,8 @@ def test_settings_that_do_not_go_together_name_the_variant():
         parse_variant("uniform:batch_size=999").config(TrainConfig(), steps=1)
 
 
-def test_a_prefilter_of_the_comparison_is_not_for_functions_that_take_candidates_as_they_come():
+def test_a_prefilter_of_the_comparison_is_not_for_uniform_sampling_unless_it_asks_for_one():
     base = TrainConfig(prefilter=1.0)
     assert parse_variant("uniform").config(base, steps=1).prefilter == 0.0
     assert parse_variant("rho_loss").config(base, steps=1).prefilter == 1.0
-    with pytest.raises(ConfigError, match="prefilter"):
-        parse_variant("uniform:prefilter=2").config(base, steps=1)
+    assert parse_variant("uniform:prefilter=2").config(base, steps=1).prefilter == 2.0

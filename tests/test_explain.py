@@ -44,6 +44,7 @@ SITUATIONS: dict[str, tuple[float, bool, list[Draw]]] = {
     "set_aside": (0.5, False, [(None, None, False, "held_back")] * 2),
     "unscored": (0.5, False, [(None, None, False, "too_few")]),
     "redundant": (0.1, False, [(2.0, False, False, None), (0.2, True, False, None)]),
+    "redundant-as-far-as-held-out-data-tell": (0.6, False, [(1.5, True, False, None)]),
     "redundant-though-contradicted": (3.0, True, [(0.3, True, False, None)]),
     "mislabelled": (3.0, True, [(4.0, False, False, None)]),
     "less_relevant": (1.5, False, [(1.8, False, False, None)]),

@@ -16,12 +16,14 @@ filtered        Most of its draws were ruled out by its irreducible loss before 
 il_missing      Most of its draws had no irreducible loss (`on_missing = "drop"`).
 set_aside       It was held back for validation, or is not in the core set that the run trains on.
 unscored        It never had a score, as the selection function gives none (uniform): skipped by chance.
-redundant       The model already predicts the label, and with no IL deducted at all it would still have missed the
-                bar: its latest loss is below the bar, or below -ln 0.9 = 0.105 nats (the model gives the label 90%).
-                The second is for runs so late that the bar is near 0.
+redundant       The model already predicts the label, and what is left of its loss is no matter of noise. Either it
+                would have missed the bar with no IL deducted at all: its latest loss is below the bar, or below
+                -ln 0.9 = 0.105 nats (the model gives the label 90%; for runs so late that the bar is near 0). Or it
+                is below the bar by an IL under ln 2: held-out data alone give the label better than even odds, and
+                the model has learnt it about as well as they allow.
 mislabelled     An IL model that never saw it predicts another class *and* finds the given label less likely than
                 blind chance: IL > ln(classes).
-less_relevant   The IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare one),
+less_relevant   A high IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare one),
                 or not learnable so far. Also where the selection function reads no loss at all.
 outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
 
@@ -53,6 +55,7 @@ REASONS: Final[dict[str, str]] = {
 SKIPPED_BELOW: Final = 0.5  # of the run's own selection rate
 BAR_QUANTILE: Final = 0.1  # of the reducible losses of what was selected when last scored
 LEARNT: Final = 0.105  # nats, -ln 0.9
+EVEN_ODDS: Final = 0.693  # nats, ln 2: an IL below it makes the label more likely than all other classes together
 
 
 def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS, *, several_ranks: bool = True) -> str:
@@ -107,6 +110,7 @@ SELECT
     WHEN set_aside = drawn THEN 'set_aside'
     WHEN scored = 0 THEN 'unscored'
     WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'
+    WHEN latest_correct AND il < {EVEN_ODDS} AND latest_loss - il < bar THEN 'redundant'
     WHEN contradicted THEN 'mislabelled'
     WHEN latest_loss IS NULL OR latest_loss - coalesce(il, 0) < bar THEN 'less_relevant'
     ELSE 'outbid'

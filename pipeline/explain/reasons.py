@@ -23,8 +23,8 @@ redundant       The model already predicts the label, and what is left of its lo
                 the model has learnt it about as well as they allow.
 mislabelled     An IL model that never saw it predicts another class *and* finds the given label less likely than
                 blind chance: IL > ln(classes).
-less_relevant   A high IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare one),
-                or not learnable so far. Also where the selection function reads no loss at all.
+less_relevant   A high IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare
+                one), or not learnable so far. Also where the selection function reads no loss at all.
 outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
 
 So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on

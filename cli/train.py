@@ -121,8 +121,9 @@ def train(
 ) -> None:
     """Train a model on the candidates that a selection function picks.
 
-    The workspace needs shards (`rho shards`) and, for rho_loss and irreducible_loss, an IL table (`rho il train`,
-    `rho il score`). Killed and started again, a run goes on from its last checkpoint and ends as if never killed.
+    The workspace needs shards (`rho shards`) and, for rho_loss, irreducible_loss and auto, an IL table (`rho il train`,
+    `rho il score`). Killed and started again, a run goes on from its last checkpoint and ends as if never killed (but
+    for auto, whose decisions depend on measured time).
     """
     from rhostream.loaders.index import CorpusCard
     from rhostream.loaders.workspace import Workspace

@@ -174,8 +174,8 @@ class Prefilter:
         """
         if len(labels) and (joined.predicted < 0).all():
             raise ConfigError(
-                "a prefilter needs the class that the IL model predicts, and this IL table has no column `predicted`: "
-                "add it, or leave the prefilter out"
+                "a prefilter (select=auto has one, too) needs the class that the IL model predicts, and this IL table has "
+                "no column `predicted`: add it, or leave the prefilter out"
             )
         disagrees = (joined.predicted >= 0) & (joined.predicted != labels)
         ruled_out: npt.NDArray[np.bool_] = disagrees & (joined.il > np.log(classes / self.chance))

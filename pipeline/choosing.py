@@ -1,6 +1,7 @@
 """How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,14 @@ class Chooser:
 
     def candidates(self, stream: Iterable[SuperBatch]) -> Iterable[SuperBatch]:
         """One iteration over the stream, with the losses of the live IL model, if there is one."""
-        return stream if self.live is None else self.live.join(stream)
+        return stream if self.live is None else self._with_live_il(stream, self.live)
+
+    def _with_live_il(self, stream: Iterable[SuperBatch], live: LiveIL) -> Iterator[SuperBatch]:
+        for super_batch in stream:
+            with self._costs.charge("score"):
+                shape = ("live IL", *super_batch.images.shape)
+                il = self._costs.flops("score", shape, partial(live.il, super_batch))
+            yield replace(super_batch, il=il)
 
     def learned(self, batch: SelectedBatch, logits: Tensor) -> None:
         """Take in a gradient step of the learner.
@@ -72,7 +80,7 @@ class Chooser:
         """
         if isinstance(self.policy, GatedImportance):
             self.policy.learned(grad_norm(Scored(labels=batch.labels, logits=logits.float())))
-        for name, other in (("proxy", self.scorer), ("live IL", self.live)):
+        for name, other in (("proxy's step", self.scorer), ("live IL's step", self.live)):
             if isinstance(other, (ProxyScorer, LiveIL)):
                 self._costs.flops("score", (name, *batch.scored.shape), partial(other.step, batch))
 
@@ -98,13 +106,9 @@ class Chooser:
             raise ConfigError("select 'auto' needs an IL table")
         config, costs = self._config, self._costs
         with costs.charge("auto"):
+            chance = config.prefilter or 1.0
             held_back = held_back_set(
-                self._workspace,
-                self._card,
-                self._il,
-                Prefilter(chance=config.prefilter or 1.0),
-                self._view,
-                threads=config.threads,
+                self._workspace, self._card, self._il, Prefilter(chance=chance), self._view, threads=config.threads
             )
 
         def validate() -> float:
@@ -113,11 +117,11 @@ class Chooser:
             ).loss
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
-        seconds = costs.seconds if self._device.type == "cuda" else costs.cpu_seconds
+        unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
         return Auto(
             usual_arms(config.batch_size, config.super_batch_size),
             validate=validate,
-            clock=lambda: sum(seconds[cost] for cost in ("load", "score", "auto", "train")),
+            clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
         )
 
     def _scorer(self) -> Scorer:

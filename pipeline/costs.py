@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -96,6 +96,11 @@ class Costs:
         """What `name` has cost so far, by unit."""
         self._settle_children()
         return {unit: totals[name] for unit, totals in self._totals().items()}
+
+    def total(self, unit: str, names: Iterable[str]) -> float:
+        """What these have cost so far together, in this unit."""
+        self._settle_children()
+        return sum(self._totals()[unit][name] for name in names)
 
     def metrics(self) -> dict[str, float]:
         """`seconds_<cost>`, `cpu_seconds_<cost>`, `flops_<cost>` and `il_runs`, as in `rhostream.schema.METRICS`."""

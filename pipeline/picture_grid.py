@@ -31,6 +31,8 @@ def picture_grids(batch: SelectedBatch, classes: Sequence[str]) -> dict[str, Ima
     passed: list[tuple[float, str]] = []
     for considered in batch.considered:
         candidates = considered.super_batch
+        if not len(candidates.images):  # given back, when the next one was considered
+            continue
         places |= {key: (candidates, position) for position, key in enumerate(candidates.keys)}
         if candidates.il is not None:
             losses = zip(candidates.il.tolist(), candidates.keys, strict=True)

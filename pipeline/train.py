@@ -54,7 +54,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     """Run, or continue, one training run; a finished one is returned as it is.
 
     Killed at any moment and called again it continues from its last checkpoint, and ends with the ledger and (on a
-    CPU) the weights of a run that was never killed.
+    CPU) the weights of a run that was never killed; under `auto`, which decides by measured time, of another one.
 
     Raises:
         ConfigError, WorkspaceError, IrreducibleLossError: the settings do not fit the workspace.
@@ -169,15 +169,20 @@ def _endless(
     selector: OnlineSelector, epoch: Callable[[], Iterable[SuperBatch]], stop_after: int
 ) -> Iterator[SelectedBatch]:
     """Batches of as many epochs as it takes to reach step `stop_after`."""
+    fruitless = 0  # passes in a row; of two, one was a whole epoch, whatever the first went on from
     while selector.step < stop_after:
-        before = selector.step
+        before = selector.step, selector.waiting
         for batch in selector(epoch()):
             yield batch
             if selector.step >= stop_after:
                 return
-        if selector.step == before:
-            raise RhostreamError("an epoch had no candidate to train on: every sample was ruled out or is unreadable; "
-                                 "lower --prefilter, or score the shards again")  # fmt: skip
+        fruitless = fruitless + 1 if (selector.step, selector.waiting) == before else 0
+        if fruitless == 2:
+            raise RhostreamError(
+                f"after step {selector.step}: an epoch had no candidate to train on: every sample was ruled out, has "
+                "a score at or below the floor, or is unreadable; lower --prefilter or --score-floor, or score the "
+                "shards again"
+            )
 
 
 def _forward_backward(

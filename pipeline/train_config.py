@@ -149,6 +149,10 @@ class TrainConfig:
             raise ConfigError(
                 f"select {self.select!r} scores nothing: leave proxy, live_il and the score_… settings out"
             )
+        if self.share and not self.scores:
+            raise ConfigError(f"share {self.share} with select {self.select!r}, which trains on all that it draws")
+        if self.select == AUTO and self.live_il:
+            raise ConfigError("select 'auto' with live_il: it compares selections by one IL table that stays as it is")
 
     @property
     def scores(self) -> bool:
@@ -157,7 +161,9 @@ class TrainConfig:
 
     @property
     def needs_il(self) -> bool:
-        return self.select == AUTO or "il" in selection_function(self.select).needs or self.prefilter > 0
+        """Is an IL table joined?"""
+        by_function = self.select == AUTO or "il" in selection_function(self.select).needs
+        return by_function or self.prefilter > 0 or self.proxy or self.live_il
 
     def selection(self) -> Selection:
         """How batches are chosen, where one selection is in force all the time."""
@@ -173,9 +179,22 @@ class TrainConfig:
             full=not self.scores and bool(self.prefilter or self.core_set),
         )
 
+    @property
+    def _draws_as_it_goes(self) -> bool:
+        if self.select in (AUTO, "grad_norm_is"):
+            return True
+        selection = self.selection()
+        return selection.full or selection.make_rule().falls_short
+
     def budget(self, samples: int) -> int:
         """Gradient steps, for a training split of this many samples: the one place where units are converted."""
         drawn = self.candidates or self.epochs * samples
+        if drawn and self._draws_as_it_goes:
+            unit = "candidates" if self.candidates else "epochs"
+            raise ConfigError(
+                f"a budget in {unit} with select {self.select!r} as it is set: how many candidates a step takes is not "
+                "known beforehand; give it in steps"
+            )
         return math.ceil(drawn / self.drawn_per_step) if drawn else self.steps
 
     @property

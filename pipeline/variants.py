@@ -51,7 +51,8 @@ class Variant:
             own["steps"] = steps
         settings: dict[str, Any] = {"select": self.select, "epochs": 0.0, "candidates": 0} | own
         if self.select == "uniform":
-            settings = {"prefilter": 0.0} | settings  # of the comparison: it fits those that choose from super-batches
+            # Those of the comparison are for functions that choose from super-batches.
+            settings = {"prefilter": 0.0, "share": 0.0} | settings
         try:
             return replace(base, **settings)
         except ConfigError as error:

@@ -20,7 +20,7 @@ class Considered:
     """A super-batch that a selector has chosen from.
 
     Attributes:
-        super_batch: on the model's device.
+        super_batch: on the model's device; without images where another has been considered since.
         correct: bool (n,), does the model predict the label already? None where no logits were computed.
         unreadable: how many were chosen whose full images could not be read.
     """
@@ -28,6 +28,12 @@ class Considered:
     super_batch: SuperBatch = field(repr=False)
     correct: Tensor | None = field(repr=False)
     unreadable: int
+
+    def without_images(self) -> "Considered":
+        """The same, its pixels given back."""
+        return replace(
+            self, super_batch=replace(self.super_batch, images=self.super_batch.images[:0].clone(), full=None)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +147,10 @@ class Samples:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values, on the CPU."""
+        """Tensors and plain values, on the CPU; copies, as a slice would be saved with all that it is cut from."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         return {
-            **{name: None if tensor is None else tensor.cpu() for name, tensor in tensors.items()},
+            **{name: None if tensor is None else tensor.cpu().clone() for name, tensor in tensors.items()},
             "keys": self.keys,
             "view": self.view.to_dict(),
             "scored_view": self.scored_view.to_dict(),

@@ -19,9 +19,13 @@ class ScoreFloor(Rule):
     Args:
         rule: chooses among those above the floor.
         above: the floor, in the unit of the score.
+
+    Raises:
+        ConfigError: a rule whose weights only hold for all candidates.
     """
 
     def __init__(self, rule: Rule, above: float = 0.0) -> None:
+        _require_no_weights("score floor", rule)
         self.rule, self.above = rule, above
 
     @property
@@ -58,11 +62,7 @@ class ClassFloor(Rule):
     def __init__(self, rule: Rule, share: float) -> None:
         if not 0 <= share <= 1:
             raise ConfigError(f"class floor {share}: give a share from 0 to 1")
-        if _draws_by_importance(rule):
-            raise ConfigError(
-                "a class floor with importance sampling: its weights are right only where all candidates are drawn in "
-                "proportion to their score; use a rule without weights"
-            )
+        _require_no_weights("class floor", rule)
         self.rule, self.share = rule, share
 
     @property
@@ -100,8 +100,12 @@ class ClassFloor(Rule):
         self.rule.load_state_dict(state)
 
 
-def _draws_by_importance(rule: Rule) -> bool:
-    return isinstance(rule, Importance) or (isinstance(rule, ScoreFloor) and _draws_by_importance(rule.rule))
+def _require_no_weights(floor: str, rule: Rule) -> None:
+    if isinstance(rule, Importance):
+        raise ConfigError(
+            f"a {floor} with importance sampling: its weights are right only where all candidates are drawn in "
+            "proportion to their score; use a rule without weights"
+        )
 
 
 def _among(

@@ -59,7 +59,8 @@ class Ledger:
         """Add the candidates of one step.
 
         Args:
-            step: the next one; what waits to fill a batch is trained on a little later.
+            step: the next one; what waits to fill a batch is trained on a little later, or not at all where the run
+                ends before.
             selected: int64 (m,), positions in the super-batch.
             selection: what was chosen by.
             weights: float32 (m,), of the selected; those of a candidate that is drawn twice add up.

@@ -206,7 +206,7 @@ class SelectingLoader(DataLoader[Any]):
         if not selector.one_batch_each:
             raise ConfigError(
                 "this selector fills batches from more or less than one super-batch each (a score floor, a share, a "
-                "policy), so that a loader could not tell its length: iterate over selector(stream) instead"
+                "policy), so that a loader could not tell its length: in one process, iterate over selector(stream)"
             )
         self.stream = stream
         self.selector = selector

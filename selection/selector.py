@@ -1,5 +1,6 @@
 """Super-batches in, the batches worth training on out."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rhostream.errors import ConfigError
 from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.images import PendingImages
 from rhostream.loaders.super_batches import SuperBatchStream
@@ -106,7 +108,7 @@ class OnlineSelector:
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
         self._rules: dict[Selection, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
-        self._random = torch.Generator().manual_seed(seed)
+        self._seed = seed
         self._queue: list[Samples] = []
         self._considered: list[Considered] = []
         self._last: SuperBatch | None = None
@@ -121,6 +123,11 @@ class OnlineSelector:
     def one_batch_each(self) -> bool:
         """Does every super-batch give one batch?"""
         return isinstance(self.policy, Fixed) and not self.policy.selection.queues
+
+    @property
+    def waiting(self) -> int:
+        """Samples that are chosen and wait to fill a batch."""
+        return sum(len(samples) for samples in self._queue)
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
@@ -146,7 +153,13 @@ class OnlineSelector:
                 yield from self._finished(choice)
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
-        """Choose from one super-batch; None, and no step, where it does not fill a batch."""
+        """Choose a batch from one super-batch; None, and no step, where it has too few readable candidates.
+
+        Raises:
+            ConfigError: batches are filled from more or less than one super-batch each.
+        """
+        if not self.one_batch_each:
+            raise ConfigError("this selector does not choose one batch from each super-batch: iterate over it")
         return next(self._finished(self._choose(super_batch, self.policy.next())), None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,7 +169,6 @@ class OnlineSelector:
             "step": self.step,
             "at": list(self._at),
             "queue": waiting,
-            "random": self._random.get_state(),
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
             "scoring": self._scoring.state_dict(),
@@ -167,7 +179,7 @@ class OnlineSelector:
         self.step = state["step"]
         self._at = (state["at"][0], state["at"][1])
         self._queue = [Samples.from_state_dict(state["queue"], self._device)] if state["queue"] else []
-        self._random.set_state(state["random"])
+        self._considered, self._last = [], None
         self.policy.load_state_dict(state["policy"])
         self._rules = {}
         self._rule_states = dict(state["rules"])
@@ -186,7 +198,8 @@ class OnlineSelector:
         on_device = super_batch.to(self._device)
         scored, score = None, None
         chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
-        if len(super_batch) >= (1 if selection.queues else self._least(selection)):
+        # A pass over a single candidate has no statistics for BatchNorm; to take it as it comes needs no pass.
+        if len(super_batch) >= (1 if selection.queues and selection.scored is None else self._least(selection)):
             with self._meter.charge("score"):
                 scored, score = self._scoring.score(on_device, selection.chosen_by, self.step)
                 if score is not None:
@@ -211,7 +224,10 @@ class OnlineSelector:
             rule = self._rules[selection] = selection.make_rule()
             if selection.label in self._rule_states:
                 rule.load_state_dict(self._rule_states.pop(selection.label))
-        return self._rules[selection].choose(score, super_batch.labels, quota, self._random)
+        # A function of the super-batch, so that there is nothing to restore, whatever the number of ranks.
+        draw = hashlib.blake2b(f"{self._seed}/{super_batch.epoch}/{super_batch.keys[0]}".encode(), digest_size=8)
+        random = torch.Generator().manual_seed(int.from_bytes(draw.digest()) >> 1)
+        return self._rules[selection].choose(score, super_batch.labels, quota, random)
 
     def _finished(self, choice: _Choice) -> Iterator[SelectedBatch]:
         """The batches that the chosen complete, where enough of their images could be read."""
@@ -224,6 +240,8 @@ class OnlineSelector:
             return
         self._record(choice, readable)
         self._last, self._at = super_batch, (super_batch.epoch, super_batch.state)
+        # Of those that have completed no batch all but the newest give their pixels back: there may be many.
+        self._considered = [considered.without_images() for considered in self._considered]
         self._considered.append(
             Considered(
                 super_batch=super_batch,
@@ -239,7 +257,7 @@ class OnlineSelector:
             yield from self._whole_batches(selection)
 
     def _whole_batches(self, selection: Selection) -> Iterator[SelectedBatch]:
-        while sum(len(samples) for samples in self._queue) >= selection.batch_size:
+        while self.waiting >= selection.batch_size:
             yield self._batch(selection.batch_size)
 
     def _batch(self, size: int) -> SelectedBatch:
@@ -298,7 +316,7 @@ class OnlineSelector:
         if self._ledger is None:
             return
         if unscored is None and choice.score is None:
-            unscored = "not_needed"
+            unscored = "not_needed" if choice.selection.scored is None else "too_few"
         chosen = readable & (unscored != "too_few")
         self._ledger.record(
             self.step + 1,

@@ -174,7 +174,7 @@ class Prefilter:
         """
         if len(labels) and (joined.predicted < 0).all():
             raise ConfigError(
-                "a prefilter (select=auto has one, too) needs the class that the IL model predicts, and this IL table has "
+                "a prefilter (select=auto has one, too) needs the class that the IL model predicts; this IL table has "
                 "no column `predicted`: add it, or leave the prefilter out"
             )
         disagrees = (joined.predicted >= 0) & (joined.predicted != labels)

@@ -202,7 +202,7 @@ def test_rules_with_a_memory_go_on_as_if_never_interrupted():
     labels = torch.arange(50) % 3
 
     def made() -> list[Rule]:
-        return [Importance(), ScoreFloor(Importance(), 0.01), SelectiveBackprop(2.0, history=70),
+        return [Importance(), ScoreFloor(GumbelTop(), 0.01), SelectiveBackprop(2.0, history=70),
                 ClassFloor(SelectiveBackprop(2.0, history=70), 0.5)]  # fmt: skip
 
     for whole, first, second in zip(made(), made(), made(), strict=True):
@@ -220,7 +220,6 @@ def test_a_score_floor_makes_lower_candidates_ineligible_even_where_the_batch_st
     assert positions(ScoreFloor(Top(), 2.0)) == [1, 3]
     assert positions(ScoreFloor(Top(), 3.0)) == []
     assert positions(ScoreFloor(GumbelTop(), 3.0)) == []
-    assert positions(ScoreFloor(Importance(), 3.0)) == []
 
 
 def test_class_floors_are_met_on_average_and_to_the_whole_sample_each_time():
@@ -255,7 +254,8 @@ def test_many_rare_classes_never_ask_for_more_than_the_batch():
         assert len(set(found)) == 32
 
 
-@pytest.mark.parametrize("rule", [Importance(), ScoreFloor(Importance(), 0.1)])
-def test_a_class_floor_over_weighted_draws_is_refused(rule):
+def test_floors_over_weighted_draws_are_refused():
     with pytest.raises(ConfigError, match="a class floor with importance sampling"):
-        ClassFloor(rule, 0.5)
+        ClassFloor(Importance(), 0.5)
+    with pytest.raises(ConfigError, match="a score floor with importance sampling"):
+        ScoreFloor(Importance(), 0.1)

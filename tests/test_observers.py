@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -197,7 +198,13 @@ def test_weights_and_biases_gets_every_step_once_and_the_settings(
     dying(0)
     run = train(workspace, config)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states
-    parts = [wandb_records(path) for path in sorted(Path(workspace.path("runs/rho_loss/wandb")).rglob("*.wandb"))]
+    folder, deadline = Path(workspace.path("runs/rho_loss/wandb")), time.monotonic() + 60
+    parts: list[dict[str, Any]] = []
+    while time.monotonic() < deadline:  # its own process writes the file of the part that was killed
+        parts = [wandb_records(path) for path in sorted(folder.rglob("*.wandb"))]
+        if all(part["id"] for part in parts):
+            break
+        time.sleep(0.1)
     assert len(parts) == 2
     assert {part["id"] for part in parts} == {workspace.read_json("runs/rho_loss/wandb.json")["id"]}
     assert parts[-1]["history"] == {

@@ -1,16 +1,21 @@
 """`rho train` with every way of choosing: what it trains on, and that a killed run ends like one that was not."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from corpus_fixture import write_shapes
+from tiny import write_il, write_workspace
 
-from rhostream import ConfigError
+from rhostream import ConfigError, RhostreamError
 from rhostream.cli.main import rho
+from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline import train as train_module
 from rhostream.pipeline.il_config import ILTrainConfig
@@ -119,6 +124,36 @@ def test_the_command_line_takes_every_setting(made: Workspace):
     assert {name: config[name] for name in given} == given
 
 
-def test_a_proxy_without_an_il_model_of_the_workspace_is_refused(made):
-    with pytest.raises(ConfigError, match="needs an IL model of `rho il train`"):
-        train(made, replace(CONFIG, name="r", proxy=True, select="train_loss"))
+def test_a_proxy_without_an_il_model_of_the_workspace_is_refused(made, tmp_path):
+    parts = [
+        made.read_table(shard.scores("small_cnn"), ["key", "il"]) for shard in CorpusCard.read(made).split("train")
+    ]
+    pq.write_table(pa.concat_tables(parts), tmp_path / "il.parquet")
+    with pytest.raises(ConfigError, match=r"proxy needs an IL model of `rho il train`, not .*il.parquet"):
+        train(made, replace(CONFIG, name="r", proxy=True, il=str(tmp_path / "il.parquet")))
+
+
+def test_a_floor_above_every_score_ends_the_run_and_says_so(made):
+    with pytest.raises(RhostreamError, match=r"after step 0: an epoch had no candidate to train on.*--score-floor"):
+        train(made, replace(CONFIG, name="high", score_floor=100.0))
+
+
+def test_a_batch_that_takes_several_epochs_to_fill_is_filled(tmp_path):
+    workspace = write_workspace(tmp_path / "w", (40,), test_rows=10)
+    write_il(workspace, predicted=0)
+    config = TrainConfig(model="mlp", select="uniform", prefilter=2.5, batch_size=32, super_batch_size=32, steps=2,
+                         device="cpu", threads=1, tensorboard=False)  # fmt: skip
+    run = train(workspace, config)
+    left = sum((n * 7 + n // 3) % 3 == 0 or n / 100 <= math.log(3 / 2.5) for n in range(40))
+    assert left < 32
+    assert sum(line["selected"] for line in run.metrics) == 64
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"select": "auto"}, {"select": "grad_norm_is"}, {"score_floor": 0.0}, {"select": "uniform", "prefilter": 1.0}],
+    ids=str,
+)
+def test_a_budget_in_epochs_is_refused_where_nobody_knows_how_many_candidates_a_step_takes(settings):
+    with pytest.raises(ConfigError, match=r"a budget in epochs with select .* give it in steps"):
+        replace(CONFIG, epochs=2.0, **settings).budget(1000)

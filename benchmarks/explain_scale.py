@@ -4,7 +4,7 @@
 
 Writes a workspace of 1M samples (14 classes, 38% of the labels wrong, Clothing-1M's names) with its IL table and the
 ledger of a run of super-batches of 320, of which 32 are selected by loss - IL; every sample is drawn once an epoch.
-Another run of 10M candidates stands beside it. Ledger parts have the size and layout of `selection/ledger.py`, and the
+Another run of 1M candidates stands beside it. Ledger parts have the size and layout of `selection/ledger.py`, and the
 history is made by `selection/history.py`. 10M candidates take 0.35 GB, 200M take 7 GB and about 10 minutes of a core to
 write; what is there is not written again. Then each statement is run in plain DuckDB over the views, with 2 threads
 and 4 GB, and its rows are counted.
@@ -35,7 +35,7 @@ from rhostream.selection.ledger import PART_ROWS, ROW_GROUP_ROWS
 SAMPLES, SHARD_ROWS, CLASSES, WRONG = 1_000_000, 10_000, 14, 0.38
 SUPER_BATCH, BATCH = 320, 32
 LIMITS = "SET threads = 2; SET memory_limit = '4GB';"
-RUN, OTHER, OTHER_ROWS = "rho_loss", "uniform_il", 10_000_000
+RUN, OTHER, OTHER_ROWS = "rho_loss", "uniform_il", 1_000_000
 
 
 class Corpus:
@@ -81,7 +81,7 @@ class Corpus:
             scores = {
                 "il_model": ["resnet18"] * count, "key": keys, "shard": [name] * count, "row": self.row[part],
                 "label": label, "il": self.il[part], "predicted": self.predicted[part],
-                "confidence": np.exp(-self.il[part]), "in_sample": np.zeros(count, bool),
+                "confidence": np.exp(-self.il[part]), "entropy": self.il[part] / 2, "in_sample": np.zeros(count, bool),
             }  # fmt: skip
             workspace.write_table(f"il/resnet18/scores/{name}.parquet", pa.table(scores, schema.IL))
         rejects = {name: [f"{name} {n}" for n in range(50_000)] for name in schema.REJECTS.names}
@@ -140,6 +140,8 @@ def part(corpus: Corpus, run: str, ids: np.ndarray, first: int, *, progress: flo
         "score": score,
         "correct": loss < 0.7,
         "selected": selected.ravel(),
+        "selection": pa.repeat(run, count),
+        "weight": pa.array(np.ones(count, np.float32), mask=~selected.ravel()),
         "reason": pa.nulls(count, pa.string()),
     }
     return pa.table({name: columns[name] for name in schema.LEDGER.names}, schema=schema.LEDGER)

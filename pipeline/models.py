@@ -96,6 +96,12 @@ def _mlp(num_classes: int, view: View) -> nn.Module:
     )
 
 
+def _mlp_dropout(num_classes: int, view: View) -> nn.Module:
+    """The same with dropout, for the functions that draw (MC dropout)."""
+    flatten, first, relu, second, _, last = _mlp(num_classes, view).children()
+    return nn.Sequential(flatten, first, relu, nn.Dropout(0.5), second, nn.ReLU(), nn.Dropout(0.5), last)
+
+
 def _resnet18_cifar(num_classes: int, view: View) -> nn.Module:
     """ResNet-18 for small images: a 3x3 stem of stride 1 and no first pooling."""
     _require_size("resnet18_cifar", view)
@@ -111,13 +117,14 @@ BUILT_IN: Final[dict[str, Callable[[int, View], nn.Module]]] = {
     "small_cnn": _small_cnn,
     "bn_cnn": _bn_cnn,
     "mlp": _mlp,
+    "mlp_dropout": _mlp_dropout,
     "resnet18_cifar": _resnet18_cifar,
 }
 
 
 def takes_any_size(name: str) -> bool:
     """Can a model built for one image size be run on another? A flattening or a position per patch forbids it."""
-    return name != "mlp" and not name.startswith(("vit_", "maxvit"))
+    return name not in ("mlp", "mlp_dropout") and not name.startswith(("vit_", "maxvit"))
 
 
 def _require_size(name: str, view: View) -> None:

@@ -26,6 +26,8 @@ def make(photographs: Path, images: Path, count: int) -> int:
         raise SystemExit(
             f"{photographs} holds {len(sources)} JPEGs, {count} are asked for: give --count {len(sources)}"
         )
+    if len({path.parent.name for path in sources}) < 2:
+        raise SystemExit(f"{photographs}: its JPEGs lie in one folder; give a folder of class folders")
     step = len(sources) / count
     chosen = [sources[int(number * step)] for number in range(count)]
     sample = [_square(path) for path in chosen[:: max(1, count // _SAMPLE)]]

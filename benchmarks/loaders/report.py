@@ -6,6 +6,7 @@ python benchmarks/loaders/report.py benchmarks/results/loaders.json
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,26 @@ class Results:
         pairs = zip(self.rounds[over], self.rounds[under], strict=True)
         ratios = [a["rate"] / b["rate"] for a, b in pairs if "rate" in a and "rate" in b]
         return statistics.median(ratios) if ratios else float("nan")
+
+
+def worth_measuring(summary: dict[str, Any], plan: Iterable[Measurement]) -> list[Measurement]:
+    """Those of a plan that an earlier run does not make idle: of every peer its fastest variant, and the stock one.
+
+    On two cores with every number of workers: which is best depends on what else the machine did.
+    """
+    results = Results(summary)
+    best: set[Measurement] = set()
+    for cores in (1, 2):
+        fastest: dict[str, Measurement] = {}
+        for measurement in results.rates(cores):  # the fastest first
+            fastest.setdefault(measurement.loader, measurement)
+        best |= {*fastest.values(), results.one(STOCK, cores)}
+    names = {measurement.name for measurement in best if measurement.cores == 2}
+    return [
+        each
+        for each in plan
+        if each.loader in (OURS, CEILING) or each in best or (each.cores == 2 and each.name in names)
+    ]
 
 
 def report(summary: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ rate is of trained samples. Peers are measured with 0, 1 and 2 workers, the best
 process pinned to its cores, its first two seconds left out. Round r runs everything once. Where other programs keep the
 cores busy it waits a little, repeats a disturbed measurement, and notes what they used ("others", in cores).
 
+`--best-of benchmarks/results/loaders.json` measures each peer only with the decoder with which it was fastest there.
+
 Expected, see benchmarks/results/loaders.json: on two cores 64-pixel renditions at 6 (JPEG) and 19 (raw) times the best
 peer's images/s, full photographs at 1.8 times; 40 minutes.
 """
@@ -32,7 +34,7 @@ from typing import Any
 
 import corpus
 from plan import LOADERS, Bench, Measurement, measurements
-from report import report
+from report import report, worth_measuring
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "loaders.json"
 PACKAGES = ("rhostream", "torch", "simplejpeg", "pillow", "webdataset", "litdata", "datasets", "ffcv")
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--cores", type=int, nargs=2, default=(0, 1))
+    parser.add_argument("--best-of", type=Path, help="an earlier run's file: peers as they were fastest there, only")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the process being measured ends too
@@ -65,6 +68,8 @@ def main() -> None:
     for loader in LOADERS:
         bench.prepare(loader.name)
     plan = list(measurements())
+    if arguments.best_of:
+        plan = worth_measuring(json.loads(arguments.best_of.read_text()), plan)
     results: dict[Measurement, list[dict[str, Any]]] = {measurement: [] for measurement in plan}
     images = corpus.files(folder / "images")
     loads: list[float] = []

@@ -59,12 +59,12 @@ def il() -> None:
             "small_cnn]")  # fmt: skip
 @_il_option("--weights", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
 @_il_option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most so many; with one cycle, its "
-            "length.  [default: 8]")  # fmt: skip
+            "length.  [default: 5]")  # fmt: skip
 @_il_option("--patience", type=click.IntRange(min=0), metavar="N", help="Stop after N epochs without a lower "
             "validation loss; 0 for never.  [default: 3]")  # fmt: skip
-@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 64]")
+@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 128]")
 @_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW; with one cycle, the peak.  "
-            "[default: 0.002]")  # fmt: skip
+            "[default: 0.003]")  # fmt: skip
 @_il_option("--schedule", type=click.Choice(["one_cycle", "constant"]), help="one_cycle rises for 30% of the steps and "
             "falls to 0 with the last; few epochs suffice.  [default: one_cycle]")  # fmt: skip
 @_il_option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")

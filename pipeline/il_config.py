@@ -49,10 +49,10 @@ class ILTrainConfig:
     name: str = ""
     model: str = "small_cnn"
     weights: str | None = None
-    epochs: int = 8
+    epochs: int = 5
     patience: int = 3
-    batch_size: int = 64
-    learning_rate: float = 2e-3
+    batch_size: int = 128
+    learning_rate: float = 3e-3
     schedule: Schedule = "one_cycle"
     weight_decay: float = 0.01
     validation_share: float = 0.1

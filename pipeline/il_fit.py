@@ -71,8 +71,9 @@ class Fit:
         view = self._view = corpus.view(config.image_size)
         model = build_model(config.model, len(corpus.classes), view, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
+        # Fused: on a CPU the plain one takes longer than a small model's forward and backward pass together.
         self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.validation = EvaluationSet(
             workspace,

@@ -175,7 +175,7 @@ def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
 def test_an_unfinished_training_of_other_settings_is_not_gone_on_with(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError):
         train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
-    with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.002.*--overwrite"):
+    with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.003.*--overwrite"):
         train_il(shapes, ILTrainConfig(epochs=6, device="cpu"))
     train_il(shapes, ILTrainConfig(epochs=1, device="cpu"), overwrite=True)
 

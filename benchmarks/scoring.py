@@ -1,6 +1,7 @@
 """What the options of the scoring pass give: time of a pass over a super-batch, and how alike its scores are.
 
     python benchmarks/scoring.py --output benchmarks/results/scoring.json
+    python benchmarks/scoring.py --device cuda --output benchmarks/results/scoring-cuda.json
 
 The options are run in turn, round after round, so that a machine that is busy for a while is busy for all of them; what
 is compiled is timed once it is. `cpu` is the processor time of all threads, which other processes disturb less than the
@@ -25,11 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rhostream.loaders.view import View
+from rhostream.pipeline.device import place
 from rhostream.pipeline.models import build_model
 from rhostream.selection import Scorer, ScoringOptions
 
 CANDIDATES, CLASSES, TRAINED = 320, 10, 60
-MODELS = {"bn_cnn": 32, "resnet18": 64}  # with the side of its images, pixels
+MODELS = {"bn_cnn": 32, "resnet18_cifar": 32, "resnet18": 64}  # with the side of its images, pixels
 
 
 def options_for(side: int) -> dict[str, ScoringOptions]:
@@ -59,10 +61,10 @@ def spearman(first: Tensor, second: Tensor) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def trained(name: str, side: int) -> nn.Module:
-    model = build_model(name, CLASSES, View(size=side), seed=0).train()
+def trained(name: str, side: int, device: torch.device) -> nn.Module:
+    model = place(build_model(name, CLASSES, View(size=side), seed=0), device).train()
     optimizer = torch.optim.AdamW(model.parameters())
-    images, labels = blobs(32 * TRAINED, side)
+    images, labels = (tensor.to(device) for tensor in blobs(32 * TRAINED, side))
     for step in range(TRAINED):
         part = slice(32 * step, 32 * step + 32)
         F.cross_entropy(model(images[part]), labels[part]).backward()
@@ -71,32 +73,41 @@ def trained(name: str, side: int) -> nn.Module:
     return model
 
 
-def measure(name: str, side: int, rounds: int, *, compiled: bool) -> dict[str, dict[str, float]]:
-    model = trained(name, side)
-    images, labels = blobs(CANDIDATES, side)
+def measure(name: str, side: int, rounds: int, device: torch.device, *, compiled: bool) -> dict[str, dict[str, float]]:
+    model = trained(name, side, device)
+    images, labels = (tensor.to(device) for tensor in blobs(CANDIDATES, side))
+
+    def logits(scorer: Scorer) -> Tensor:
+        """Once they are there."""
+        found = scorer.logits(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return found
+
     wanted = {label: options for label, options in options_for(side).items() if compiled or not options.compile}
     scorers = {label: Scorer(model, options) for label, options in wanted.items()}
     first, losses = {}, {}
     for label, scorer in scorers.items():
         begin = time.perf_counter()
-        losses[label] = F.cross_entropy(scorer.logits(images), labels, reduction="none")
+        losses[label] = F.cross_entropy(logits(scorer), labels, reduction="none")
         first[label] = time.perf_counter() - begin
     wall: dict[str, list[float]] = {label: [] for label in scorers}
     cpu: dict[str, list[float]] = {label: [] for label in scorers}
     for _ in range(rounds):
         for label, scorer in scorers.items():
             begin, begin_cpu = time.perf_counter(), time.process_time()
-            scorer.logits(images)
+            logits(scorer)
             cpu[label].append(time.process_time() - begin_cpu)
             wall[label].append(time.perf_counter() - begin)
-    plain = statistics.median(cpu["plain"])
+    counted = wall if device.type == "cuda" else cpu
+    plain = statistics.median(counted["plain"])
     return {
         label: {
             "cpu ms": round(1000 * statistics.median(cpu[label]), 1),
             "cpu ms, lowest": round(1000 * min(cpu[label]), 1),
             "cpu ms, highest": round(1000 * max(cpu[label]), 1),
-            "cpu, of the plain pass": round(statistics.median(cpu[label]) / plain, 3),
-            "clock ms": round(1000 * statistics.median(wall[label]), 1),
+            "of the plain pass": round(statistics.median(counted[label]) / plain, 3),
+            "clock ms": round(1000 * statistics.median(wall[label]), 2),
             "first pass, s": round(first[label], 2),
             "rank correlation": round(spearman(losses[label], losses["plain"]), 4),
         }
@@ -104,12 +115,13 @@ def measure(name: str, side: int, rounds: int, *, compiled: bool) -> dict[str, d
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     told = cpuinfo.read_text() if cpuinfo.exists() else ""
     names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.machine(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "computes in bfloat16": any(flag in told for flag in ("avx512_bf16", "amx_bf16")),
@@ -122,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -130,8 +143,12 @@ def main() -> None:
         result = json.loads(arguments.output.read_text())
     for name in arguments.models:
         print(f"{name} …", file=sys.stderr)
-        options = measure(name, MODELS[name], arguments.rounds, compiled=not arguments.no_compile)
-        result["models"][f"{name}, {MODELS[name]} px"] = {"machine": machine(), "rounds": arguments.rounds, **options}
+        options = measure(name, MODELS[name], arguments.rounds, arguments.device, compiled=not arguments.no_compile)
+        result["models"][f"{name}, {MODELS[name]} px"] = {
+            "machine": machine(arguments.device),
+            "rounds": arguments.rounds,
+            **options,
+        }
         if arguments.output:
             arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

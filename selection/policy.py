@@ -25,6 +25,10 @@ class Policy(Protocol):
         """Told the scores of each super-batch that was scored, float32 (n,)."""
         return None
 
+    def stepped(self) -> None:
+        """Told of each batch that is handed out to be trained on."""
+        return None
+
     def learned(self, grad_norms: Tensor) -> None:
         """Told after each gradient step: the gradient norms (of `grad_norm`) of its batch, float32 (n_b,)."""
         return None

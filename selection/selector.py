@@ -263,6 +263,7 @@ class OnlineSelector:
     def _batch(self, size: int) -> SelectedBatch:
         """The next batch out of the queue."""
         self.step += 1
+        self.policy.stepped()
         waiting = Samples.concatenated(self._queue)
         samples, rest = waiting.split(size)
         self._queue = [rest] if len(rest) else []

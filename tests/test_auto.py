@@ -10,7 +10,7 @@ from rhostream.loaders.held_back import held_back
 from rhostream.pipeline.train import train
 from rhostream.pipeline.train_config import TrainConfig
 from rhostream.selection import Auto, Selection
-from rhostream.selection.auto import usual_arms
+from rhostream.selection.auto import Arm, usual_arms
 
 
 class Learning:
@@ -32,14 +32,33 @@ class Learning:
         return self.loss
 
     def auto(self) -> Auto:
-        arms = {name: Selection(function="uniform", batch_size=size) for size, name in enumerate(self.exponents, 1)}
+        selections = [Selection(function="uniform", batch_size=size) for size in range(1, 1 + len(self.exponents))]
+        arms = {name: Arm(selection=each) for name, each in zip(self.exponents, selections, strict=True)}
         return Auto(arms, validate=self.validate, clock=lambda: self.seconds)
 
 
 def run(learning: Learning, auto: Auto, until: float) -> None:
     while learning.seconds < until:
         selection = auto.next()
-        learning.step(next(name for name, arm in auto.arms.items() if arm == selection))
+        learning.step(next(name for name, arm in auto.arms.items() if arm.selection == selection))
+        auto.stepped()
+
+
+def test_what_a_step_costs_and_is_expected_to_gain_decides_first():
+    class Costly(Learning):
+        def step(self, name: str, seconds: float = 0.01) -> None:
+            super().step(name, {"a": 0.03, "b": 0.01, "c": 0.02}[name])
+
+    for gains, first in (((1, 1, 1), "b"), ((4, 1, 1), "a"), ((1, 1, 2.5), "c")):
+        learning = Costly({"a": 0.3, "b": 0.3, "c": 0.3})
+        auto = learning.auto()
+        auto.arms = {name: replace(arm, gain=gain) for (name, arm), gain in zip(auto.arms.items(), gains, strict=True)}
+        tried = []
+        while "e:" not in auto.note:
+            run(learning, auto, learning.seconds + 0.001)
+            tried.append(auto.current)
+        assert auto.current == first
+        assert set(tried) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("best", ["a", "b", "c"])
@@ -84,11 +103,19 @@ def test_it_goes_on_from_its_state():
 
 
 def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_ratios():
-    arms = usual_arms(32, 320)
-    assert {(arm.function, arm.batch_size, arm.prefilter, round(arm.share, 2)) for arm in arms.values()} == {
-        ("uniform", 32, False, 1.0), ("uniform", 128, False, 1.0), ("uniform", 32, True, 1.0),
-        ("uniform", 128, True, 1.0), ("rho_loss", 32, True, 0.1), ("rho_loss", 32, True, 0.25),
+    arms = usual_arms(32, 320, 0.4, 0.4)
+    selections = [arm.selection for arm in arms.values()]
+    assert {(each.function, each.batch_size, each.prefilter, round(each.share, 2)) for each in selections} == {
+        ("uniform", 32, True, 1.0), ("uniform", 128, True, 1.0), ("uniform", 128, False, 1.0),
+        ("rho_loss", 32, True, 0.1), ("rho_loss", 32, True, 0.25), ("rho_loss", 128, True, 0.4),
     }  # fmt: skip
+    assert arms["filter@32"].gain == pytest.approx(1.0)
+    assert arms["filter@128"].gain == pytest.approx(4**0.75)
+    assert arms["uniform@128"].gain == pytest.approx(0.6 * 4**0.75)
+    assert arms["rho_loss@32/0.1"].gain == pytest.approx(0.1**-0.3)
+    clean = usual_arms(32, 320, 0.04, 0.0)  # whose labels are right: all that the filter rules out is hard
+    assert clean["filter@128"].gain < clean["uniform@128"].gain
+    assert [name for name, arm in clean.items() if arm.selection.prefilter] == ["filter@128"]
     with pytest.raises(ConfigError, match="at least one"):
         Auto({}, validate=lambda: 1.0, clock=lambda: 0.0)
 

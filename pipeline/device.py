@@ -1,6 +1,7 @@
 """Where and how precisely a model runs, and the random state that a checkpoint must carry."""
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -63,6 +64,18 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model.to(device)
+
+
+@contextlib.contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """Within the block cuDNN does the same each time it is asked; its other settings, TF32 say, stay the caller's."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def seed_random(seed: int) -> None:

@@ -18,8 +18,9 @@ arguments.add_argument("workspace")
 arguments.add_argument("--steps", type=int, default=None, help="one epoch where not given")
 options = arguments.parse_args()
 
+device = "cuda" if torch.cuda.is_available() else "cpu"
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
-model = resnet18(num_classes=len(stream.card.classes))
+model = resnet18(num_classes=len(stream.card.classes)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
 selector = OnlineSelector(model, batch_size=32, select="rho_loss")
 

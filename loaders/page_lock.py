@@ -5,6 +5,7 @@ there, which takes half a gigabyte of a GPU that belongs to another rank. And wh
 nothing: a thread that was started begins with the first.
 """
 
+import os
 import weakref
 from collections.abc import Callable
 from typing import Final
@@ -17,7 +18,7 @@ _PORTABLE: Final = 1  # cudaHostRegisterPortable: for all GPUs
 
 
 def lock_pages(owner: object, address: int, size: int) -> None:
-    """For as long as `owner` exists, where CUDA is there.
+    """For as long as `owner` exists, where CUDA is there; its end waits for the copies that are under way.
 
     Raises:
         RhostreamError: the system gives no more such memory.
@@ -32,7 +33,7 @@ def lock_pages(owner: object, address: int, size: int) -> None:
             f"CUDA cannot page-lock {size} bytes (error {status}): choose a smaller super-batch or "
             "prefetch, or pin_memory=False"
         )
-    weakref.finalize(owner, _unlock, device, address).atexit = False
+    weakref.finalize(owner, _unlock, os.getpid(), device, address).atexit = False
 
 
 def copies_ended() -> Callable[[], bool]:
@@ -59,6 +60,10 @@ def _devices() -> list[int]:
     return [number for number in range(torch.cuda.device_count()) if torch._C._cuda_hasPrimaryContext(number)]
 
 
-def _unlock(device: int, address: int) -> None:
+def _unlock(pid: int, device: int, address: int) -> None:
+    if os.getpid() != pid:
+        return  # a fork has locked nothing, and CUDA would refuse to be asked there
+    for number in _devices():
+        torch.cuda.synchronize(number)  # the memory goes next: no copy may still read it
     with torch.cuda.device(device):
         torch.cuda.cudart().cudaHostUnregister(address)

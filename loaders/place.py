@@ -37,9 +37,9 @@ class Place:
 
     def __init__(self) -> None:
         # Epoch, position, and how often they were set.
-        self._at = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._at = torch.zeros(3, dtype=torch.int64, device="cpu").share_memory_()
         # Of each worker: how often the place had been set when its last pass began.
-        self._begun = torch.full((MAX_WORKERS,), -1, dtype=torch.int64).share_memory_()
+        self._begun = torch.full((MAX_WORKERS,), -1, dtype=torch.int64, device="cpu").share_memory_()
         self._pass: Pass | None = None  # of a worker
         self._loaded: int | None = None  # the epoch of a state from which nothing has been read on
 
@@ -71,7 +71,7 @@ class Place:
         return self._pass.epoch, self._pass.position, self._pass.turn
 
     def go_to(self, epoch: int, position: int) -> None:
-        self._at.copy_(torch.tensor([epoch, position, int(self._at[2]) + 1]))
+        self._at.copy_(torch.tensor([epoch, position, int(self._at[2]) + 1], device="cpu"))
 
     def set_epoch(self, epoch: int) -> None:
         """To the beginning of this epoch, unless a state in its middle was loaded and not read on from."""

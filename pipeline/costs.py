@@ -166,6 +166,16 @@ def _has_children() -> bool:
     return True
 
 
+def _attention_flops(query: torch.Tensor, key: torch.Tensor, *_: Any, out_val: Any, **__: Any) -> int:
+    """`nn.MultiheadAttention` over (n, tokens, width) as one operation: its four projections and two products."""
+    n, tokens, width = query.shape
+    return 2 * n * tokens * width * (4 * width + 2 * key.shape[1])
+
+
+#: Of what PyTorch has no formula for: vision transformers run so in eval mode.
+_FORMULAS: Final = {torch.ops.aten._native_multi_head_attention: _attention_flops}
+
+
 class _FlopCounter(TorchDispatchMode):
     """Adds up PyTorch's own formulas. Its `FlopCounterMode` does too, and imports the compiler first: seconds."""
 
@@ -180,7 +190,7 @@ class _FlopCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        formula = flop_registry.get(func._overloadpacket)
+        formula = flop_registry.get(func._overloadpacket) or _FORMULAS.get(func._overloadpacket)
         if formula is None:
             with self:  # in inference mode, a linear layer arrives here whole
                 parts = func.decompose(*args, **kwargs or {})

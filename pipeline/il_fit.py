@@ -15,7 +15,15 @@ from rhostream.errors import IrreducibleLossError, WorkspaceError
 from rhostream.loaders.index import CorpusCard, Shard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
-from rhostream.pipeline.device import autocast, choose_device, place, random_state, restore_random_state, seed_random
+from rhostream.pipeline.device import (
+    autocast,
+    choose_device,
+    place,
+    random_state,
+    repeatable_convolutions,
+    restore_random_state,
+    seed_random,
+)
 from rhostream.pipeline.evaluate import EvaluationSet
 from rhostream.pipeline.identity import require_same
 from rhostream.pipeline.il_card import ILEpoch
@@ -113,7 +121,7 @@ class Fit:
         """
         devices = [self._device] if self._device.type == "cuda" else []
         total = self.config.epochs * len(self._samples)
-        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        with torch.random.fork_rng(devices), repeatable_convolutions():
             seed_random(self.config.seed)
             self._resume()
             done = max(0, len(self.epochs) - 1) * len(self._samples)

@@ -30,6 +30,7 @@ from rhostream.pipeline.device import (
     choose_device,
     place,
     random_state,
+    repeatable_convolutions,
     resolve_precision,
     restore_random_state,
     seed_random,
@@ -76,7 +77,6 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
 
     costs = Costs(device)
     seed_random(config.seed)
-    torch.backends.cudnn.deterministic = True  # a resumed run repeats what an uninterrupted one does
     stream = train_stream(workspace, card, config, il=il, scoring_view=facts["scoring_view"], device=device)
     split = _evaluated_on(card)
     evaluation = _evaluation_set(workspace, card.split(split), stream.view, config) if split else None
@@ -108,7 +108,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     if il is not None:
         _charge_il(workspace, il, config.il_runs, costs)
 
-    with only_writer(workspace, "rho train", run.folder), observers:
+    with only_writer(workspace, "rho train", run.folder), observers, repeatable_convolutions():
         run.begin()
         state = run.load_checkpoint()
         if state is not None:

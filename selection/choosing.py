@@ -88,6 +88,6 @@ class GumbelTop(Rule):
         self.temperature = temperature
 
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
-        noise = torch.empty(len(score), dtype=torch.float64).exponential_(generator=generator).log().neg()
+        noise = torch.empty(len(score), dtype=torch.float64, device="cpu").exponential_(generator=generator).log().neg()
         keys = score.cpu().double() / self.temperature + noise
         return unweighted(torch.argsort(keys, descending=True, stable=True)[:at_most].to(score.device))

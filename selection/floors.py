@@ -72,9 +72,9 @@ class ClassFloor(Rule):
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         device, score, labels = score.device, score.cpu(), labels.cpu()  # a loop over classes is no work for a GPU
         at_most = min(at_most, len(score))
-        offset = float(torch.rand((), dtype=torch.float64, generator=generator))
+        offset = float(torch.rand((), dtype=torch.float64, device="cpu", generator=generator))
         counts = torch.bincount(labels).tolist()
-        position = torch.arange(len(score))
+        position = torch.arange(len(score), device="cpu")
         floors, before, running = [], 0, 0
         for label, count in enumerate(counts):
             if count:
@@ -86,11 +86,11 @@ class ClassFloor(Rule):
                 floors.append(of_class[best])
                 before = upto
         filled = torch.cat(floors) if floors else position[:0]
-        rest = torch.ones(len(score), dtype=torch.bool)
+        rest = torch.ones(len(score), dtype=torch.bool, device="cpu")
         rest[filled] = False
         others = _among(self.rule, rest, score, labels, max(0, at_most - len(filled)), generator)
         positions = torch.cat([filled, others.positions])
-        weights = torch.cat([torch.ones(len(filled)), others.weights])
+        weights = torch.cat([torch.ones(len(filled), device="cpu"), others.weights])
         return Chosen(positions.to(device), weights.to(device))
 
     def state_dict(self) -> dict[str, Any]:

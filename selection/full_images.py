@@ -43,10 +43,10 @@ class FullImageReading:
             return super_batch.images[torch.from_numpy(positions).to(device)], readable
         with self._meter.charge("load"):
             pixels, failures = pending.result()
+            images = torch.from_numpy(pixels).to(device)
         for position, cause in failures:
             self._tolerate(super_batch, positions[position], cause)
             readable[position] = False
-        images = torch.from_numpy(pixels).to(device)
         if failures:
             images = images[torch.from_numpy(readable).to(device)]
         return images, readable

@@ -66,9 +66,7 @@ class ScoreCache:
         known = [i for i, entry in enumerate(found) if entry is not None and step - entry[0] < self.max_age]
         fresh = sorted(set(range(len(keys))).difference(known))
         losses = [entry[1] for i in known if (entry := found[i]) is not None]
-        return Split(
-            torch.tensor(fresh, dtype=torch.int64), torch.tensor(known, dtype=torch.int64), torch.tensor(losses)
-        )
+        return Split(_column(fresh, torch.int64), _column(known, torch.int64), _column(losses, torch.float32))
 
     def remember(self, keys: Sequence[str], losses: Tensor, step: int) -> None:
         """Take in fresh losses, float32 (m,), of this step; what is too old to serve is forgotten."""
@@ -87,14 +85,19 @@ class ScoreCache:
         steps = [step for step, _ in self._losses.values()]
         losses = [loss for _, loss in self._losses.values()]
         return {
-            "digests": torch.tensor(list(self._losses), dtype=torch.int64),
-            "steps": torch.tensor(steps, dtype=torch.int64),
-            "losses": torch.tensor(losses, dtype=torch.float32),
+            "digests": _column(list(self._losses), torch.int64),
+            "steps": _column(steps, torch.int64),
+            "losses": _column(losses, torch.float32),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         entries = zip(state["steps"].tolist(), state["losses"].tolist(), strict=True)
         self._losses = OrderedDict(zip(state["digests"].tolist(), entries, strict=True))
+
+
+def _column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """On the CPU, whatever torch's default device is."""
+    return torch.tensor(values, dtype=dtype, device="cpu")
 
 
 def _digest(key: str) -> int:

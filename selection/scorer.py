@@ -162,11 +162,12 @@ class Scorer:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
         """The precision of the options; weights cast in inference mode are not kept for the training pass."""
-        if self.options.precision == "float32":
-            return contextlib.nullcontext()
-        context: AbstractContextManager[None] = torch.autocast(
-            device.type, getattr(torch, self.options.precision), cache_enabled=False
-        )
+        precision: torch.dtype = getattr(torch, self.options.precision)
+        if precision == torch.float32:
+            if not torch.is_autocast_enabled(device.type):
+                return contextlib.nullcontext()
+            precision = torch.get_autocast_dtype(device.type)
+        context: AbstractContextManager[None] = torch.autocast(device.type, precision, cache_enabled=False)
         return context
 
     def _prepared(self, images: Tensor) -> Tensor:

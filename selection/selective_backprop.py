@@ -43,11 +43,12 @@ class SelectiveBackprop(Rule):
         self._losses.extend(losses.tolist())
         recent = np.sort(np.asarray(self._losses, np.float32))
         share = np.searchsorted(recent, losses, side="right") / max(len(recent), 1)
-        kept = torch.rand(len(losses), dtype=torch.float64, generator=generator).numpy() < share**self.beta
+        draws = torch.rand(len(losses), dtype=torch.float64, device="cpu", generator=generator).numpy()
+        kept = draws < share**self.beta
         return unweighted(torch.from_numpy(np.flatnonzero(kept)[:at_most]).to(score.device))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": torch.tensor(list(self._losses), dtype=torch.float32)}
+        return {"losses": torch.tensor(list(self._losses), dtype=torch.float32, device="cpu")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._losses = deque(state["losses"].tolist(), maxlen=self._losses.maxlen)

@@ -195,7 +195,8 @@ class OnlineSelector:
 
     def _choose(self, super_batch: SuperBatch, selection: Selection) -> _Choice:
         """Score and choose, and begin to read the full images of the chosen."""
-        on_device = super_batch.to(self._device)
+        with self._meter.charge("load"):
+            on_device = super_batch.to(self._device)
         scored, score = None, None
         chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
         # A pass over a single candidate has no statistics for BatchNorm; to take it as it comes needs no pass.

@@ -143,6 +143,19 @@ def test_a_linear_layer_is_counted_in_inference_mode() -> None:
         assert count_flops(lambda: layer(torch.zeros(2, 8)))[1] == 2 * 2 * 8 * 4
 
 
+def test_attention_that_runs_as_one_operation_in_eval_mode_counts_what_its_parts_do() -> None:
+    attention, tokens = nn.MultiheadAttention(64, 4, batch_first=True), torch.randn(2, 5, 64)
+
+    def forward() -> None:
+        attention(tokens, tokens, tokens, need_weights=False)
+
+    _, parts = count_flops(forward)
+    attention.eval()
+    with torch.inference_mode():
+        _, whole = count_flops(forward)
+    assert whole == parts == 2 * 2 * 5 * 64 * (4 * 64 + 2 * 5)
+
+
 def test_later_calls_of_a_shape_are_charged_what_the_first_one_took() -> None:
     costs, layer, calls = Costs(), nn.Linear(8, 4), []
 

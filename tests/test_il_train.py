@@ -22,6 +22,7 @@ from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.evaluate import EvaluationSet
 from rhostream.pipeline.il_card import ILCard, il_costs
 from rhostream.pipeline.il_config import ILTrainConfig
+from rhostream.pipeline.il_fit import Fit
 from rhostream.pipeline.il_train import train_il
 from rhostream.pipeline.lock import hold_as_worker, only_writer, remove_contents
 from rhostream.pipeline.models import build_model
@@ -122,6 +123,23 @@ def test_the_same_training_gives_the_same_bytes_and_leaves_torchs_generator_alon
         contents.append([workspace.read_bytes(f"il/bn_cnn/{file}") for file in ("model.safetensors", "model.json")])
         assert il_costs(workspace, "bn_cnn")["flops"]["il_train"] > 0
     assert contents[0] == contents[1]
+
+
+def test_convolutions_are_made_repeatable_and_the_callers_other_settings_hold(
+    shapes: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn, seen, step = torch.backends.cudnn, set(), Fit._step
+
+    def noting(*arguments: Any) -> Any:
+        seen.add((cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
+        return step(*arguments)
+
+    monkeypatch.setattr(Fit, "_step", noting)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", False)):
+        monkeypatch.setattr(cudnn, name, value)
+    train_il(shapes, ILTrainConfig(epochs=1, device="cpu"))
+    assert seen == {(True, False, False)}
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (False, True, False)
 
 
 def test_a_second_training_of_the_same_model_is_refused_while_the_first_is_at_work(shapes: Workspace) -> None:

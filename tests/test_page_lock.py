@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +50,13 @@ class Played:
         self.locked[address] = size
         return 0
 
+    def synchronize(self, number: int) -> None:
+        self.contexts.add(number)
+        self.copying.discard(number)
+
     def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
         self.asked()
+        assert not self.copying
         del self.locked[address]
         return 0
 
@@ -70,6 +76,7 @@ class Played:
             "current_device": lambda: self.current,
             "device": self.device,
             "cudart": lambda: self,
+            "synchronize": self.synchronize,
             "Event": Event,
         }
         for name, part in parts.items():
@@ -110,6 +117,32 @@ def test_memory_is_not_reused_before_its_copies_to_any_gpu_have_ended(
     assert second.number != first.number
     cuda.copying.clear()
     assert pool.take(50_000)[0].number == first.number
+
+
+@pytest.mark.parametrize("copying", [3, 5])
+def test_memory_is_not_given_up_before_its_copies_to_any_gpu_have_ended(
+    monkeypatch: pytest.MonkeyPatch, copying: int
+) -> None:
+    cuda = Played(3, 5).play(monkeypatch)
+    pool = BufferPool(shared=True, pinned=True)
+    buffer, array = pool.take(50_000)
+    cuda.copying.add(copying)
+    del buffer, array, pool
+    gc.collect()
+    assert cuda.locked == {}
+    assert cuda.contexts == {3, 5}
+
+
+def test_a_fork_that_forgets_what_its_parent_locked_asks_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Played(3).play(monkeypatch)
+    pool = BufferPool(shared=False, pinned=True)
+    buffer, array = pool.take(50_000)
+    del array
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    del buffer, pool
+    gc.collect()
+    assert len(cuda.locked) == 1
 
 
 def test_no_gpu_of_another_rank_is_touched_by_threads_that_have_chosen_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,10 +126,11 @@ def test_faster_passes_score_nearly_alike_and_training_goes_on_as_before(options
     assert all(parameter.grad is not None and parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-def test_a_pass_inside_the_trainers_own_autocast_leaves_no_inference_weights_behind():
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_pass_inside_the_trainers_own_autocast_leaves_no_inference_weights_behind(precision):
     model = network()
     with torch.autocast("cpu", torch.bfloat16):
-        Scorer(model, ScoringOptions(precision="bfloat16")).logits(images())
+        Scorer(model, ScoringOptions(precision=precision)).logits(images())
         model(images()).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 

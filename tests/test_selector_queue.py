@@ -12,7 +12,7 @@ from rhostream import ConfigError
 from rhostream.loaders.join import Prefilter
 from rhostream.loaders.stream import CandidateStream
 from rhostream.schema import LEDGER
-from rhostream.selection import Ledger, OnlineSelector, Scorer, SelectingLoader, Selection
+from rhostream.selection import Ledger, OnlineSelector, ScoreCache, Scorer, SelectingLoader, Selection
 
 
 def network() -> nn.Sequential:
@@ -117,6 +117,33 @@ def test_a_selector_goes_on_from_its_state_in_mid_super_batch_as_if_never_interr
     stream.load_state_dict(state["stream"])
     rest = [found[1:] for found in itertools.islice(batches(second, stream), 15 - after)]
     assert [found[1:] for found in seen] + rest == whole
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(batch_size=4, class_floor=0.5, share=0.5),
+        Selection(batch_size=4, rule="gumbel"),
+        Selection(batch_size=4, score_floor=-0.2),
+        Selection(function="selective_backprop", batch_size=4),
+        Selection(function="grad_norm_is", batch_size=4),
+        Selection(function="uniform", batch_size=4, full=True),
+    ],
+    ids=lambda selection: selection.label,
+)
+def test_torchs_default_device_moves_nothing_of_a_selectors(workspace, selection):
+    model = network()
+
+    def chosen():
+        selector = OnlineSelector(model, select=selection, cache=ScoreCache(4))
+        found = [batch.keys for batch in itertools.islice(selector(stream_of(workspace)), 5)]
+        return found, selector.state_dict()
+
+    expected, _ = chosen()
+    with torch.device("meta"):  # in a GPU's place: tensors there have no values, and none of the CPU's go with them
+        found, state = chosen()
+    assert found == expected
+    torch.save(state, io.BytesIO())
 
 
 def test_the_ledger_tells_what_was_chosen_by_and_the_weights(workspace):

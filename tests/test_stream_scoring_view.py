@@ -1,6 +1,7 @@
 """The stream that reads small renditions of its candidates, and the selector that reads the full images of the few."""
 
 import logging
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -44,6 +45,32 @@ def test_candidates_are_small_and_the_selected_are_full(workspace):
         for image, key, label in zip(batch.images, batch.keys, batch.labels, strict=True):
             expected = View(size=SIDE).pixels(image_of(int(key[1:]), int(label), SIDE))
             assert torch.allclose(image, View(size=SIDE).normalise(torch.from_numpy(expected)[None])[0])
+
+
+def test_what_is_brought_to_the_models_device_is_charged_as_loading(workspace, monkeypatch):
+    class Noting:
+        def __init__(self):
+            self.running = ["nothing"]
+
+        @contextmanager
+        def charge(self, cost):
+            self.running.append(cost)
+            yield
+            self.running.pop()
+
+        def flops(self, cost, shape, function):
+            return function()
+
+    meter, moved, to = Noting(), [], torch.Tensor.to
+
+    def noting(tensor, *arguments, **settings):
+        if tensor.dtype == torch.uint8 and isinstance(arguments[0], torch.device):
+            moved.append((meter.running[-1], tensor.shape[2]))
+        return to(tensor, *arguments, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "to", noting)
+    list(OnlineSelector(network(), batch_size=4, meter=meter)(stream_of(workspace)))
+    assert set(moved) == {("load", SMALL), ("load", SIDE)}
 
 
 def test_only_the_selected_are_read_in_full(workspace):

@@ -85,15 +85,12 @@ def properties(lab: Lab, results: dict[str, Any]) -> list[Row]:
         (study,) = [each for each in figure3(lab.setting) if each.name == name]
         for variant in result["variants"]:
             runs = variant["runs"]
-            row = {
-                "study": name,
-                "variant": variant["variant"],
-                "wrong": _mean([run["mislabelled"] for run in runs]),
-                "correct already": _mean([run["correct"] for run in runs]),
-            }
+            row = {"study": name, "variant": variant["variant"]}
+            if study.corpus.endswith("noise"):
+                row["wrong"] = _mean([run["mislabelled"] for run in runs])
             if study.corpus.endswith("relevance"):
                 row["low relevance"] = _mean([_share_rare(lab, study, run["run"]) for run in runs])
-            rows.append(row)
+            rows.append(row | {"correct already": _mean([run["correct"] for run in runs])})
     return rows
 
 
@@ -132,7 +129,7 @@ def table3(setting: Setting) -> list[Study]:
 
 
 def table4(setting: Setting) -> list[Study]:
-    variants = ("uniform", "rho_loss", "rho_loss:live_il=1")
+    variants = ("uniform", "rho_loss", "rho_loss:live_il=true")
     return [replace(study, variants=variants, core_set=False) for study in table2(setting)]
 
 

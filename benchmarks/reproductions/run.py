@@ -85,7 +85,7 @@ def write(folder: Path, name: str, lab: Lab, title: str, paper: str, rows: list[
     """Print the table, and keep it as JSON."""
     print(f"\n{title} ({lab.setting.name})\nPaper: {paper}")
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    texts = [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
+    texts = [columns, *([_text(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
     for line in texts:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -17,6 +17,8 @@ _SLICE: Final = 0.25  # of the time so far: how long a selection is tried before
 _FIRST_STEPS, _MEASURED_STEPS = 2, 4  # of each selection, before the first slice: to warm up, and to measure its cost
 # In units of log t, in which a run of a thousand times the first slice is 7 long:
 _MEMORY: Final = 2.0  # after which 1/e of what was learned about a selection counts
+_USUAL: Final = 0.5  # exponent of a learning curve, before anything is known of it
+_LEAST: Final = 0.1  # exponent that is expected where the loss rises
 _NOISE: Final = 0.3  # standard deviation of an exponent measured over 1, before anything is known of it
 _UNCERTAINTY: Final = 0.5  # standard deviation of an exponent around what is expected of it, as a part of that
 _OPTIMISM: Final = 0.3  # in standard errors
@@ -219,11 +221,11 @@ class Auto(Policy):
         stretch = np.array([self._known[name].stretch for name in self.arms])
         fall = np.array([self._known[name].fall for name in self.arms])
         expected = self._expected()
-        # Where the loss rises, nothing is to be expected of any.
-        unit = max(fall.sum() / (expected @ stretch), 0.0) if stretch.any() else 1.0
+        # The first guess counts as a slice of stretch 1. Where the loss rises, little is to be expected of any.
+        unit = max((_USUAL + fall.sum()) / (1 + expected @ stretch), _LEAST)
         # Per slice of stretch 1; the first guess counts as one.
         noise = (_NOISE**2 + self._squares) / (1 + self._counted)
-        prior = (_UNCERTAINTY * max(unit, _NOISE)) ** 2 * self._alike
+        prior = (_UNCERTAINTY * unit) ** 2 * self._alike
         tried = stretch > 0
         seen = prior[np.ix_(tried, tried)] + np.diag(noise / stretch[tried])
         weights = np.linalg.solve(seen, prior[tried]).T  # (arms, tried)

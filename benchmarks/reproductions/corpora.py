@@ -13,7 +13,7 @@ MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"
 MNIST_SIDE = 28
 RELEVANT = ("automobile", "ship")  # 20% of the classes, which become 80% of the data
 RARE = 0.06  # share that is kept of the other classes
-CONFUSED = (("4", "9"), ("3", "5"), ("7", "1"), ("8", "2"))
+CONFUSED = (("4 - four", "9 - nine"), ("3 - three", "5 - five"), ("7 - seven", "1 - one"), ("8 - eight", "2 - two"))
 
 
 @dataclass(frozen=True, kw_only=True)

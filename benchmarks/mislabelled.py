@@ -54,7 +54,7 @@ CASES = (
     Case(name="MNIST, 10% noise, holdout of a tenth", corpus="mnist", split={"holdout": 0.1},
          il=ILTrainConfig(model="small_cnn"), run=TrainConfig(model="mlp", steps=500, schedule="constant")),
     Case(name="MNIST, 10% noise, 2 folds", corpus="mnist", split={"folds": 2},
-         il=ILTrainConfig(model="small_cnn", epochs=8), run=TrainConfig(model="mlp", steps=500, schedule="constant")),
+         il=ILTrainConfig(model="small_cnn"), run=TrainConfig(model="mlp", steps=500, schedule="constant")),
     Case(name="clothing1m, holdout of 30%", corpus="clothing1m", split={"holdout": 0.3}, il=SMALL,
          run=TrainConfig(model="bn_cnn", image_size=32, steps=200)),
     Case(name="clothing1m, 5 folds", corpus="clothing1m", split={"folds": 5}, il=SMALL,

@@ -62,7 +62,7 @@ def run_case(case: Case, root: str, folder: Path, seeds: int) -> dict[str, objec
     )
     workspace = Workspace(folder / case.name.replace("%", "").replace(", ", "-").replace(" ", "-"))
     write_shards(workspace, manifest)
-    card = train_il(workspace, ILTrainConfig(model="small_cnn")).card
+    card = train_il(workspace, ILTrainConfig(model="small_cnn", epochs=8, batch_size=64, learning_rate=2e-3)).card
     scores = score_il(workspace, ILScoreConfig(name=card.name))
     result: dict[str, object] = {
         "case": case.name,

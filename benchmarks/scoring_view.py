@@ -133,7 +133,10 @@ def prepare(name: str, root: str, folder: Path) -> Workspace:
     for size in (64, 96, 128):
         for form in FORMATS:
             write_scoring_view(workspace, ScoringViewConfig(size=size, format=form))
-    train_il(workspace, ILTrainConfig(name="il", model=MODEL, image_size=IL_SIZE, augmentation="shift_flip"))
+    schedule = {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
+    train_il(
+        workspace, ILTrainConfig(name="il", model=MODEL, image_size=IL_SIZE, augmentation="shift_flip", **schedule)
+    )
     score_il(workspace, ILScoreConfig(name="il"))
     return workspace
 

@@ -5,12 +5,12 @@
 MNIST is a folder that `torchvision.datasets.MNIST(root=MNIST)` opens; CIFAR holds images/ and a labels.csv with the
 columns path, class and split (train, test). On MNIST a 2x512 MLP, clean, with 10% and 40% uniformly wrong labels, and
 with 10% on a fifth of the images, each five times over; on CIFAR-10 a small BatchNorm CNN with 10% and 40%. n_b 32 of
-n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 3,000 test images every 25 steps (CIFAR-10: 2,000
-every 50). One thread, so
-that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the IL model's (the whole of it
-beside). The IL model: an MLP on MNIST, trained on a tenth of the training images, a small CNN on CIFAR-10, on half.
+n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 3,000 test images every 25 steps (CIFAR-10: on
+2,000 every 50). One thread, so that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the
+IL model's (the whole of it beside). The IL model: an MLP on MNIST, trained on a tenth of the training images (five
+times over: on 30%, one pass), a small CNN on CIFAR-10, on half of them.
 
-Variants run in turn, seed by seed. Takes about an hour on 2 cores; finished runs are taken up again.
+Variants run in turn, seed by seed. Takes about two hours of one core; finished runs are taken up again.
 """
 
 import argparse

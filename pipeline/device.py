@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Final, Literal
@@ -81,8 +82,7 @@ def keep_freed_memory() -> None:
     The activations of a scoring pass are tens of megabytes each. Given back and asked for again, every page of them is
     faulted in and zeroed anew, which takes as long as the pass itself. Elsewhere than under glibc nothing is done.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_MMAP_MAX, 0)  # no block is a mapping of its own, to be unmapped when it is freed
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.held_back import held_back
-from rhostream.loaders.index import CorpusCard, ShardRows, read_shard_rows
-from rhostream.loaders.join import ILTable, Prefilter, open_il_table
+from rhostream.loaders.index import CorpusCard, Shard, ShardRows, read_shard_rows
+from rhostream.loaders.join import Prefilter, open_il_table
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.evaluate import EvaluationSet
@@ -54,38 +54,48 @@ def held_back_set(
     shards = card.split("train")
     share = held_back_share(sum(shard.rows for shard in shards))
     table = open_il_table(workspace, card, il)
-
-    def ruled_out(rows: ShardRows) -> npt.NDArray[np.bool_]:
-        return prefilter.rules_out(table.join(rows), rows.labels, len(card.classes))
-
-    before = np.cumsum([0, *(shard.rows for shard in shards)])
-    some = [read_shard_rows(workspace, shard) for shard, rows in zip(shards, before, strict=False) if rows < _ENOUGH]
-    out = float(np.concatenate([ruled_out(rows) for rows in some]).mean())
-    wrong = _wrong_share(workspace, table, some, il)
-    right = out if wrong is None else wrong
+    some = [read_shard_rows(workspace, shard) for shard in _spread(shards)]
+    joined = [table.join(rows) for rows in some]
+    out = np.concatenate(
+        [prefilter.rules_out(part, rows.labels, len(card.classes)) for part, rows in zip(joined, some, strict=True)]
+    ).mean()
+    contradicted = [part.predicted != rows.labels for part, rows in zip(joined, some, strict=True)]
+    wrong = _wrong_share(workspace, some, np.concatenate(contradicted), il)
+    # Of a table that does not tell how certain its model is, half is believed.
+    right = out / 2 if wrong is None else wrong
 
     def measured_on(rows: ShardRows) -> npt.NDArray[np.bool_]:
-        held = held_back(rows.keys.to_pylist(), share) & np.isfinite(table.join(rows).il)
-        return held & ~ruled_out(rows) if right > out / 2 else held
+        held = held_back(rows.keys.to_pylist(), share)
+        if not held.any():
+            return held
+        part = table.join(rows)
+        held &= np.isfinite(part.il)
+        return held & ~prefilter.rules_out(part, rows.labels, len(card.classes)) if right > out / 2 else held
 
     found = EvaluationSet(workspace, shards, view, among=measured_on, threads=threads)
     if len(found) < 2:
         raise ConfigError(
             f"select 'auto': {len(found)} of {sum(shard.rows for shard in shards)} training samples can be held back "
-            "to measure progress on: the corpus is too small, name a selection function"
+            f"to measure progress on: the corpus is too small, or the prefilter rules out too much ({out:.0%}); name a "
+            "selection function"
         )
-    return HeldBack(samples=found, ruled_out=out, wrong=right)
+    return HeldBack(samples=found, ruled_out=float(out), wrong=float(right))
 
 
-def _wrong_share(workspace: Workspace, table: ILTable, some: Sequence[ShardRows], il: str) -> float | None:
+def _spread(shards: Sequence[Shard]) -> list[Shard]:
+    """Shards from all over the split, of some 100,000 samples."""
+    return list(shards[:: max(1, sum(shard.rows for shard in shards) // _ENOUGH)])
+
+
+def _wrong_share(
+    workspace: Workspace, some: Sequence[ShardRows], contradicted: npt.NDArray[np.bool_], il: str
+) -> float | None:
     """Share of the labels that the IL model contradicts where it is most certain: in a quarter of these rows.
 
-    There, hardly any is an error of its own. None where the table does not tell how certain its model is.
+    There, few are errors of its own. None where the table does not tell how certain its model is.
     """
-    if not all(workspace.exists(rows.shard.scores(il)) for rows in some):
+    parts = [rows.shard.scores(il) for rows in some]
+    if not all(workspace.exists(part) for part in parts):
         return None  # made elsewhere
-    confidence = np.concatenate(
-        [workspace.read_table(rows.shard.scores(il), ["confidence"])["confidence"].to_numpy() for rows in some]
-    )
-    contradicted = np.concatenate([table.join(rows).predicted != rows.labels for rows in some])
+    confidence = np.concatenate([workspace.read_table(part, ["confidence"])["confidence"].to_numpy() for part in parts])
     return float(contradicted[confidence >= np.quantile(confidence, 1 - _MOST_CERTAIN)].mean())

@@ -151,6 +151,8 @@ class TrainConfig:
             )
         if self.share and not self.scores:
             raise ConfigError(f"share {self.share} with select {self.select!r}, which trains on all that it draws")
+        if self.select == AUTO and self.core_set:
+            raise ConfigError("select 'auto' with core_set: it judges its filter by the whole corpus; leave one out")
         if self.select == AUTO and self.live_il:
             raise ConfigError("select 'auto' with live_il: it compares selections by one IL table that stays as it is")
 

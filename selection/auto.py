@@ -17,11 +17,11 @@ _SLICE: Final = 0.25  # of the time so far: how long a selection is tried before
 _FIRST_STEPS, _MEASURED_STEPS = 2, 4  # of each selection, before the first slice: to warm up, and to measure its cost
 # In units of log t, in which a run of a thousand times the first slice is 7 long:
 _MEMORY: Final = 2.0  # after which 1/e of what was learned about a selection counts
-_USUAL: Final = 0.5  # exponent of a learning curve, before anything is known of it
-_LEAST: Final = 0.1  # exponent that is expected where the loss rises
 _NOISE: Final = 0.3  # standard deviation of an exponent measured over 1, before anything is known of it
-_UNCERTAINTY: Final = 0.5  # standard deviation of an exponent around what is expected of it, as a part of that
-_OPTIMISM: Final = 0.3  # in standard errors
+_USUAL: Final = 0.5  # exponent, before anything is known
+_TOGETHER: Final = 0.5  # standard deviation of that of all arms together
+_ALONE: Final = 0.3  # standard deviation of each around what is expected of it beside the others
+_OPTIMISM: Final = 1.0  # in standard errors
 
 # What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
@@ -30,6 +30,7 @@ _OPTIMISM: Final = 0.3  # in standard errors
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3
 _WORTH_OF_HARD: Final = 4.0  # of other samples
+_HIGHEST_LOSS: Final = 1e3  # nats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
     unfiltered, filtered = 1 - wrong, max(0.0, 1 - _WORTH_OF_HARD * max(0.0, ruled_out - wrong))
     pays = filtered > unfiltered
     plain = [(small, pays), (large, pays), (large, not pays)]
-    scored = [(small, ratio), (small, min(1.0, 2.5 * ratio)), (large, min(1.0, 4 * ratio))]
+    scored = [(small, ratio), (small, 2.5 * ratio), (large, 4 * ratio)]
     choices = {
         f"{'filter' if filters else 'uniform'}@{size}": Selection(
             function="uniform", batch_size=size, share=1.0, prefilter=filters
@@ -69,14 +70,16 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
     } | {
         f"rho_loss@{size}/{share:.2g}": Selection(batch_size=size, share=share, prefilter=pays)
         for size, share in scored
+        if share < 1  # else nothing is chosen
     }
 
     def gain(selection: Selection) -> float:
-        by_size: float = (selection.batch_size / batch_size) ** _BATCH_POWER
+        by_batch: float = (selection.batch_size / batch_size) ** _BATCH_POWER
         by_choice: float = selection.share**_CHOICE_POWER if selection.scored else 1.0
-        return by_size * by_choice * (filtered if selection.prefilter else unfiltered)
+        return by_batch * by_choice * (filtered if selection.prefilter else unfiltered)
 
-    return {name: Arm(selection=selection, gain=gain(selection)) for name, selection in choices.items()}
+    by_size = sorted(choices.items(), key=lambda item: item[1].batch_size)
+    return {name: Arm(selection=selection, gain=gain(selection)) for name, selection in by_size}
 
 
 def _alike(one: Selection, other: Selection) -> float:
@@ -110,15 +113,16 @@ class Auto(Policy):
     an order in which to try them. Training then goes in slices, each a share of the time so far; after each, the
     loss V on held-back samples is measured. Learning curves are near power laws, V ∝ t^−e, so the exponent
     e = −Δ log V / Δ log t of a slice can be compared with those of slices long before, where plain losses per second
-    could not. They are noisy. So the exponents of all arms are a Gaussian process (Srinivas et al., 2010) around what
-    was expected of them, in units of what all arms together came to, and what one arm does tells of those that share
-    its batch size, its filter or its choice. The next slice goes to the highest, plus a bonus for those little known.
-    No time is lost in trials but what the slower selections lose: training always goes on from where it is.
+    could not. They are noisy. So they are believed to be a Gaussian process (Srinivas et al., 2010) around what was
+    expected of the arms: what one arm does tells of all in proportion, and of those that share its batch size, its
+    filter or its choice beyond that. The next slice goes to the highest, plus a bonus for those little known. Training
+    always goes on from where it is, so that trials lose no more than what the slower selections lose.
 
     Args:
-        arms: the selections, by name.
+        arms: the selections, by name; small batches first, or what one leaves over makes the next look cheap.
         validate: measures the mean loss (nats) of the model on held-back samples.
-        clock: seconds that training has cost so far, validating included; evaluation for the report is not.
+        clock: seconds that training has cost so far, validating included; evaluation for the report is not. On a CPU
+            CPU-seconds serve better, as others may use it, too.
     """
 
     def __init__(self, arms: Mapping[str, Arm], *, validate: Callable[[], float], clock: Callable[[], float]) -> None:
@@ -129,13 +133,15 @@ class Auto(Policy):
         self._known = {name: _Known() for name in self.arms}
         selections = [arm.selection for arm in self.arms.values()]
         self._alike = np.array([[_alike(one, other) for other in selections] for one in selections])
-        self._current = next(iter(self.arms))
+        self._current = list(self.arms)[-1]
+        self._origin: float | None = None  # what the clock said when training began
         self._steps = 0  # of the current arm, since it came into force
         self._since = 0.0  # seconds at which they began to be counted
-        self._warm = False  # has every arm taken its first steps?
+        self._trial = 0  # which of the arms' first turns it is
         self._begun: tuple[float, float] | None = None  # seconds and log loss at the beginning of the slice
         self._until = 0.0  # seconds at which it ends
-        self._squares, self._counted = 0.0, 0  # deviations of slices from the mean of their selection
+        self._squares, self._counted = 0.0, 0  # deviations of slices from what was believed of their arm
+        self._note = "measuring costs"
 
     @property
     def current(self) -> str:
@@ -144,42 +150,47 @@ class Auto(Policy):
 
     @property
     def note(self) -> str:
-        if self._begun is None:
-            return f"{self._current} (measuring costs)"
-        ranked = sorted(zip(self._exponents()[0], self.arms, strict=True), reverse=True)
-        others = ", ".join(f"{name} {mean:.2f}" for mean, name in ranked)
-        return f"{self._current} (loss ∝ t^-e; e: {others})"
+        return f"{self._current} ({self._note})"
 
     def next(self) -> Selection:
+        if self._origin is None:
+            self._origin = self._clock()
         if self._begun is None:
             self._measure_costs()
-        elif self._clock() >= self._until:
+        elif self._now() >= self._until:
             self._decide()
         return self.arms[self._current].selection
 
     def stepped(self) -> None:
         self._steps += 1
 
+    def _now(self) -> float:
+        assert self._origin is not None
+        return self._clock() - self._origin
+
     def _measure_costs(self) -> None:
-        """Each arm in turn for a few steps, twice: the first ones pay for what is done once."""
-        if self._steps < (_MEASURED_STEPS if self._warm else _FIRST_STEPS):
+        """Each arm in turn for a few steps, twice: the first ones, backwards, pay for what is done once."""
+        count = len(self.arms)
+        measured = self._trial >= count
+        if self._steps < (_MEASURED_STEPS if measured else _FIRST_STEPS):
             return
-        now = self._clock()
-        if self._warm:
-            self._known[self._current].cost = (now - self._since) / self._steps
-        names = list(self.arms)
-        place = names.index(self._current) + 1
-        if place == len(names):
-            if self._warm:
-                self._begin_slice()
-                return
-            self._warm, place = True, 0
-        self._current, self._steps, self._since = names[place], 0, now
+        if measured:
+            self._known[self._current].cost = (self._now() - self._since) / self._steps
+        self._trial += 1
+        if self._trial == count:
+            self._log_loss()  # so does the first validation
+        now = self._now()
+        if self._trial == 2 * count:
+            self._begin_slice(now, self._log_loss())
+        else:
+            names = list(self.arms)
+            self._current = [*reversed(names), *names][self._trial]
+            self._steps, self._since = 0, now
 
     def _decide(self) -> None:
         """End the slice, learn from it, and begin the next one."""
         assert self._begun is not None
-        now, log_loss = self._clock(), self._log_loss()
+        now, log_loss = self._now(), self._log_loss()
         arm = self._known[self._current]
         if self._steps:
             arm.cost = (now - self._since) / self._steps
@@ -194,21 +205,24 @@ class Auto(Policy):
         arm.stretch, arm.fall = arm.stretch + stretch, arm.fall + fall
         self._begin_slice(now, log_loss)
 
-    def _begin_slice(self, before: float | None = None, log_loss: float | None = None) -> None:
+    def _begin_slice(self, before: float, log_loss: float) -> None:
         """With the best arm.
 
         Args:
-            before, log_loss: the clock before the loss was measured, and the loss, where that has been done.
+            before: seconds before the loss was measured.
         """
-        before = self._clock() if before is None else before
-        log_loss = self._log_loss() if log_loss is None else log_loss
-        now = self._clock()
-        self._current, self._steps, self._since = self._best(), 0, now
-        self._begun = (now, log_loss)
+        now = self._now()
+        mean, deviation = self._exponents()
+        self._current = list(self.arms)[int(np.argmax(mean + _OPTIMISM * deviation))]
+        self._steps, self._since, self._begun = 0, now, (now, log_loss)
         self._until = now + max(_SLICE * now, (now - before) / VALIDATION_SHARE)
+        ranked = sorted(zip(mean, self.arms, strict=True), reverse=True)
+        self._note = "loss ∝ t^-e; e: " + ", ".join(f"{name} {exponent:.2f}" for exponent, name in ranked)
 
     def _log_loss(self) -> float:
-        return math.log(max(self._validate(), 1e-9))
+        """Of the held-back samples; one that is not finite counts as the highest."""
+        loss = self._validate()
+        return math.log(min(max(loss, 1e-9), _HIGHEST_LOSS)) if math.isfinite(loss) else math.log(_HIGHEST_LOSS)
 
     def _expected(self) -> npt.NDArray[np.float64]:
         """Gain of a step for what it costs, (arms,), of mean 1."""
@@ -221,29 +235,25 @@ class Auto(Policy):
         stretch = np.array([self._known[name].stretch for name in self.arms])
         fall = np.array([self._known[name].fall for name in self.arms])
         expected = self._expected()
-        # The first guess counts as a slice of stretch 1. Where the loss rises, little is to be expected of any.
-        unit = max((_USUAL + fall.sum()) / (1 + expected @ stretch), _LEAST)
         # Per slice of stretch 1; the first guess counts as one.
         noise = (_NOISE**2 + self._squares) / (1 + self._counted)
-        prior = (_UNCERTAINTY * unit) ** 2 * self._alike
+        prior = _TOGETHER**2 * np.outer(expected, expected) + _ALONE**2 * self._alike
         tried = stretch > 0
         seen = prior[np.ix_(tried, tried)] + np.diag(noise / stretch[tried])
         weights = np.linalg.solve(seen, prior[tried]).T  # (arms, tried)
-        mean = unit * expected + weights @ (fall[tried] / stretch[tried] - unit * expected[tried])
+        mean = _USUAL * expected + weights @ (fall[tried] / stretch[tried] - _USUAL * expected[tried])
         variance = prior.diagonal() - (weights * prior[:, tried]).sum(axis=1)
         return mean, np.sqrt(np.maximum(variance, 0.0))
-
-    def _best(self) -> str:
-        mean, deviation = self._exponents()
-        return list(self.arms)[int(np.argmax(mean + _OPTIMISM * deviation))]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "known": {name: [known.cost, known.stretch, known.fall] for name, known in self._known.items()},
             "current": self._current,
+            "origin": self._origin,
+            "note": self._note,
             "steps": self._steps,
             "since": self._since,
-            "warm": self._warm,
+            "trial": self._trial,
             "begun": None if self._begun is None else list(self._begun),
             "until": self._until,
             "deviations": [self._squares, self._counted],
@@ -251,7 +261,8 @@ class Auto(Policy):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._known = {name: _Known(*values) for name, values in state["known"].items()}
-        self._current, self._steps, self._since = state["current"], state["steps"], state["since"]
-        self._warm, self._until = state["warm"], state["until"]
+        self._current, self._origin, self._note = state["current"], state["origin"], state["note"]
+        self._steps, self._since = state["steps"], state["since"]
+        self._trial, self._until = state["trial"], state["until"]
         self._begun = None if state["begun"] is None else (state["begun"][0], state["begun"][1])
         self._squares, self._counted = state["deviations"]

@@ -1,5 +1,6 @@
 """`auto`: the selection that pays is found, on made-up learning curves and in a real run."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,8 +17,8 @@ from rhostream.selection.auto import Arm, usual_arms
 class Learning:
     """A model whose loss falls as a power of the time spent, with an exponent that the selection decides."""
 
-    def __init__(self, exponents: dict[str, float]) -> None:
-        self.exponents = exponents
+    def __init__(self, exponents: dict[str, float], gains: dict[str, float] | None = None) -> None:
+        self.exponents, self.gains = exponents, gains or {}
         self.seconds, self.loss = 0.0, 2.3
         self.spent = dict.fromkeys(exponents, 0.0)
 
@@ -34,7 +35,8 @@ class Learning:
     def auto(self) -> Auto:
         selections = [Selection(function="uniform", batch_size=size) for size in range(1, 1 + len(self.exponents))]
         arms = {name: Arm(selection=each) for name, each in zip(self.exponents, selections, strict=True)}
-        return Auto(arms, validate=self.validate, clock=lambda: self.seconds)
+        arms = {name: replace(arm, gain=self.gains.get(name, 1.0)) for name, arm in arms.items()}
+        return Auto(arms, validate=self.validate, clock=lambda: 100.0 + self.seconds)
 
 
 def run(learning: Learning, auto: Auto, until: float) -> None:
@@ -49,16 +51,35 @@ def test_what_a_step_costs_and_is_expected_to_gain_decides_first():
         def step(self, name: str, seconds: float = 0.01) -> None:
             super().step(name, {"a": 0.03, "b": 0.01, "c": 0.02}[name])
 
-    for gains, first in (((1, 1, 1), "b"), ((4, 1, 1), "a"), ((1, 1, 2.5), "c")):
-        learning = Costly({"a": 0.3, "b": 0.3, "c": 0.3})
+    for gains, first in (({}, "b"), ({"a": 4.0}, "a"), ({"c": 2.5}, "c")):
+        learning = Costly({"a": 0.3, "b": 0.3, "c": 0.3}, gains)
         auto = learning.auto()
-        auto.arms = {name: replace(arm, gain=gain) for (name, arm), gain in zip(auto.arms.items(), gains, strict=True)}
-        tried = []
+        tried = set()
         while "e:" not in auto.note:
             run(learning, auto, learning.seconds + 0.001)
-            tried.append(auto.current)
+            tried.add(auto.current)
         assert auto.current == first
-        assert set(tried) == {"a", "b", "c"}
+        assert tried == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(("promising", "others"), [(0.0, 0.3), (0.01, 0.3), (0.1, 0.5)])
+def test_a_selection_that_does_not_keep_what_was_expected_of_it_is_left(promising, others):
+    learning = Learning({"a": promising, "b": others, "c": others}, {"a": 3.0})
+    auto = learning.auto()
+    run(learning, auto, 30.0)
+    assert learning.spent["a"] < 0.35 * sum(learning.spent.values())
+
+
+def test_a_loss_that_is_not_finite_is_a_bad_slice_and_not_the_end(monkeypatch):
+    learning = Learning({"a": 0.3, "b": 0.3})
+    auto = learning.auto()
+    run(learning, auto, 3.0)
+    finite = learning.validate
+    monkeypatch.setattr(auto, "_validate", lambda: math.nan)
+    run(learning, auto, 6.0)
+    monkeypatch.setattr(auto, "_validate", finite)
+    run(learning, auto, 60.0)
+    assert "nan" not in auto.note
 
 
 @pytest.mark.parametrize("best", ["a", "b", "c"])
@@ -116,6 +137,8 @@ def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_
     clean = usual_arms(32, 320, 0.04, 0.0)  # whose labels are right: all that the filter rules out is hard
     assert clean["filter@128"].gain < clean["uniform@128"].gain
     assert [name for name, arm in clean.items() if arm.selection.prefilter] == ["filter@128"]
+    assert {"rho_loss@32/0.25", "rho_loss@32/0.62"} == {name for name in usual_arms(32, 128, 0.1, 0.1) if "rho" in name}
+    assert not any("rho" in name for name in usual_arms(32, 32, 0.1, 0.1))
     with pytest.raises(ConfigError, match="at least one"):
         Auto({}, validate=lambda: 1.0, clock=lambda: 0.0)
 

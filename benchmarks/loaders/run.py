@@ -14,7 +14,8 @@ rate is of trained samples. Peers are measured with 0, 1 and 2 workers, the best
 process pinned to its cores, its first two seconds left out. Round r runs everything once. Where other programs keep the
 cores busy it waits a little, repeats a disturbed measurement, and notes what they used ("others", in cores).
 
-`--best-of benchmarks/results/loaders.json` measures each peer only with the decoder with which it was fastest there.
+`--best-of benchmarks/results/loaders.json` measures each peer only with the decoder with which it was
+fastest there, on one core also with that number of workers; the result says so.
 
 Expected, see benchmarks/results/loaders.json: on two cores 64-pixel renditions at 6 (JPEG) and 19 (raw) times the best
 peer's images/s, full photographs at 1.8 times; 40 minutes.
@@ -69,6 +70,8 @@ def main() -> None:
         bench.prepare(loader.name)
     plan = list(measurements())
     if arguments.best_of:
+        if arguments.output == arguments.best_of:
+            parser.error("--output: name another file, that of --best-of would be lost")
         plan = worth_measuring(json.loads(arguments.best_of.read_text()), plan)
     results: dict[Measurement, list[dict[str, Any]]] = {measurement: [] for measurement in plan}
     images = corpus.files(folder / "images")
@@ -77,6 +80,7 @@ def main() -> None:
         "benchmark": "loaders",
         "machine": {"processor": processor(), "cores": os.cpu_count(), "load_at_rounds": loads},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "best_of": str(arguments.best_of) if arguments.best_of else None,
         "corpus": {"images": len(images), "mean_bytes": sum(path.stat().st_size for path, _ in images) / len(images)},
     }
     for turn in range(arguments.rounds):

@@ -109,8 +109,14 @@ class Lab:
     seeds: tuple[int, ...]
     jobs: int
 
+    @property
+    def label(self) -> str:
+        """The setting; with another number of steps than its own, that too."""
+        usual = SETTINGS[self.setting.name].steps == self.setting.steps
+        return self.setting.name if usual else f"{self.setting.name}-{self.setting.steps}"
+
     def workspace(self, corpus: str) -> Workspace:
-        return Workspace(self.folder / self.setting.name / corpus)
+        return Workspace(self.folder / self.label / corpus)
 
     def config(self, study: Study) -> TrainConfig:
         setting = self.setting

@@ -79,30 +79,39 @@ def speed_up(lab: Lab, results: dict[str, Any]) -> list[Row]:
 
 
 def properties(lab: Lab, results: dict[str, Any]) -> list[Row]:
-    """Of the selected: wrong labels, classes of low relevance, already classified correctly; beside the candidates."""
+    """Of all that was selected: wrong labels, classes of low relevance, already classified correctly."""
     rows = []
     for name, result in results.items():
         (study,) = [each for each in figure3(lab.setting) if each.name == name]
         for variant in result["variants"]:
-            runs = variant["runs"]
-            row = {"study": name, "variant": variant["variant"]}
-            if study.corpus.endswith("noise"):
-                row["wrong"] = _mean([run["mislabelled"] for run in runs])
-            if study.corpus.endswith("relevance"):
-                row["low relevance"] = _mean([_share_rare(lab, study, run["run"]) for run in runs])
-            rows.append(row | {"correct already": _mean([run["correct"] for run in runs])})
+            found = [_selected(lab, study, run["run"]) for run in variant["runs"]]
+            shown = ["wrong" if study.corpus.endswith("noise") else "low relevance", "correct already"]
+            rows.append(
+                {"study": name, "variant": variant["variant"]}
+                | {share: _mean([each[share] for each in found]) for share in shown}
+            )
     return rows
 
 
-def _share_rare(lab: Lab, study: Study, run: str) -> float:
+def _selected(lab: Lab, study: Study, run: str) -> dict[str, float | None]:
+    """Shares of what a run selected, over all its steps."""
     from rhostream.pipeline.query import query
 
-    table = query(
-        lab.workspace(study.corpus),
-        "SELECT avg((relevance = 'rare')::INT) AS share FROM ledger JOIN samples USING (key) "
-        f"WHERE run = '{run}' AND selected",
-    )
-    return float(table["share"][0].as_py())
+    workspace = lab.workspace(study.corpus)
+    shares = query(
+        workspace,
+        "SELECT sum(selected_mislabelled * selected) / sum(selected) AS wrong, sum(selected_correct * selected) / "
+        f"sum(selected) AS correct FROM metrics WHERE run = '{run}'",
+    ).to_pylist()[0]
+    found: dict[str, float | None] = {"wrong": shares["wrong"], "correct already": shares["correct"]}
+    if study.corpus.endswith("relevance"):
+        table = query(
+            workspace,
+            "SELECT avg((relevance = 'rare')::INT) AS share FROM ledger JOIN samples USING (key) "
+            f"WHERE run = '{run}' AND selected",
+        )
+        found["low relevance"] = float(table["share"][0].as_py())
+    return found
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -85,7 +85,7 @@ def write(folder: Path, name: str, lab: Lab, title: str, paper: str, rows: list[
     """Print the table, and keep it as JSON."""
     print(f"\n{title} ({lab.setting.name})\nPaper: {paper}")
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    texts = [columns, *([_text(row.get(column, "")) for column in columns] for row in rows)]
+    texts = [columns, *([_text(column, row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
     for line in texts:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -99,11 +99,13 @@ def write(folder: Path, name: str, lab: Lab, title: str, paper: str, rows: list[
     }
     report = {"benchmark": name, "title": title, "paper": paper, "machine": machine, "setting": asdict(lab.setting),
               "seeds": lab.seeds, "jobs": lab.jobs, "rows": rows, **more}  # fmt: skip
-    (folder / f"{name}-{lab.setting.name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / f"{name}-{lab.label}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _text(value: Any) -> str:
-    return "never" if value is None else str(value)
+def _text(column: str, value: Any) -> str:
+    if value is None:
+        return "never" if column == "steps" else "-"
+    return str(value)
 
 
 if __name__ == "__main__":

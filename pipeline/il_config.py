@@ -34,7 +34,7 @@ class ILTrainConfig:
         name: of the IL model in the workspace; the architecture's where empty.
         model: see `rhostream.pipeline.models.build_model`.
         weights: a local file of initial weights, or None.
-        epochs: at most this many; with one cycle, its length.
+        epochs: at most this many; with one cycle, its length. Fewer than some 3,000 samples want more of them.
         patience: stop after so many epochs without a lower validation loss; 0 for never.
         validation_share, validation_samples: the part of D that chooses the epoch: this share, though 1,000 samples
             where D has them, and at most this many.

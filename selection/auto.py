@@ -20,8 +20,8 @@ _MEMORY: Final = 2.0  # after which 1/e of what was learned about a selection co
 _NOISE: Final = 0.3  # standard deviation of an exponent measured over 1, before anything is known of it
 _USUAL: Final = 0.5  # exponent, before anything is known
 _TOGETHER: Final = 0.5  # standard deviation of that of all arms together
-_ALONE: Final = 0.15  # standard deviation of each around what is expected of it beside the others
-_OPTIMISM: Final = 0.7  # in standard errors
+_ALONE: Final = 0.2  # standard deviation of each around what is expected of it beside the others
+_OPTIMISM: Final = 1.0  # in standard errors
 
 # What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best

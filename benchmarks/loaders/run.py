@@ -17,8 +17,8 @@ cores busy it waits a little, repeats a disturbed measurement, and notes what th
 `--best-of benchmarks/results/loaders.json` measures each peer only with the decoder with which it was
 fastest there, on one core also with that number of workers; the result says so.
 
-Expected, see benchmarks/results/loaders.json: on two cores 64-pixel renditions at 6 (JPEG) and 19 (raw) times the best
-peer's images/s, full photographs at 1.8 times; 40 minutes.
+Expected, see benchmarks/results/loaders.json: on two cores 64-pixel renditions at 6 (JPEG) and 16 (raw) times the best
+peer's images/s, full photographs at 1.1 times. A round takes about 10 minutes, 7 with --best-of.
 """
 
 import argparse

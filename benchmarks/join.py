@@ -8,7 +8,7 @@ for the join: they decode fastest), and its index and IL part are links to one o
 prints the share of the loader's CPU time that goes into reading and comparing IL parts, the time to the first
 super-batch, and the memory: before (PyTorch and this package imported), at its peak, and how much more that is.
 
-Expected: the join under 1% of the loader's time; some 65 MB above PyTorch's import at 10^5 rows, 25 MB more at 10^8
+Expected: the join at 0.2% of the loader's time; some 80 MB above PyTorch's import at 10^5 rows, 20 MB more at 10^8
 (a bit for each row that has been verified, a record for each shard). A minute on 2 cores.
 """
 

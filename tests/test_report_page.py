@@ -22,6 +22,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def until(page, condition):
+    """Wait for a condition, asked from outside: the page's policy lets Playwright evaluate no text inside of it."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never: {condition}")
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return fill(tmp_path_factory.mktemp("page") / "w", truth=True)
@@ -82,7 +91,7 @@ def cards(report: tuple[Path, ReportData]) -> list[dict[str, Any]]:
 def test_the_page_loads_alone_and_shows_every_picture(opened: Opened, report: tuple[Path, ReportData]) -> None:
     assert [url for url in opened.requests if not url.startswith("data:")] == [report[0].as_uri()]
     opened.page.evaluate("document.querySelectorAll('.card').forEach((card) => card.hidden = false)")
-    opened.page.wait_for_function("[...document.images].every((image) => image.complete)")
+    until(opened.page, "[...document.images].every((image) => image.complete)")
     sizes = opened.page.evaluate("[...document.images].map((image) => image.naturalWidth)")
     assert sizes == [8] * len(cards(report))
     policy = opened.page.get_attribute("meta[http-equiv='Content-Security-Policy']", "content")
@@ -119,8 +128,8 @@ def test_filters_by_class_and_reason_show_what_fits_and_say_how_many(
     assert 0 < len(both) < len(fits)
     assert page.locator("#most_selected .none").is_visible()
     page.click("button[type=reset]")
-    page.wait_for_function("document.getElementById('by-class').value === ''")
-    page.wait_for_function(f"document.getElementById('shown').textContent.startsWith('{len(first)} of')")
+    until(page, "document.getElementById('by-class').value === ''")
+    until(page, f"document.getElementById('shown').textContent.startsWith('{len(first)} of')")
     assert opened.visible() == first
 
 
@@ -165,7 +174,7 @@ def test_copy_buttons_give_the_key_and_sql_that_is_answered(
     page = shown.page
 
     def copied() -> str:
-        page.wait_for_function("document.getElementById('said').textContent !== ''")
+        until(page, "document.getElementById('said').textContent !== ''")
         text: str = page.evaluate("navigator.clipboard.readText()")
         page.evaluate("document.getElementById('said').textContent = ''")
         return text

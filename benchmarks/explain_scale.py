@@ -14,8 +14,6 @@ Expected: every answer below 2 s at 10M and below 20 s at 200M.
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+from machine import machine
 
 from rhostream import schema
 from rhostream.loaders.workspace import Workspace
@@ -209,10 +208,8 @@ def main() -> None:
         write_run(workspace, corpus, OTHER, OTHER_ROWS, seed=2)
         write_run(workspace, corpus, RUN, rows, seed=1)
         results.append({"ledger_rows": rows, "answers": measure(workspace, rows, arguments.repeats)})
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                   "duckdb": duckdb.__version__, "python": platform.python_version(),
-                   "load_average": round(os.getloadavg()[0], 1)}  # fmt: skip
-        report = {"benchmark": "explain_scale", "machine": machine, "limits": LIMITS, "results": results}
+        on = machine() | {"duckdb": duckdb.__version__}
+        report = {"benchmark": "explain_scale", "machine": on, "limits": LIMITS, "results": results}
         if arguments.output:
             Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n")
 

@@ -18,13 +18,11 @@ a few hundred or thousand of which teach a small network little: well above the 
 import argparse
 import csv
 import json
-import os
-import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from machine import machine
 
 from rhostream.loaders import Workspace
 from rhostream.pipeline.explain.ask import Options, explain
@@ -114,10 +112,8 @@ def main() -> None:
         if (root := roots[case.corpus]) is not None:
             results.append(run_case(case, root, Path(arguments.workspaces)))
             print(json.dumps(results[-1], indent=1), flush=True)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-               "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
     if arguments.output:
-        report = {"benchmark": "mislabelled", "machine": machine, "results": results}
+        report = {"benchmark": "mislabelled", "machine": machine(), "results": results}
         Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n")
 
 

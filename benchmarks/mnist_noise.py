@@ -13,13 +13,11 @@ Table 2 say the same of larger sets. About 20 minutes on 2 cores.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+from machine import machine
 
 from rhostream.loaders import Workspace
 from rhostream.pipeline.il_config import ILTrainConfig
@@ -95,9 +93,7 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file for the results")
     arguments = parser.parse_args()
     results = [run_case(case, arguments.root, Path(arguments.workspaces), arguments.seeds) for case in CASES]
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-               "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
-    report = json.dumps({"benchmark": "mnist_noise", "machine": machine, "results": results}, indent=1)
+    report = json.dumps({"benchmark": "mnist_noise", "machine": machine(), "results": results}, indent=1)
     print(report)
     if arguments.output:
         Path(arguments.output).write_text(report + "\n")

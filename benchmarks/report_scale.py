@@ -14,8 +14,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -28,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from explain_scale import OTHER, OTHER_ROWS, RUN, SAMPLES, SHARD_ROWS, Corpus, write_run
+from machine import machine
 from PIL import Image
 
 from rhostream.loaders.workspace import Workspace
@@ -136,9 +135,7 @@ def main() -> None:
     write_metrics(workspace)
     assert len(workspace.names("index")) == SAMPLES // SHARD_ROWS
     result = measure(workspace, Path(workspace.path("report.html")).resolve(), rows)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-               "python": platform.python_version(), "load_average": round(os.getloadavg()[0], 1)}  # fmt: skip
-    report = {"benchmark": "report_scale", "machine": machine, "samples": SAMPLES, "results": [result]}
+    report = {"benchmark": "report_scale", "machine": machine(), "samples": SAMPLES, "results": [result]}
     print(json.dumps(report, indent=1))
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n")

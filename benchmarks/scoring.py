@@ -13,8 +13,6 @@ order. The model was trained for 60 steps on noisy textures before, whose classe
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -23,10 +21,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from machine import machine
 from torch import Tensor, nn
 
 from rhostream.loaders.view import View
-from rhostream.pipeline.device import place
+from rhostream.pipeline.device import choose_device, place
 from rhostream.pipeline.models import build_model
 from rhostream.selection import Scorer, ScoringOptions
 
@@ -115,26 +114,11 @@ def measure(name: str, side: int, rounds: int, device: torch.device, *, compiled
     }
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    told = cpuinfo.read_text() if cpuinfo.exists() else ""
-    names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "computes in bfloat16": any(flag in told for flag in ("avx512_bf16", "amx_bf16")),
-        "torch": torch.__version__,
-        "load": round(os.getloadavg()[0], 1),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=choose_device, default="cpu")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -145,7 +129,7 @@ def main() -> None:
         print(f"{name} …", file=sys.stderr)
         options = measure(name, MODELS[name], arguments.rounds, arguments.device, compiled=not arguments.no_compile)
         result["models"][f"{name}, {MODELS[name]} px"] = {
-            "machine": machine(arguments.device),
+            "machine": machine(arguments.device) | {"threads": torch.get_num_threads()},
             "rounds": arguments.rounds,
             **options,
         }

@@ -25,8 +25,6 @@ import csv
 import itertools
 import json
 import logging
-import os
-import platform
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from machine import machine
 from torch import nn
 from torch.nn import functional
 
@@ -285,9 +284,7 @@ def main() -> None:
             "selection": overlaps(workspace, wrong_labels(root)),
             "training": speeds(workspace, target),
         }
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-               "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
-    report = json.dumps({"benchmark": "scoring_view", "machine": machine, "results": results}, indent=1)
+    report = json.dumps({"benchmark": "scoring_view", "machine": machine(), "results": results}, indent=1)
     print(report)
     if arguments.output:
         Path(arguments.output).write_text(report + "\n")

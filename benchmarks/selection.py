@@ -17,7 +17,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 from PIL import Image
 
 from rhostream.loaders import Workspace
@@ -172,6 +172,8 @@ def main() -> None:
     roots = {"mnist": arguments.mnist, "cifar10": arguments.cifar10}
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     wanted = arguments.cases.split(",")
+    if unknown := set(wanted).difference(case.name for case in CASES):
+        parser.error(f"--cases: no {', '.join(sorted(unknown))}; there are {', '.join(case.name for case in CASES)}")
     results = []
     for case in CASES:
         if case.name in wanted:
@@ -179,10 +181,8 @@ def main() -> None:
                 run_case(case, roots, Path(arguments.workspaces), seeds, lambda text: print(text, flush=True))
             )
             summary(results[-1])
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-               "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
     if arguments.output:
-        report = json.dumps({"benchmark": "selection", "machine": machine, "results": results}, indent=1)
+        report = json.dumps({"benchmark": "selection", "machine": machine(), "results": results}, indent=1)
         Path(arguments.output).write_text(report + "\n")
 
 

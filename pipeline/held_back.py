@@ -49,20 +49,19 @@ def held_back_set(
     A model that does not learn the wrong labels would look bad on them, and one that does would look good.
 
     Raises:
-        ConfigError: none is left, in a corpus that is too small.
+        ConfigError: none is left: the corpus is too small, or the prefilter rules out too much.
     """
-    shards = card.split("train")
+    shards, classes = card.split("train"), len(card.classes)
     share = held_back_share(sum(shard.rows for shard in shards))
     table = open_il_table(workspace, card, il)
     some = [read_shard_rows(workspace, shard) for shard in _spread(shards)]
-    joined = [table.join(rows) for rows in some]
-    out = np.concatenate(
-        [prefilter.rules_out(part, rows.labels, len(card.classes)) for part, rows in zip(joined, some, strict=True)]
-    ).mean()
-    contradicted = [part.predicted != rows.labels for part, rows in zip(joined, some, strict=True)]
-    wrong = _wrong_share(workspace, some, np.concatenate(contradicted), il)
-    # Of a table that does not tell how certain its model is, half is believed.
-    right = out / 2 if wrong is None else wrong
+    joined = [(rows, table.join(rows)) for rows in some]
+    out = float(np.concatenate([prefilter.rules_out(part, rows.labels, classes) for rows, part in joined]).mean())
+    contradicted = np.concatenate([part.predicted != rows.labels for rows, part in joined])
+    wrong = _wrong_share(workspace, some, contradicted, il)
+    if wrong is None:
+        wrong = out / 2  # of a table that does not tell how certain its model is, half is believed
+    filters = wrong > out / 2
 
     def measured_on(rows: ShardRows) -> npt.NDArray[np.bool_]:
         held = held_back(rows.keys.to_pylist(), share)
@@ -70,7 +69,7 @@ def held_back_set(
             return held
         part = table.join(rows)
         held &= np.isfinite(part.il)
-        return held & ~prefilter.rules_out(part, rows.labels, len(card.classes)) if right > out / 2 else held
+        return held & ~prefilter.rules_out(part, rows.labels, classes) if filters else held
 
     found = EvaluationSet(workspace, shards, view, among=measured_on, threads=threads)
     if len(found) < 2:
@@ -79,7 +78,7 @@ def held_back_set(
             f"to measure progress on: the corpus is too small, or the prefilter rules out too much ({out:.0%}); name a "
             "selection function"
         )
-    return HeldBack(samples=found, ruled_out=float(out), wrong=float(right))
+    return HeldBack(samples=found, ruled_out=out, wrong=wrong)
 
 
 def _spread(shards: Sequence[Shard]) -> list[Shard]:

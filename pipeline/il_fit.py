@@ -30,6 +30,7 @@ from rhostream.pipeline.il_card import ILEpoch
 from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_samples import TrainingSamples
 from rhostream.pipeline.models import build_model
+from rhostream.pipeline.optimizer import adamw
 from rhostream.pipeline.progress import Progress, progress
 
 REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
@@ -79,10 +80,7 @@ class Fit:
         view = self._view = corpus.view(config.image_size)
         model = build_model(config.model, len(corpus.classes), view, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
-        # Fused: on a CPU the plain one takes longer than a small model's forward and backward pass together.
-        self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self._optimizer = adamw(self.model, config.learning_rate, config.weight_decay)
         self.validation = EvaluationSet(
             workspace,
             plan.validate,

@@ -40,6 +40,7 @@ from rhostream.pipeline.il_card import default_il_model, il_costs
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.observers import Observers
+from rhostream.pipeline.optimizer import adamw
 from rhostream.pipeline.progress import progress
 from rhostream.pipeline.properties import Properties
 from rhostream.pipeline.run import Run
@@ -84,10 +85,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
         build_model(config.model, len(card.classes), stream.view, seed=config.seed, weights=config.weights or None),
         device,
     )
-    # Fused: on a CPU the plain one takes longer than a small model's forward and backward pass together.
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = adamw(model, config.learning_rate, config.weight_decay)
     precision = resolve_precision(device, config.precision)
     ledger = Ledger(workspace, run.name)
     steps = config.budget(stream.samples)

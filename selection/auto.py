@@ -14,6 +14,7 @@ from rhostream.selection.policy import Policy
 
 VALIDATION_SHARE: Final = 0.08  # of the time, at most, goes into validating
 _SLICE: Final = 0.25  # of the time so far: how long a selection is tried before the next decision
+_HIGHEST_LOSS: Final = 1e3  # nats, for one that is not finite
 _FIRST_STEPS, _MEASURED_STEPS = 2, 4  # of each selection, before the first slice: to warm up, and to measure its cost
 # In units of log t, in which a run of a thousand times the first slice is 7 long:
 _MEMORY: Final = 2.0  # after which 1/e of what was learned about a selection counts
@@ -30,7 +31,6 @@ _OPTIMISM: Final = 1.0  # in standard errors
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3
 _WORTH_OF_HARD: Final = 4.0  # of other samples
-_HIGHEST_LOSS: Final = 1e3  # nats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,7 @@ class Auto(Policy):
     def _log_loss(self) -> float:
         """Of the held-back samples; one that is not finite counts as the highest."""
         loss = self._validate()
-        return math.log(min(max(loss, 1e-9), _HIGHEST_LOSS)) if math.isfinite(loss) else math.log(_HIGHEST_LOSS)
+        return math.log(max(loss, 1e-9) if math.isfinite(loss) else _HIGHEST_LOSS)
 
     def _expected(self) -> npt.NDArray[np.float64]:
         """Gain of a step for what it costs, (arms,), of mean 1."""

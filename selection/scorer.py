@@ -161,7 +161,7 @@ class Scorer:
             yield
 
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        """The precision of the options; weights cast in inference mode are not kept for the training pass."""
+        """The precision of the options, or the caller's; weights cast in inference mode are not kept for training."""
         precision: torch.dtype = getattr(torch, self.options.precision)
         if precision == torch.float32:
             if not torch.is_autocast_enabled(device.type):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import ledger
 
 from rhostream.loaders.workspace import Workspace
 
@@ -27,11 +28,6 @@ def full_float32() -> AbstractContextManager[None]:
     """Within the block convolutions in float32 are that, as on a CPU; cuDNN uses TF32 unless told otherwise."""
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return context
-
-
-def ledger(workspace: Workspace, run: str) -> list[dict[str, Any]]:
-    folder = f"runs/{run}/ledger"
-    return [row for name in workspace.names(folder) for row in workspace.read_table(f"{folder}/{name}").to_pylist()]
 
 
 def by_step(workspace: Workspace, run: str) -> tuple[dict[int, list[str]], dict[int, set[str]]]:

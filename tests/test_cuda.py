@@ -16,7 +16,8 @@ import pytest
 import torch
 from corpus_fixture import write_shapes
 from dropin import EXAMPLES, example_workspace, run_example
-from gpu import DEVICE, by_step, full_float32, ledger, needs_gpu, require_alike, require_finite
+from gpu import DEVICE, by_step, full_float32, needs_gpu, require_alike, require_finite
+from runs import ledger
 from tiny import write_il, write_workspace
 
 from rhostream import ConfigError

@@ -1,15 +1,14 @@
 """Every way of choosing, through `rho train` on a GPU: it runs, and goes on from a checkpoint."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from corpus_fixture import write_shapes
-from gpu import DEVICE, ledger, needs_compiler, needs_gpu, require_alike, require_finite
+from gpu import DEVICE, needs_compiler, needs_gpu, require_alike, require_finite
+from runs import THAT_REMEMBER, dying_after, ledger, named
 
 from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline import train as train_module
 from rhostream.pipeline.coreset import CoreSetConfig, write_core_set
 from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_score import ILScoreConfig, score_il
@@ -35,57 +34,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-def named(settings: dict[str, Any]) -> str:
-    return "-".join(f"{key}{value}" for key, value in settings.items())
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.fixture
-def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Workspace, TrainConfig, int], None]:
-    def run(workspace: Workspace, config: TrainConfig, steps: int) -> None:
-        done, original = 0, train_module._forward_backward
-
-        def dying(*arguments: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done > steps:
-                raise Killed
-            return original(*arguments)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(train_module, "_forward_backward", dying)
-            with pytest.raises(Killed):
-                train(workspace, config)
-
-    return run
-
-
 @pytest.mark.parametrize(
     "settings",
-    [
-        {},
-        {"share": 0.5, "class_floor": 0.5},
-        {"score_floor": 0.0, "score_age": 12},
-        {"rule": "gumbel", "temperature": 0.5},
-        {"select": "uniform", "prefilter": 1.0},
-        {"select": "grad_norm_is"},
-        {"select": "grad_norm", "rule": "importance"},
-        {"select": "selective_backprop"},
-        {"proxy": True},
-        {"live_il": True},
-        {"select": "bald", **DROPOUT},
-    ],
+    [{}, *THAT_REMEMBER, {"select": "grad_norm", "rule": "importance"}, {"select": "bald", **DROPOUT}],
     ids=named,
 )
-def test_a_killed_run_goes_on_with_what_it_knew(
-    made: Workspace, killed_after: Callable[..., None], settings: dict[str, Any]
-) -> None:
+def test_a_killed_run_goes_on_with_what_it_knew(made: Workspace, settings: dict[str, Any]) -> None:
     config, name = replace(CONFIG, **settings), named(settings) or "plain"
     whole = train(made, replace(config, name=f"whole-{name}"))
-    killed_after(made, replace(config, name=f"killed-{name}"), 15)
+    with dying_after(15):
+        train(made, replace(config, name=f"killed-{name}"))
     resumed = train(made, replace(config, name=f"killed-{name}"))
     for run in (whole, resumed):
         require_finite(run.metrics)
@@ -134,10 +92,11 @@ def test_auto_decides_by_the_seconds_that_the_gpu_took(made: Workspace) -> None:
     "settings", [{"score_floor": 0.0, "score_age": 12}, {"proxy": True}, {"live_il": True}], ids=named
 )
 def test_a_run_begun_on_one_device_goes_on_on_another(
-    made: Workspace, killed_after: Callable[..., None], first: str, then: str, settings: dict[str, Any]
+    made: Workspace, first: str, then: str, settings: dict[str, Any]
 ) -> None:
     config = replace(CONFIG, **settings, name=f"{first}-{then}-{named(settings)}", precision="float32")
-    killed_after(made, replace(config, device=first), 15)
+    with dying_after(15):
+        train(made, replace(config, device=first))
     before = [row for row in ledger(made, config.name) if row["step"] <= 12]
     run = train(made, replace(config, device=then))
     require_finite(run.metrics)

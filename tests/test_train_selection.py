@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from corpus_fixture import write_shapes
+from runs import THAT_REMEMBER, dying_after, ledger, named
 from tiny import write_il, write_workspace
 
 from rhostream import ConfigError, RhostreamError
 from rhostream.cli.main import rho
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline import train as train_module
 from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
@@ -38,51 +38,18 @@ def made(tmp_path_factory) -> Workspace:
     return workspace
 
 
-class Killed(BaseException):
-    pass
-
-
-def rows(workspace: Workspace, run: str) -> list[dict[str, Any]]:
-    folder = f"runs/{run}/ledger"
-    return [row for name in workspace.names(folder) for row in workspace.read_table(f"{folder}/{name}").to_pylist()]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"share": 0.5, "class_floor": 0.5},
-        {"score_floor": 0.0, "score_age": 12},
-        {"rule": "gumbel", "temperature": 0.5},
-        {"select": "uniform", "prefilter": 1.0},
-        {"select": "grad_norm_is"},
-        {"select": "selective_backprop"},
-        {"proxy": True},
-        {"live_il": True},
-    ],
-    ids=lambda settings: "-".join(f"{key}{value}" for key, value in settings.items()),
-)
-def test_a_killed_run_ends_with_the_ledger_and_the_weights_of_one_that_was_not(made, monkeypatch, settings):
+@pytest.mark.parametrize("settings", THAT_REMEMBER, ids=named)
+def test_a_killed_run_ends_with_the_ledger_and_the_weights_of_one_that_was_not(made, settings):
     config = replace(CONFIG, **settings)
-    name = "-".join(f"{key}{value}" for key, value in settings.items())
+    name = named(settings)
     whole = train(made, replace(config, name=f"whole-{name}"))
     assert whole.metrics[-1]["step"] == 24
-    done, original = 0, train_module._forward_backward
-
-    def dying(*arguments):
-        nonlocal done
-        done += 1
-        if done > 15:
-            raise Killed
-        return original(*arguments)
-
-    monkeypatch.setattr(train_module, "_forward_backward", dying)
-    with pytest.raises(Killed):
+    with dying_after(15):
         train(made, replace(config, name=f"killed-{name}"))
-    monkeypatch.setattr(train_module, "_forward_backward", original)
     resumed = train(made, replace(config, name=f"killed-{name}"))
 
     def nameless(run: str) -> list[dict[str, Any]]:
-        return [row | {"run": ""} for row in rows(made, run)]
+        return [row | {"run": ""} for row in ledger(made, run)]
 
     assert nameless(whole.name) == nameless(resumed.name)
     weights = [made.read_bytes(f"runs/{run.name}/model.safetensors") for run in (whole, resumed)]
@@ -91,9 +58,9 @@ def test_a_killed_run_ends_with_the_ledger_and_the_weights_of_one_that_was_not(m
 
 def test_uniform_sampling_behind_the_filter_trains_on_whole_batches_of_nothing_that_it_rules_out(made):
     run = train(made, replace(CONFIG, name="filtered", select="uniform", prefilter=1.0))
-    chosen = [row for row in rows(made, "filtered") if row["selected"]]
+    chosen = [row for row in ledger(made, "filtered") if row["selected"]]
     assert sum(line["selected"] for line in run.metrics) == 24 * 4
-    assert any(row["reason"] == "filtered" for row in rows(made, "filtered"))
+    assert any(row["reason"] == "filtered" for row in ledger(made, "filtered"))
     assert all(row["reason"] == "not_needed" for row in chosen)
 
 
@@ -102,7 +69,7 @@ def test_re_used_losses_stand_in_the_ledger_as_they_were_and_cost_no_second_pass
     afresh = train(made, replace(CONFIG, name="afresh", steps=12, evaluate_every=4))
     again = train(made, replace(CONFIG, name="again", steps=12, evaluate_every=4, score_age=12))
     losses: dict[str, list[float]] = {}
-    for row in rows(made, "again"):
+    for row in ledger(made, "again"):
         losses.setdefault(row["key"], []).append(row["loss"])
     twice = [found for found in losses.values() if len(found) == 2]
     assert len(twice) > 30

@@ -24,7 +24,6 @@ peer's images/s, full photographs at 1.1 times. A round takes about 10 minutes, 
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 import time
@@ -36,6 +35,9 @@ from typing import Any
 import corpus
 from plan import LOADERS, Bench, Measurement, measurements
 from report import report, worth_measuring
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from machine import machine
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "loaders.json"
 PACKAGES = ("rhostream", "torch", "simplejpeg", "pillow", "webdataset", "litdata", "datasets", "ffcv")
@@ -78,8 +80,8 @@ def main() -> None:
     loads: list[float] = []
     summary = {
         "benchmark": "loaders",
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "load_at_rounds": loads},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": machine() | {"load_at_rounds": loads},
+        "versions": {name: version(name) for name in PACKAGES},
         "best_of": str(arguments.best_of) if arguments.best_of else None,
         "corpus": {"images": len(images), "mean_bytes": sum(path.stat().st_size for path, _ in images) / len(images)},
     }
@@ -91,13 +93,6 @@ def main() -> None:
         summary["measurements"] = [{**asdict(measurement), "rounds": results[measurement]} for measurement in plan]
         arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
     print(report(summary))
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ REDUCED = Setting(
     evaluate_every=25,
     evaluate_at_most=2000,
 )
-#: The paper's: ResNet-18 with a 3x3 stem, crop and flip. Its runs are longer; `--steps` sets the length.
+#: The paper's: ResNet-18 with a 3x3 stem, crop and flip. Its runs are longer: `--steps` shortens these.
 FULL = Setting(
     name="full",
     device="cuda",

@@ -14,8 +14,7 @@ recipe takes. Results go to benchmarks/results/reproductions/<recipe>-<setting>.
 
 import argparse
 import json
-import os
-import platform
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -26,6 +25,9 @@ import approximations
 import torch
 from lab import SETTINGS, Lab, longer, merged
 from recipes import RECIPES, Row
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from machine import machine
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reproductions"
 TABLE1 = "table1"
@@ -89,16 +91,17 @@ def write(folder: Path, name: str, lab: Lab, title: str, paper: str, rows: list[
     widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
     for line in texts:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    cuda = torch.cuda.is_available() and lab.setting.device == "cuda"
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+    report = {
+        "benchmark": name,
+        "title": title,
+        "paper": paper,
+        "machine": machine(lab.setting.device),
+        "setting": asdict(lab.setting),
+        "seeds": lab.seeds,
+        "jobs": lab.jobs,
+        "rows": rows,
+        **more,
     }
-    report = {"benchmark": name, "title": title, "paper": paper, "machine": machine, "setting": asdict(lab.setting),
-              "seeds": lab.seeds, "jobs": lab.jobs, "rows": rows, **more}  # fmt: skip
     (folder / f"{name}-{lab.label}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -32,6 +32,7 @@ _PLUGINS: Final[dict[str, Callable[[io.BytesIO], ImageFile]]] = {
     "bmp": BmpImageFile,
     "tif": TiffImageFile,
     "avif": AvifImageFile,
+    "pgm": PpmImageFile,
     "ppm": PpmImageFile,
 }
 _UPRIGHT: Final = {
@@ -72,8 +73,8 @@ def image_format(data: bytes) -> str | None:
         return "tif"
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return "bmp"
-    if data.startswith(b"P6") and data[2:3].isspace():
-        return "ppm"
+    if data.startswith((b"P5", b"P6")) and data[2:3].isspace():
+        return "pgm" if data[1:2] == b"5" else "ppm"
     return None
 
 
@@ -81,7 +82,7 @@ def decode_rgb(data: bytes, *, at_least: int | None = None, max_pixels: int = MA
     """Decode to an RGB image, upright, in sRGB, on white where transparent; of an animation, the first frame.
 
     Args:
-        data: a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or binary colour PPM file; its name does not matter.
+        data: a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, binary PGM or PPM file; its name does not matter.
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale (in the DCT) as long as its shorter side stays
             at least this many pixels.
         max_pixels: refuse larger images before they are decompressed.
@@ -152,7 +153,7 @@ def _as_shown(image: ImageFile) -> Image.Image:
     """The pixels as RGB, upright, in sRGB, on white."""
     info = image.info
     shown: Image.Image = image
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and isinstance(image, PpmImageFile)):
         shown = _grey_16_bit(image)
     elif image.mode in ("I", "F"):
         raise ValueError("32-bit pixels have no agreed black and white")

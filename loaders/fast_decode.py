@@ -1,4 +1,4 @@
-"""JPEG and PPM files straight into arrays, where that gives the very pixels of `decode_rgb`; those alone."""
+"""JPEG, PGM and PPM files straight into arrays, where that gives the very pixels of `decode_rgb`; those alone."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ from rhostream.loaders.decode import draft_size, orientation, to_srgb
 
 Pixels = npt.NDArray[np.uint8]
 
-_PPM: Final = re.compile(rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s")
+_RAW: Final = re.compile(rb"P([56])\s(\d{1,5})\s(\d{1,5})\s255\s")
 _MAX_PIXELS: Final = 1 << 26  # beyond, memory matters more than time
 
 _START_OF_SCAN: Final = 0xDA
@@ -26,31 +26,30 @@ _scratch = threading.local()
 
 
 def fast_rgb(data: bytes, at_least: int, into: Pixels | None = None) -> Pixels | None:
-    """The pixels of a plain JPEG or 8-bit binary PPM, equal to those of `decode_rgb(data, at_least=at_least)`.
+    """The pixels of a plain JPEG or 8-bit binary PGM or PPM, equal to those of `decode_rgb(data, at_least=at_least)`.
 
     Args:
-        into: uint8 (height, width, 3), filled and returned where the picture is exactly as large.
+        into: uint8 (height, width, channels), filled and returned where the pixels have exactly this shape.
 
     Returns:
-        uint8 (height, width, 3), valid until this thread's next call; None for all other files, damaged ones among
-        them: `decode_rgb` knows what to make of those.
+        uint8 (height, width, 3), or (height, width, 1) of a PGM, valid until this thread's next call; None for all
+        other files, damaged ones among them: `decode_rgb` knows what to make of those.
     """
     if data.startswith(b"\xff\xd8\xff"):
         frame = plain_jpeg(data)
         return None if frame is None else _jpeg(data, frame, at_least, into)
-    if data.startswith(b"P6"):
-        return _ppm(data, into)
-    return None
+    return _raw(data, into)
 
 
-def _ppm(data: bytes, into: Pixels | None) -> Pixels | None:
-    header = _PPM.match(data)
+def _raw(data: bytes, into: Pixels | None) -> Pixels | None:
+    header = _RAW.match(data)
     if header is None:
         return None
-    width, height, start = int(header[1]), int(header[2]), header.end()
-    if len(data) < start + 3 * width * height or not width or not height:
+    channels, width, height, start = 1 if header[1] == b"5" else 3, int(header[2]), int(header[3]), header.end()
+    count = channels * width * height
+    if len(data) < start + count or not count:
         return None
-    pixels = np.frombuffer(data, np.uint8, 3 * width * height, start).reshape(height, width, 3)
+    pixels = np.frombuffer(data, np.uint8, count, start).reshape(height, width, channels)
     if into is None or into.shape != pixels.shape:
         return pixels
     into[...] = pixels

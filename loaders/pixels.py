@@ -29,7 +29,7 @@ def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", 
     at_least = decode_size(size, augmentation)
     fast = small_png(data)
     if fast is None:
-        fast = fast_rgb(data, at_least, into if channels == 3 and augmentation == "none" else None)
+        fast = fast_rgb(data, at_least, into if augmentation == "none" else None)
         if fast is into:
             return
     draws = uniform_draws(draw) if augmentation != "none" else ()

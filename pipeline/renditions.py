@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rhostream.errors import UndecodableImageError
-from rhostream.loaders.decode import content_hash, decode_rgb
+from rhostream.loaders.decode import content_hash, decode_rgb, image_format
 from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard, ShardRows, read_shard_rows
 from rhostream.loaders.scoring_view import (
     RENDITION_KEY,
@@ -33,9 +33,8 @@ from rhostream.pipeline.plain_tar import PlainTar
 
 #: Without chroma subsampling, which costs small images more detail than a lower quality of the same size does.
 JPEG_QUALITY: Final = 90
-FORMAT: Final = 1  # of the renditions; another one makes every part anew
+FORMAT: Final = 2  # of the renditions; another one makes every part anew
 
-_EXTENSIONS: Final[dict[RenditionFormat, str]] = {"jpeg": "jpg", "raw": "ppm"}
 _READ_AHEAD: Final = 16  # images in work for each thread
 
 
@@ -115,7 +114,7 @@ class RenditionMaker:
             warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
             tar = PlainTar(stream)
             for key, data in zip(keys, self._renditions(rows), strict=True):
-                offsets.append(tar.add(f"{key}.{_EXTENSIONS[self.format]}", data))
+                offsets.append(tar.add(f"{key}.{image_format(data)}", data))
                 sizes.append(len(data))
                 hashes.append(content_hash(data))
                 advance(1)
@@ -184,8 +183,11 @@ def shrunk(original: bytes, size: int) -> Image.Image:
 
 
 def encoded(image: Image.Image, rendition_format: RenditionFormat) -> bytes:
-    """The file of an RGB image."""
+    """The file of an RGB image; a raw one of a grey image is grey, a third of the bytes."""
     if rendition_format == "raw":
+        red, green, blue = image.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            return b"P5\n%d %d\n255\n" % image.size + red.tobytes()
         return b"P6\n%d %d\n255\n" % image.size + image.tobytes()
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)

@@ -157,6 +157,31 @@ def test_raw_pixels_are_what_was_stored() -> None:
         decode_rgb(b"P6 is a Pentium Pro")
 
 
+def pgm(pixels: np.ndarray) -> bytes:
+    return ppm(pixels, "P5\n{} {}\n255\n")
+
+
+def test_raw_grey_pixels_are_what_was_stored() -> None:
+    grey = np.asarray(photograph(33, 21).convert("L"))
+    data = pgm(grey)
+    assert image_format(data) == "pgm"
+    found = fast_rgb(data, 21)
+    assert found is not None
+    assert found.shape == (21, 33, 1)
+    assert (found[..., 0] == grey).all()
+    assert (np.asarray(decode_rgb(data)) == grey[..., None]).all()
+    into = np.zeros((21, 33, 1), np.uint8)
+    assert fast_rgb(data, 21, into) is into
+    assert (into[..., 0] == grey).all()
+    deep = b"P5 33 21 65535\n" + (grey.astype(">u2") * 257).tobytes()
+    assert fast_rgb(deep, 21) is None
+    assert (np.asarray(decode_rgb(deep)) == grey[..., None]).all()
+    for damaged in (data[:-1], b"P5\n33 21\n255", b"P5\n0 0\n255\n"):
+        assert fast_rgb(damaged, 21) is None
+        with pytest.raises(UndecodableImageError):
+            decode_rgb(damaged)
+
+
 def test_pixels_go_straight_into_the_callers_array_where_they_fit() -> None:
     original = photograph(64, 64)
     for data in (encoded(original), ppm(np.asarray(original))):
@@ -177,6 +202,7 @@ def test_a_views_pixels_are_those_of_the_ordinary_way_for_every_augmentation(
 ) -> None:
     files = [data for _, data in jpegs()]
     files += [ppm(np.asarray(photograph(*size))) for size in ((64, 64), (90, 64), (64, 97), (40, 31))]
+    files += [pgm(np.asarray(photograph(*size).convert("L"))) for size in ((64, 64), (28, 28), (67, 97))]
     files += [encoded(photograph(64, 64).convert(mode), "PNG") for mode in ("L", "RGB", "P")]
     for number, data in enumerate(files):
         view = views((28, 32, 64, 67)[number % 4], channels)
@@ -198,7 +224,7 @@ def test_damaged_files_get_the_same_verdict_and_pixels_either_way() -> None:
     view = views(32)
     seeds = [encoded(photograph()), encoded(photograph(), progressive=True), encoded(photograph().convert("L"))]
     seeds += [encoded(photograph(), subsampling=0, restart_marker_rows=1, exif=exif(1))]
-    seeds += [ppm(np.asarray(photograph(64, 48)))]
+    seeds += [ppm(np.asarray(photograph(64, 48))), pgm(np.asarray(photograph(64, 48).convert("L")))]
     refused = 0
     for data in seeds:
         for _ in range(150):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from support import encoded as file_of
 from support import needs_shared, unpack
 
-from rhostream.loaders.decode import decode_rgb
+from rhostream.loaders.decode import decode_rgb, image_format
 from rhostream.loaders.view import View
 from rhostream.pipeline.renditions import encoded, shrunk
 
@@ -129,6 +129,15 @@ def test_a_raw_rendition_is_a_ppm_that_other_programs_open() -> None:
     image = drawing((50, 31))
     data = encoded(image, "raw")
     assert Image.open(io.BytesIO(data)).tobytes() == image.tobytes()
+    assert decode_rgb(data).tobytes() == image.tobytes()
+
+
+def test_a_raw_rendition_of_a_grey_image_is_grey() -> None:
+    image = drawing((50, 31)).convert("L").convert("RGB")
+    data = encoded(image, "raw")
+    assert image_format(data) == "pgm"
+    assert len(data) < 50 * 31 + 20
+    assert Image.open(io.BytesIO(data)).convert("RGB").tobytes() == image.tobytes()
     assert decode_rgb(data).tobytes() == image.tobytes()
 
 

@@ -4,6 +4,8 @@ A raw one of images that are no larger than its size is exact: their very pixels
 `views/<name>/shards/<shard>.tar` holds them in the order of the shard, `views/<name>/index/<shard>.parquet` says where.
 """
 
+import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -16,6 +18,8 @@ from rhostream.loaders.columns import values
 from rhostream.loaders.index import SHARD_DIGEST_KEY, CorpusCard, ShardRows
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 RenditionFormat = Literal["jpeg", "raw"]
 
@@ -39,7 +43,7 @@ class ScoringView:
 
     Attributes:
         size: the shorter side of every rendition, pixels (that of the sample where it is smaller).
-        format: "jpeg" (of `quality`, small) or "raw" (binary PPM: exact, nothing to decode, 3 bytes a pixel).
+        format: "jpeg" (of `quality`, small) or "raw" (binary PPM, or PGM where grey: exact, nothing to decode).
         quality: of the JPEGs; 0 for raw.
         fingerprint: of the corpus it was made for.
         splits: those of which it holds every shard.
@@ -115,9 +119,23 @@ def view_card(view: str) -> str:
     return f"views/{view}/view.json"
 
 
-def scoring_views(workspace: Workspace) -> list[str]:
-    """Names of the finished scoring views."""
-    return [name for name in workspace.names("views") if workspace.exists(view_card(name))]
+def current_views(workspace: Workspace, card: CorpusCard) -> list[ScoringView]:
+    """The finished scoring views of the shards as they are now; others are warned of."""
+    views = []
+    for name in workspace.names("views"):
+        if not workspace.exists(view_card(name)):
+            continue
+        try:
+            views.append(ScoringView.read(workspace, card, name))
+        except WorkspaceError as error:
+            _log.warning("not used: %s", error)
+    return views
+
+
+def exact_view(views: Iterable[ScoringView], view: View, splits: Collection[str]) -> str | None:
+    """Name of the one among `views` that holds the very pixels of `view` for all these splits, or None."""
+    fitting = [each for each in views if each.shows(view) and {*splits} <= {*each.splits}]
+    return max(fitting, key=lambda each: (each.size, each.name)).name if fitting else None
 
 
 def rendition_tar(view: str, shard: str) -> str:

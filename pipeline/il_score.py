@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusCard, Shard
+from rhostream.loaders.scoring_view import current_views, exact_view
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.device import Precision
 from rhostream.pipeline.il_card import ILCard, default_il_model
@@ -96,6 +97,7 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
         device=config.device,
         precision=config.precision,
         threads=config.threads,
+        scoring_view=exact_view(current_views(workspace, corpus), card.view, {shard.split for shard in shards}),
         processes=max(1, config.workers),
     )
     start = partial(_start_worker if config.workers else _start, workspace, card, scorer)

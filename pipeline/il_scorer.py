@@ -23,6 +23,7 @@ from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, Shard, Shard
 from rhostream.loaders.picks import Picks
 from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.reading import Reading, available_cores
+from rhostream.loaders.scoring_view import read_rendition_rows
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast, choose_device, place, resolve_precision
@@ -34,12 +35,17 @@ _PRECISION_KEY: Final = b"rhostream.precision"
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerSettings:
-    """How a process scores; `number` is its own among `processes` of this machine's rank."""
+    """How a process scores; `number` is its own among `processes` of this machine's rank.
+
+    Attributes:
+        scoring_view: name of one that holds the very pixels of all shards to score, which is then read; or None.
+    """
 
     batch_size: int
     device: str
     precision: Precision
     threads: int
+    scoring_view: str | None = None
     processes: int = 1
     number: int = 0
 
@@ -103,28 +109,30 @@ class ILScorer:
     def _pixels(self, rows: ShardRows) -> Iterator[Pixels]:
         """The shard's images, batch by batch, each decoded while the one before is scored."""
         size = self._settings.batch_size
-        starts = iter(range(0, len(rows), size))
+        images = self._images(rows)
         reader = ImageReader(self._workspace, Reading(threads=self._threads, workers=0))
         with ThreadPoolExecutor(1, thread_name_prefix="rhostream-score-ahead") as ahead:
             pending: list[Future[Pixels]] = []
-            for start in starts:
-                pending.append(ahead.submit(self._decode, reader, rows, start))
+            for start in range(0, len(rows), size):
+                pending.append(ahead.submit(self._decode, reader, rows, images, start))
                 if len(pending) > 1:
                     yield pending.pop(0).result()
             yield from (future.result() for future in pending)
         reader.close()
 
-    def _decode(self, reader: ImageReader, rows: ShardRows, start: int) -> Pixels:
-        part = slice(start, start + self._settings.batch_size)
-        offsets = rows.offsets[part]
-        picks = Picks(
-            tars=[rows.shard.tar],
-            numbers=np.zeros(len(offsets), np.int32),
-            offsets=offsets,
-            sizes=rows.sizes[part],
-            hashes=rows.hashes[part].to_pylist(),
-        )
-        pixels, failures = reader.submit(picks, self._card.view).result()
+    def _images(self, rows: ShardRows) -> Picks:
+        """Where the shard's images lie."""
+        if self._settings.scoring_view is None:
+            tar, offsets, sizes, hashes = rows.shard.tar, rows.offsets, rows.sizes, rows.hashes
+        else:
+            found = read_rendition_rows(self._workspace, self._settings.scoring_view, rows)
+            tar, offsets, sizes, hashes = found.tar, found.offsets, found.sizes, found.hashes
+        numbers = np.zeros(len(offsets), np.int32)
+        return Picks(tars=[tar], numbers=numbers, offsets=offsets, sizes=sizes, hashes=hashes.to_pylist())
+
+    def _decode(self, reader: ImageReader, rows: ShardRows, images: Picks, start: int) -> Pixels:
+        part = np.arange(start, min(start + self._settings.batch_size, len(rows)))
+        pixels, failures = reader.submit(images.take(part), self._card.view).result()
         for position, reason in failures[:1]:
             raise undecodable(self._workspace, rows.shard, start + position, reason)
         return pixels

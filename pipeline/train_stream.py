@@ -1,21 +1,18 @@
 """The candidates of a training run."""
 
-import logging
-
 import torch
 
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.join import Prefilter
 from rhostream.loaders.reading import Reading, available_cores
-from rhostream.loaders.scoring_view import ScoringView, scoring_views
+from rhostream.loaders.scoring_view import ScoringView, current_views, exact_view
 from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.held_back import held_back_share
 from rhostream.pipeline.models import takes_any_size
 from rhostream.pipeline.train_config import AUTO, TrainConfig
 
-_log = logging.getLogger(__name__)
 MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
 
@@ -82,18 +79,10 @@ def scoring_view_for(workspace: Workspace, card: CorpusCard, config: TrainConfig
                 "only; use --scoring-view none, or a convolutional model"
             )
         return config.scoring_view
-    views = [view for name in scoring_views(workspace) if (view := _current(workspace, card, name)) is not None]
-    views = [view for view in views if "train" in view.splits]
-    fitting = [view for view in views if view.shows(trained)]
-    if not fitting and config.scores and takes_any_size(config.model):
-        fitting = [view for view in views if view.size < trained.size]
-    return max(fitting, key=lambda view: (view.size, view.name)).name if fitting else None
-
-
-def _current(workspace: Workspace, card: CorpusCard, name: str) -> ScoringView | None:
-    """A view of other shards than there are now is not one to choose."""
-    try:
-        return ScoringView.read(workspace, card, name)
-    except WorkspaceError as error:
-        _log.warning("not used: %s", error)
+    views = current_views(workspace, card)
+    if exact := exact_view(views, trained, {"train"}):
+        return exact
+    if not config.scores or not takes_any_size(config.model):
         return None
+    smaller = [view for view in views if "train" in view.splits and view.size < trained.size]
+    return max(smaller, key=lambda view: (view.size, view.name)).name if smaller else None

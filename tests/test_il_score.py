@@ -26,6 +26,7 @@ from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
 from rhostream.pipeline.lock import only_writer
 from rhostream.pipeline.processes import in_processes
+from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
 
 
 def prepare(folder: Path, **changes: Any) -> Workspace:
@@ -57,6 +58,19 @@ def change_card(workspace: Workspace, **changes: Any) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return prepare(tmp_path / "w")
+
+
+def test_an_exact_scoring_view_is_read_in_place_of_the_shards_and_gives_the_same_table(workspace: Workspace) -> None:
+    score(workspace)
+    expected = parts(workspace)
+    size = CorpusCard.read(workspace).view().size
+    write_scoring_view(workspace, ScoringViewConfig(size=size, format="raw", workers=0))
+    for shard in CorpusCard.read(workspace).split("train"):
+        Path(workspace.path(shard.tar)).rename(f"{workspace.path(shard.tar)}.away")
+    score(workspace, overwrite=True)
+    assert parts(workspace) == expected
+    with pytest.raises(ShardError, match="has vanished"):  # the view is of the training split alone
+        score(workspace, overwrite=True, splits=("train", "test"))
 
 
 def test_learnt_losses_tell_mislabelled_from_clean(tmp_path: Path) -> None:

@@ -112,14 +112,14 @@ class Chooser:
             )
 
         def validate() -> float:
-            return held_back.samples.evaluate(
-                self._model, self._device, resolve_precision(self._device, config.precision), costs=costs, cost="auto"
-            ).loss
+            precision = resolve_precision(self._device, config.precision)
+            return held_back.samples.calibrated_loss(self._model, self._device, precision, costs=costs, cost="auto")
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
         return Auto(
             usual_arms(config.batch_size, config.super_batch_size, held_back.ruled_out, held_back.wrong),
+            il=held_back.il,
             validate=validate,
             clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
         )

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rhostream.errors import ShardError, WorkspaceError
@@ -24,6 +24,9 @@ from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast
 
 _SALT = b"rhostream evaluation"
+
+_NEWTON_STEPS: Final = 12
+_LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
 
 #: How a tar and its index come to agree again, by what made the index.
 _REMADE: Final = {
@@ -126,7 +129,6 @@ class EvaluationSet:
             raise undecodable(self._workspace, shard, int(part["row"][position]), reason)
         return pixels
 
-    @torch.no_grad()
     def evaluate(
         self,
         model: nn.Module,
@@ -144,27 +146,63 @@ class EvaluationSet:
         Raises:
             ShardError: a sample does not decode.
         """
-        costs = costs or Costs(device)
-        flags = [(module, module.training) for module in model.modules()]
         loss, correct = torch.zeros((), dtype=torch.float64), 0
+        for logits, labels in self._outputs(model, device, precision, costs or Costs(device), cost):
+            loss += functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
+            correct += int((logits.argmax(1) == labels).sum())
+        return Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
+
+    def calibrated_loss(
+        self, model: nn.Module, device: torch.device, precision: Precision, *, costs: Costs, cost: str
+    ) -> float:
+        """`calibrated_loss` of all samples; arguments, errors and the model's flags as in `evaluate`."""
+        logits, labels = zip(*self._outputs(model, device, precision, costs, cost), strict=True)
+        return calibrated_loss(torch.cat(logits), torch.cat(labels))
+
+    def _outputs(
+        self, model: nn.Module, device: torch.device, precision: Precision, costs: Costs, cost: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """logits float32 (n, classes) and labels int64 (n,) on the device, batch by batch."""
+        flags = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            with costs.charge(cost):
+            with torch.no_grad(), costs.charge(cost):
                 for images, labels in self.batches():
-                    inputs, targets = self.view.normalise(images.to(device)), labels.to(device)
+                    inputs = self.view.normalise(images.to(device))
                     with autocast(device, precision):
                         logits = costs.flops(cost, ("forward", *inputs.shape), partial(model, inputs)).float()
-                    loss += functional.cross_entropy(logits, targets, reduction="sum").double().cpu()
-                    correct += int((logits.argmax(1) == targets).sum())
+                    yield logits, labels.to(device)
         finally:
             for module, training in flags:
                 module.training = training
-        return Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
 
     def close(self) -> None:
         """Let the decoding threads and the cached pixels go."""
         self._reader.close()
         self._cache = None
+
+
+def calibrated_loss(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy (nats) at the temperature that makes it lowest (Guo et al., 2017, section 4.2).
+
+    Args:
+        logits: (n, classes).
+        labels: int64 (n,).
+
+    Returns:
+        nan where a logit is not finite.
+    """
+    logits = logits.double()
+    of_label = logits.gather(1, labels[:, None])[:, 0]
+    inverse = 1.0  # of the temperature, in which the loss is convex: Newton's method
+    for _ in range(_NEWTON_STEPS):
+        p = (inverse * logits).softmax(1)
+        mean = (p * logits).sum(1)
+        slope = float((mean - of_label).mean())
+        curvature = float(((p * logits.square()).sum(1) - mean.square()).mean())
+        moved = inverse - slope / max(curvature, 1e-12)
+        inverse = min(max(moved, inverse / 2, _LOWEST_INVERSE), 2 * inverse, _HIGHEST_INVERSE)
+    return float(functional.cross_entropy(inverse * logits, labels))
 
 
 def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:

@@ -12,10 +12,10 @@ from rhostream.errors import ConfigError
 from rhostream.selection.plan import Selection
 from rhostream.selection.policy import Policy
 
-VALIDATION_SHARE: Final = 0.08  # of the time, at most, goes into validating
+VALIDATION_SHARE: Final = 0.05  # of the time, at most, goes into validating
 _SLICE: Final = 0.25  # of the time so far: how long a selection is tried before the next decision
 _HIGHEST_LOSS: Final = 1e3  # nats, for one that is not finite
-_FIRST_STEPS, _MEASURED_STEPS = 2, 4  # of each selection, before the first slice: to warm up, and to measure its cost
+_FIRST_STEPS, _MEASURED_STEPS = 1, 2  # of each probe, before the first slice: to warm up, and to measure its cost
 # In units of log t, in which a run of a thousand times the first slice is 7 long:
 _MEMORY: Final = 2.0  # after which 1/e of what was learned about a selection counts
 _NOISE: Final = 0.3  # standard deviation of an exponent measured over 1, before anything is known of it
@@ -30,7 +30,10 @@ _OPTIMISM: Final = 1.0  # in standard errors
 # ruled out with right ones are among the hardest, and a loss.
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3
-_WORTH_OF_HARD: Final = 4.0  # of other samples
+_WORTH_OF_HARD: Final = 12.0  # of other samples, to a learner as good as the IL model
+_LEAST_GAIN: Final = 0.1  # of the share of an arm's gain that this leaves
+
+_SCORING: Final = "scoring"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +42,29 @@ class Arm:
 
     Attributes:
         gain: what a gradient step is expected to gain under it, relative to the other arms.
+        hard: share of the samples that it leaves out though their labels are right.
+        passes: super-batches that are scored for a gradient step.
     """
 
     selection: Selection
     gain: float = 1.0
+    hard: float = 0.0
+    passes: float = 0.0
+
+    def expected(self, maturity: float) -> float:
+        """The gain, less what the hard samples are worth by now.
+
+        Args:
+            maturity: how far the learner has come, in [0, 1]: 1 where it is as good as the IL model.
+        """
+        return self.gain * max(_LEAST_GAIN, 1 - _WORTH_OF_HARD * self.hard * maturity)
 
 
 def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: float) -> dict[str, Arm]:
     """What there is to choose from, each by the name under which it is reported.
 
     Uniform sampling, of all or of what the IL table does not rule out, and RHO-LOSS at several ratios; with batches of
-    n_b and 4 n_b, as far as a super-batch goes. Whether most of them filter is what the table suggests; one arm does
-    otherwise, should it be wrong.
+    n_b and 4 n_b, as far as a super-batch goes.
 
     Args:
         ruled_out: share of the candidates that the IL table rules out.
@@ -58,9 +72,8 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
     """
     small, large = batch_size, min(4 * batch_size, super_batch_size)
     ratio = batch_size / super_batch_size
-    unfiltered, filtered = 1 - wrong, max(0.0, 1 - _WORTH_OF_HARD * max(0.0, ruled_out - wrong))
-    pays = filtered > unfiltered
-    plain = [(small, pays), (large, pays), (large, not pays)]
+    mostly_right = wrong > ruled_out / 2  # the filter
+    plain = [(small, False), (large, False), (large, True), *([(small, True)] if mostly_right else [])]
     scored = [(small, ratio), (small, 2.5 * ratio), (large, 4 * ratio)]
     choices = {
         f"{'filter' if filters else 'uniform'}@{size}": Selection(
@@ -68,18 +81,35 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
         )
         for size, filters in plain
     } | {
-        f"rho_loss@{size}/{share:.2g}": Selection(batch_size=size, share=share, prefilter=pays)
+        f"rho_loss@{size}/{share:.2g}": Selection(batch_size=size, share=share, prefilter=mostly_right)
         for size, share in scored
         if share < 1  # else nothing is chosen
     }
 
-    def gain(selection: Selection) -> float:
-        by_batch: float = (selection.batch_size / batch_size) ** _BATCH_POWER
-        by_choice: float = selection.share**_CHOICE_POWER if selection.scored else 1.0
-        return by_batch * by_choice * (filtered if selection.prefilter else unfiltered)
+    def arm(selection: Selection) -> Arm:
+        gain: float = (selection.batch_size / batch_size) ** _BATCH_POWER
+        passes, hard = 0.0, 0.0
+        if selection.scored:
+            gain *= selection.share**_CHOICE_POWER
+            passes = selection.batch_size / (selection.share * super_batch_size)
+        if selection.prefilter:
+            hard = max(0.0, ruled_out - wrong)
+        else:
+            gain *= 1 - wrong
+        return Arm(selection=selection, gain=gain, hard=hard, passes=passes)
 
     by_size = sorted(choices.items(), key=lambda item: item[1].batch_size)
-    return {name: Arm(selection=selection, gain=gain(selection)) for name, selection in by_size}
+    return {name: arm(selection) for name, selection in by_size}
+
+
+def _probes(arms: Mapping[str, Arm]) -> dict[object, str]:
+    """Names of arms whose costs tell those of all: of each batch size one that scores nothing, and one that scores."""
+    sizes = {arm.selection.batch_size for arm in arms.values() if not arm.passes}
+    probes: dict[object, str] = {}
+    for name, arm in arms.items():
+        size = arm.selection.batch_size
+        probes.setdefault(_SCORING if arm.passes and size in sizes else (size, arm.passes), name)
+    return probes
 
 
 def _alike(one: Selection, other: Selection) -> float:
@@ -109,8 +139,8 @@ class _Known:
 class Auto(Policy):
     """Tries selections and stays with the one that pays (a discounted UCB bandit: Garivier & Moulines, 2008).
 
-    It begins with a few steps of each, which tell what a step costs; with what a step is expected to gain, that makes
-    an order in which to try them. Training then goes in slices, each a share of the time so far; after each, the
+    It begins with a few steps of some, which tell what a step of each costs; with what a step is expected to gain, that
+    makes an order in which to try them. Training then goes in slices, each a share of the time so far; after each, the
     loss V on held-back samples is measured. Learning curves are near power laws, V ∝ t^−e, so the exponent
     e = −Δ log V / Δ log t of a slice can be compared with those of slices long before, where plain losses per second
     could not. They are noisy. So they are believed to be a Gaussian process (Srinivas et al., 2010) around what was
@@ -120,20 +150,31 @@ class Auto(Policy):
 
     Args:
         arms: the selections, by name; small batches first, or what one leaves over makes the next look cheap.
-        validate: measures the mean loss (nats) of the model on held-back samples.
+        il: mean loss (nats) of the IL model on the held-back samples.
+        validate: measures that of the model in training. Best at the temperature that makes it lowest: a model that
+            goes from wrong labels to right ones gains confidence at once, and has learnt nothing yet.
         clock: seconds that training has cost so far, validating included; evaluation for the report is not. On a CPU
             CPU-seconds serve better, as others may use it, too.
     """
 
-    def __init__(self, arms: Mapping[str, Arm], *, validate: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        arms: Mapping[str, Arm],
+        *,
+        il: float,
+        validate: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
         if not arms:
             raise ConfigError("auto needs at least one selection to choose from")
         self.arms = dict(arms)
-        self._validate, self._clock = validate, clock
+        self._validate, self._clock, self._il = validate, clock, il
+        self._maturity = 0.0  # see `Arm.expected`
         self._known = {name: _Known() for name in self.arms}
         selections = [arm.selection for arm in self.arms.values()]
         self._alike = np.array([[_alike(one, other) for other in selections] for one in selections])
-        self._current = list(self.arms)[-1]
+        self._probes = _probes(self.arms)
+        self._current = list(self._probes.values())[-1]  # the first to be measured
         self._origin: float | None = None  # what the clock said when training began
         self._steps = 0  # of the current arm, since it came into force
         self._since = 0.0  # seconds at which they began to be counted
@@ -169,22 +210,23 @@ class Auto(Policy):
         return self._clock() - self._origin
 
     def _measure_costs(self) -> None:
-        """Each arm in turn for a few steps, twice: the first ones, backwards, pay for what is done once."""
-        count = len(self.arms)
-        measured = self._trial >= count
+        """Some arms in turn for a few steps. All but the first, whose super-batches make many, pay before for what is
+        done once."""
+        names = list(self._probes.values())
+        warm_ups = len(names) - 1
+        measured = self._trial >= warm_ups
         if self._steps < (_MEASURED_STEPS if measured else _FIRST_STEPS):
             return
         if measured:
             self._known[self._current].cost = (self._now() - self._since) / self._steps
         self._trial += 1
-        if self._trial == count:
+        if self._trial == max(1, warm_ups):
             self._log_loss()  # so does the first validation
         now = self._now()
-        if self._trial == 2 * count:
+        if self._trial == warm_ups + len(names):
             self._begin_slice(now, self._log_loss())
         else:
-            names = list(self.arms)
-            self._current = [*reversed(names), *names][self._trial]
+            self._current = [*reversed(names[1:]), *names][self._trial]
             self._steps, self._since = 0, now
 
     def _decide(self) -> None:
@@ -222,13 +264,28 @@ class Auto(Policy):
     def _log_loss(self) -> float:
         """Of the held-back samples; one that is not finite counts as the highest."""
         loss = self._validate()
+        self._maturity = min(1.0, self._il / max(loss, 1e-9)) ** 2 if math.isfinite(loss) else 0.0
         return math.log(max(loss, 1e-9) if math.isfinite(loss) else _HIGHEST_LOSS)
 
     def _expected(self) -> npt.NDArray[np.float64]:
         """Gain of a step for what it costs, (arms,), of mean 1."""
-        values = np.array([arm.gain / max(self._known[name].cost, 1e-9) for name, arm in self.arms.items()])
+        values = np.array([arm.expected(self._maturity) / self._cost(name) for name, arm in self.arms.items()])
         expected: npt.NDArray[np.float64] = values / values.mean()
         return expected
+
+    def _cost(self, name: str) -> float:
+        """Seconds that a gradient step of an arm takes, as measured or as the probes tell."""
+        known = self._known[name].cost
+        if not known:
+            arm, probe = self.arms[name], self._probes[_SCORING]
+            known = self._plain_cost(name)
+            if arm.passes:
+                known += arm.passes / self.arms[probe].passes * (self._known[probe].cost - self._plain_cost(probe))
+        return max(known, 1e-9)
+
+    def _plain_cost(self, name: str) -> float:
+        """That of an arm with batches of its size that scores nothing."""
+        return self._known[self._probes[self.arms[name].selection.batch_size, 0.0]].cost
 
     def _exponents(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and standard deviation of what is believed of each arm's exponent, both (arms,)."""
@@ -250,6 +307,7 @@ class Auto(Policy):
             "known": {name: [known.cost, known.stretch, known.fall] for name, known in self._known.items()},
             "current": self._current,
             "origin": self._origin,
+            "maturity": self._maturity,
             "note": self._note,
             "steps": self._steps,
             "since": self._since,
@@ -262,7 +320,7 @@ class Auto(Policy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._known = {name: _Known(*values) for name, values in state["known"].items()}
         self._current, self._origin, self._note = state["current"], state["origin"], state["note"]
-        self._steps, self._since = state["steps"], state["since"]
+        self._maturity, self._steps, self._since = state["maturity"], state["steps"], state["since"]
         self._trial, self._until = state["trial"], state["until"]
         self._begun = None if state["begun"] is None else (state["begun"][0], state["begun"][1])
         self._squares, self._counted = state["deviations"]

@@ -36,7 +36,7 @@ class Learning:
         selections = [Selection(function="uniform", batch_size=size) for size in range(1, 1 + len(self.exponents))]
         arms = {name: Arm(selection=each) for name, each in zip(self.exponents, selections, strict=True)}
         arms = {name: replace(arm, gain=self.gains.get(name, 1.0)) for name, arm in arms.items()}
-        return Auto(arms, validate=self.validate, clock=lambda: 100.0 + self.seconds)
+        return Auto(arms, il=1e-3, validate=self.validate, clock=lambda: 100.0 + self.seconds)
 
 
 def run(learning: Learning, auto: Auto, until: float) -> None:
@@ -96,10 +96,13 @@ def test_it_moves_on_when_another_selection_begins_to_pay():
     learning = Learning({"a": 0.6, "b": 0.3})
     auto = learning.auto()
     run(learning, auto, 10.0)
-    assert auto.current == "a"
+    assert learning.spent["a"] > 0.6 * sum(learning.spent.values())
     learning.exponents = {"a": 0.0, "b": 0.3}
     run(learning, auto, 100.0)
-    assert auto.current == "b"
+    before = dict(learning.spent)
+    run(learning, auto, 300.0)
+    spent = {name: learning.spent[name] - before[name] for name in before}
+    assert spent["b"] > 0.6 * sum(spent.values())
 
 
 def test_validating_takes_a_bounded_share_of_the_time():
@@ -123,24 +126,54 @@ def test_it_goes_on_from_its_state():
     assert (other.loss, again.note, again.state_dict()) == (learning.loss, auto.note, auto.state_dict())
 
 
+def test_costs_of_arms_that_were_not_tried_follow_from_those_of_a_few():
+    def seconds(selection: Selection) -> float:
+        scored = selection.batch_size / (selection.share * 320) if selection.scored else 0.0
+        return 0.002 + 0.0001 * selection.batch_size + 0.01 * scored
+
+    arms, now, tried = usual_arms(32, 320, 0.2, 0.15), [0.0], []
+    auto = Auto(arms, il=0.5, validate=lambda: 1.0, clock=lambda: now[0])
+    while "e:" not in auto.note:
+        selection = auto.next()
+        tried += [name for name in arms if arms[name].selection == selection and name not in tried]
+        now[0] += seconds(selection)
+        auto.stepped()
+    costs, gains = [seconds(arm.selection) for arm in arms.values()], [arm.expected(0.25) for arm in arms.values()]
+    expected = [gain / cost for gain, cost in zip(gains, costs, strict=True)]
+    assert set(tried) - {auto.current} <= {"uniform@32", "uniform@128", "rho_loss@32/0.1"}
+    assert len(arms) == 7
+    ranked = sorted(zip(expected, arms, strict=True), reverse=True)
+    assert [name for _, name in ranked] == [part.split(" ")[0] for part in auto.note.split("e: ")[1].split(", ")]
+
+
 def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_ratios():
     arms = usual_arms(32, 320, 0.4, 0.4)
     selections = [arm.selection for arm in arms.values()]
     assert {(each.function, each.batch_size, each.prefilter, round(each.share, 2)) for each in selections} == {
-        ("uniform", 32, True, 1.0), ("uniform", 128, True, 1.0), ("uniform", 128, False, 1.0),
-        ("rho_loss", 32, True, 0.1), ("rho_loss", 32, True, 0.25), ("rho_loss", 128, True, 0.4),
+        ("uniform", 32, True, 1.0), ("uniform", 128, True, 1.0), ("uniform", 32, False, 1.0),
+        ("uniform", 128, False, 1.0), ("rho_loss", 32, True, 0.1), ("rho_loss", 32, True, 0.25),
+        ("rho_loss", 128, True, 0.4),
     }  # fmt: skip
+    assert [arm.passes for arm in arms.values() if arm.selection.scored] == pytest.approx([1.0, 0.4, 1.0])
     assert arms["filter@32"].gain == pytest.approx(1.0)
     assert arms["filter@128"].gain == pytest.approx(4**0.75)
     assert arms["uniform@128"].gain == pytest.approx(0.6 * 4**0.75)
     assert arms["rho_loss@32/0.1"].gain == pytest.approx(0.1**-0.3)
-    clean = usual_arms(32, 320, 0.04, 0.0)  # whose labels are right: all that the filter rules out is hard
-    assert clean["filter@128"].gain < clean["uniform@128"].gain
-    assert [name for name, arm in clean.items() if arm.selection.prefilter] == ["filter@128"]
     assert {"rho_loss@32/0.25", "rho_loss@32/0.62"} == {name for name in usual_arms(32, 128, 0.1, 0.1) if "rho" in name}
     assert not any("rho" in name for name in usual_arms(32, 32, 0.1, 0.1))
     with pytest.raises(ConfigError, match="at least one"):
-        Auto({}, validate=lambda: 1.0, clock=lambda: 0.0)
+        Auto({}, il=1.0, validate=lambda: 1.0, clock=lambda: 0.0)
+
+
+def test_what_a_filter_wrongly_leaves_out_counts_once_the_learner_is_good():
+    clean = usual_arms(32, 320, 0.04, 0.0)  # whose labels are right: all that the filter rules out is hard
+    assert [name for name, arm in clean.items() if arm.selection.prefilter] == ["filter@128"]
+    assert clean["filter@128"].expected(0.0) == clean["uniform@128"].expected(0.0)
+    assert clean["filter@128"].expected(1.0) < 0.6 * clean["uniform@128"].expected(1.0)
+    noisy = usual_arms(32, 320, 0.2, 0.15)
+    assert noisy["filter@128"].expected(0.1) > noisy["uniform@128"].expected(0.1)
+    assert noisy["filter@128"].expected(1.0) < noisy["uniform@128"].expected(1.0)
+    assert usual_arms(32, 320, 0.9, 0.5)["filter@128"].expected(1.0) > 0
 
 
 def test_a_run_under_auto_holds_samples_back_tells_what_it_did_and_learns(tmp_path):

@@ -1,5 +1,6 @@
 """Evaluation: the right numbers, on the right samples, without a trace on the model."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rhostream import ShardError, WorkspaceError
 from rhostream.loaders.index import CorpusCard, read_shard_rows
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
-from rhostream.pipeline.evaluate import EvaluationSet
+from rhostream.pipeline.evaluate import EvaluationSet, calibrated_loss
 from rhostream.pipeline.models import build_model
 
 CPU = torch.device("cpu")
@@ -84,3 +85,21 @@ def test_an_image_damaged_after_it_was_stored_is_named(tmp_path: Path) -> None:
 def test_nothing_to_evaluate_on_is_an_error(shapes: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="no samples"):
         EvaluationSet(shapes, (), CorpusCard.read(shapes).view())
+
+
+def test_the_calibrated_loss_is_the_lowest_over_all_temperatures() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (400,), generator=generator)
+    informed = torch.randn(400, 5, generator=generator) + 1.5 * functional.one_hot(labels, 5)
+    found = []
+    for scale in (0.2, 1.0, 7.0):
+        logits = scale * informed
+        inverses = torch.logspace(-2, 1, 400).tolist()
+        losses = [float(functional.cross_entropy(inverse * logits, labels)) for inverse in inverses]
+        found.append(calibrated_loss(logits, labels))
+        assert found[-1] == pytest.approx(min(losses), abs=1e-4)
+        assert found[-1] <= float(functional.cross_entropy(logits, labels)) + 1e-9
+    assert found == pytest.approx([found[0]] * 3, abs=1e-6)
+    assert 0 <= calibrated_loss(100.0 * functional.one_hot(labels, 5), labels) < 1e-3  # always right
+    assert calibrated_loss(torch.zeros(400, 5), labels) == pytest.approx(math.log(5))
+    assert math.isnan(calibrated_loss(torch.full((4, 5), math.nan), labels[:4]))

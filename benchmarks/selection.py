@@ -5,12 +5,12 @@
 MNIST is a folder that `torchvision.datasets.MNIST(root=MNIST)` opens; CIFAR holds images/ and a labels.csv with the
 columns path, class and split (train, test). On MNIST a 2x512 MLP, clean, with 10% and 40% uniformly wrong labels, and
 with 10% on a fifth of the images, each five times over; on CIFAR-10 a small BatchNorm CNN with 10% and 40%. n_b 32 of
-n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 3,000 test images every 25 steps (CIFAR-10: on
-2,000 every 50). One thread, so that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the
-IL model's (the whole of it beside). The IL model: an MLP on MNIST, trained on a tenth of the training images (five
-times over: on 30%, one pass), a small CNN on CIFAR-10, on half of them.
+n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 2,000 test images every 10 steps (CIFAR-10: 25).
+One thread, so that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the IL model's (the
+whole of it beside), but for making the shards and their raw scoring view. The IL model: a small MLP on MNIST, trained on
+a tenth of the training images (five times over: on 30%, one pass), a small CNN on CIFAR-10, on half of them.
 
-Variants run in turn, seed by seed. Takes about two hours of one core; finished runs are taken up again.
+Variants run in turn, seed by seed. Takes one to two hours of one core; finished runs are taken up again.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
 from rhostream.pipeline.manifest import Manifest, Noise, load_manifest
+from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
 from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.train_config import TrainConfig
 
@@ -69,28 +70,27 @@ def budgets(uniform: int, large: int, filtered: int, rho: int, auto: int) -> dic
 
 
 MNIST: dict[str, Any] = {
-    "model": "mlp", "il_model": "mlp", "holdout": 0.1, "il_epochs": 5, "evaluate_every": 25, "evaluate_at_most": 3000,
+    "model": "mlp", "il_model": "small_mlp", "holdout": 0.1, "il_epochs": 5,
+    "evaluate_every": 10, "evaluate_at_most": 2000,
 }  # fmt: skip
 CIFAR: dict[str, Any] = {
     "corpus": "cifar10", "model": "bn_cnn", "il_model": "small_cnn", "holdout": 0.5, "il_epochs": 5,
-    "evaluate_every": 50, "evaluate_at_most": 2000,
+    "evaluate_every": 25, "evaluate_at_most": 2000,
 }  # fmt: skip
 CASES = (
-    Case(
-        name="mnist-clean", corpus="mnist", noise=0.0, target=0.96, steps=budgets(2400, 800, 2400, 600, 1500), **MNIST
-    ),
-    Case(name="mnist-10", corpus="mnist", noise=0.1, target=0.95, steps=budgets(2400, 800, 2000, 400, 1000), **MNIST),
-    Case(name="mnist-40", corpus="mnist", noise=0.4, target=0.93, steps=budgets(3000, 900, 2000, 400, 1000), **MNIST),
+    Case(name="mnist-clean", corpus="mnist", noise=0.0, target=0.96, steps=budgets(1200, 560, 1600, 450, 500), **MNIST),
+    Case(name="mnist-10", corpus="mnist", noise=0.1, target=0.95, steps=budgets(1200, 400, 1200, 350, 450), **MNIST),
+    Case(name="mnist-40", corpus="mnist", noise=0.4, target=0.93, steps=budgets(1200, 350, 800, 300, 350), **MNIST),
     Case(
         name="mnist-5x",
         corpus="mnist5x",
         noise=0.1,
         target=0.94,
-        steps=budgets(2400, 900, 2000, 400, 1000),
+        steps=budgets(1200, 350, 800, 300, 400),
         **(MNIST | {"holdout": 0.3, "il_epochs": 1}),
     ),  # a pass sees every image five times
-    Case(name="cifar10-10", noise=0.1, target=0.55, steps=budgets(1600, 600, 1600, 1000, 1400), **CIFAR),
-    Case(name="cifar10-40", noise=0.4, target=0.50, steps=budgets(1800, 700, 1600, 1000, 1400), **CIFAR),
+    Case(name="cifar10-10", noise=0.1, target=0.55, steps=budgets(1600, 500, 1400, 900, 1300), **CIFAR),
+    Case(name="cifar10-40", noise=0.4, target=0.50, steps=budgets(1800, 500, 1000, 500, 900), **CIFAR),
 )
 
 
@@ -147,7 +147,10 @@ def manifest_of(case: Case, roots: dict[str, str], folder: Path) -> Manifest:
 def run_case(case: Case, roots: dict[str, str], folder: Path, seeds: list[int], say: Callable[[str], None]) -> Any:
     workspace = Workspace(folder / case.name)
     say(f"{case.name}: shards")
-    write_shards(workspace, manifest_of(case, roots, folder))
+    manifest = manifest_of(case, roots, folder)
+    write_shards(workspace, manifest)
+    view = ScoringViewConfig(size=manifest.scoring_view, format=manifest.scoring_format, workers=0)
+    write_scoring_view(workspace, view)
     card = train_il(workspace, ILTrainConfig(model=case.il_model, epochs=case.il_epochs, threads=1)).card
     scores = score_il(workspace, ILScoreConfig(name=card.name, threads=1))
     config = TrainConfig(

@@ -19,6 +19,7 @@ from rhostream.pipeline.il_config import ILTrainConfig
 from rhostream.pipeline.il_score import ILScoreConfig, score_il
 from rhostream.pipeline.il_train import train_il
 from rhostream.pipeline.manifest import Manifest
+from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
 from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.train_config import TrainConfig
 
@@ -178,6 +179,8 @@ def _few_threads() -> None:
 
 def _prepare(workspace: Workspace, manifest: Manifest, setting: Setting, core_set: bool) -> None:
     write_shards(workspace, manifest, workers=0)
+    view = ScoringViewConfig(size=manifest.scoring_view, format=manifest.scoring_format, workers=0)
+    write_scoring_view(workspace, view)
     mnist = manifest.image["size"] == corpora.MNIST_SIDE
     card = train_il(
         workspace,

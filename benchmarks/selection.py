@@ -7,8 +7,8 @@ columns path, class and split (train, test). On MNIST a 2x512 MLP, clean, with 1
 with 10% on a fifth of the images, each five times over; on CIFAR-10 a small BatchNorm CNN with 10% and 40%. n_b 32 of
 n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 2,000 test images every 10 steps (CIFAR-10: 25).
 One thread, so that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the IL model's (the
-whole of it beside), but for making the shards and their raw scoring view. The IL model: a small MLP on MNIST, trained on
-a tenth of the training images (five times over: on 30%, one pass), a small CNN on CIFAR-10, on half of them.
+whole of it beside), but for making the shards and their raw scoring view. The IL model: a small MLP on MNIST, on a
+tenth of the training images (five times over: on 30%, one pass), a small CNN on CIFAR-10, on half of them.
 
 Variants run in turn, seed by seed. Takes one to two hours of one core; finished runs are taken up again.
 """

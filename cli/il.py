@@ -55,8 +55,8 @@ def il() -> None:
 )
 @workspace_option
 @_il_option("--name", metavar="NAME", help="Name of the IL model.  [default: that of --model]")
-@_il_option("--model", metavar="MODEL", help="small_cnn, bn_cnn, mlp, small_mlp, mlp_dropout, resnet18_cifar or a "
-            "torchvision name.  [default: small_cnn]")  # fmt: skip
+@_il_option("--model", metavar="MODEL", help="small_cnn, lenet5, bn_cnn, mlp, small_mlp, mlp_dropout, resnet18_cifar "
+            "or a torchvision name.  [default: small_cnn]")  # fmt: skip
 @_il_option("--weights", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
 @_il_option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most so many; with one cycle, its "
             "length.  [default: 5]")  # fmt: skip

@@ -40,8 +40,8 @@ _SETTINGS = (
 @option("--plot", metavar="FILE", help="PNG of accuracy against steps, seconds, CPU-seconds and FLOPs.  [default: with "
         "--compare, comparisons/<name>.png in the workspace]")  # fmt: skip
 @option("--targets", metavar="X,Y,…", help="Accuracies to report steps and costs to.")
-@option("--model", metavar="MODEL", help="bn_cnn, small_cnn, mlp, small_mlp, mlp_dropout, resnet18_cifar or a "
-        "torchvision name.  [default: bn_cnn]")  # fmt: skip
+@option("--model", metavar="MODEL", help="bn_cnn, small_cnn, lenet5, mlp, small_mlp, mlp_dropout, resnet18_cifar "
+        "or a torchvision name.  [default: bn_cnn]")  # fmt: skip
 @option("--weights", metavar="FILE", help="Local weights to start from.")
 @option("--batch-size", type=click.IntRange(min=1), metavar="N", help="n_b, trained on each step.  [default: 32]")
 @option("--super-batch-size", type=click.IntRange(min=1), metavar="N", help="n_B, candidates scored each step.  "

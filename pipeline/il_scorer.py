@@ -90,9 +90,10 @@ class ILScorer:
         with self._costs.charge("il_score"), _one_thread(self._device):
             model = self._model(weights)
             rows = read_shard_rows(self._workspace, shard)
-            outputs = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows)]
+            first, which = _distinct(rows)
+            outputs = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows, first)]
             log_p = torch.cat(outputs) if outputs else torch.zeros(0, len(self._card.classes), dtype=torch.float64)
-            table = self._table(rows, log_p, in_sample=shard.name in weights.trained_on)
+            table = self._table(rows, log_p[which], in_sample=shard.name in weights.trained_on)
         name = self._card.name
         spent = {unit: total - before[unit] for unit, total in self._costs.spent("il_score").items()}
         write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", **spent)
@@ -106,15 +107,15 @@ class ILScorer:
             logits = self._costs.flops("il_score", tuple(inputs.shape), partial(model, inputs))
         return functional.log_softmax(logits.double(), 1)
 
-    def _pixels(self, rows: ShardRows) -> Iterator[Pixels]:
-        """The shard's images, batch by batch, each decoded while the one before is scored."""
+    def _pixels(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[Pixels]:
+        """The images of these rows, batch by batch, each decoded while the one before is scored."""
         size = self._settings.batch_size
         images = self._images(rows)
         reader = ImageReader(self._workspace, Reading(threads=self._threads, workers=0))
         with ThreadPoolExecutor(1, thread_name_prefix="rhostream-score-ahead") as ahead:
             pending: list[Future[Pixels]] = []
-            for start in range(0, len(rows), size):
-                pending.append(ahead.submit(self._decode, reader, rows, images, start))
+            for start in range(0, len(wanted), size):
+                pending.append(ahead.submit(self._decode, reader, rows, images, wanted[start : start + size]))
                 if len(pending) > 1:
                     yield pending.pop(0).result()
             yield from (future.result() for future in pending)
@@ -130,11 +131,10 @@ class ILScorer:
         numbers = np.zeros(len(offsets), np.int32)
         return Picks(tars=[tar], numbers=numbers, offsets=offsets, sizes=sizes, hashes=hashes.to_pylist())
 
-    def _decode(self, reader: ImageReader, rows: ShardRows, images: Picks, start: int) -> Pixels:
-        part = np.arange(start, min(start + self._settings.batch_size, len(rows)))
-        pixels, failures = reader.submit(images.take(part), self._card.view).result()
+    def _decode(self, reader: ImageReader, rows: ShardRows, images: Picks, numbers: npt.NDArray[np.int64]) -> Pixels:
+        pixels, failures = reader.submit(images.take(numbers), self._card.view).result()
         for position, reason in failures[:1]:
-            raise undecodable(self._workspace, rows.shard, start + position, reason)
+            raise undecodable(self._workspace, rows.shard, int(numbers[position]), reason)
         return pixels
 
     def _table(self, rows: ShardRows, log_p: torch.Tensor, *, in_sample: bool) -> pa.Table:
@@ -172,6 +172,17 @@ class ILScorer:
         if weights.file not in self._models:
             self._models = {weights.file: place(self._card.load(self._workspace, weights), self._device)}
         return self._models[weights.file]
+
+
+def _distinct(rows: ShardRows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Equal files make equal pixels, so that one of them is scored for all.
+
+    Returns:
+        The row of the first of each content, int64 (distinct,), in shard order, and which of these each row is, int64
+        (n,).
+    """
+    which = rows.hashes.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return np.unique(which, return_index=True)[1].astype(np.int64), which
 
 
 def _device(settings: ScorerSettings) -> torch.device:

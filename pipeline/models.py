@@ -63,6 +63,27 @@ def _small_cnn(num_classes: int, view: View) -> nn.Module:
     )
 
 
+def _lenet5(num_classes: int, view: View) -> nn.Module:
+    """LeNet-5 (LeCun et al., 1998) with ReLUs and max-pooling: a quarter of what `small_cnn` computes."""
+    _require_size("lenet5", view)
+    stride = min(max(view.size // 32, 1), 4)
+    side = (((view.size - 5) // stride + 1) // 2 - 4) // 2
+    return nn.Sequential(
+        nn.Conv2d(view.channels, 6, 5, stride=stride),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * side * side, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, num_classes),
+    )
+
+
 def _bn_cnn(num_classes: int, view: View) -> nn.Module:
     """Three 3x3 convolutions with BatchNorm and a mean over the last feature map."""
     _require_size("bn_cnn", view)
@@ -122,6 +143,7 @@ def _resnet18_cifar(num_classes: int, view: View) -> nn.Module:
 
 BUILT_IN: Final[dict[str, Callable[[int, View], nn.Module]]] = {
     "small_cnn": _small_cnn,
+    "lenet5": _lenet5,
     "bn_cnn": _bn_cnn,
     "mlp": _mlp,
     "small_mlp": _small_mlp,
@@ -129,10 +151,12 @@ BUILT_IN: Final[dict[str, Callable[[int, View], nn.Module]]] = {
     "resnet18_cifar": _resnet18_cifar,
 }
 
+_OF_ONE_SIZE: Final = ("small_cnn", "lenet5", "mlp", "small_mlp", "mlp_dropout")
+
 
 def takes_any_size(name: str) -> bool:
     """Can a model built for one image size be run on another? A flattening or a position per patch forbids it."""
-    return name not in ("mlp", "small_mlp", "mlp_dropout") and not name.startswith(("vit_", "maxvit"))
+    return name not in _OF_ONE_SIZE and not name.startswith(("vit_", "maxvit"))
 
 
 def _require_size(name: str, view: View) -> None:

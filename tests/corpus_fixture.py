@@ -50,6 +50,7 @@ def write_shapes(
     shard_rows: int = 100,
     side: int = 20,
     classes: tuple[str, ...] = CLASSES,
+    copies: int = 1,
 ) -> Workspace:
     """Write shards, index and corpus.json, without `rho shards`.
 
@@ -57,6 +58,7 @@ def write_shapes(
         splits: samples of each split, for instance {"train": 400, "holdout": 200, "test": 100}.
         folds: the train split is cut into so many, each in shards of its own.
         noise: share of the train and holdout labels that move to another class; `clean_label` keeps the truth.
+        copies: of each image, one after the other; wrong labels fall on each copy by itself.
     """
     workspace = Workspace(folder)
     shards: list[dict[str, object]] = []
@@ -69,7 +71,8 @@ def write_shapes(
             while left > 0:
                 rows, name = min(left, shard_rows), f"{split}-{serial:06d}"
                 moved = noise if split in ("train", "holdout") else 0.0
-                shards.append(_write_shard(workspace, name, split, fold, range(number, number + rows), moved, side))
+                numbers = range(number, number + rows)
+                shards.append(_write_shard(workspace, name, split, fold, numbers, moved, side, copies))
                 number, left, serial = number + rows, left - rows, serial + 1
     shards.sort(key=lambda shard: str(shard["name"]))
     digest = hashlib.sha256(repr((shards, classes)).encode()).hexdigest()
@@ -81,16 +84,17 @@ def write_shapes(
 
 
 def _write_shard(
-    workspace: Workspace, name: str, split: str, fold: int, numbers: range, noise: float, side: int
+    workspace: Workspace, name: str, split: str, fold: int, numbers: range, noise: float, side: int, copies: int
 ) -> dict[str, object]:
     rows = []
     with workspace.writing(f"shards/{name}.tar") as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for row, number in enumerate(numbers):
-            random = np.random.default_rng((number, 1))
-            clean = int(random.integers(len(CLASSES)))
+            picture = number // copies
+            clean = int(np.random.default_rng((picture, 1)).integers(len(CLASSES)))
+            random = np.random.default_rng((number, 2))
             moves = random.random() < noise
             label = (clean + int(random.integers(1, len(CLASSES)))) % len(CLASSES) if moves else clean
-            data = shape(clean, number, side)
+            data = shape(clean, picture, side)
             member = tarfile.TarInfo(f"k{number:06d}.png")
             member.size = len(data)
             offset = tar.offset + tarfile.BLOCKSIZE

@@ -1,8 +1,10 @@
 """The IL table: every sample scored by a model that was not trained on it, whoever shares the work."""
 
+import io
 import json
 import os
 import signal
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from corpus_fixture import write_shapes
+from PIL import Image
 from tiny import rewrite_shard
+from torch.utils.flop_counter import FlopCounterMode
 
 from rhostream import ConfigError, IrreducibleLossError, RhostreamError, ShardError, WorkspaceError, schema
 from rhostream.cli.main import rho
@@ -105,6 +109,27 @@ def test_losses_do_not_depend_on_who_shares_a_batch(workspace: Workspace) -> Non
         card.load(workspace, card.models[0]), torch.device("cpu")
     )
     assert np.mean(whole.column("il").to_numpy()) == pytest.approx(expected.loss, rel=1e-4)
+
+
+def test_copies_of_an_image_are_scored_once_and_each_under_its_own_label(tmp_path: Path) -> None:
+    workspace = prepare(tmp_path, splits={"train": 90, "holdout": 60}, shard_rows=90, copies=3, noise=0.3)
+    score(workspace, batch_size=8)
+    corpus, card, found = CorpusCard.read(workspace), ILCard.read(workspace, "bn_cnn"), table(workspace)
+    (shard,) = corpus.split("train")
+    with tarfile.open(workspace.path(shard.tar)) as tar:
+        pictures = [Image.open(io.BytesIO(tar.extractfile(member).read())) for member in tar]  # type: ignore[union-attr]
+    images = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    model = card.load(workspace, card.models[0]).eval()
+    with torch.no_grad():
+        log_p = model(corpus.view().normalise(images)).double().log_softmax(1).numpy()
+    labels = found.column("label").to_numpy()
+    assert sum(len(set(labels[start : start + 3])) > 1 for start in range(0, 90, 3)) > 5  # wrong labels among copies
+    np.testing.assert_allclose(found.column("il"), -log_p[np.arange(90), labels], atol=1e-4)
+    np.testing.assert_array_equal(found.column("predicted"), log_p.argmax(1))
+    forward = FlopCounterMode(display=False)
+    with torch.no_grad(), forward:
+        model(corpus.view().normalise(images[::3]))
+    assert il_costs(workspace, "bn_cnn")["flops"]["il_score"] == forward.get_total_flops()
 
 
 def test_no_train_row_is_in_sample_and_holdout_rows_scored_on_purpose_are(workspace: Workspace) -> None:

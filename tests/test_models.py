@@ -9,7 +9,7 @@ from torch import nn
 
 from rhostream import ConfigError
 from rhostream.loaders.view import View
-from rhostream.pipeline.models import BUILT_IN, build_model
+from rhostream.pipeline.models import BUILT_IN, build_model, takes_any_size
 
 
 def view(size: int = 32, channels: int = 3) -> View:
@@ -21,6 +21,16 @@ def view(size: int = 32, channels: int = 3) -> View:
 def test_a_model_takes_its_view_and_gives_one_logit_per_class(name: str, size: int, channels: int) -> None:
     model = build_model(name, 14, view(size, channels), seed=0).eval()
     assert model(torch.zeros(2, channels, size, size)).shape == (2, 14)
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN, "resnet18", "vit_b_32"])
+def test_which_models_take_images_of_another_size(name: str) -> None:
+    model = build_model(name, 14, view(64), seed=0).eval()
+    try:
+        taken = model(torch.zeros(2, 3, 32, 32)).shape == (2, 14)
+    except (RuntimeError, AssertionError):
+        taken = False
+    assert takes_any_size(name) == taken
 
 
 def test_a_vision_transformer_follows_the_size_of_the_view() -> None:

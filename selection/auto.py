@@ -12,7 +12,7 @@ from rhostream.errors import ConfigError
 from rhostream.selection.plan import Selection
 from rhostream.selection.policy import Policy
 
-VALIDATION_SHARE: Final = 0.05  # of the time, at most, goes into validating
+VALIDATION_SHARE: Final = 0.03  # of the time, at most, goes into validating
 _SLICE: Final = 0.25  # of the time so far: how long a selection is tried before the next decision
 _HIGHEST_LOSS: Final = 1e3  # nats, for one that is not finite
 _FIRST_STEPS, _MEASURED_STEPS = 1, 2  # of each probe, before the first slice: to warm up, and to measure its cost
@@ -275,12 +275,14 @@ class Auto(Policy):
 
     def _cost(self, name: str) -> float:
         """Seconds that a gradient step of an arm takes, as measured or as the probes tell."""
-        known = self._known[name].cost
+        known, arm = self._known[name].cost, self.arms[name]
         if not known:
-            arm, probe = self.arms[name], self._probes[_SCORING]
-            known = self._plain_cost(name)
-            if arm.passes:
-                known += arm.passes / self.arms[probe].passes * (self._known[probe].cost - self._plain_cost(probe))
+            if alike := self._probes.get((arm.selection.batch_size, arm.passes)):
+                known = self._known[alike].cost
+            else:  # batches of this size without scoring, and the passes of another that scores
+                probe = self._probes[_SCORING]
+                scoring = (self._known[probe].cost - self._plain_cost(probe)) / self.arms[probe].passes
+                known = self._plain_cost(name) + arm.passes * scoring
         return max(known, 1e-9)
 
     def _plain_cost(self, name: str) -> float:

@@ -146,6 +146,33 @@ def test_costs_of_arms_that_were_not_tried_follow_from_those_of_a_few():
     assert [name for _, name in ranked] == [part.split(" ")[0] for part in auto.note.split("e: ")[1].split(", ")]
 
 
+@pytest.mark.parametrize(
+    "arms",
+    [
+        usual_arms(32, 32, ruled_out=0.1, wrong=0.1),  # nothing to choose from: none scores
+        usual_arms(32, 48, ruled_out=0.1, wrong=0.0),
+        {  # none that does not score; two that cost the same
+            str(number): Arm(selection=Selection(batch_size=size, share=share, prefilter=filters), passes=passes)
+            for number, (size, share, filters, passes) in enumerate(
+                [(8, 0.1, False, 1.0), (8, 0.1, True, 1.0), (8, 0.2, False, 0.5), (16, 0.2, False, 1.0)]
+            )
+        },
+    ],
+)
+def test_any_arms_will_do(arms):
+    seconds = 0.0
+
+    def validate() -> float:
+        return 2.3 / (1 + seconds)
+
+    auto = Auto(arms, il=0.1, validate=validate, clock=lambda: seconds)
+    for _ in range(300):
+        auto.next()
+        seconds += 0.01 * (1 + auto.arms[auto.current].passes)
+        auto.stepped()
+    assert all(name in auto.note for name in arms)
+
+
 def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_ratios():
     arms = usual_arms(32, 320, 0.4, 0.4)
     selections = [arm.selection for arm in arms.values()]

@@ -61,8 +61,8 @@ _SETTINGS = (
 @option("--scoring-view", metavar="NAME", help="Score small renditions of the candidates (`rho view`), and read the "
         "full images of the selected only; none scores full ones.  [default: an exact one, else the largest that is "
         "smaller]")  # fmt: skip
-@option("--score-ahead/--no-score-ahead", default=None, help="With a scoring view, score the next candidates while the "
-        "selected are read in full: faster, with scores one step old.  [default: off]")  # fmt: skip
+@option("--score-ahead/--no-score-ahead", default=None, help="Score the next candidates while the model is trained on "
+        "these: scores are one step old.  [default: off]")  # fmt: skip
 @option("--prefilter", type=click.FloatRange(min=0), metavar="X", help="Pass over candidates, unread, whose IL model "
         "predicts another class and finds the label X times less likely than a guess.  [default: 0, off]")  # fmt: skip
 @option("--core-set", metavar="NAME", help="Train on a core set of `rho coreset` alone.")

@@ -26,7 +26,8 @@ def count_flops(work: Callable[[], Result]) -> tuple[Result, int]:
 
 
 class Costs:
-    """Seconds, CPU-seconds and FLOPs so far, by cost name. Not for use by several threads at once.
+    """Seconds, CPU-seconds and FLOPs so far, by cost name. For one thread, but that another may charge FLOPs to a cost
+    that this one leaves alone meanwhile.
 
     CPU-seconds are those of this process, all its threads included, and of its child processes, living and ended. What
     threads do in the background (decoding ahead) is charged to the cost that is running meanwhile: the sum of all costs

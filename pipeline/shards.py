@@ -74,7 +74,8 @@ def write_shards(
 ) -> ShardsSummary:
     """Validate every entry of a corpus and write shards, index, rejects and, last, `corpus.json`.
 
-    Run again after an interruption, it makes the units that are missing; the result is the same, byte for byte.
+    Run again after an interruption, it makes the units that are missing; the result is the same, byte for byte. The
+    scoring view that the manifest may ask for is `write_scoring_view`'s to make.
 
     Args:
         workers: processes; 0 works in this one, None takes one per core.

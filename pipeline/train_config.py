@@ -46,8 +46,8 @@ class TrainConfig:
         proxy: score by a small model, of the IL model's architecture, that is trained along.
         live_il: the original selection function: the IL model goes on learning (an ablation).
         core_set: name of a core set that `rho coreset` made, to train on alone.
-        score_ahead: with a scoring view, score the next super-batch while the full images of the selected are read: its
-            scores are one step old, which costs accuracy (README).
+        score_ahead: score the next super-batch while the model is trained on this one: its scores are one step old,
+            which costs accuracy (README). Not where batches are filled from more or less than one super-batch each.
         prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.join.Prefilter`.
         on_missing: "drop" passes over samples without a finite irreducible loss.
         threads, workers: of decoding, see `rhostream.loaders.reading.Reading`.

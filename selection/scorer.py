@@ -67,13 +67,18 @@ def without_ddp(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def scoring_mode(model: nn.Module, batchnorm: BatchNormPolicy = "batch") -> Iterator[None]:
+def scoring_mode(
+    model: nn.Module, batchnorm: BatchNormPolicy = "batch", *, keep_generators: bool = True
+) -> Iterator[None]:
     """Within the block the model can be run on candidates without a trace.
 
     Dropout and the like are off; no gradient; the random generators are put back afterwards. BatchNorm uses the
     statistics of the candidates ("batch", as the paper does: section 3 of its appendix) or its running ones ("eval");
     in either case its buffers stay untouched. SyncBatchNorm uses those of this rank's candidates, so that no rank
     waits for another one.
+
+    Args:
+        keep_generators: put torch's random generators back; False where another thread draws from them meanwhile.
     """
     was_training = [(module, module.training) for module in model.modules()]
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
@@ -88,7 +93,8 @@ def scoring_mode(model: nn.Module, batchnorm: BatchNormPolicy = "batch") -> Iter
             norm.track_running_stats = False
         for norm in synced:
             norm.__dict__["forward"] = MethodType(_BatchNorm.forward, norm)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode():
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices, enabled=keep_generators), torch.inference_mode():
             yield
     finally:
         for norm in synced:

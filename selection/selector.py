@@ -1,8 +1,9 @@
 """Super-batches in, the batches worth training on out."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.batch import SuperBatch
 from rhostream.loaders.images import PendingImages
 from rhostream.loaders.super_batches import SuperBatchStream
+from rhostream.selection.background import BackgroundScoring, Scores
 from rhostream.selection.batch import Considered, Samples, SelectedBatch
 from rhostream.selection.choosing import Chosen, Rule, unweighted
 from rhostream.selection.full_images import FullImageReading
@@ -25,6 +27,20 @@ from rhostream.selection.score_cache import ScoreCache
 from rhostream.selection.scored import Scored
 from rhostream.selection.scorer import Scorer
 from rhostream.selection.scoring import CandidateScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A super-batch that is being scored.
+
+    Attributes:
+        super_batch: on the model's device.
+        scores: waits for them; None where it has too few candidates to choose from.
+    """
+
+    super_batch: SuperBatch
+    selection: Selection
+    scores: Callable[[], Scores] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +86,11 @@ class OnlineSelector:
         cache: re-uses losses of the last steps, for functions that read the loss alone.
         ledger: where to record every candidate, or None.
         meter: what it charges its costs to.
-        score_ahead: while the full images of the selected are being read (where the stream reads a scoring view), score
-            the next super-batch; its scores are then one step old, and the stream is one super-batch further than the
-            batch in hand: resume from `batch.state`, not from `stream.state_dict()`.
+        score_ahead: score the next super-batch while the model is trained on this one, and while the full images of
+            this one are read (where the stream reads a scoring view): in a thread, on a CUDA device in a stream of its
+            own, with a copy of the model. Its scores are then one step old, and the stream is one super-batch further
+            than the batch in hand: resume from `batch.state`, not from `stream.state_dict()`. Selections that fill
+            batches from more or less than one super-batch each are scored in turn with the training all the same.
         fresh_every: after every so many steps no super-batch has been scored ahead, so that a checkpoint taken there
             continues as if it had not been; 0 for never.
         seed: of the rules that draw at random.
@@ -103,7 +121,9 @@ class OnlineSelector:
         self.step = 0
         self._ledger = ledger
         self._meter = meter or NoMeter()
+        self._cache = cache
         self._scoring = CandidateScores(self.scorer, cache, self._meter)
+        self._background: tuple[BackgroundScoring, CandidateScores] | None = None
         self._full_images = FullImageReading(self._meter)
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
         self._rules: dict[Selection, Rule] = {}
@@ -143,14 +163,14 @@ class OnlineSelector:
                 stream.prefiltering = selection.prefilter
             with self._meter.charge("load"):
                 super_batch = next(super_batches, None)
-            choice = self._choose(super_batch, selection) if super_batch is not None else None
+            begun = None
+            if super_batch is not None:
+                begun = self._begin(super_batch, selection, beside_training=waiting is not None)
             if waiting is not None:
                 yield from self._finished(waiting)
-            if choice is None:
+            if begun is None:
                 return
-            waiting = choice if choice.reading is not None else None
-            if waiting is None:
-                yield from self._finished(choice)
+            waiting = self._choose(begun)
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
         """Choose a batch from one super-batch; None, and no step, where it has too few readable candidates.
@@ -160,7 +180,7 @@ class OnlineSelector:
         """
         if not self.one_batch_each:
             raise ConfigError("this selector does not choose one batch from each super-batch: iterate over it")
-        return next(self._finished(self._choose(super_batch, self.policy.next())), None)
+        return next(self._finished(self._choose(self._begin(super_batch, self.policy.next()))), None)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry beside the stream's state (`batch.state`): tensors and plain values."""
@@ -193,22 +213,42 @@ class OnlineSelector:
         reserved = self._fresh_every and (self.step + 1) % self._fresh_every == 0
         return self._score_ahead and not selection.queues and not reserved
 
-    def _choose(self, super_batch: SuperBatch, selection: Selection) -> _Choice:
-        """Score and choose, and begin to read the full images of the chosen."""
+    def _begin(self, super_batch: SuperBatch, selection: Selection, *, beside_training: bool = False) -> _Begun:
+        """Score a super-batch, now or beside the training."""
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
-        scored, score = None, None
-        chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
+        scores: Callable[[], Scores] | None = None
         # A pass over a single candidate has no statistics for BatchNorm; to take it as it comes needs no pass.
         if len(super_batch) >= (1 if selection.queues and selection.scored is None else self._least(selection)):
             with self._meter.charge("score"):
-                scored, score = self._scoring.score(on_device, selection.chosen_by, self.step)
+                if beside_training and selection.scored is not None:
+                    background, scoring = self._beside_training()
+                    scores = background.begin(partial(scoring.score, on_device, selection.chosen_by, self.step))
+                else:
+                    found = self._scoring.score(on_device, selection.chosen_by, self.step)
+                    scores = lambda: found  # noqa: E731 - there already
+        return _Begun(super_batch=on_device, selection=selection, scores=scores)
+
+    def _beside_training(self) -> tuple[BackgroundScoring, CandidateScores]:
+        if self._background is None:
+            background = BackgroundScoring(self.scorer)
+            self._background = background, CandidateScores(background.scorer, self._cache, self._meter)
+        return self._background
+
+    def _choose(self, begun: _Begun) -> _Choice:
+        """Choose by the scores, once they are there, and begin to read the full images of the chosen."""
+        super_batch, selection = begun.super_batch, begun.selection
+        scored, score = None, None
+        chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
+        if begun.scores is not None:
+            with self._meter.charge("score"):
+                scored, score = begun.scores()
                 if score is not None:
                     self.policy.scored(score)
-                chosen = self._chosen(on_device, selection, score)
+                chosen = self._chosen(super_batch, selection, score)
         positions = chosen.positions.cpu().numpy()
         return _Choice(
-            super_batch=on_device,
+            super_batch=super_batch,
             selection=selection,
             positions=positions,
             weights=chosen.weights,

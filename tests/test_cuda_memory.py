@@ -145,7 +145,8 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("scoring_view", "score_ahead"), [(None, False), (f"{SMALL}-raw", False), (f"{SMALL}-raw", True)]
+    ("scoring_view", "score_ahead"),
+    [(None, False), (None, True), (f"{SMALL}-raw", False), (f"{SMALL}-raw", True)],
 )
 @pytest.mark.parametrize("reading", PINNED.values(), ids=PINNED)
 def test_a_selector_scores_and_trains_on_the_pixels_of_the_samples_that_it_names(

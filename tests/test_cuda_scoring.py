@@ -1,12 +1,18 @@
 """The scoring pass on a GPU: it leaves no trace, and its faster variants score nearly alike."""
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from gpu import DEVICE, needs_compiler, needs_gpu
+from tiny import write_il, write_workspace
 from torch import nn
 
-from rhostream.selection import Scorer, ScoringOptions
+from rhostream.loaders import CandidateStream
+from rhostream.selection import OnlineSelector, Scorer, ScoringOptions
+from rhostream.selection.scorer import scoring_mode
 
 pytestmark = needs_gpu
 
@@ -108,3 +114,30 @@ def test_a_pass_inside_the_trainers_own_autocast_leaves_no_inference_weights_beh
         Scorer(model, ScoringOptions(precision=precision)).logits(images())  # type: ignore[arg-type]
         model(images()).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("steps", [3, 40])
+def test_scores_made_beside_the_training_are_those_of_the_weights_before_the_step(tmp_path: Path, steps: int) -> None:
+    workspace = write_workspace(tmp_path / "w", [200] * 8, side=32)
+    write_il(workspace)
+    model, before, common = network().train(), [copy.deepcopy(network())], 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=40)
+    for batch in OnlineSelector(model, batch_size=10, score_ahead=True)(stream):
+        candidates = batch.super_batch
+        assert candidates is not None
+        assert candidates.il is not None
+        scorer = before[max(0, len(before) - 2)]
+        with scoring_mode(scorer):
+            logits = scorer(candidates.view.normalise(candidates.images))
+        reducible = F.cross_entropy(logits, candidates.labels, reduction="none") - candidates.il
+        common += len({candidates.keys[at] for at in reducible.topk(10).indices.tolist()} & set(batch.keys))
+        for _ in range(10):  # keeps the stream of the training busy, and its memory changing hands
+            F.cross_entropy(model(batch.images), batch.labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        before.append(copy.deepcopy(model))
+        if len(before) > steps:
+            break
+    assert len(before) == steps + 1
+    assert common >= 0.97 * 10 * steps  # a GPU's rounding may change one in many

@@ -57,14 +57,14 @@ class Case:
     steps: dict[str, int]
 
 
-def budgets(uniform: int, large: int, filtered: int, rho: int, auto: int) -> dict[str, int]:
+def budgets(uniform: int, large: int, filtered: int, rho: int, shared: int, auto: int) -> dict[str, int]:
     return {
         "uniform": uniform,
         "uniform:batch_size=128": large,
         "uniform:prefilter=1": filtered,
         "uniform:batch_size=128:prefilter=1": large,
         "rho_loss": rho,
-        "rho_loss:share=0.25:prefilter=1": 3 * rho // 2,
+        "rho_loss:share=0.25:prefilter=1": shared,
         "auto": auto,
     }
 
@@ -78,19 +78,30 @@ CIFAR: dict[str, Any] = {
     "evaluate_every": 25, "evaluate_at_most": 2000,
 }  # fmt: skip
 CASES = (
-    Case(name="mnist-clean", corpus="mnist", noise=0.0, target=0.96, steps=budgets(1200, 560, 1600, 450, 500), **MNIST),
-    Case(name="mnist-10", corpus="mnist", noise=0.1, target=0.95, steps=budgets(1200, 400, 1200, 350, 450), **MNIST),
-    Case(name="mnist-40", corpus="mnist", noise=0.4, target=0.93, steps=budgets(1200, 350, 800, 300, 350), **MNIST),
+    Case(
+        name="mnist-clean",
+        corpus="mnist",
+        noise=0.0,
+        target=0.96,
+        steps=budgets(1200, 560, 1600, 450, 675, 500),
+        **MNIST,
+    ),
+    Case(
+        name="mnist-10", corpus="mnist", noise=0.1, target=0.95, steps=budgets(1200, 400, 1200, 350, 525, 450), **MNIST
+    ),
+    Case(
+        name="mnist-40", corpus="mnist", noise=0.4, target=0.93, steps=budgets(1200, 350, 800, 300, 450, 350), **MNIST
+    ),
     Case(
         name="mnist-5x",
         corpus="mnist5x",
         noise=0.1,
         target=0.94,
-        steps=budgets(1200, 350, 800, 300, 400),
+        steps=budgets(1200, 350, 800, 300, 450, 400),
         **(MNIST | {"holdout": 0.3, "il_epochs": 1}),
     ),  # a pass sees every image five times
-    Case(name="cifar10-10", noise=0.1, target=0.55, steps=budgets(1600, 500, 1400, 750, 1500), **CIFAR),
-    Case(name="cifar10-40", noise=0.4, target=0.50, steps=budgets(1800, 500, 1000, 500, 900), **CIFAR),
+    Case(name="cifar10-10", noise=0.1, target=0.55, steps=budgets(1600, 500, 1400, 750, 1125, 1500), **CIFAR),
+    Case(name="cifar10-40", noise=0.4, target=0.50, steps=budgets(1800, 500, 1000, 1000, 750, 900), **CIFAR),
 )
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from rhostream import schema
-from rhostream.errors import IrreducibleLossError
+from rhostream.errors import IrreducibleLossError, ShardError
 from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, Shard, ShardRows, read_shard_rows
 from rhostream.loaders.picks import Picks
@@ -134,7 +134,15 @@ class ILScorer:
     def _decode(self, reader: ImageReader, rows: ShardRows, images: Picks, numbers: npt.NDArray[np.int64]) -> Pixels:
         pixels, failures = reader.submit(images.take(numbers), self._card.view).result()
         for position, reason in failures[:1]:
-            raise undecodable(self._workspace, rows.shard, int(numbers[position]), reason)
+            row, view = int(numbers[position]), self._settings.scoring_view
+            if view is None:
+                raise undecodable(self._workspace, rows.shard, row, reason)
+            size, _, rendition_format = view.partition("-")
+            raise ShardError(
+                f"{self._workspace.path(images.tars[0])} row {row}: {reason}; the scoring view is damaged: run "
+                f"`rho view --workspace {self._workspace.location} --size {size} --format {rendition_format} --split "
+                f"{rows.shard.split} --overwrite`"
+            )
         return pixels
 
     def _table(self, rows: ShardRows, log_p: torch.Tensor, *, in_sample: bool) -> pa.Table:

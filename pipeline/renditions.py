@@ -33,7 +33,8 @@ from rhostream.pipeline.plain_tar import PlainTar
 
 #: Without chroma subsampling, which costs small images more detail than a lower quality of the same size does.
 JPEG_QUALITY: Final = 90
-FORMAT: Final = 2  # of the renditions; another one makes every part anew
+#: Of the renditions; another one makes every part anew.
+FORMAT: Final[dict[RenditionFormat, int]] = {"jpeg": 1, "raw": 2}
 
 _READ_AHEAD: Final = 16  # images in work for each thread
 
@@ -131,7 +132,7 @@ class RenditionMaker:
     def _metadata(self, shard: Shard, part: Part) -> dict[bytes, bytes]:
         """Of the index Parquet: all that decides the renditions, and what they came to."""
         values = {
-            "rendition_format": FORMAT,
+            "rendition_format": FORMAT[self.format],
             "size": self.size,
             "format": self.format,
             "quality": self.quality,

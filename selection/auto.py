@@ -23,6 +23,7 @@ _USUAL: Final = 0.5  # exponent, before anything is known
 _TOGETHER: Final = 0.5  # standard deviation of that of all arms together
 _ALONE: Final = 0.2  # standard deviation of each around what is expected of it beside the others
 _OPTIMISM: Final = 1.0  # in standard errors
+_OUTLIER: Final = 3.0  # standard deviations from what is believed, beyond which a measurement is not believed at once
 
 # What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
@@ -50,6 +51,10 @@ class Arm:
     gain: float = 1.0
     hard: float = 0.0
     passes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.selection.scored and not self.passes:
+            raise ConfigError(f"arm {self.selection.label!r} scores: say how many passes a gradient step takes")
 
     def expected(self, maturity: float) -> float:
         """The gain, less what the hard samples are worth by now.
@@ -182,6 +187,7 @@ class Auto(Policy):
         self._begun: tuple[float, float] | None = None  # seconds and log loss at the beginning of the slice
         self._until = 0.0  # seconds at which it ends
         self._squares, self._counted = 0.0, 0  # deviations of slices from what was believed of their arm
+        self._outliers = 0  # slices in a row that were too far from it to be believed
         self._note = "measuring costs"
 
     @property
@@ -236,15 +242,24 @@ class Auto(Policy):
         arm = self._known[self._current]
         if self._steps:
             arm.cost = (now - self._since) / self._steps
-        stretch, fall = math.log(now / self._begun[0]), self._begun[1] - log_loss
-        if arm.stretch:
-            mean, _ = self._exponents()
-            deviation = fall / stretch - mean[list(self.arms).index(self._current)]
-            self._squares, self._counted = self._squares + deviation**2 * stretch, self._counted + 1
+        stretch = math.log(now / self._begun[0])
+        at = list(self.arms).index(self._current)
+        (mean, uncertainty) = (values[at] for values in self._exponents())
+        exponent = (self._begun[1] - log_loss) / stretch
+        far = _OUTLIER * math.sqrt(self._noise / stretch + uncertainty**2)
         kept = math.exp(-stretch / _MEMORY)
         for known in self._known.values():
             known.stretch, known.fall = known.stretch * kept, known.fall * kept
-        arm.stretch, arm.fall = arm.stretch + stretch, arm.fall + fall
+        # One validation gone wrong, a loss that is not finite for instance, ends one slice and begins another: neither
+        # teaches anything. What stays so is true.
+        if abs(exponent - mean) > far and self._outliers < 2:
+            self._outliers += 1
+        else:
+            self._outliers = 0
+            exponent = min(max(exponent, mean - far), mean + far)
+            if arm.stretch:
+                self._squares, self._counted = self._squares + (exponent - mean) ** 2 * stretch, self._counted + 1
+            arm.stretch, arm.fall = arm.stretch + stretch, arm.fall + exponent * stretch
         self._begin_slice(now, log_loss)
 
     def _begin_slice(self, before: float, log_loss: float) -> None:
@@ -282,23 +297,26 @@ class Auto(Policy):
             else:  # batches of this size without scoring, and the passes of another that scores
                 probe = self._probes[_SCORING]
                 scoring = (self._known[probe].cost - self._plain_cost(probe)) / self.arms[probe].passes
-                known = self._plain_cost(name) + arm.passes * scoring
+                known = self._plain_cost(name) + arm.passes * max(scoring, 0.0)
         return max(known, 1e-9)
 
     def _plain_cost(self, name: str) -> float:
         """That of an arm with batches of its size that scores nothing."""
         return self._known[self._probes[self.arms[name].selection.batch_size, 0.0]].cost
 
+    @property
+    def _noise(self) -> float:
+        """Variance of an exponent measured over a stretch of 1; the first guess counts as one measurement."""
+        return (_NOISE**2 + self._squares) / (1 + self._counted)
+
     def _exponents(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and standard deviation of what is believed of each arm's exponent, both (arms,)."""
         stretch = np.array([self._known[name].stretch for name in self.arms])
         fall = np.array([self._known[name].fall for name in self.arms])
         expected = self._expected()
-        # Per slice of stretch 1; the first guess counts as one.
-        noise = (_NOISE**2 + self._squares) / (1 + self._counted)
         prior = _TOGETHER**2 * np.outer(expected, expected) + _ALONE**2 * self._alike
         tried = stretch > 0
-        seen = prior[np.ix_(tried, tried)] + np.diag(noise / stretch[tried])
+        seen = prior[np.ix_(tried, tried)] + np.diag(self._noise / stretch[tried])
         weights = np.linalg.solve(seen, prior[tried]).T  # (arms, tried)
         mean = _USUAL * expected + weights @ (fall[tried] / stretch[tried] - _USUAL * expected[tried])
         variance = prior.diagonal() - (weights * prior[:, tried]).sum(axis=1)
@@ -316,7 +334,7 @@ class Auto(Policy):
             "trial": self._trial,
             "begun": None if self._begun is None else list(self._begun),
             "until": self._until,
-            "deviations": [self._squares, self._counted],
+            "deviations": [self._squares, self._counted, self._outliers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -325,4 +343,4 @@ class Auto(Policy):
         self._maturity, self._steps, self._since = state["maturity"], state["steps"], state["since"]
         self._trial, self._until = state["trial"], state["until"]
         self._begun = None if state["begun"] is None else (state["begun"][0], state["begun"][1])
-        self._squares, self._counted = state["deviations"]
+        self._squares, self._counted, self._outliers = state["deviations"]

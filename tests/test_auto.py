@@ -70,16 +70,19 @@ def test_a_selection_that_does_not_keep_what_was_expected_of_it_is_left(promisin
     assert learning.spent["a"] < 0.35 * sum(learning.spent.values())
 
 
-def test_a_loss_that_is_not_finite_is_a_bad_slice_and_not_the_end(monkeypatch):
-    learning = Learning({"a": 0.3, "b": 0.3})
+@pytest.mark.parametrize("wrong", [math.nan, 1e-6, 50.0])
+def test_one_validation_gone_wrong_does_not_stop_the_learning(monkeypatch, wrong):
+    learning = Learning({"a": 0.0, "b": 0.3, "c": 0.3}, {"a": 3.0})
     auto = learning.auto()
-    run(learning, auto, 3.0)
-    finite = learning.validate
-    monkeypatch.setattr(auto, "_validate", lambda: math.nan)
-    run(learning, auto, 6.0)
-    monkeypatch.setattr(auto, "_validate", finite)
-    run(learning, auto, 60.0)
+    run(learning, auto, 5.0)
+    right, spent = learning.validate, learning.spent["a"]
+    monkeypatch.setattr(auto, "_validate", lambda: wrong)
+    slice_ends = auto.state_dict()["until"]
+    run(learning, auto, slice_ends + 0.02)
+    monkeypatch.setattr(auto, "_validate", right)
+    run(learning, auto, 200.0)
     assert "nan" not in auto.note
+    assert learning.spent["a"] - spent < 0.4 * 200
 
 
 @pytest.mark.parametrize("best", ["a", "b", "c"])
@@ -190,6 +193,8 @@ def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_
     assert not any("rho" in name for name in usual_arms(32, 32, 0.1, 0.1))
     with pytest.raises(ConfigError, match="at least one"):
         Auto({}, il=1.0, validate=lambda: 1.0, clock=lambda: 0.0)
+    with pytest.raises(ConfigError, match="'rho_loss' scores: say how many passes"):
+        Arm(selection=Selection())
 
 
 def test_what_a_filter_wrongly_leaves_out_counts_once_the_learner_is_good():

@@ -73,6 +73,13 @@ def test_an_exact_scoring_view_is_read_in_place_of_the_shards_and_gives_the_same
         Path(workspace.path(shard.tar)).rename(f"{workspace.path(shard.tar)}.away")
     score(workspace, overwrite=True)
     assert parts(workspace) == expected
+    with Path(workspace.path(f"views/{size}-raw/shards/train-000001.tar")).open("r+b") as tar:
+        tar.seek(600)
+        tar.write(b"damaged!")
+    with pytest.raises(
+        ShardError, match=rf"views/{size}-raw/shards/train-000001.tar row 0.* --format raw .* --overwrite"
+    ):
+        score(workspace, overwrite=True)
     with pytest.raises(ShardError, match="has vanished"):  # the view is of the training split alone
         score(workspace, overwrite=True, splits=("train", "test"))
 

@@ -10,7 +10,7 @@ One thread, so that CPU-seconds are what an unshared core would take; all costs 
 whole of it beside), but for making the shards and their raw scoring view. The IL model: a small MLP on MNIST, on a
 tenth of the training images (five times over: on 30%, one pass), a LeNet-5 on CIFAR-10, on half of them.
 
-Variants run in turn, seed by seed. Takes one to two hours of one core; finished runs are taken up again.
+Variants run in turn, seed by seed. Takes two to three hours of one core; finished runs are taken up again.
 """
 
 import argparse

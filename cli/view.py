@@ -26,7 +26,7 @@ _FROM_CORPUS = {"scoring_view": "size", "scoring_format": "format"}
 @option("--size", envvar="RHO_VIEW_SIZE", type=click.IntRange(min=1), metavar="PIXELS", help="Shorter side of the "
         "renditions; smaller images are not enlarged.  [default: the manifest's scoring_view, else 64]")  # fmt: skip
 @option("--format", envvar="RHO_VIEW_FORMAT", type=click.Choice(["jpeg", "raw"]), help="raw is exact and needs no "
-        "decoding, in 5 to 8 times the space (grey: 2).  [default: the manifest's, else jpeg]")  # fmt: skip
+        "decoding, in 5 to 8 times the space, less where grey.  [default: the manifest's, else jpeg]")  # fmt: skip
 @option("--split", "splits", envvar="RHO_VIEW_SPLIT", multiple=True, metavar="SPLIT", help="Split to make it of; may "
         "be repeated.  [default: train]")  # fmt: skip
 @option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",

@@ -119,6 +119,12 @@ def view_card(view: str) -> str:
     return f"views/{view}/view.json"
 
 
+def view_command(workspace: Workspace, view: str, split: str) -> str:
+    """What a user types to make a view of a split."""
+    size, _, rendition_format = view.partition("-")
+    return f"rho view --workspace {workspace.location} --size {size} --format {rendition_format} --split {split}"
+
+
 def current_views(workspace: Workspace, card: CorpusCard) -> list[ScoringView]:
     """The finished scoring views of the shards as they are now; others are warned of."""
     views = []
@@ -153,11 +159,7 @@ def read_rendition_rows(workspace: Workspace, view: str, rows: ShardRows) -> Ren
         WorkspaceError: it is missing, or was made from another shard than `rows` describes.
     """
     name = rendition_index(view, rows.shard.name)
-    size, _, rendition_format = view.partition("-")
-    remedy = (
-        f"run `rho view --workspace {workspace.location} --size {size} --format {rendition_format} --split "
-        f"{rows.shard.split}`, it makes what is missing"
-    )
+    remedy = f"run `{view_command(workspace, view, rows.shard.split)}`, it makes what is missing"
     if not workspace.exists(name):
         raise WorkspaceError(f"{workspace.path(name)} is missing: {remedy}")
     table = workspace.read_table(name)

@@ -23,7 +23,7 @@ from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, Shard, Shard
 from rhostream.loaders.picks import Picks
 from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.reading import Reading, available_cores
-from rhostream.loaders.scoring_view import read_rendition_rows
+from rhostream.loaders.scoring_view import read_rendition_rows, view_command
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast, choose_device, place, resolve_precision
@@ -137,11 +137,9 @@ class ILScorer:
             row, view = int(numbers[position]), self._settings.scoring_view
             if view is None:
                 raise undecodable(self._workspace, rows.shard, row, reason)
-            size, _, rendition_format = view.partition("-")
             raise ShardError(
                 f"{self._workspace.path(images.tars[0])} row {row}: {reason}; the scoring view is damaged: run "
-                f"`rho view --workspace {self._workspace.location} --size {size} --format {rendition_format} --split "
-                f"{rows.shard.split} --overwrite`"
+                f"`{view_command(self._workspace, view, rows.shard.split)} --overwrite`"
             )
         return pixels
 

@@ -149,6 +149,9 @@ class TrainConfig:
             raise ConfigError(
                 f"select {self.select!r} scores nothing: leave proxy, live_il and the score_… settings out"
             )
+        if self.score_ahead and self.select != AUTO and "draws" in selection_function(self.select).needs:
+            raise ConfigError(f"score_ahead with select {self.select!r}, whose random numbers the training would meet: "
+                              "leave score_ahead out")  # fmt: skip
         if self.share and not self.scores:
             raise ConfigError(f"share {self.share} with select {self.select!r}, which trains on all that it draws")
         if self.select == AUTO and self.core_set:

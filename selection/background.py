@@ -4,6 +4,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -84,12 +85,11 @@ class BackgroundScoring:
                     stream.wait_event(ready)
                 return work()
 
-        self._last = self._thread.submit(run)
-        return self._result
+        begun = self._last = self._thread.submit(run)
+        return partial(self._result, begun)
 
-    def _result(self) -> Scores:
-        assert self._last is not None
-        scored, score = self._last.result()
+    def _result(self, begun: Future[Scores]) -> Scores:
+        scored, score = begun.result()
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
             here.wait_stream(self._stream)

@@ -12,6 +12,7 @@ from torch import nn
 from rhostream import ConfigError, RhostreamError
 from rhostream.loaders import CandidateStream
 from rhostream.pipeline.costs import Costs
+from rhostream.pipeline.train_config import TrainConfig
 from rhostream.selection import OnlineSelector, Scorer, ScoringOptions, Selection
 from rhostream.selection.scorer import scoring_mode
 
@@ -132,6 +133,8 @@ def test_an_error_of_the_pass_reaches_the_caller(workspace):
 def test_what_cannot_run_beside_the_training_is_refused_or_runs_in_turn(workspace):
     with pytest.raises(ConfigError, match=r"score_ahead.*draws \(MC dropout\)"):
         trained(workspace, network(), select="bald", score_ahead=True)
+    with pytest.raises(ConfigError, match=r"score_ahead with select 'bald'.*leave score_ahead out"):
+        TrainConfig(select="bald", score_ahead=True)
 
     class Single(nn.Linear):
         def forward(self, images):

@@ -168,7 +168,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         others = sorted(str(other) for other in file.parent.glob("*.toml"))
-        hint = f"there are {', '.join(others)}" if others else f"{file.parent} holds no manifest: name one of yours, or of data_manifests/"
+        hint = f"there are {', '.join(others)}" if others else f"{file.parent} holds no manifest; name another file"
         raise ConfigError(f"manifest {file} is not there; {hint}") from error
     except OSError as error:
         raise ConfigError(f"manifest {file} cannot be read: {error.strerror}; name a TOML file") from error

@@ -123,7 +123,12 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
 @_il_option("--split", "splits", multiple=True, metavar="SPLIT", help="Split to score; may be repeated.  [default: "
             "train]")  # fmt: skip
 @_il_option("--only", multiple=True, metavar="SHARD", help="Score this shard alone; may be repeated.")
-@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Of one forward pass.  [default: 200]")
+@_il_option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of one forward pass.  [default: 2 million pixels, 200 at least]",
+)
 @_precision
 @_threads
 @device_option

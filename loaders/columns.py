@@ -27,3 +27,14 @@ def taken(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[Any]:
     positions = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows, np.int64))])
     found: list[Any] = array.take(positions).to_pylist()
     return found
+
+
+def distinct(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Equal values once.
+
+    Returns:
+        The position of the first of each, int64 (distinct,), ascending, and which of these each value equals, int64
+        (n,).
+    """
+    which = array.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return np.unique(which, return_index=True)[1].astype(np.int64), which

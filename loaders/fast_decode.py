@@ -2,6 +2,7 @@
 
 import re
 import threading
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,7 @@ def fast_rgb(data: bytes, at_least: int, into: Pixels | None = None) -> Pixels |
     """The pixels of a plain JPEG or 8-bit binary PGM or PPM, equal to those of `decode_rgb(data, at_least=at_least)`.
 
     Args:
-        into: uint8 (height, width, channels), filled and returned where the pixels have exactly this shape.
+        into: uint8 (height, width, channels), contiguous, filled and returned where the pixels have exactly this shape.
 
     Returns:
         uint8 (height, width, 3), or (height, width, 1) of a PGM, valid until this thread's next call; None for all
@@ -42,6 +43,9 @@ def fast_rgb(data: bytes, at_least: int, into: Pixels | None = None) -> Pixels |
 
 
 def _raw(data: bytes, into: Pixels | None) -> Pixels | None:
+    if into is not None and data.startswith(ours := _header(into.shape)) and len(data) == len(ours) + into.size:
+        into.data.cast("B")[:] = memoryview(data)[len(ours) :]  # of a small picture NumPy's copy is half of the time
+        return into
     header = _RAW.match(data)
     if header is None:
         return None
@@ -54,6 +58,13 @@ def _raw(data: bytes, into: Pixels | None) -> Pixels | None:
         return pixels
     into[...] = pixels
     return into
+
+
+@lru_cache
+def _header(shape: tuple[int, int, int]) -> bytes:
+    """That of a raw scoring view's pictures."""
+    height, width, channels = shape
+    return b"P%d\n%d %d\n255\n" % (5 if channels == 1 else 6, width, height)
 
 
 def _jpeg(data: bytes, frame: tuple[int, int], at_least: int, into: Pixels | None) -> Pixels | None:

@@ -1,5 +1,6 @@
 """How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from rhostream.pipeline.held_back import held_back_set
 from rhostream.pipeline.il_card import ILCard
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.train_config import AUTO, TrainConfig
-from rhostream.selection.auto import Auto, usual_arms
+from rhostream.selection.auto import Auto, Validation, usual_arms
 from rhostream.selection.batch import SelectedBatch
 from rhostream.selection.functions import grad_norm
 from rhostream.selection.live_il import LiveIL
@@ -111,15 +112,20 @@ class Chooser:
                 self._workspace, self._card, self._il, Prefilter(chance=chance), self._view, threads=config.threads
             )
 
-        def validate() -> float:
+        guessing = math.log(len(self._card.classes))
+
+        def validate() -> Validation:
             precision = resolve_precision(self._device, config.precision)
-            return held_back.samples.calibrated_loss(self._model, self._device, precision, costs=costs, cost="auto")
+            found = held_back.samples.calibrated(self._model, self._device, precision, costs=costs, cost="auto")
+            # Half a sample more, of which nothing is known: else the loss of what is always right is as good as 0, and
+            # falls without end in proportion.
+            loss = (found.samples * found.loss + guessing / 2) / (found.samples + 0.5)
+            return Validation(loss=loss, error=1 - found.accuracy)
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
         return Auto(
             usual_arms(config.batch_size, config.super_batch_size, held_back.ruled_out, held_back.wrong),
-            il=held_back.il,
             validate=validate,
             clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
         )

@@ -1,6 +1,5 @@
 """Loss and accuracy of a model on samples that it is not trained on."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from torch.nn import functional
 from rhostream.errors import ShardError, WorkspaceError
 from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
+from rhostream.loaders.key_hash import key_hashes
 from rhostream.loaders.picks import Picks
 from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.reading import Reading
@@ -23,8 +23,7 @@ from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast
 
-_SALT = b"rhostream evaluation"
-
+_SEED: Final = 2  # of the hashes of keys by which samples are chosen
 _NEWTON_STEPS: Final = 12
 _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
 
@@ -91,7 +90,7 @@ class EvaluationSet:
             rows = read_shard_rows(self._workspace, shard)
             part = np.zeros(len(rows), columns.dtype)
             if wanted < total:
-                part["hash"] = [_hash(key) for key in rows.keys.to_pylist()]
+                part["hash"] = key_hashes(rows.keys.to_pylist(), _SEED)
             part["shard"], part["row"] = number, np.arange(len(rows))
             part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
             columns = np.concatenate([columns, part if among is None else part[among(rows)]])
@@ -152,12 +151,14 @@ class EvaluationSet:
             correct += int((logits.argmax(1) == labels).sum())
         return Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
 
-    def calibrated_loss(
+    def calibrated(
         self, model: nn.Module, device: torch.device, precision: Precision, *, costs: Costs, cost: str
-    ) -> float:
-        """`calibrated_loss` of all samples; arguments, errors and the model's flags as in `evaluate`."""
-        logits, labels = zip(*self._outputs(model, device, precision, costs, cost), strict=True)
-        return calibrated_loss(torch.cat(logits), torch.cat(labels))
+    ) -> Evaluation:
+        """`evaluate`, but that the loss is the `calibrated_loss`."""
+        outputs = zip(*self._outputs(model, device, precision, costs, cost), strict=True)
+        logits, labels = (torch.cat(parts) for parts in outputs)
+        correct = int((logits.argmax(1) == labels).sum())
+        return Evaluation(loss=calibrated_loss(logits, labels), accuracy=correct / len(self), samples=len(self))
 
     def _outputs(
         self, model: nn.Module, device: torch.device, precision: Precision, costs: Costs, cost: str
@@ -212,7 +213,3 @@ def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> Sh
         f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the tar was changed or damaged after it was "
         f"indexed: restore it, or {_REMADE[shard.made_by]}"
     )
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, key=_SALT).digest())

@@ -32,13 +32,11 @@ class HeldBack:
 
     Attributes:
         samples: to measure the loss on.
-        il: their mean irreducible loss, nats.
         ruled_out: share of the training samples whose labels the prefilter holds for wrong.
         wrong: share of the labels that are wrong, about.
     """
 
     samples: EvaluationSet
-    il: float
     ruled_out: float
     wrong: float
 
@@ -65,8 +63,6 @@ def held_back_set(
         wrong = out / 2  # of a table that does not tell how certain its model is, half is believed
     filters = wrong > out / 2
 
-    losses = [np.zeros(0, np.float32)]
-
     def measured_on(rows: ShardRows) -> npt.NDArray[np.bool_]:
         held = held_back(rows.keys.to_pylist(), share)
         if not held.any():
@@ -75,7 +71,6 @@ def held_back_set(
         held &= np.isfinite(part.il)
         if filters:
             held &= ~prefilter.rules_out(part, rows.labels, classes)
-        losses.append(part.il[held])
         return held
 
     found = EvaluationSet(workspace, shards, view, among=measured_on, threads=threads)
@@ -85,7 +80,7 @@ def held_back_set(
             f"to measure progress on: the corpus is too small, or the prefilter rules out too much ({out:.0%}); name a "
             "selection function"
         )
-    return HeldBack(samples=found, il=float(np.concatenate(losses).mean()), ruled_out=out, wrong=wrong)
+    return HeldBack(samples=found, ruled_out=out, wrong=wrong)
 
 
 def _spread(shards: Sequence[Shard]) -> list[Shard]:

@@ -4,23 +4,29 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from rhostream.loaders.augmentation import Augmentation, shift_and_flip, uniform_draws
+from rhostream.loaders.columns import distinct, taken
 from rhostream.loaders.draw import Drawn
-from rhostream.loaders.index import Shard
+from rhostream.loaders.images import ImageReader
+from rhostream.loaders.index import Shard, read_shard_rows
 from rhostream.loaders.order import Order
+from rhostream.loaders.picks import Picks
 from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.reading import Reading
 from rhostream.loaders.stream import CandidateStream
 from rhostream.loaders.view import View
 from rhostream.loaders.workspace import Workspace
+from rhostream.pipeline.evaluate import undecodable
 
 _READ_AT_ONCE: Final = 500  # samples
 
 
 class TrainingSamples:
-    """Where all pixels fit into memory they are decoded once and augmented anew in every epoch.
+    """Where all pixels fit into memory they are decoded once, equal files as one, and augmented anew in every epoch.
 
     Else they are decoded every time; the batches are the same either way.
 
@@ -54,7 +60,7 @@ class TrainingSamples:
         # A crop at random needs more pixels than the view has.
         fits = self._stream.samples * view.size**2 * view.channels <= held_bytes
         self._holds = fits and augmentation != "resized_crop"
-        self._held: Pixels | None = None
+        self._held: tuple[Pixels, npt.NDArray[np.int64]] | None = None
         ends = np.cumsum([shard.rows for shard in shards])
         self._starts = {shard.name: int(end) - shard.rows for shard, end in zip(shards, ends, strict=True)}
 
@@ -78,32 +84,45 @@ class TrainingSamples:
         rounds = stream.rounds()
         for turn in range(len(rounds)):
             drawn = stream.draw(epoch, *rounds.bounds(turn, 0))
-            images = torch.from_numpy(self._pixels(self._held, drawn)).permute(0, 3, 1, 2)
+            images = torch.from_numpy(self._pixels(*self._held, drawn)).permute(0, 3, 1, 2)
             yield images, torch.from_numpy(drawn.labels.astype(np.int64))
 
     def close(self) -> None:
         """Let the pixels go."""
         self._held = None
 
-    def _read(self) -> Pixels:
-        """All samples, un-augmented: uint8 (n, size, size, C), shard after shard."""
-        stream = CandidateStream(
-            self._stream.workspace,
-            super_batch_size=_READ_AT_ONCE,
-            shards=self._stream.shards,
-            view=self._stream.view,
-            order=self._stream.order,
-            reading=self._stream.reading,
-        )
-        size, channels = stream.view.size, stream.view.channels
-        held = np.empty((stream.samples, size, size, channels), np.uint8)
-        for batch in stream:
-            starts = np.asarray([self._starts[shard] for shard in batch.shards])
-            held[starts + batch.rows] = batch.images.permute(0, 2, 3, 1).numpy()
-        return held
+    def _read(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        """All samples, un-augmented, equal files once.
 
-    def _pixels(self, held: Pixels, drawn: Drawn) -> Pixels:
-        pixels = held[np.asarray([self._starts[shard] for shard in drawn.shards]) + drawn.rows]
+        Returns:
+            uint8 (distinct, size, size, C), and which of these each sample is, int64 (n,), shard after shard.
+        """
+        stream, view = self._stream, self._stream.view
+        parts = [read_shard_rows(stream.workspace, shard) for shard in stream.shards]
+        hashes = pa.concat_arrays([part.hashes for part in parts])
+        first, which = distinct(hashes)
+        files = Picks(
+            tars=[shard.tar for shard in stream.shards],
+            numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[first],
+            offsets=np.concatenate([part.offsets for part in parts])[first],
+            sizes=np.concatenate([part.sizes for part in parts])[first],
+            hashes=taken(hashes, first) if stream.reading.verify else None,
+        )
+        held = np.empty((len(first), view.size, view.size, view.channels), np.uint8)
+        reader = ImageReader(stream.workspace, stream.reading)
+        for start in range(0, len(first), _READ_AT_ONCE):
+            some = np.arange(start, min(start + _READ_AT_ONCE, len(first)))
+            pixels, failures = reader.submit(files.take(some), view).result()
+            for position, reason in failures[:1]:
+                shard = stream.shards[files.numbers[some[position]]]
+                row = int(first[some[position]]) - self._starts[shard.name]
+                raise undecodable(stream.workspace, shard, row, reason)
+            held[some] = pixels.transpose(0, 2, 3, 1)
+        reader.close()
+        return held, which
+
+    def _pixels(self, held: Pixels, which: npt.NDArray[np.int64], drawn: Drawn) -> Pixels:
+        pixels = held[which[np.asarray([self._starts[shard] for shard in drawn.shards]) + drawn.rows]]
         if drawn.images.draws is not None:
             for image, draw in zip(pixels, drawn.images.draws, strict=True):
                 image[...] = shift_and_flip(image, self._stream.augmentation, uniform_draws(draw))

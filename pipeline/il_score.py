@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,6 +22,9 @@ from rhostream.pipeline.lock import hold_as_worker, only_writer
 from rhostream.pipeline.processes import in_processes
 from rhostream.pipeline.progress import progress
 
+_FEWEST: Final = 200
+_VALUES: Final = 2_000_000  # few enough that a pass takes moderate memory, and so many that starting it takes no time
+
 
 @dataclass(frozen=True, kw_only=True)
 class ILScoreConfig:
@@ -30,7 +34,7 @@ class ILScoreConfig:
         name: of the IL model; where empty, see `default_il_model`.
         splits: whose shards to score.
         only: names of shards; where given, these alone are scored, whatever their split.
-        batch_size: samples of one forward pass.
+        batch_size: samples of one forward pass; 0 for as many as have two million pixels and channels, 200 at least.
         workers: local processes, each scoring whole shards; 0 works in this one. The result is the same.
         threads: that decode images, in each process; 0 shares the cores out.
         overwrite: score again what is already scored.
@@ -39,7 +43,7 @@ class ILScoreConfig:
     name: str = ""
     splits: tuple[str, ...] = ("train",)
     only: tuple[str, ...] = ()
-    batch_size: int = 200
+    batch_size: int = 0
     device: str = "auto"
     precision: Precision = "float32"
     workers: int = 0
@@ -47,9 +51,7 @@ class ILScoreConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"IL scoring batch_size {self.batch_size}: give 1 or more")
-        for name in ("workers", "threads"):
+        for name in ("batch_size", "workers", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"IL scoring {name} {getattr(self, name)}: give 0 or more")
 
@@ -93,7 +95,7 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     # Shared out before looking at what is done, so that ranks which start at different times agree.
     shards = _asked_for(workspace, corpus, config)[rank::ranks]
     scorer = ScorerSettings(
-        batch_size=config.batch_size,
+        batch_size=config.batch_size or max(_FEWEST, _VALUES // (card.view.size**2 * card.view.channels)),
         device=config.device,
         precision=config.precision,
         threads=config.threads,

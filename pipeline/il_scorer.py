@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from rhostream import schema
 from rhostream.errors import IrreducibleLossError, ShardError
+from rhostream.loaders.columns import distinct
 from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, Shard, ShardRows, read_shard_rows
 from rhostream.loaders.picks import Picks
@@ -90,7 +91,7 @@ class ILScorer:
         with self._costs.charge("il_score"), _one_thread(self._device):
             model = self._model(weights)
             rows = read_shard_rows(self._workspace, shard)
-            first, which = _distinct(rows)
+            first, which = distinct(rows.hashes)  # equal files make equal pixels
             outputs = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows, first)]
             log_p = torch.cat(outputs) if outputs else torch.zeros(0, len(self._card.classes), dtype=torch.float64)
             table = self._table(rows, log_p[which], in_sample=shard.name in weights.trained_on)
@@ -178,17 +179,6 @@ class ILScorer:
         if weights.file not in self._models:
             self._models = {weights.file: place(self._card.load(self._workspace, weights), self._device)}
         return self._models[weights.file]
-
-
-def _distinct(rows: ShardRows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Equal files make equal pixels, so that one of them is scored for all.
-
-    Returns:
-        The row of the first of each content, int64 (distinct,), in shard order, and which of these each row is, int64
-        (n,).
-    """
-    which = rows.hashes.dictionary_encode().indices.to_numpy().astype(np.int64)
-    return np.unique(which, return_index=True)[1].astype(np.int64), which
 
 
 def _device(settings: ScorerSettings) -> torch.device:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,21 @@ _OUTLIER: Final = 3.0  # standard deviations from what is believed, beyond which
 
 # What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
-# tenth of the candidates halves the steps in arXiv 2206.07137, Table 2. Wrong labels teach nothing; samples that are
-# ruled out with right ones are among the hardest, and a loss.
+# tenth of the candidates halves the steps in arXiv 2206.07137, Table 2. Wrong labels teach nothing. What is ruled out
+# though its label is right is among the hardest, and not learnt without it: errors that are left there cannot fall.
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3
-_WORTH_OF_HARD: Final = 12.0  # of other samples, to a learner as good as the IL model
-_LEAST_GAIN: Final = 0.1  # of the share of an arm's gain that this leaves
+_LEAST_LEFT: Final = 0.1  # of the errors, that can fall
 
-_SCORING: Final = "scoring"
+# A forward pass of one sample, of its forward and backward pass (arXiv 2206.07137, section 3).
+_FORWARD: Final = 1 / 3
+
+
+class Validation(NamedTuple):
+    """What the held-back samples say of a model: mean loss (nats), and share of them that it predicts wrongly."""
+
+    loss: float
+    error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,26 +50,27 @@ class Arm:
 
     Attributes:
         gain: what a gradient step is expected to gain under it, relative to the other arms.
-        hard: share of the samples that it leaves out though their labels are right.
-        passes: super-batches that are scored for a gradient step.
+        hard: samples that it leaves out though their labels are right, per sample that it does not leave out.
+        candidates: that are scored for a gradient step.
     """
 
     selection: Selection
     gain: float = 1.0
     hard: float = 0.0
-    passes: float = 0.0
+    candidates: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.selection.scored and not self.passes:
-            raise ConfigError(f"arm {self.selection.label!r} scores: say how many passes a gradient step takes")
+        if self.selection.scored and not self.candidates:
+            raise ConfigError(f"arm {self.selection.label!r} scores: say how many candidates for a gradient step")
 
-    def expected(self, maturity: float) -> float:
-        """The gain, less what the hard samples are worth by now.
+    def expected(self, error: float) -> float:
+        """The gain, as far as it is not lost on what the arm leaves out.
 
         Args:
-            maturity: how far the learner has come, in [0, 1]: 1 where it is as good as the IL model.
+            error: share of the other samples that the learner predicts wrongly by now.
         """
-        return self.gain * max(_LEAST_GAIN, 1 - _WORTH_OF_HARD * self.hard * maturity)
+        left = error / (error + self.hard) if self.hard else 1.0
+        return self.gain * max(_LEAST_LEFT, left)
 
 
 def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: float) -> dict[str, Arm]:
@@ -93,27 +101,27 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
 
     def arm(selection: Selection) -> Arm:
         gain: float = (selection.batch_size / batch_size) ** _BATCH_POWER
-        passes, hard = 0.0, 0.0
+        candidates, hard = 0.0, 0.0
         if selection.scored:
             gain *= selection.share**_CHOICE_POWER
-            passes = selection.batch_size / (selection.share * super_batch_size)
+            candidates = selection.batch_size / selection.share
         if selection.prefilter:
-            hard = max(0.0, ruled_out - wrong)
+            hard = max(0.0, ruled_out - wrong) / (1 - ruled_out) if ruled_out < 1 else math.inf
         else:
             gain *= 1 - wrong
-        return Arm(selection=selection, gain=gain, hard=hard, passes=passes)
+        return Arm(selection=selection, gain=gain, hard=hard, candidates=candidates)
 
     by_size = sorted(choices.items(), key=lambda item: item[1].batch_size)
     return {name: arm(selection) for name, selection in by_size}
 
 
-def _probes(arms: Mapping[str, Arm]) -> dict[object, str]:
-    """Names of arms whose costs tell those of all: of each batch size one that scores nothing, and one that scores."""
-    sizes = {arm.selection.batch_size for arm in arms.values() if not arm.passes}
-    probes: dict[object, str] = {}
+def _probes(arms: Mapping[str, Arm]) -> dict[tuple[int, float], str]:
+    """Names of arms whose costs tell those of all: of each batch size one that scores nothing, else all that score."""
+    sizes = {arm.selection.batch_size for arm in arms.values() if not arm.candidates}
+    probes: dict[tuple[int, float], str] = {}
     for name, arm in arms.items():
-        size = arm.selection.batch_size
-        probes.setdefault(_SCORING if arm.passes and size in sizes else (size, arm.passes), name)
+        if not arm.candidates or arm.selection.batch_size not in sizes:
+            probes.setdefault((arm.selection.batch_size, arm.candidates), name)
     return probes
 
 
@@ -144,10 +152,10 @@ class _Known:
 class Auto(Policy):
     """Tries selections and stays with the one that pays (a discounted UCB bandit: Garivier & Moulines, 2008).
 
-    It begins with a few steps of some, which tell what a step of each costs; with what a step is expected to gain, that
-    makes an order in which to try them. Training then goes in slices, each a share of the time so far; after each, the
-    loss V on held-back samples is measured. Learning curves are near power laws, V ∝ t^−e, so the exponent
-    e = −Δ log V / Δ log t of a slice can be compared with those of slices long before, where plain losses per second
+    It begins with a few steps of some, which tell what a step of each costs, about; with what a step is expected to
+    gain, that makes an order in which to try them. Training then goes in slices, each a share of the time so far; after
+    each, the loss V on held-back samples is measured. Learning curves are near power laws, V ∝ t^−e, so the exponent e
+    = −Δ log V / Δ log t of a slice can be compared with those of slices long before, where plain losses per second
     could not. They are noisy. So they are believed to be a Gaussian process (Srinivas et al., 2010) around what was
     expected of the arms: what one arm does tells of all in proportion, and of those that share its batch size, its
     filter or its choice beyond that. The next slice goes to the highest, plus a bonus for those little known. Training
@@ -155,9 +163,9 @@ class Auto(Policy):
 
     Args:
         arms: the selections, by name; small batches first, or what one leaves over makes the next look cheap.
-        il: mean loss (nats) of the IL model on the held-back samples.
-        validate: measures that of the model in training. Best at the temperature that makes it lowest: a model that
-            goes from wrong labels to right ones gains confidence at once, and has learnt nothing yet.
+        validate: measures the model in training on them. The loss is best taken at the temperature that makes it
+            lowest: a model that goes from wrong labels to right ones gains confidence at once, and has learnt nothing
+            yet.
         clock: seconds that training has cost so far, validating included; evaluation for the report is not. On a CPU
             CPU-seconds serve better, as others may use it, too.
     """
@@ -166,15 +174,14 @@ class Auto(Policy):
         self,
         arms: Mapping[str, Arm],
         *,
-        il: float,
-        validate: Callable[[], float],
+        validate: Callable[[], Validation],
         clock: Callable[[], float],
     ) -> None:
         if not arms:
             raise ConfigError("auto needs at least one selection to choose from")
         self.arms = dict(arms)
-        self._validate, self._clock, self._il = validate, clock, il
-        self._maturity = 0.0  # see `Arm.expected`
+        self._validate, self._clock = validate, clock
+        self._error = 1.0  # by the last validation
         self._known = {name: _Known() for name in self.arms}
         selections = [arm.selection for arm in self.arms.values()]
         self._alike = np.array([[_alike(one, other) for other in selections] for one in selections])
@@ -278,31 +285,44 @@ class Auto(Policy):
 
     def _log_loss(self) -> float:
         """Of the held-back samples; one that is not finite counts as the highest."""
-        loss = self._validate()
-        self._maturity = min(1.0, self._il / max(loss, 1e-9)) ** 2 if math.isfinite(loss) else 0.0
+        loss, self._error = self._validate()
         return math.log(max(loss, 1e-9) if math.isfinite(loss) else _HIGHEST_LOSS)
 
     def _expected(self) -> npt.NDArray[np.float64]:
         """Gain of a step for what it costs, (arms,), of mean 1."""
-        values = np.array([arm.expected(self._maturity) / self._cost(name) for name, arm in self.arms.items()])
+        values = np.array([arm.expected(self._error) / self._cost(name) for name, arm in self.arms.items()])
         expected: npt.NDArray[np.float64] = values / values.mean()
         return expected
 
     def _cost(self, name: str) -> float:
-        """Seconds that a gradient step of an arm takes, as measured or as the probes tell."""
+        """Seconds that a gradient step of an arm takes, as measured or as those of others tell."""
         known, arm = self._known[name].cost, self.arms[name]
         if not known:
-            if alike := self._probes.get((arm.selection.batch_size, arm.passes)):
+            size = arm.selection.batch_size
+            if alike := self._probes.get((size, arm.candidates)):
                 known = self._known[alike].cost
-            else:  # batches of this size without scoring, and the passes of another that scores
-                probe = self._probes[_SCORING]
-                scoring = (self._known[probe].cost - self._plain_cost(probe)) / self.arms[probe].passes
-                known = self._plain_cost(name) + arm.passes * max(scoring, 0.0)
+            else:
+                known = self._plain_cost(size) + arm.candidates * self._scoring_cost()
         return max(known, 1e-9)
 
-    def _plain_cost(self, name: str) -> float:
-        """That of an arm with batches of its size that scores nothing."""
-        return self._known[self._probes[self.arms[name].selection.batch_size, 0.0]].cost
+    def _plain_cost(self, size: int) -> float:
+        """That of an arm with batches of this size that scores nothing."""
+        return self._known[self._probes[size, 0.0]].cost
+
+    def _scoring_cost(self) -> float:
+        """Seconds to score a candidate: as the arms that have been tried show, else the usual share of a training."""
+        sizes = sorted(size for size, candidates in self._probes if not candidates)
+        tried = [
+            (self._known[name].cost - self._plain_cost(arm.selection.batch_size)) / arm.candidates
+            for name, arm in self.arms.items()
+            if arm.candidates and self._known[name].cost and arm.selection.batch_size in sizes
+        ]
+        if tried:
+            return max(0.0, sum(tried) / len(tried))
+        smallest, largest = sizes[0], sizes[-1]
+        if smallest == largest:
+            return _FORWARD * self._plain_cost(largest) / largest
+        return max(0.0, _FORWARD * (self._plain_cost(largest) - self._plain_cost(smallest)) / (largest - smallest))
 
     @property
     def _noise(self) -> float:
@@ -327,7 +347,7 @@ class Auto(Policy):
             "known": {name: [known.cost, known.stretch, known.fall] for name, known in self._known.items()},
             "current": self._current,
             "origin": self._origin,
-            "maturity": self._maturity,
+            "error": self._error,
             "note": self._note,
             "steps": self._steps,
             "since": self._since,
@@ -340,7 +360,7 @@ class Auto(Policy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._known = {name: _Known(*values) for name, values in state["known"].items()}
         self._current, self._origin, self._note = state["current"], state["origin"], state["note"]
-        self._maturity, self._steps, self._since = state["maturity"], state["steps"], state["since"]
+        self._error, self._steps, self._since = state["error"], state["steps"], state["since"]
         self._trial, self._until = state["trial"], state["until"]
         self._begun = None if state["begun"] is None else (state["begun"][0], state["begun"][1])
         self._squares, self._counted, self._outliers = state["deviations"]

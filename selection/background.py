@@ -72,11 +72,13 @@ class BackgroundScoring:
 
         What `work` reads on a CUDA device has to live until then.
         """
-        if self._last is not None:
-            self._last.exception()  # of a pass that nobody waited for: it reads the weights
+        stream = self._stream
+        if self._last is not None:  # a pass that nobody waited for reads the weights, too
+            self._last.exception()
+            if stream is not None:
+                torch.cuda.current_stream(self._device).wait_stream(stream)
         self.scorer.follow()
         autocast = self.scorer.autocast(self._device)  # the caller's, who is another thread
-        stream = self._stream
         ready = torch.cuda.current_stream(self._device).record_event() if stream is not None else None
 
         def run() -> Scores:

@@ -1,15 +1,17 @@
 """Losses of candidates that were scored a few steps ago, so that they need not be scored again."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.key_hash import key_hash
+
+_SEED: Final = 3  # of the hashes of keys
 
 
 @dataclass(frozen=True)
@@ -101,5 +103,5 @@ def _column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
 
 
 def _digest(key: str) -> int:
-    """63 bits of a key, the same in every process (Python's own hash is not)."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) >> 1
+    """Of 63 bits, which fit into an int64 tensor."""
+    return key_hash(key, _SEED) >> 1

@@ -9,6 +9,7 @@ from corpus_fixture import write_shapes
 from rhostream import ShardError
 from rhostream.loaders import CandidateStream, Order
 from rhostream.loaders.augmentation import AUGMENTATIONS, Augmentation
+from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import CorpusCard
 from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.il_config import ILTrainConfig
@@ -54,6 +55,21 @@ def test_every_epoch_has_the_streams_batches(workspace: Workspace, augmentation:
         for (images, labels), batch in zip(found, expected, strict=True):
             assert torch.equal(images, batch.images)
             assert torch.equal(labels, batch.labels)
+
+
+def test_equal_files_are_read_once_and_trained_on_as_often_as_they_are_there(tmp_path, monkeypatch) -> None:
+    workspace = write_shapes(tmp_path / "w", splits={"holdout": 50, "train": 10}, shard_rows=20, copies=3)
+    read: list[int] = []
+    submit = ImageReader.submit
+    monkeypatch.setattr(
+        ImageReader, "submit", lambda self, picks, *rest: read.append(len(picks)) or submit(self, picks, *rest)
+    )
+    held, streamed = samples_of(workspace), samples_of(workspace, held_bytes=0)
+    batches = list(held.batches(0))
+    assert sum(read) == 17  # of 50, over three shards
+    for (images, labels), (expected, expected_labels) in zip(batches, streamed.batches(0), strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
 
 
 def test_held_pixels_are_read_once_and_let_go(workspace: Workspace) -> None:

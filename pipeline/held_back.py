@@ -62,12 +62,13 @@ def held_back_set(
     if wrong is None:
         wrong = out / 2  # of a table that does not tell how certain its model is, half is believed
     filters = wrong > out / 2
+    known = {rows.shard.name: part for rows, part in joined}
 
     def measured_on(rows: ShardRows) -> npt.NDArray[np.bool_]:
         held = held_back(rows.keys.to_pylist(), share)
         if not held.any():
             return held
-        part = table.join(rows)
+        part = known.get(rows.shard.name) or table.join(rows)
         held &= np.isfinite(part.il)
         if filters:
             held &= ~prefilter.rules_out(part, rows.labels, classes)

@@ -73,10 +73,9 @@ class BackgroundScoring:
         What `work` reads on a CUDA device has to live until then.
         """
         stream = self._stream
-        if self._last is not None:  # a pass that nobody waited for reads the weights, too
-            self._last.exception()
-            if stream is not None:
-                torch.cuda.current_stream(self._device).wait_stream(stream)
+        self.wait()
+        if stream is not None:  # a pass that nobody waited for reads the weights, too
+            torch.cuda.current_stream(self._device).wait_stream(stream)
         self.scorer.follow()
         autocast = self.scorer.autocast(self._device)  # the caller's, who is another thread
         ready = torch.cuda.current_stream(self._device).record_event() if stream is not None else None
@@ -89,6 +88,11 @@ class BackgroundScoring:
 
         begun = self._last = self._thread.submit(run)
         return partial(self._result, begun)
+
+    def wait(self) -> None:
+        """Until nothing is being scored; what failed is raised where its scores are wanted."""
+        if self._last is not None:
+            self._last.exception()
 
     def _result(self, begun: Future[Scores]) -> Scores:
         scored, score = begun.result()

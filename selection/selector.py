@@ -184,6 +184,8 @@ class OnlineSelector:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry beside the stream's state (`batch.state`): tensors and plain values."""
+        if self._background is not None:
+            self._background[0].wait()  # it may be writing to the cache
         waiting = Samples.concatenated(self._queue).state_dict() if self._queue else None
         return {
             "step": self.step,

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from rhostream import ConfigError, RhostreamError
 from rhostream.loaders import CandidateStream
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.train_config import TrainConfig
-from rhostream.selection import OnlineSelector, Scorer, ScoringOptions, Selection
+from rhostream.selection import OnlineSelector, ScoreCache, Scorer, ScoringOptions, Selection
 from rhostream.selection.scorer import scoring_mode
 
 STEPS = 5
@@ -117,6 +118,26 @@ def test_flops_are_charged_as_in_turn(workspace):
         trained(workspace, network(), meter=costs, score_ahead=score_ahead)
         counted.append(costs.spent("score")["flops"])
     assert counted[0] == counted[1] > 0
+
+
+def test_a_state_is_taken_when_nothing_is_being_scored(workspace):
+    begun, released = threading.Event(), threading.Event()
+
+    class Held(nn.Linear):
+        def forward(self, images):
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+                released.wait(30)
+            return super().forward(images.flatten(1))
+
+    selector = OnlineSelector(Held(192, 3), batch_size=4, score_ahead=True, cache=ScoreCache(max_age=9))
+    next(selector(CandidateStream(workspace, il="small_cnn", super_batch_size=20)))
+    assert begun.wait(30)
+    with ThreadPoolExecutor() as other:
+        state = other.submit(selector.state_dict)
+        assert not wait({state}, timeout=0.2).done
+        released.set()
+        assert len(state.result()["scoring"]["cache"]["losses"]) == 40
 
 
 def test_an_error_of_the_pass_reaches_the_caller(workspace):

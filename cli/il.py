@@ -127,7 +127,7 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Of one forward pass.  [default: 2 million pixels, 200 at least]",
+    help="Of one forward pass.  [default: as many as have 2 million values, 200 at least]",
 )
 @_precision
 @_threads

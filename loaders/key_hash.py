@@ -1,10 +1,16 @@
 """Hashes of sample keys: the same in every process and on every machine."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
+
+# Seeds, here together so that no two purposes share one: which samples are held back, evaluated, and remembered.
+HELD_BACK: Final = 1
+EVALUATED: Final = 2
+REMEMBERED: Final = 3
 
 
 def key_hash(key: str, seed: int) -> int:

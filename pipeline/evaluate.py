@@ -14,7 +14,7 @@ from torch.nn import functional
 from rhostream.errors import ShardError, WorkspaceError
 from rhostream.loaders.images import ImageReader
 from rhostream.loaders.index import Shard, ShardRows, read_shard_rows
-from rhostream.loaders.key_hash import key_hashes
+from rhostream.loaders.key_hash import EVALUATED, key_hashes
 from rhostream.loaders.picks import Picks
 from rhostream.loaders.pixels import Pixels
 from rhostream.loaders.reading import Reading
@@ -23,7 +23,6 @@ from rhostream.loaders.workspace import Workspace
 from rhostream.pipeline.costs import Costs
 from rhostream.pipeline.device import Precision, autocast
 
-_SEED: Final = 2  # of the hashes of keys by which samples are chosen
 _NEWTON_STEPS: Final = 12
 _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
 
@@ -90,7 +89,7 @@ class EvaluationSet:
             rows = read_shard_rows(self._workspace, shard)
             part = np.zeros(len(rows), columns.dtype)
             if wanted < total:
-                part["hash"] = key_hashes(rows.keys.to_pylist(), _SEED)
+                part["hash"] = key_hashes(rows.keys.to_pylist(), EVALUATED)
             part["shard"], part["row"] = number, np.arange(len(rows))
             part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
             columns = np.concatenate([columns, part if among is None else part[among(rows)]])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rhostream.errors import UndecodableImageError
 from rhostream.loaders.decode import content_hash, decode_rgb, image_format
+from rhostream.loaders.fast_decode import raw_header
 from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard, ShardRows, read_shard_rows
 from rhostream.loaders.scoring_view import (
     RENDITION_KEY,
@@ -188,8 +189,8 @@ def encoded(image: Image.Image, rendition_format: RenditionFormat) -> bytes:
     if rendition_format == "raw":
         red, green, blue = image.split()
         if red.tobytes() == green.tobytes() == blue.tobytes():
-            return b"P5\n%d %d\n255\n" % image.size + red.tobytes()
-        return b"P6\n%d %d\n255\n" % image.size + image.tobytes()
+            return raw_header(*image.size, 1) + red.tobytes()
+        return raw_header(*image.size, 3) + image.tobytes()
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
     return buffer.getvalue()

@@ -3,15 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.key_hash import key_hash
-
-_SEED: Final = 3  # of the hashes of keys
+from rhostream.loaders.key_hash import REMEMBERED, key_hash
 
 
 @dataclass(frozen=True)
@@ -104,4 +102,4 @@ def _column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
 
 def _digest(key: str) -> int:
     """Of 63 bits, which fit into an int64 tensor."""
-    return key_hash(key, _SEED) >> 1
+    return key_hash(key, REMEMBERED) >> 1

@@ -21,7 +21,8 @@ from rhostream.pipeline.held_back import held_back_set
 from rhostream.pipeline.il_card import ILCard
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.train_config import AUTO, TrainConfig
-from rhostream.selection.auto import Auto, Validation, usual_arms
+from rhostream.selection.arms import usual_arms
+from rhostream.selection.auto import Auto, Validation
 from rhostream.selection.batch import SelectedBatch
 from rhostream.selection.functions import grad_norm
 from rhostream.selection.live_il import LiveIL
@@ -126,6 +127,7 @@ class Chooser:
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
         return Auto(
             usual_arms(config.batch_size, config.super_batch_size, held_back.ruled_out, held_back.wrong),
+            super_batch_size=config.super_batch_size,
             validate=validate,
             clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
         )

@@ -1,6 +1,7 @@
 """What a trainer imports to choose: selection functions, the scorer, the selector and its loader, the ledger."""
 
-from rhostream.selection.auto import Auto
+from rhostream.selection.arms import Arm, usual_arms
+from rhostream.selection.auto import Auto, Validation
 from rhostream.selection.batch import Considered, SelectedBatch
 from rhostream.selection.choosing import Chosen, GumbelTop, Rule, Top
 from rhostream.selection.floors import ClassFloor, ScoreFloor
@@ -24,6 +25,7 @@ from rhostream.selection.selective_backprop import SelectiveBackprop
 from rhostream.selection.selector import OnlineSelector
 
 __all__ = [
+    "Arm",
     "Auto",
     "Chosen",
     "ClassFloor",
@@ -50,10 +52,12 @@ __all__ = [
     "SelectiveBackprop",
     "TauGate",
     "Top",
+    "Validation",
     "images_and_labels",
     "pixel_values_and_labels",
     "register",
     "scoring_mode",
     "selection_function",
     "selection_functions",
+    "usual_arms",
 ]

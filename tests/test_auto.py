@@ -1,8 +1,8 @@
 """`auto`: the selection that pays is found, on made-up learning curves and in a real run."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import groupby
 
 import pytest
 from tiny import write_il, write_workspace
@@ -12,7 +12,8 @@ from rhostream.loaders.held_back import held_back
 from rhostream.pipeline.train import train
 from rhostream.pipeline.train_config import TrainConfig
 from rhostream.selection import Auto, Selection
-from rhostream.selection.auto import Arm, Validation, usual_arms
+from rhostream.selection.arms import Arm, usual_arms
+from rhostream.selection.auto import Validation
 
 
 class Learning:
@@ -37,13 +38,13 @@ class Learning:
         selections = [Selection(function="uniform", batch_size=size) for size in range(1, 1 + len(self.exponents))]
         arms = {name: Arm(selection=each) for name, each in zip(self.exponents, selections, strict=True)}
         arms = {name: replace(arm, gain=self.gains.get(name, 1.0)) for name, arm in arms.items()}
-        return Auto(arms, validate=self.validate, clock=lambda: 100.0 + self.seconds)
+        return Auto(arms, super_batch_size=8, validate=self.validate, clock=lambda: 100.0 + self.seconds)
 
 
 def run(learning: Learning, auto: Auto, until: float) -> None:
     while learning.seconds < until:
-        selection = auto.next()
-        learning.step(next(name for name, arm in auto.arms.items() if arm.selection == selection))
+        size = auto.next().batch_size  # each arm, and each probe, has its own
+        learning.step(next(name for name, arm in auto.arms.items() if arm.selection.batch_size == size))
         auto.stepped()
 
 
@@ -55,12 +56,10 @@ def test_what_a_step_costs_and_is_expected_to_gain_decides_first():
     for gains, first in (({}, "b"), ({"a": 4.0}, "a"), ({"c": 2.5}, "c")):
         learning = Costly({"a": 0.3, "b": 0.3, "c": 0.3}, gains)
         auto = learning.auto()
-        tried = set()
         while "e:" not in auto.note:
             run(learning, auto, learning.seconds + 0.001)
-            tried.add(auto.current)
         assert auto.current == first
-        assert tried == {"a", "b", "c"}
+        assert all(learning.spent.values())
 
 
 @pytest.mark.parametrize(("promising", "others"), [(0.0, 0.3), (0.01, 0.3), (0.1, 0.5)])
@@ -130,42 +129,61 @@ def test_it_goes_on_from_its_state():
     assert (other.loss, again.note, again.state_dict()) == (learning.loss, auto.note, auto.state_dict())
 
 
-def test_costs_of_arms_that_were_not_tried_follow_from_those_of_a_few():
-    def seconds(selection: Selection) -> float:
-        candidates = selection.batch_size / selection.share if selection.scored else 0.0
-        return 0.002 + 0.00009 * selection.batch_size + 0.00003 * candidates
+def super_batches(
+    auto: Auto, seconds: Callable[[Selection, int], float], elapse: Callable[[float], None]
+) -> Iterator[str]:
+    """Train on super-batches of 320 without end; what each is for.
 
-    arms, now, tried = usual_arms(32, 320, 0.2, 0.15), [0.0], []
-    auto = Auto(arms, validate=lambda: Validation(loss=1.0, error=0.2), clock=lambda: now[0])
-    while "e:" not in auto.note:
+    Args:
+        seconds: that one takes, by its selection and its number of steps.
+    """
+    waiting = 0
+    while True:
         selection = auto.next()
-        tried += [name for name in arms if arms[name].selection == selection and name not in tried]
-        now[0] += seconds(selection)
-        auto.stepped()
-    costs, gains = [seconds(arm.selection) for arm in arms.values()], [arm.expected(0.2) for arm in arms.values()]
-    expected = [gain / cost for gain, cost in zip(gains, costs, strict=True)]
-    assert set(tried) - {auto.current} == {"uniform@32", "uniform@128"} - {auto.current}
-    assert len(arms) == 7
+        yield auto.note.split(" ")[0]
+        waiting += selection.quota(320, 320)
+        steps, waiting = divmod(waiting, selection.batch_size)
+        elapse(seconds(selection, steps))
+        for _ in range(steps):
+            auto.stepped()
+
+
+@pytest.mark.parametrize("scoring", [0.0, 0.00003, 0.0003])
+def test_what_arms_cost_that_were_not_tried_follows_from_a_few_steps(scoring):
+    def training(size: int) -> float:
+        return 0.002 + 0.00009 * size
+
+    def seconds(selection: Selection, steps: int) -> float:
+        return steps * training(selection.batch_size) + (320 * scoring if selection.scored else 0.0)
+
+    def elapse(more: float) -> None:
+        now[0] += more
+
+    arms, now = usual_arms(32, 320, 0.2, 0.15), [0.0]
+    auto = Auto(arms, super_batch_size=320, validate=lambda: Validation(loss=1.0, error=0.2), clock=lambda: now[0])
+    for name in super_batches(auto, seconds, elapse):
+        if name != "measuring":
+            break
+    costs = [training(arm.selection.batch_size) + arm.candidates * scoring for arm in arms.values()]
+    expected = [arm.expected(0.2) / cost for arm, cost in zip(arms.values(), costs, strict=True)]
     ranked = sorted(zip(expected, arms, strict=True), reverse=True)
     assert [name for _, name in ranked] == [part.split(" ")[0] for part in auto.note.split("e: ")[1].split(", ")]
 
 
-def test_scoring_that_costs_more_than_a_forward_pass_should_is_seen_on_one_arm_and_believed_of_all():
-    now = [0.0]
-    arms = {  # with scoring as cheap as is usual the last of them would be the best
-        "plain": Arm(selection=Selection(function="uniform", batch_size=32, share=1.0)),
-        "half": Arm(selection=Selection(batch_size=32, share=0.5), gain=2.0, candidates=64),
-        "tenth": Arm(selection=Selection(batch_size=32, share=0.1), gain=6.0, candidates=320),
-    }
-    auto = Auto(arms, validate=lambda: Validation(loss=1.0, error=0.2), clock=lambda: now[0])
-    used = []
-    while len(used) < 400:
-        auto.next()
-        used.append(auto.current)
-        now[0] += 0.01 * (1 + arms[auto.current].candidates / 32)
+def test_before_the_first_slice_little_is_trained_on_in_small_batches_and_hard_samples_are_not_picked_out():
+    now, probes = [0.0], []
+    arms = usual_arms(32, 320, 0.4, 0.4)
+    auto = Auto(arms, super_batch_size=320, validate=lambda: Validation(loss=1.0, error=0.9), clock=lambda: now[0])
+    while "e:" not in auto.note:
+        probes.append(auto.next())
+        now[0] += 0.01
         auto.stepped()
-    # "half", next by the first estimate, 2 / 1.67 a second, is worth 2 / 3.
-    assert [name for name, _ in groupby(used)][:3] == ["plain", "tenth", "plain"]
+    *probes, first = probes
+    assert [(each.function, each.batch_size, round(320 * each.share)) for each in probes] == 2 * [
+        ("uniform", 128, 256), ("uniform", 32, 64), ("rho_loss", 128, 256)
+    ]  # fmt: skip
+    assert all(each.prefilter for each in probes)
+    assert first == arms[auto.current].selection
 
 
 @pytest.mark.parametrize(
@@ -189,10 +207,10 @@ def test_any_arms_will_do(arms):
     def validate() -> Validation:
         return Validation(loss=2.3 / (1 + seconds), error=0.5)
 
-    auto = Auto(arms, validate=validate, clock=lambda: seconds)
+    auto = Auto(arms, super_batch_size=80, validate=validate, clock=lambda: seconds)
     for _ in range(300):
-        auto.next()
-        seconds += 0.01 * (1 + auto.arms[auto.current].candidates / 80)
+        selection = auto.next()
+        seconds += 0.02 if selection.scored else 0.01
         auto.stepped()
     assert all(name in auto.note for name in arms)
 
@@ -213,7 +231,7 @@ def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_
     assert {"rho_loss@32/0.25", "rho_loss@32/0.62"} == {name for name in usual_arms(32, 128, 0.1, 0.1) if "rho" in name}
     assert not any("rho" in name for name in usual_arms(32, 32, 0.1, 0.1))
     with pytest.raises(ConfigError, match="at least one"):
-        Auto({}, validate=lambda: Validation(loss=1.0, error=0.5), clock=lambda: 0.0)
+        Auto({}, super_batch_size=320, validate=lambda: Validation(loss=1.0, error=0.5), clock=lambda: 0.0)
     with pytest.raises(ConfigError, match="'rho_loss' scores: say how many candidates"):
         Arm(selection=Selection())
 
@@ -221,12 +239,12 @@ def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_
 def test_what_a_filter_wrongly_leaves_out_counts_once_the_learner_is_good():
     clean = usual_arms(32, 320, 0.04, 0.0)  # whose labels are right: all that the filter rules out is hard
     assert [name for name, arm in clean.items() if arm.selection.prefilter] == ["filter@128"]
-    assert clean["filter@128"].expected(0.9) > 0.95 * clean["uniform@128"].expected(0.9)
-    # 0.96 * 0.04 of the errors can fall, 0.04 of the samples is left out.
-    assert clean["filter@128"].expected(0.04) == pytest.approx(0.96 / 1.96 * clean["uniform@128"].expected(0.04))
-    noisy = usual_arms(32, 320, 0.2, 0.15)
-    assert noisy["filter@128"].expected(0.5) > noisy["uniform@128"].expected(0.5)
-    assert noisy["filter@128"].expected(0.05) < noisy["uniform@128"].expected(0.05)
+    assert clean["filter@128"].expected(0.9) > 0.85 * clean["uniform@128"].expected(0.9)
+    # Soon the errors are 0.04: 0.96 * 0.04 of them can fall, 0.04 of the samples is left out.
+    assert clean["filter@128"].expected(0.12) == pytest.approx(0.96 / 1.96 * clean["uniform@128"].expected(0.12))
+    noisy = usual_arms(32, 320, 0.17, 0.15)
+    assert noisy["filter@128"].expected(1.0) > noisy["uniform@128"].expected(1.0)
+    assert noisy["filter@128"].expected(0.15) < noisy["uniform@128"].expected(0.15)
     assert usual_arms(32, 320, 0.9, 0.5)["filter@128"].expected(0.0) > 0
 
 

@@ -15,7 +15,8 @@ class Probing:
     """A super-batch for each batch size, and one that is scored, in turn; the last round counts.
 
     The optimiser remembers them: Adam takes smaller steps for long after the large gradients of small batches or of
-    hard samples. So small batches get two steps, and of the candidates that are scored most are trained on.
+    hard samples. So small batches get two steps, of the candidates that are scored most are trained on, and candidates
+    are ruled out only where that is expected to pay until the end.
 
     Args:
         arms: the selections, by name.
@@ -24,7 +25,7 @@ class Probing:
 
     def __init__(self, arms: Mapping[str, Arm], super_batch_size: int) -> None:
         self._super_batch_size = super_batch_size
-        best = max(arms.values(), key=lambda arm: arm.expected(1.0)).selection
+        best = max(arms.values(), key=lambda arm: arm.expected(0.0)).selection
         self._sizes = sorted({arm.selection.batch_size for arm in arms.values()}, reverse=True)
         uniform = Selection(function="uniform", prefilter=best.prefilter)
         self._probes = [self._probe(uniform, size) for size in self._sizes]

@@ -170,9 +170,10 @@ def test_what_arms_cost_that_were_not_tried_follows_from_a_few_steps(scoring):
     assert [name for _, name in ranked] == [part.split(" ")[0] for part in auto.note.split("e: ")[1].split(", ")]
 
 
-def test_before_the_first_slice_little_is_trained_on_in_small_batches_and_hard_samples_are_not_picked_out():
+@pytest.mark.parametrize(("ruled_out", "filters"), [(0.4, True), (0.42, False)])
+def test_before_the_first_slice_little_is_done_that_the_optimiser_would_remember(ruled_out, filters):
     now, probes = [0.0], []
-    arms = usual_arms(32, 320, 0.4, 0.4)
+    arms = usual_arms(32, 320, ruled_out, 0.4)
     auto = Auto(arms, super_batch_size=320, validate=lambda: Validation(loss=1.0, error=0.9), clock=lambda: now[0])
     while "e:" not in auto.note:
         probes.append(auto.next())
@@ -182,7 +183,7 @@ def test_before_the_first_slice_little_is_trained_on_in_small_batches_and_hard_s
     assert [(each.function, each.batch_size, round(320 * each.share)) for each in probes] == 2 * [
         ("uniform", 128, 256), ("uniform", 32, 64), ("rho_loss", 128, 256)
     ]  # fmt: skip
-    assert all(each.prefilter for each in probes)
+    assert {each.prefilter for each in probes} == {filters}
     assert first == arms[auto.current].selection
 
 

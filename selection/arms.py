@@ -11,7 +11,7 @@ from rhostream.selection.plan import Selection
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
 # tenth of the candidates halves the steps in arXiv 2206.07137, Table 2. Wrong labels teach nothing. What is ruled out
 # though its label is right is among the hardest, and not learnt without it: errors that are left there cannot fall. As
-# going over to another arm costs some dozens of steps, until the optimiser has got used to other gradients, it is asked
+# going over to another arm costs ten or twenty steps, until the optimiser has got used to other gradients, it is asked
 # what an arm gains when the learner has a third of its errors left.
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3

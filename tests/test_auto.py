@@ -115,10 +115,12 @@ def test_validating_takes_a_bounded_share_of_the_time():
     assert 0 < validating < 0.1 * learning.seconds
 
 
-def test_it_goes_on_from_its_state():
+@pytest.mark.parametrize("at", [0.03, 3.0])  # seconds: while costs are measured, and later
+def test_it_goes_on_from_its_state(at):
     learning = Learning({"a": 0.3, "b": 0.5, "c": 0.4})
     auto = learning.auto()
-    run(learning, auto, 3.0)
+    run(learning, auto, at)
+    assert (auto.note == "measuring costs") == (at < 1)
     state = auto.state_dict()
     other = Learning(learning.exponents)
     other.seconds, other.loss = learning.seconds, learning.loss

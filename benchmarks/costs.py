@@ -20,11 +20,11 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from rhostream.pipeline import costs as costs_module
-from rhostream.pipeline.costs import COST_NAMES, Costs
-from rhostream.pipeline.run import Run
-from rhostream.pipeline.train import train
-from rhostream.pipeline.train_config import TrainConfig
+from rhostream.pipeline.config.train_config import TrainConfig
+from rhostream.pipeline.models import costs as costs_module
+from rhostream.pipeline.models.costs import COST_NAMES, Costs
+from rhostream.pipeline.training.loop import train
+from rhostream.pipeline.training.run import Run
 
 ROUNDS, CHARGES, LOOKS, STEPS = 7, 20_000, 50, 400
 

@@ -4,8 +4,8 @@
 
 Writes a workspace of 1M samples (14 classes, 38% of the labels wrong, Clothing-1M's names) with its IL table and the
 ledger of a run of super-batches of 320, of which 32 are selected by loss - IL; every sample is drawn once an epoch.
-Another run of 1M candidates stands beside it. Ledger parts have the size and layout of `selection/ledger.py`, and the
-history is made by `selection/history.py`. 10M candidates take 0.35 GB, 200M take 7 GB and about 10 minutes of a core to
+Another run of 1M candidates stands beside it. Ledger parts have the size and layout of `selection/ledger/ledger.py`, and the
+history is made by `selection/ledger/history.py`. 10M candidates take 0.35 GB, 200M take 7 GB and about 10 minutes of a core to
 write; what is there is not written again. Then each statement is run in plain DuckDB over the views, with 2 threads
 and 4 GB, and its rows are counted.
 
@@ -24,12 +24,12 @@ import pyarrow as pa
 from machine import machine
 
 from rhostream import schema
-from rhostream.loaders.workspace import Workspace
+from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.explain.ask import Options, explanation
 from rhostream.pipeline.explain.titles import QUESTIONS
-from rhostream.pipeline.views import create_views
-from rhostream.selection.history import update_history
-from rhostream.selection.ledger import PART_ROWS, ROW_GROUP_ROWS
+from rhostream.pipeline.sql.views import create_views
+from rhostream.selection.ledger.history import update_history
+from rhostream.selection.ledger.ledger import PART_ROWS, ROW_GROUP_ROWS
 
 SAMPLES, SHARD_ROWS, CLASSES, WRONG = 1_000_000, 10_000, 14, 0.38
 SUPER_BATCH, BATCH = 320, 32
@@ -67,21 +67,37 @@ class Corpus:
             of_hash = [hashes[32 * n : 32 * n + 32] for n in range(part.start, part.stop)]
             of_hash[1] = of_hash[0]  # one group of duplicates a shard
             index = {
-                "key": keys, "split": ["train"] * count, "fold": np.full(count, -1, np.int16), "shard": [name] * count,
-                "row": self.row[part], "offset": np.arange(count) * 20_480, "size": np.full(count, 16_000),
-                "ext": ["jpg"] * count, "label": label, "class": [f"class {n}" for n in label],
-                "source": [f"images/{key}.jpg" for key in keys.to_pylist()], "content_hash": of_hash,
-                "width": np.full(count, 256, np.int32), "height": np.full(count, 256, np.int32),
-            }  # fmt: skip
+                "key": keys,
+                "split": ["train"] * count,
+                "fold": np.full(count, -1, np.int16),
+                "shard": [name] * count,
+                "row": self.row[part],
+                "offset": np.arange(count) * 20_480,
+                "size": np.full(count, 16_000),
+                "ext": ["jpg"] * count,
+                "label": label,
+                "class": [f"class {n}" for n in label],
+                "source": [f"images/{key}.jpg" for key in keys.to_pylist()],
+                "content_hash": of_hash,
+                "width": np.full(count, 256, np.int32),
+                "height": np.full(count, 256, np.int32),
+            }
             columns = pa.schema([*schema.SAMPLES, pa.field("clean_label", pa.int32())])
             workspace.write_table(
                 f"index/{name}.parquet", pa.table({**index, "clean_label": self.clean[part]}, columns)
             )
             scores = {
-                "il_model": ["resnet18"] * count, "key": keys, "shard": [name] * count, "row": self.row[part],
-                "label": label, "il": self.il[part], "predicted": self.predicted[part],
-                "confidence": np.exp(-self.il[part]), "entropy": self.il[part] / 2, "in_sample": np.zeros(count, bool),
-            }  # fmt: skip
+                "il_model": ["resnet18"] * count,
+                "key": keys,
+                "shard": [name] * count,
+                "row": self.row[part],
+                "label": label,
+                "il": self.il[part],
+                "predicted": self.predicted[part],
+                "confidence": np.exp(-self.il[part]),
+                "entropy": self.il[part] / 2,
+                "in_sample": np.zeros(count, bool),
+            }
             workspace.write_table(f"il/resnet18/scores/{name}.parquet", pa.table(scores, schema.IL))
         rejects = {name: [f"{name} {n}" for n in range(50_000)] for name in schema.REJECTS.names}
         rejects["reason"] = ["truncated", "missing", "empty", "html", "label_missing"] * 10_000
@@ -102,7 +118,7 @@ def write_run(workspace: Workspace, corpus: Corpus, run: str, rows: int, seed: i
     update_history(workspace, run, 0)
     every = max(1, last // 20)
     counts = {"candidates": every * SUPER_BATCH, "selected": every * BATCH}
-    shares = {"candidates_mislabelled": WRONG, "selected_mislabelled": WRONG / 2}
+    shares = {"candidates_mislabeled": WRONG, "selected_mislabeled": WRONG / 2}
     steps = range(every, last + 1, every)
     lines = [{"run": run, "step": step, "epoch": 0, **counts, **shares} for step in steps]
     workspace.write_bytes(f"runs/{run}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -150,9 +166,17 @@ def statements(workspace: Workspace, rows: int) -> dict[str, str]:
     """What is asked, by name."""
     steps = rows // SUPER_BATCH
     tenth = (steps // 2, steps // 2 + 1_000_000 // SUPER_BATCH)
-    asked = {f"view {name}": f"SELECT count(*), count({column}) FROM {name}" for name, column in (
-        ("samples", "source"), ("rejects", "detail"), ("il", "il"), ("history", "latest_loss"), ("ledger", "loss"),
-        ("metrics", "step"))}  # fmt: skip
+    asked = {
+        f"view {name}": f"SELECT count(*), count({column}) FROM {name}"
+        for name, column in (
+            ("samples", "source"),
+            ("rejects", "detail"),
+            ("il", "il"),
+            ("history", "latest_loss"),
+            ("ledger", "loss"),
+            ("metrics", "step"),
+        )
+    }
     asked["view ledger, mean by class"] = (
         f"SELECT label, avg(loss), avg(selected::INT) FROM ledger WHERE run = '{RUN}' GROUP BY label"
     )

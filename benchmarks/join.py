@@ -26,11 +26,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rhostream.loaders.decode import content_hash
-from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard, read_shard_rows
-from rhostream.loaders.join import RowAlignedTable, il_digest
-from rhostream.loaders.stream import CandidateStream
-from rhostream.loaders.workspace import Workspace
+from rhostream.loaders.decode.rgb import content_hash
+from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, read_shard_rows
+from rhostream.loaders.reference.il_table import RowAlignedTable, il_digest
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.schema import IL, SAMPLES
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "loaders"))
@@ -81,21 +81,53 @@ def make(folder: Path, rows: int) -> None:
                 os.link(workspace.path(f"{part}/{first}.parquet"), workspace.path(f"{part}/{name}.parquet"))
             continue
         keys = [f"images-{row % 10}-{row % 100:02d}-{number:06d}-{row:08d}" for row in range(SHARD_ROWS)]
-        constant = {"split": "train", "fold": -1, "shard": name, "ext": "jpg", "class": "Shirt", "width": SIDE,
-                    "height": SIDE}  # fmt: skip
-        columns = {column: pa.repeat(pa.scalar(value, SAMPLES.field(column).type), SHARD_ROWS)
-                   for column, value in constant.items()}  # fmt: skip
-        columns |= {"key": keys, "source": keys, "row": range(SHARD_ROWS), "offset": offsets, "size": sizes,
-                    "content_hash": hashes, "label": labels}  # fmt: skip
+        constant = {
+            "split": "train",
+            "fold": -1,
+            "shard": name,
+            "ext": "jpg",
+            "class": "Shirt",
+            "width": SIDE,
+            "height": SIDE,
+        }
+        columns = {
+            column: pa.repeat(pa.scalar(value, SAMPLES.field(column).type), SHARD_ROWS)
+            for column, value in constant.items()
+        }
+        columns |= {
+            "key": keys,
+            "source": keys,
+            "row": range(SHARD_ROWS),
+            "offset": offsets,
+            "size": sizes,
+            "content_hash": hashes,
+            "label": labels,
+        }
         workspace.write_table(f"index/{name}.parquet", pa.table({c: columns[c] for c in SAMPLES.names}, SAMPLES))
         losses = np.random.default_rng(number).gamma(1.0, 1.0, SHARD_ROWS)
-        scores = {"il_model": ["bench"] * SHARD_ROWS, "key": keys, "shard": [name] * SHARD_ROWS,
-                  "row": range(SHARD_ROWS), "label": labels, "il": losses, "predicted": labels,
-                  "confidence": [0.9] * SHARD_ROWS, "entropy": [0.3] * SHARD_ROWS,
-                  "in_sample": [False] * SHARD_ROWS}  # fmt: skip
+        scores = {
+            "il_model": ["bench"] * SHARD_ROWS,
+            "key": keys,
+            "shard": [name] * SHARD_ROWS,
+            "row": range(SHARD_ROWS),
+            "label": labels,
+            "il": losses,
+            "predicted": labels,
+            "confidence": [0.9] * SHARD_ROWS,
+            "entropy": [0.3] * SHARD_ROWS,
+            "in_sample": [False] * SHARD_ROWS,
+        }
         workspace.write_table(f"il/bench/scores/{name}.parquet", pa.table(scores, IL.with_metadata(made_of)))
-    workspace.write_json("corpus.json", {"manifest": {"image": {"size": SIDE}}, "classes": classes, "counts": {},
-                                         "shards": shards, "fingerprint": "bench"})  # fmt: skip
+    workspace.write_json(
+        "corpus.json",
+        {
+            "manifest": {"image": {"size": SIDE}},
+            "classes": classes,
+            "counts": {},
+            "shards": shards,
+            "fingerprint": "bench",
+        },
+    )
 
 
 def measure(folder: Path, super_batches: int) -> dict[str, float]:
@@ -127,9 +159,9 @@ def measure(folder: Path, super_batches: int) -> dict[str, float]:
 
 def join_microseconds(workspace: Workspace) -> float:
     """CPU time of reading and comparing an IL part, per candidate. On its own, as Arrow reads in threads of its own."""
-    card = CorpusCard.read(workspace)
-    table = RowAlignedTable(workspace, card, "bench")
-    parts = [read_shard_rows(workspace, shard) for shard in card.shards[:8]]
+    corpus = CorpusMetadata.read(workspace)
+    table = RowAlignedTable(workspace, corpus, "bench")
+    parts = [read_shard_rows(workspace, shard) for shard in corpus.shards[:8]]
     begin = time.process_time()
     for _ in range(5):
         for part in parts:

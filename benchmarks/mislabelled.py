@@ -1,6 +1,6 @@
-"""How many of the wrong labels `rho explain mislabelled` finds, and how many of those that it names are wrong.
+"""How many of the wrong labels `rho explain mislabeled` finds, and how many of those that it names are wrong.
 
-    python benchmarks/mislabelled.py --mnist DATA --clothing1m DATA --output benchmarks/results/mislabelled.json
+    python benchmarks/mislabeled.py --mnist DATA --clothing1m DATA --output benchmarks/results/mislabeled.json
 
 MNIST with 10% uniform noise (DATA is a folder that `torchvision.datasets.MNIST(root=DATA)` can open), and real
 clothing photographs in Clothing-1M's layout with 38% wrong labels, whose truth stands in DATA/truth.csv (columns key,
@@ -25,15 +25,15 @@ from typing import Any
 from machine import machine
 
 from rhostream.loaders import Workspace
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.manifest import Noise, load_manifest
+from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.explain.ask import Options, explain
-from rhostream.pipeline.il_config import ILTrainConfig
-from rhostream.pipeline.il_score import ILScoreConfig, score_il
-from rhostream.pipeline.il_train import train_il
-from rhostream.pipeline.manifest import Noise, load_manifest
-from rhostream.pipeline.query import query
-from rhostream.pipeline.shards import write_shards
-from rhostream.pipeline.train import train
-from rhostream.pipeline.train_config import TrainConfig
+from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.sql.database import query
+from rhostream.pipeline.training.loop import train
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
 
@@ -52,15 +52,35 @@ SMALL = ILTrainConfig(
     model="small_cnn", image_size=32, validation_samples=500, epochs=10, batch_size=64, learning_rate=1e-3
 )
 CASES = (
-    Case(name="MNIST, 10% noise, holdout of a tenth", corpus="mnist", split={"holdout": 0.1},
-         il=ILTrainConfig(model="small_cnn"), run=TrainConfig(model="mlp", steps=500, schedule="constant")),
-    Case(name="MNIST, 10% noise, 2 folds", corpus="mnist", split={"folds": 2},
-         il=ILTrainConfig(model="small_cnn"), run=TrainConfig(model="mlp", steps=500, schedule="constant")),
-    Case(name="clothing1m, holdout of 30%", corpus="clothing1m", split={"holdout": 0.3}, il=SMALL,
-         run=TrainConfig(model="bn_cnn", image_size=32, steps=200)),
-    Case(name="clothing1m, 5 folds", corpus="clothing1m", split={"folds": 5}, il=SMALL,
-         run=TrainConfig(model="bn_cnn", image_size=32, steps=200)),
-)  # fmt: skip
+    Case(
+        name="MNIST, 10% noise, holdout of a tenth",
+        corpus="mnist",
+        split={"holdout": 0.1},
+        il=ILTrainConfig(model="small_cnn"),
+        run=TrainConfig(model="mlp", steps=500, schedule="constant"),
+    ),
+    Case(
+        name="MNIST, 10% noise, 2 folds",
+        corpus="mnist",
+        split={"folds": 2},
+        il=ILTrainConfig(model="small_cnn"),
+        run=TrainConfig(model="mlp", steps=500, schedule="constant"),
+    ),
+    Case(
+        name="clothing1m, holdout of 30%",
+        corpus="clothing1m",
+        split={"holdout": 0.3},
+        il=SMALL,
+        run=TrainConfig(model="bn_cnn", image_size=32, steps=200),
+    ),
+    Case(
+        name="clothing1m, 5 folds",
+        corpus="clothing1m",
+        split={"folds": 5},
+        il=SMALL,
+        run=TrainConfig(model="bn_cnn", image_size=32, steps=200),
+    ),
+)
 
 
 def run_case(case: Case, root: str, folder: Path) -> dict[str, object]:
@@ -69,20 +89,28 @@ def run_case(case: Case, root: str, folder: Path) -> dict[str, object]:
         manifest = replace(manifest, noise=Noise(kind="uniform", rate=0.1, seed=1))
     workspace = Workspace(folder / "".join(letter if letter.isalnum() else "-" for letter in case.name))
     write_shards(workspace, manifest)
-    card = train_il(workspace, case.il).card
-    score_il(workspace, ILScoreConfig(name=card.name))
+    metadata = train_il(workspace, case.il).metadata
+    score_il(workspace, ILScoreConfig(name=metadata.name))
     run = train(workspace, replace(case.run, select="rho_loss", prefilter=0.0))
     wrong = truth(workspace, Path(root) / "truth.csv" if case.corpus == "clothing1m" else None)
     scored = query(workspace, "SELECT key FROM il WHERE NOT in_sample").column("key").to_pylist()
     total = sum(wrong[key] for key in scored)
-    result: dict[str, object] = {"case": case.name, "scored": len(scored), "wrong": total,
-                                 "base_rate": round(total / len(scored), 4)}  # fmt: skip
+    result: dict[str, object] = {
+        "case": case.name,
+        "scored": len(scored),
+        "wrong": total,
+        "base_rate": round(total / len(scored), 4),
+    }
     for name, options in (("il", Options()), ("il_and_run", Options(run=run.name))):
-        named = explain(workspace, "mislabelled", options=options).column("key").to_pylist()
+        named = explain(workspace, "mislabeled", options=options).column("key").to_pylist()
         found = [wrong[key] for key in named]
         at = {str(k): round(sum(found[:k]) / k, 4) for k in (100, 500, 1000, 5000) if k <= len(found)}
-        result[name] = {"named": len(named), "precision": round(sum(found) / len(named), 4),
-                        "recall": round(sum(found) / total, 4), "precision_at": at}  # fmt: skip
+        result[name] = {
+            "named": len(named),
+            "precision": round(sum(found) / len(named), 4),
+            "recall": round(sum(found) / total, 4),
+            "precision_at": at,
+        }
     reasons = explain(workspace, "reasons", options=Options(run=run.name)).to_pylist()
     result["reasons"] = {row["reason"]: row["samples"] for row in reasons}
     return result
@@ -103,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", help="folder that holds MNIST/raw")
     parser.add_argument("--clothing1m", help="folder in Clothing-1M's layout, with truth.csv")
-    parser.add_argument("--workspaces", default="workspaces/mislabelled", help="where to work; can be continued")
+    parser.add_argument("--workspaces", default="workspaces/mislabeled", help="where to work; can be continued")
     parser.add_argument("--output", help="JSON file for the results")
     arguments = parser.parse_args()
     roots = {"mnist": arguments.mnist, "clothing1m": arguments.clothing1m}
@@ -113,7 +141,7 @@ def main() -> None:
             results.append(run_case(case, root, Path(arguments.workspaces)))
             print(json.dumps(results[-1], indent=1), flush=True)
     if arguments.output:
-        report = {"benchmark": "mislabelled", "machine": machine(), "results": results}
+        report = {"benchmark": "mislabeled", "machine": machine(), "results": results}
         Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from machine import machine
 
 from rhostream.loaders import Workspace
-from rhostream.pipeline.il_config import ILTrainConfig
-from rhostream.pipeline.il_score import ILScoreConfig, score_il
-from rhostream.pipeline.il_train import train_il
-from rhostream.pipeline.manifest import Noise, load_manifest
-from rhostream.pipeline.shards import write_shards
-from rhostream.pipeline.train import train
-from rhostream.pipeline.train_config import TrainConfig
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.manifest import Noise, load_manifest
+from rhostream.pipeline.config.train_config import TrainConfig
+from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.training.loop import train
 
 MANIFEST = Path(__file__).resolve().parents[1] / "data_manifests" / "mnist.toml"
 
@@ -44,13 +44,31 @@ class Case:
 
 
 CASES = (
-    Case(name="10% noise, holdout", noise=0.1, folds=0, target=0.96, at_most=0.33,
-         budgets={"uniform": 3000, "rho_loss": 1000, "train_loss": 1000}),
-    Case(name="10% noise, 2 folds", noise=0.1, folds=2, target=0.96, at_most=0.40,
-         budgets={"uniform": 3000, "rho_loss": 1000}),
-    Case(name="40% noise, holdout", noise=0.4, folds=0, target=0.94, at_most=0.20,
-         budgets={"uniform": 6000, "rho_loss": 1200, "train_loss": 1000}),
-)  # fmt: skip
+    Case(
+        name="10% noise, holdout",
+        noise=0.1,
+        folds=0,
+        target=0.96,
+        at_most=0.33,
+        budgets={"uniform": 3000, "rho_loss": 1000, "train_loss": 1000},
+    ),
+    Case(
+        name="10% noise, 2 folds",
+        noise=0.1,
+        folds=2,
+        target=0.96,
+        at_most=0.40,
+        budgets={"uniform": 3000, "rho_loss": 1000},
+    ),
+    Case(
+        name="40% noise, holdout",
+        noise=0.4,
+        folds=0,
+        target=0.94,
+        at_most=0.20,
+        budgets={"uniform": 6000, "rho_loss": 1200, "train_loss": 1000},
+    ),
+)
 
 
 def run_case(case: Case, root: str, folder: Path, seeds: int) -> dict[str, object]:
@@ -60,8 +78,8 @@ def run_case(case: Case, root: str, folder: Path, seeds: int) -> dict[str, objec
     )
     workspace = Workspace(folder / case.name.replace("%", "").replace(", ", "-").replace(" ", "-"))
     write_shards(workspace, manifest)
-    card = train_il(workspace, ILTrainConfig(model="small_cnn", epochs=8, batch_size=64, learning_rate=2e-3)).card
-    scores = score_il(workspace, ILScoreConfig(name=card.name))
+    corpus = train_il(workspace, ILTrainConfig(model="small_cnn", epochs=8, batch_size=64, learning_rate=2e-3)).corpus
+    scores = score_il(workspace, ILScoreConfig(name=corpus.name))
     result: dict[str, object] = {
         "case": case.name,
         "target": case.target,
@@ -72,9 +90,14 @@ def run_case(case: Case, root: str, folder: Path, seeds: int) -> dict[str, objec
         reached, finals = [], []
         for seed in range(seeds):
             config = TrainConfig(
-                name=f"{function}-{seed}", select=function, model="mlp", steps=steps, evaluate_every=25,
-                schedule="constant", seed=seed,
-            )  # fmt: skip
+                name=f"{function}-{seed}",
+                select=function,
+                model="mlp",
+                steps=steps,
+                evaluate_every=25,
+                schedule="constant",
+                seed=seed,
+            )
             curve = [(line["step"], line["test_accuracy"]) for line in train(workspace, config).metrics]
             reached.append(next((step for step, accuracy in curve if accuracy >= case.target), None))
             finals.append(curve[-1][1])

@@ -29,7 +29,7 @@ from explain_scale import OTHER, OTHER_ROWS, RUN, SAMPLES, SHARD_ROWS, Corpus, w
 from machine import machine
 from PIL import Image
 
-from rhostream.loaders.workspace import Workspace
+from rhostream.loaders.storage.workspace import Workspace
 
 IMAGES = 64
 
@@ -57,13 +57,21 @@ def write_images(workspace: Workspace) -> None:
             field = rows.schema.field(column)
             rows = rows.set_column(place, field, pa.array(np.array(values)[which].tolist(), field.type))
         workspace.write_table(f"index/{name}", rows)
-        shards.append({"name": name.removesuffix(".parquet"), "split": "train", "fold": -1, "rows": rows.num_rows,
-                       "digest": name, "source": workspace.path("photographs.tar")})  # fmt: skip
-    card = workspace.read_json("corpus.json")
+        shards.append(
+            {
+                "name": name.removesuffix(".parquet"),
+                "split": "train",
+                "fold": -1,
+                "rows": rows.num_rows,
+                "digest": name,
+                "source": workspace.path("photographs.tar"),
+            }
+        )
+    metadata = workspace.read_json("corpus.json")
     counts = {"entries": SAMPLES + 50_000, "samples": SAMPLES, "rejects": 50_000}
     manifest = {"name": "report_scale"}
     workspace.write_json(
-        "corpus.json", card | {"manifest": manifest, "counts": counts, "shards": shards, "fingerprint": ""}
+        "corpus.json", metadata | {"manifest": manifest, "counts": counts, "shards": shards, "fingerprint": ""}
     )
     workspace.write_json("il/resnet18/model.json", {})
 

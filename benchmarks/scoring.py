@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor, nn
 
-from rhostream.loaders.view import View
-from rhostream.pipeline.device import choose_device, place
-from rhostream.pipeline.models import build_model
+from rhostream.loaders.decode.image_spec import ImageSpec
+from rhostream.pipeline.models.device import choose_device, place
+from rhostream.pipeline.models.registry import build_model
 from rhostream.selection import Scorer, ScoringOptions
 
 CANDIDATES, CLASSES, TRAINED = 320, 10, 60
@@ -61,7 +61,7 @@ def spearman(first: Tensor, second: Tensor) -> float:
 
 
 def trained(name: str, side: int, device: torch.device) -> nn.Module:
-    model = place(build_model(name, CLASSES, View(size=side), seed=0), device).train()
+    model = place(build_model(name, CLASSES, ImageSpec(size=side), seed=0), device).train()
     optimizer = torch.optim.AdamW(model.parameters())
     images, labels = (tensor.to(device) for tensor in blobs(32 * TRAINED, side))
     for step in range(TRAINED):

@@ -1,19 +1,19 @@
-"""What scoring small renditions does to selection, against scoring the images that are trained on.
+"""What scoring small thumbnails does to selection, against scoring the images that are trained on.
 
-    OMP_NUM_THREADS=1 python benchmarks/scoring_view.py --clothing DIR --clothing1m DIR --output FILE
+    OMP_NUM_THREADS=1 python benchmarks/thumbnails.py --clothing DIR --clothing1m DIR --output FILE
 
 `clothing` is a folder of real photographs with labels.csv, `clothing1m` one in Clothing-1M's layout with 38% wrong
 labels: 4,400 and 4,100 training images whose shorter side is 176 pixels. The target, a small CNN with BatchNorm, trains
-on 128 pixels; the IL table is of two folds, at 64 pixels. "64-jpeg" scores renditions of 64 pixels as they are,
+on 128 pixels; the IL table is of two folds, at 64 pixels. "64-jpeg" scores thumbnails of 64 pixels as they are,
 "64-jpeg enlarged" scales them up to 128 first; "scored ahead" has each super-batch scored by the model before its last
 step.
 
-Expected, after 150 steps: of the 32 selected of 320, scoring 128-pixel JPEG renditions has 95% to 96% in common with
+Expected, after 150 steps: of the 32 selected of 320, scoring 128-pixel JPEG thumbnails has 95% to 96% in common with
 full size, 96 pixels 67% (enlarged 84% to 85%), 64 pixels 42% to 56% (enlarged 70% to 73%), and they gather 100%, 91% to
 92% (98%) and 65% to 83% (89% to 93%) of the reducible loss that full size does. Earlier in the run all are closer; raw
-renditions differ from JPEG ones by a point or two. Steps to the target accuracy: full size 90 and 75, uniform sampling
-195 and 180, every scoring view 75 to 105. Scored ahead: 120 to 165, or not within 180: this costs more than the small
-renditions do.
+thumbnails differ from JPEG ones by a point or two. Steps to the target accuracy: full size 90 and 75, uniform sampling
+195 and 180, every thumbnails 75 to 105. Scored ahead: 120 to 165, or not within 180: this costs more than the small
+thumbnails do.
 
 Estimated at 20 minutes on 2 idle cores; the results were measured in parts, on busy ones. Reduced: runs of 180 steps,
 one seed (three for 64 pixels), only JPEG in the runs to the target. Accuracy is that of 713 and 496 images: 15 steps
@@ -38,22 +38,22 @@ from machine import machine
 from torch import nn
 from torch.nn import functional
 
-from rhostream.loaders.batch import SuperBatch
-from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.reading import Reading
-from rhostream.loaders.scoring_view import RenditionFormat
-from rhostream.loaders.stream import CandidateStream
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.evaluate import EvaluationSet
-from rhostream.pipeline.il_config import ILTrainConfig
-from rhostream.pipeline.il_score import ILScoreConfig, score_il
-from rhostream.pipeline.il_train import train_il
-from rhostream.pipeline.manifest import Manifest
-from rhostream.pipeline.models import build_model
-from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
-from rhostream.pipeline.shards import write_shards
-from rhostream.selection.functions import Scored, selection_function
-from rhostream.selection.scorer import Scorer
+from rhostream.loaders.decode.read_options import ReadOptions
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.index.thumbnails import ThumbnailFormat
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.loaders.stream.super_batch import SuperBatch
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.manifest import Manifest
+from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.models.evaluation import EvaluationSet
+from rhostream.pipeline.models.registry import build_model
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.selection.scoring.functions import ScoredCandidates, selection_function
+from rhostream.selection.scoring.scorer import Scorer
 from rhostream.selection.selector import OnlineSelector
 
 IMAGE_SIZE, IL_SIZE = 128, 64  # pixels
@@ -62,11 +62,26 @@ MODEL = "bn_cnn"
 POINTS, POINT_BATCHES, SEED = (10, 50, 150), 4, 0  # steps after which scorings are compared, on so many super-batches
 STEPS, EVERY = {"rho_loss": 180, "uniform": 360}, 15  # of a run, and between its evaluations
 TARGETS = {"clothing": 0.36, "clothing1m": 0.34}  # test accuracy
-FORMATS: tuple[RenditionFormat, ...] = ("jpeg", "raw")
+FORMATS: tuple[ThumbnailFormat, ...] = ("jpeg", "raw")
 LABELS = (
-    "T-Shirt", "Longsleeve", "Pants", "Shoes", "Shirt", "Dress", "Outwear", "Shorts", "Hat", "Skirt", "Polo",
-    "Undershirt", "Blazer", "Hoodie", "Body", "Top", "Blouse",
-)  # fmt: skip
+    "T-Shirt",
+    "Longsleeve",
+    "Pants",
+    "Shoes",
+    "Shirt",
+    "Dress",
+    "Outwear",
+    "Shorts",
+    "Hat",
+    "Skirt",
+    "Polo",
+    "Undershirt",
+    "Blazer",
+    "Hoodie",
+    "Body",
+    "Top",
+    "Blouse",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +89,19 @@ class Variant:
     """How candidates are scored.
 
     Attributes:
-        view: name of the scoring view; None scores the images that are trained on.
-        enlarged: the rendition is scaled up to the size that is trained on, and not scored at its own.
+        view: name of the thumbnails; None scores the images that are trained on.
+        enlarged: the thumbnail is scaled up to the size that is trained on, and not scored at its own.
         ahead: a super-batch is scored while the images selected from the one before are read: by the model as it was
             before its last step.
     """
 
-    view: str | None
+    spec: str | None
     enlarged: bool = False
     ahead: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.view or 'full'}{' enlarged' if self.enlarged else ''}{' scored ahead' if self.ahead else ''}"
+        return f"{self.spec or 'full'}{' enlarged' if self.enlarged else ''}{' scored ahead' if self.ahead else ''}"
 
     def stream(self, workspace: Workspace, seed: int) -> CandidateStream:
         stream = CandidateStream(
@@ -94,35 +109,35 @@ class Variant:
             il="il",
             super_batch_size=SUPER_BATCH,
             seed=seed,
-            scoring_view=self.view,
+            thumbnails=self.spec,
             extra=("source",),
-            reading=Reading(workers=0),
+            read_options=ReadOptions(workers=0),
         )
         if self.enlarged:
-            stream.scored = stream.view
+            stream.scored = stream.spec
         return stream
 
 
 def variants() -> list[Variant]:
     small = [f"{size}-{form}" for size in (64, 96) for form in FORMATS]
     return [
-        Variant(view=None),
-        *(Variant(view=f"128-{form}") for form in FORMATS),
-        *(Variant(view=name, enlarged=enlarged) for enlarged in (False, True) for name in small),
+        Variant(spec=None),
+        *(Variant(spec=f"128-{form}") for form in FORMATS),
+        *(Variant(spec=name, enlarged=enlarged) for enlarged in (False, True) for name in small),
     ]
 
 
 TRAINED = (
-    Variant(view=None),
-    *(Variant(view=name) for name in ("128-jpeg", "96-jpeg", "64-jpeg")),
-    Variant(view="64-jpeg", enlarged=True),
-    *(Variant(view=name, ahead=True) for name in ("128-jpeg", "64-jpeg")),
+    Variant(spec=None),
+    *(Variant(spec=name) for name in ("128-jpeg", "96-jpeg", "64-jpeg")),
+    Variant(spec="64-jpeg", enlarged=True),
+    *(Variant(spec=name, ahead=True) for name in ("128-jpeg", "64-jpeg")),
 )
 SEEDS = {"64-jpeg": (0, 1, 2), "64-jpeg scored ahead": (0, 1, 2)}  # the cheapest runs; one seed for the others
 
 
 def prepare(name: str, root: str, folder: Path) -> Workspace:
-    """Shards with two folds, the six scoring views, and an IL table of a model that sees 64 pixels."""
+    """Shards with two folds, the six thumbnails, and an IL table of a model that sees 64 pixels."""
     manifest = Manifest(name=name, format="clothing1m", root=root, folds=2, image={"size": IMAGE_SIZE}, shard_size=1000)
     if name == "clothing":
         options = {"split_column": "small_split", "splits": {"validation": "test"}}
@@ -131,7 +146,7 @@ def prepare(name: str, root: str, folder: Path) -> Workspace:
     write_shards(workspace, manifest)
     for size in (64, 96, 128):
         for form in FORMATS:
-            write_scoring_view(workspace, ScoringViewConfig(size=size, format=form))
+            write_thumbnails(workspace, ThumbnailsConfig(size=size, format=form))
     schedule = {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
     train_il(
         workspace, ILTrainConfig(name="il", model=MODEL, image_size=IL_SIZE, augmentation="shift_flip", **schedule)
@@ -142,10 +157,10 @@ def prepare(name: str, root: str, folder: Path) -> Workspace:
 
 def score(model: nn.Module, batch: SuperBatch) -> npt.NDArray[np.float32]:
     """Reducible loss of each candidate, float32 (n,), nats."""
-    logits = Scorer(model).logits(batch.view.normalise(batch.images))
+    logits = Scorer(model).logits(batch.spec.normalize(batch.images))
     function = selection_function("rho_loss").score
     assert function is not None
-    return function(Scored(labels=batch.labels, il=batch.il, logits=logits)).numpy()
+    return function(ScoredCandidates(labels=batch.labels, il=batch.il, logits=logits)).numpy()
 
 
 def agreement(
@@ -162,7 +177,7 @@ def agreement(
         gained.append(float((a[top_b].mean() - a.mean()) / (a[top_a].mean() - a.mean())))
     values = {"overlap": overlaps, "rank_correlation": ranks, "loss_gained": gained}
     if any(mistaken.any() for mistaken in wrong):
-        values["selected_mislabelled"] = wrongs
+        values["selected_mislabeled"] = wrongs
     return {name: round(statistics.mean(numbers), 3) for name, numbers in values.items()}
 
 
@@ -173,7 +188,7 @@ def training(
     stream = variant.stream(workspace, seed)
     if select == "uniform":
         stream.super_batch_size = BATCH
-    model = build_model(MODEL, len(stream.card.classes), stream.view, seed=seed)
+    model = build_model(MODEL, len(stream.metadata.classes), stream.spec, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     selector = OnlineSelector(model, batch_size=BATCH, select=select, score_ahead=variant.ahead)
     model.train()
@@ -198,8 +213,8 @@ def curve(
     """Test accuracy after every `EVERY` steps; what was measured before is kept in the workspace."""
     name = f"benchmark/{select} {variant.name} {seed}.json"
     if not workspace.exists(name):
-        card = CorpusCard.read(workspace)
-        evaluation = EvaluationSet(workspace, card.split("test"), card.view())
+        metadata = CorpusMetadata.read(workspace)
+        evaluation = EvaluationSet(workspace, metadata.split("test"), metadata.image_spec())
         accuracies = []
         for step, model in training(workspace, variant, select=select, seed=seed, steps=STEPS[select]):
             if watch is not None:
@@ -211,7 +226,7 @@ def curve(
     return found
 
 
-def overlaps(workspace: Workspace, mislabelled: list[str]) -> dict[str, Any]:
+def overlaps(workspace: Workspace, mislabeled: list[str]) -> dict[str, Any]:
     """Agreement of every variant with full-size scoring at several points of a run that selects at full size."""
     kept = "benchmark/overlaps.json"
     if not workspace.exists(kept):
@@ -219,7 +234,7 @@ def overlaps(workspace: Workspace, mislabelled: list[str]) -> dict[str, Any]:
             variant.name: list(itertools.islice(variant.stream(workspace, seed=1000), POINT_BATCHES))
             for variant in variants()
         }
-        wrong = [np.isin(batch.extra["source"].astype(str), mislabelled) for batch in candidates["full"]]
+        wrong = [np.isin(batch.extra["source"].astype(str), mislabeled) for batch in candidates["full"]]
         result: dict[str, Any] = {}
 
         def compare(step: int, model: nn.Module) -> None:
@@ -230,7 +245,7 @@ def overlaps(workspace: Workspace, mislabelled: list[str]) -> dict[str, Any]:
                 }
 
         workspace.remove(f"benchmark/rho_loss full {SEED}.json")
-        curve(workspace, Variant(view=None), seed=SEED, watch=compare)
+        curve(workspace, Variant(spec=None), seed=SEED, watch=compare)
         workspace.write_json(kept, result)
     found: dict[str, Any] = workspace.read_json(kept)
     return found
@@ -246,7 +261,7 @@ def steps_to(accuracies: list[float], target: float) -> int | None:
 
 def speeds(workspace: Workspace, target: float) -> dict[str, Any]:
     """Steps to the target accuracy, by how candidates are scored."""
-    runs = [("uniform", "uniform", Variant(view=None)), *((each.name, "rho_loss", each) for each in TRAINED)]
+    runs = [("uniform", "uniform", Variant(spec=None)), *((each.name, "rho_loss", each) for each in TRAINED)]
     result: dict[str, Any] = {"target": target}
     for name, select, variant in runs:
         curves = [curve(workspace, variant, select=select, seed=seed) for seed in SEEDS.get(name, (SEED,))]
@@ -272,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for corpus in TARGETS:
         parser.add_argument(f"--{corpus}", type=Path, required=True, metavar="DIR", help="see above")
-    parser.add_argument("--workspaces", default="workspaces/scoring_view", help="where to work; can be continued")
+    parser.add_argument("--workspaces", default="workspaces/thumbnails", help="where to work; can be continued")
     parser.add_argument("--output", help="JSON file for the results")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # that the IL model sees another size is known
@@ -284,7 +299,7 @@ def main() -> None:
             "selection": overlaps(workspace, wrong_labels(root)),
             "training": speeds(workspace, target),
         }
-    report = json.dumps({"benchmark": "scoring_view", "machine": machine(), "results": results}, indent=1)
+    report = json.dumps({"benchmark": "thumbnails", "machine": machine(), "results": results}, indent=1)
     print(report)
     if arguments.output:
         Path(arguments.output).write_text(report + "\n")

@@ -7,7 +7,7 @@ columns path, class and split (train, test). On MNIST a 2x512 MLP, clean, with 1
 with 10% on a fifth of the images, each five times over; on CIFAR-10 a small BatchNorm CNN with 10% and 40%. n_b 32 of
 n_B 320, AdamW at PyTorch's defaults and a constant rate, evaluated on 2,000 test images every 10 steps (CIFAR-10: 25).
 One thread, so that CPU-seconds are what an unshared core would take; all costs charged, a tenth of the IL model's (the
-whole of it beside), but for making the shards and their raw scoring view. The IL model: a small MLP on MNIST, on a
+whole of it beside), but for making the shards and their raw thumbnails. The IL model: a small MLP on MNIST, on a
 tenth of the training images (five times over: on 30%, one pass), a LeNet-5 on CIFAR-10, on half of them.
 
 Five seeds on MNIST, where runs are short and scatter more, three on CIFAR-10. Variants run in turn, seed by seed. Takes
@@ -29,14 +29,14 @@ from machine import machine
 from PIL import Image
 
 from rhostream.loaders import Workspace
-from rhostream.pipeline.compare import compare
-from rhostream.pipeline.il_config import ILTrainConfig
-from rhostream.pipeline.il_score import ILScoreConfig, score_il
-from rhostream.pipeline.il_train import train_il
-from rhostream.pipeline.manifest import Manifest, Noise, load_manifest
-from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
-from rhostream.pipeline.shards import write_shards
-from rhostream.pipeline.train_config import TrainConfig
+from rhostream.pipeline.comparison.comparison import compare
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.manifest import Manifest, Noise, load_manifest
+from rhostream.pipeline.config.train_config import TrainConfig
+from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
 
@@ -72,13 +72,24 @@ def budgets(uniform: int, large: int, filtered: int, rho: int, shared: int, auto
 
 
 MNIST: dict[str, Any] = {
-    "model": "mlp", "il_model": "small_mlp", "holdout": 0.1, "il_epochs": 5,
-    "evaluate_every": 10, "evaluate_at_most": 2000, "seeds": 5,
-}  # fmt: skip
+    "model": "mlp",
+    "il_model": "small_mlp",
+    "holdout": 0.1,
+    "il_epochs": 5,
+    "evaluate_every": 10,
+    "evaluate_at_most": 2000,
+    "seeds": 5,
+}
 CIFAR: dict[str, Any] = {
-    "corpus": "cifar10", "model": "bn_cnn", "il_model": "lenet5", "holdout": 0.5, "il_epochs": 5,
-    "evaluate_every": 25, "evaluate_at_most": 2000, "seeds": 3,
-}  # fmt: skip
+    "corpus": "cifar10",
+    "model": "bn_cnn",
+    "il_model": "lenet5",
+    "holdout": 0.5,
+    "il_epochs": 5,
+    "evaluate_every": 25,
+    "evaluate_at_most": 2000,
+    "seeds": 3,
+}
 CASES = (
     Case(
         name="mnist-clean",
@@ -151,8 +162,8 @@ def manifest_of(case: Case, roots: dict[str, str], folder: Path) -> Manifest:
     size = manifest.image["size"]
     return replace(
         manifest,
-        scoring_view=size,
-        scoring_format="raw",
+        thumbnails=size,
+        thumbnail_format="raw",
         noise=Noise(kind="uniform", rate=case.noise, seed=1) if noisy else None,
     )
 
@@ -162,14 +173,21 @@ def run_case(case: Case, roots: dict[str, str], folder: Path, say: Callable[[str
     say(f"{case.name}: shards")
     manifest = manifest_of(case, roots, folder)
     write_shards(workspace, manifest)
-    view = ScoringViewConfig(size=manifest.scoring_view, format=manifest.scoring_format, workers=0)
-    write_scoring_view(workspace, view)
-    card = train_il(workspace, ILTrainConfig(model=case.il_model, epochs=case.il_epochs, threads=1)).card
-    scores = score_il(workspace, ILScoreConfig(name=card.name, threads=1))
+    spec = ThumbnailsConfig(size=manifest.thumbnails, format=manifest.thumbnail_format, workers=0)
+    write_thumbnails(workspace, spec)
+    metadata = train_il(workspace, ILTrainConfig(model=case.il_model, epochs=case.il_epochs, threads=1)).metadata
+    scores = score_il(workspace, ILScoreConfig(name=metadata.name, threads=1))
     config = TrainConfig(
-        name=case.name, model=case.model, schedule="constant", evaluate_every=case.evaluate_every,
-        evaluate_at_most=case.evaluate_at_most, il_runs=10, threads=1, workers="0", tensorboard=False,
-    )  # fmt: skip
+        name=case.name,
+        model=case.model,
+        schedule="constant",
+        evaluate_every=case.evaluate_every,
+        evaluate_at_most=case.evaluate_at_most,
+        il_runs=10,
+        threads=1,
+        workers="0",
+        tensorboard=False,
+    )
     variants = [f"{variant}:steps={steps}" for variant, steps in case.steps.items()]
     found = compare(workspace, config, variants, seeds=list(range(case.seeds)), targets=[case.target]).to_dict()
     return {"case": case.name, "target": case.target, "il_accuracy_on_given_labels": scores.accuracy, **found}

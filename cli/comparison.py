@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rhostream.pipeline.compare import Comparison, VariantOutcome
-    from rhostream.pipeline.outcomes import Outcome
-    from rhostream.pipeline.spread import Spread
+    from rhostream.pipeline.comparison import Comparison, Outcome, Spread, VariantOutcome
 
 Table = Mapping[str, list[str]]
 
@@ -32,7 +30,7 @@ def il_note(comparison: "Comparison") -> str:
 
 def _column(variant: "VariantOutcome") -> dict[str, str]:
     """What the overview says of one variant, line by line."""
-    from rhostream.pipeline.spread import spread
+    from rhostream.pipeline.comparison import spread
 
     outcomes, first = variant.runs, variant.runs[0]
 
@@ -46,8 +44,8 @@ def _column(variant: "VariantOutcome") -> dict[str, str]:
         "steps": str(first.steps),
         "accuracy on": evaluated_on,
         "final accuracy": show_spread(variant.final_accuracy, percent, "unknown"),
-        "mislabelled, of selected": over_seeds(lambda outcome: outcome.mislabelled, percent),
-        "mislabelled, of candidates": over_seeds(lambda outcome: outcome.candidates_mislabelled, percent),
+        "mislabeled, of selected": over_seeds(lambda outcome: outcome.mislabeled, percent),
+        "mislabeled, of candidates": over_seeds(lambda outcome: outcome.candidates_mislabeled, percent),
         "already correct, of selected": over_seeds(lambda outcome: outcome.correct, percent),
         "already correct, of candidates": over_seeds(lambda outcome: outcome.candidates_correct, percent),
     }
@@ -71,14 +69,18 @@ def _target(comparison: "Comparison", target: float) -> Table:
     rows = [variant.reached[target] for variant in variants]
     table = {f"to {percent(target)} accuracy": [variant.variant for variant in variants]}
     for figure, title, show in (
-        ("steps", "steps", whole), ("seconds", "seconds", seconds), ("cpu_seconds", "CPU-seconds", seconds),
+        ("steps", "steps", whole),
+        ("seconds", "seconds", seconds),
+        ("cpu_seconds", "CPU-seconds", seconds),
         ("flops", "TFLOPs", tera),
-    ):  # fmt: skip
+    ):
         table[title] = [show_spread(row[figure], show, "never") for row in rows]
     if comparison.il_runs > 1 and il_note(comparison):
         for figure, title, show in (
-            ("seconds", "seconds", seconds), ("cpu_seconds", "CPU-seconds", seconds), ("flops", "TFLOPs", tera)
-        ):  # fmt: skip
+            ("seconds", "seconds", seconds),
+            ("cpu_seconds", "CPU-seconds", seconds),
+            ("flops", "TFLOPs", tera),
+        ):
             table[f"{title}, whole IL"] = [show_spread(row[f"{figure}_whole_il"], show, "never") for row in rows]
     return table
 

@@ -27,9 +27,9 @@ def coreset(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     This is selection via proxy (Coleman et al., 2020): kept are the training samples of the highest entropy. The stream
     passes over the others without reading them: CandidateStream(…, core_set="svp").
     """
-    from rhostream.loaders.workspace import Workspace
-    from rhostream.pipeline.coreset import CoreSetConfig, write_core_set
-    from rhostream.pipeline.settings import settings
+    from rhostream.loaders.storage import Workspace
+    from rhostream.pipeline.config import settings
+    from rhostream.pipeline.il import CoreSetConfig, write_core_set
 
     config = settings(CoreSetConfig, *given("keep", "il", "name"))
     summary = write_core_set(Workspace(workspace), config, overwrite=overwrite)

@@ -7,7 +7,7 @@ import click
 
 from rhostream.cli.options import examples, given, option, workspace_option
 from rhostream.cli.output import FORMATS, chosen_format, print_table
-from rhostream.pipeline.explain.titles import QUESTIONS
+from rhostream.pipeline.explain import QUESTIONS
 
 TABLE_ROWS = 20  # of an answer that people read, unless they say otherwise
 
@@ -36,7 +36,7 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
     + examples(
         "rho explain reasons --workspace runs/demo --run rho_loss",
         "rho explain skipped --workspace runs/demo --run rho_loss --class shirt --limit 50",
-        "rho explain mislabelled --workspace runs/demo --output mislabelled.csv",
+        "rho explain mislabeled --workspace runs/demo --output mislabeled.csv",
         "rho explain classes --workspace runs/demo --run rho_loss --by clean_label --format json",
         "rho explain diff uniform rho_loss --workspace runs/demo",
         "rho explain redundant --workspace runs/demo --run rho_loss --sql",
@@ -80,11 +80,11 @@ def explain(
 ) -> None:
     """Answer a ready question about what is selected, what is skipped, and why.
 
-    What counts as redundant, likely mislabelled and so on is defined in rhostream/pipeline/explain/reasons.py; --sql
+    What counts as redundant, likely mislabeled and so on is defined in rhostream/pipeline/explain/reasons.py; --sql
     prints the statement behind an answer, to be adapted.
     """
-    from rhostream.pipeline.explain.ask import Options, explanation
-    from rhostream.pipeline.query import query
+    from rhostream.pipeline.explain import Options, explanation
+    from rhostream.pipeline.sql import query
 
     # RHO_RUN and the like are set for many commands: only a flag is refused where it does not bear on the question.
     (_, environment), _ = given(*narrowed, "steps")

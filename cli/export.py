@@ -15,14 +15,25 @@ def export() -> None:
 
 def _which_samples(command: Command) -> Command:
     """The options of `rhostream.pipeline.export.subset.Choice`."""
-    for decorate in reversed((
-        option("--reason", "reasons", multiple=True, metavar="REASON", help="Samples with this reason (`rho explain "
-               "reasons`); may be repeated."),
-        option("--sql", metavar="SQL", help="Samples whose keys this statement returns as `key`."),
-        option("--clean-list", metavar="FILE", type=click.Path(), help="Samples that this list keeps or relabels."),
-        option("--run", metavar="RUN", show_default="the only one", help="The training run whose reasons are meant."),
-        option("--il", metavar="NAME", show_default="the run's, or the only one", help="The IL model that is meant."),
-    )):  # fmt: skip
+    for decorate in reversed(
+        (
+            option(
+                "--reason",
+                "reasons",
+                multiple=True,
+                metavar="REASON",
+                help="Samples with this reason (`rho explain reasons`); may be repeated.",
+            ),
+            option("--sql", metavar="SQL", help="Samples whose keys this statement returns as `key`."),
+            option("--clean-list", metavar="FILE", type=click.Path(), help="Samples that this list keeps or relabels."),
+            option(
+                "--run", metavar="RUN", show_default="the only one", help="The training run whose reasons are meant."
+            ),
+            option(
+                "--il", metavar="NAME", show_default="the run's, or the only one", help="The IL model that is meant."
+            ),
+        )
+    ):
         command = decorate(command)
     return command
 
@@ -31,17 +42,26 @@ def _which_samples(command: Command) -> Command:
     "list",
     epilog=examples(
         "rho export list --workspace runs/demo --output clean.parquet",
-        "rho export list --workspace runs/demo --run rho_loss --drop mislabelled --drop redundant --output clean.csv",
+        "rho export list --workspace runs/demo --run rho_loss --drop mislabeled --drop redundant --output clean.csv",
         "rho export list --workspace runs/demo --relabel 0.95 --output clean.parquet",
     ),
 )
 @workspace_option
 @option("--run", metavar="RUN", help="Use the reasons of this run; without it the IL model alone decides.")
 @option("--il", metavar="NAME", show_default="the run's, or the only one", help="The IL model that is meant.")
-@option("--drop", multiple=True, default=("mislabelled",), metavar="REASON", help="Leave out samples with this reason; "
-        "may be repeated. All but mislabelled need --run.")  # fmt: skip
-@option("--relabel", type=float, metavar="P", help="Relabel likely wrong labels where the IL model is at least this "
-        "confident.")  # fmt: skip
+@option(
+    "--drop",
+    multiple=True,
+    default=("mislabeled",),
+    metavar="REASON",
+    help="Leave out samples with this reason; may be repeated. All but mislabeled need --run.",
+)
+@option(
+    "--relabel",
+    type=float,
+    metavar="P",
+    help="Relabel likely wrong labels where the IL model is at least this confident.",
+)
 @option("--output", required=True, metavar="FILE", type=click.Path(), help="Ends in .parquet or .csv.")
 def clean_list(workspace: str, output: str, **settings: Any) -> None:
     """Write which training samples to keep, to relabel and to leave out.
@@ -52,8 +72,7 @@ def clean_list(workspace: str, output: str, **settings: Any) -> None:
     from collections import Counter
 
     from rhostream.errors import ConfigError
-    from rhostream.pipeline.export.clean_list import CleanListConfig
-    from rhostream.pipeline.export.clean_list import clean_list as make
+    from rhostream.pipeline.export import CleanListConfig, clean_list as make
 
     form = output.rpartition(".")[2].lower()
     if form not in ("parquet", "csv"):
@@ -80,7 +99,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
     `rho shards` makes the cleaned corpus of it, in a workspace of its own: what the list drops becomes a reject with
     the reason excluded, so that samples and rejects still add up to the entries.
     """
-    from rhostream.pipeline.export.manifest import write_cleaned_manifest
+    from rhostream.pipeline.export import write_cleaned_manifest
 
     write_cleaned_manifest(workspace, clean_list, output, root=root)
     click.echo(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
@@ -88,7 +107,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
 
 @export.command(
     epilog=examples(
-        "rho export webdataset --workspace runs/demo --reason mislabelled --run rho_loss --output suspects",
+        "rho export webdataset --workspace runs/demo --reason mislabeled --run rho_loss --output suspects",
         "rho export webdataset --workspace runs/demo --clean-list clean.parquet --output cleaned",
         'rho export webdataset --workspace runs/demo --sql "SELECT key FROM il WHERE il > 4" --output high_il',
     )
@@ -99,8 +118,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
 @option("--output", required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
 def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
-    from rhostream.pipeline.export.formats import write_webdataset
-    from rhostream.pipeline.export.subset import Choice, Subset
+    from rhostream.pipeline.export import Choice, Subset, write_webdataset
 
     subset = Subset(workspace, Choice(**choice))
     tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar)
@@ -109,7 +127,7 @@ def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any)
 
 @export.command(
     epilog=examples(
-        "rho export fiftyone --workspace runs/demo --reason mislabelled --run rho_loss --output suspects",
+        "rho export fiftyone --workspace runs/demo --reason mislabeled --run rho_loss --output suspects",
     )
 )
 @workspace_option
@@ -120,8 +138,7 @@ def fiftyone(workspace: str, output: str, **choice: Any) -> None:
 
     labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
     """
-    from rhostream.pipeline.export.formats import write_fiftyone
-    from rhostream.pipeline.export.subset import Choice, Subset
+    from rhostream.pipeline.export import Choice, Subset, write_fiftyone
 
     subset = Subset(workspace, Choice(**choice))
     files = write_fiftyone(subset, output)

@@ -18,10 +18,24 @@ from rhostream.cli.options import (
 )
 
 _TRAIN_SETTINGS = (
-    "name", "model", "weights", "epochs", "patience", "batch_size", "learning_rate", "schedule",
-    "weight_decay", "validation_share", "validation_samples", "image_size", "augmentation", "seed", "device",
-    "precision", "threads",
-)  # fmt: skip
+    "name",
+    "model",
+    "weights",
+    "epochs",
+    "patience",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "validation_share",
+    "validation_samples",
+    "image_size",
+    "augmentation",
+    "seed",
+    "device",
+    "precision",
+    "threads",
+)
 _SCORE_SETTINGS = ("name", "splits", "only", "batch_size", "device", "precision", "workers", "threads", "overwrite")
 
 
@@ -31,10 +45,14 @@ def _il_option(flag: str, *names: str, **attributes: Any) -> Callable[[Command],
     return option(flag, *names, envvar=variable, **attributes)
 
 
-_precision = _il_option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto takes bfloat16 "
-                        "on GPUs that compute in it.  [default: auto to train, float32 to score]")  # fmt: skip
-_threads = _il_option("--threads", type=click.IntRange(min=0), metavar="N", help="Decoding threads.  [default: one a "
-                      "core]")  # fmt: skip
+_precision = _il_option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="auto takes bfloat16 on GPUs that compute in it.  [default: auto to train, float32 to score]",
+)
+_threads = _il_option(
+    "--threads", type=click.IntRange(min=0), metavar="N", help="Decoding threads.  [default: one a core]"
+)
 
 
 @click.group()
@@ -55,27 +73,51 @@ def il() -> None:
 )
 @workspace_option
 @_il_option("--name", metavar="NAME", help="Name of the IL model.  [default: that of --model]")
-@_il_option("--model", metavar="MODEL", help="small_cnn, lenet5, bn_cnn, mlp, small_mlp, mlp_dropout, resnet18_cifar "
-            "or a torchvision name.  [default: small_cnn]")  # fmt: skip
+@_il_option(
+    "--model",
+    metavar="MODEL",
+    help="small_cnn, lenet5, bn_cnn, mlp, small_mlp, mlp_dropout, resnet18_cifar "
+    "or a torchvision name.  [default: small_cnn]",
+)
 @_il_option("--weights", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
-@_il_option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most so many; with one cycle, its "
-            "length.  [default: 5]")  # fmt: skip
-@_il_option("--patience", type=click.IntRange(min=0), metavar="N", help="Stop after N epochs without a lower "
-            "validation loss; 0 for never.  [default: 3]")  # fmt: skip
+@_il_option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many; with one cycle, its length.  [default: 5]",
+)
+@_il_option(
+    "--patience",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Stop after N epochs without a lower validation loss; 0 for never.  [default: 3]",
+)
 @_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 128]")
-@_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW; with one cycle, the peak.  "
-            "[default: 0.003]")  # fmt: skip
-@_il_option("--schedule", type=click.Choice(["one_cycle", "constant"]), help="one_cycle rises for 30% of the steps and "
-            "falls to 0 with the last; few epochs suffice.  [default: one_cycle]")  # fmt: skip
+@_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW; with one cycle, the peak.  [default: 0.003]")
+@_il_option(
+    "--schedule",
+    type=click.Choice(["one_cycle", "constant"]),
+    help="one_cycle rises for 30% of the steps and falls to 0 with the last; few epochs suffice.  [default: one_cycle]",
+)
 @_il_option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")
-@_il_option("--validation-share", type=float, metavar="X", help="Share of the train split that chooses the epoch.  "
-            "[default: 0.1]")  # fmt: skip
-@_il_option("--validation-samples", type=click.IntRange(min=1), metavar="N", help="At most so many of them.  [default: "
-            "2000]")  # fmt: skip
-@_il_option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Side of what the model sees.  "
-            "[default: the manifest's]")  # fmt: skip
-@_il_option("--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: "
-            "none]")  # fmt: skip
+@_il_option(
+    "--validation-share",
+    type=float,
+    metavar="X",
+    help="Share of the train split that chooses the epoch.  [default: 0.1]",
+)
+@_il_option(
+    "--validation-samples", type=click.IntRange(min=1), metavar="N", help="At most so many of them.  [default: 2000]"
+)
+@_il_option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Side of what the model sees.  [default: the manifest's]",
+)
+@_il_option(
+    "--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: none]"
+)
 @_il_option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")
 @_precision
 @_threads
@@ -89,14 +131,13 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     Killed and started again, it goes on from the last epoch and ends as if never killed; a model that is there
     already is left as it is.
     """
-    from rhostream.loaders.index import CorpusCard
-    from rhostream.loaders.workspace import Workspace
-    from rhostream.pipeline.il_config import ILTrainConfig
-    from rhostream.pipeline.il_train import train_il
-    from rhostream.pipeline.settings import settings
+    from rhostream.loaders.index import CorpusMetadata
+    from rhostream.loaders.storage import Workspace
+    from rhostream.pipeline.config import ILTrainConfig, settings
+    from rhostream.pipeline.il import train_il
 
     place = Workspace(workspace)
-    manifest = CorpusCard.read(place).manifest.get("il", {})
+    manifest = CorpusMetadata.read(place).manifest.get("il", {})
     config = settings(ILTrainConfig, ("corpus.json [il]", manifest), *given(*_TRAIN_SETTINGS))
     training = train_il(place, config, overwrite=overwrite).to_dict()
     if as_json:
@@ -120,8 +161,9 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
 )
 @workspace_option
 @_il_option("--name", metavar="NAME", help="IL model to score with.  [default: the only one]")
-@_il_option("--split", "splits", multiple=True, metavar="SPLIT", help="Split to score; may be repeated.  [default: "
-            "train]")  # fmt: skip
+@_il_option(
+    "--split", "splits", multiple=True, metavar="SPLIT", help="Split to score; may be repeated.  [default: train]"
+)
 @_il_option("--only", multiple=True, metavar="SHARD", help="Score this shard alone; may be repeated.")
 @_il_option(
     "--batch-size",
@@ -143,9 +185,9 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     """
     from dataclasses import asdict
 
-    from rhostream.loaders.workspace import Workspace
-    from rhostream.pipeline.il_score import ILScoreConfig, score_il
-    from rhostream.pipeline.settings import settings
+    from rhostream.loaders.storage import Workspace
+    from rhostream.pipeline.config import settings
+    from rhostream.pipeline.il import ILScoreConfig, score_il
 
     scores = asdict(score_il(Workspace(workspace), settings(ILScoreConfig, *given(*_SCORE_SETTINGS))))
     if as_json:

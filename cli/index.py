@@ -8,7 +8,7 @@ import click
 from rhostream.cli.options import examples, given, json_option, option, workspace_option
 from rhostream.cli.shards import report
 
-_MANIFEST_SETTINGS = ("seed", "holdout", "folds", "classes", "scoring_view", "scoring_format")
+_MANIFEST_SETTINGS = ("seed", "holdout", "folds", "classes", "thumbnails", "thumbnail_format")
 _READER_OPTIONS = ("label", "extra", "splits", "keys", "on_bad_tar")
 
 
@@ -42,35 +42,85 @@ def _splits(context: click.Context, parameter: click.Parameter, values: tuple[st
 )
 @click.argument("tars", nargs=-1, metavar="TAR_OR_URL...")
 @workspace_option
-@option("--manifest", metavar="FILE", type=click.Path(), help="TOML file of format webdataset: options and defaults; "
-        "its root serves where no tar is named.")  # fmt: skip
-@option("--label", metavar="PLACE", help="Where the label is: cls or txt (the member's text), or json.FIELD.  "
-        "[default: cls]")  # fmt: skip
-@option("--classes", metavar="A,B,...", callback=_names, help="Names of the classes, in the order of their numbers; "
-        "other labels are refused.  [default: all labels that occur]")  # fmt: skip
-@option("--extra", multiple=True, metavar="FIELD[=TYPE]", callback=_types, help="Field of the .json to keep in the "
-        "index as string, int64, double or bool, or txt; may be repeated.")  # fmt: skip
-@option("--split", "splits", multiple=True, metavar="GLOB=SPLIT", callback=_splits, help="Tars of an official split "
-        "(train, val or test), by the end of their names; may be repeated.")  # fmt: skip
-@option("--keys", type=click.Choice(["sample", "tar"]), help="sample keeps webdataset's __key__; tar also names the "
-        "tar in it, for tars that number their samples alike.  [default: sample]")  # fmt: skip
-@option("--on-bad-tar", type=click.Choice(["error", "skip"]), help="At a damaged tar stop, or keep the samples before "
-        "the damage and count the others as rejects.  [default: error]")  # fmt: skip
+@option(
+    "--manifest",
+    metavar="FILE",
+    type=click.Path(),
+    help="TOML file of format webdataset: options and defaults; its root serves where no tar is named.",
+)
+@option(
+    "--label",
+    metavar="PLACE",
+    help="Where the label is: cls or txt (the member's text), or json.FIELD.  [default: cls]",
+)
+@option(
+    "--classes",
+    metavar="A,B,...",
+    callback=_names,
+    help="Names of the classes, in the order of their numbers; "
+    "other labels are refused.  [default: all labels that occur]",
+)
+@option(
+    "--extra",
+    multiple=True,
+    metavar="FIELD[=TYPE]",
+    callback=_types,
+    help="Field of the .json to keep in the index as string, int64, double or bool, or txt; may be repeated.",
+)
+@option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="GLOB=SPLIT",
+    callback=_splits,
+    help="Tars of an official split (train, val or test), by the end of their names; may be repeated.",
+)
+@option(
+    "--keys",
+    type=click.Choice(["sample", "tar"]),
+    help="sample keeps webdataset's __key__; tar also names the "
+    "tar in it, for tars that number their samples alike.  [default: sample]",
+)
+@option(
+    "--on-bad-tar",
+    type=click.Choice(["error", "skip"]),
+    help="At a damaged tar stop, or keep the samples before "
+    "the damage and count the others as rejects.  [default: error]",
+)
 @option("--seed", type=int, metavar="N", help="Salts the split.")
 @option("--holdout", type=float, metavar="SHARE", help="Share of the training samples that trains the IL model.")
 @option("--folds", type=int, metavar="K", help="No holdout: K IL models, each scoring what it has not seen.")
-@option("--scoring-view", type=click.IntRange(min=0), metavar="PIXELS", help="Also store small renditions of the "
-        "training samples, of this shorter side, for scoring; 0 for none. See `rho view`.")  # fmt: skip
-@option("--scoring-format", type=click.Choice(["jpeg", "raw"]), help="Of the scoring view.")
-@option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
-        help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="First remove what `rho index` has written to "
-              "the workspace: corpus.json, and its own files in index/, rejects/ and scans/; never a tar.")  # fmt: skip
+@option(
+    "--thumbnails",
+    type=click.IntRange(min=0),
+    metavar="PIXELS",
+    help="Also store small thumbnails of the "
+    "training samples, of this shorter side, for scoring; 0 for none. See `rho thumbnails`.",
+)
+@option("--scoring-format", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails.")
+@option(
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    show_default="one per core",
+    help="Local worker processes; 0 works in this one. The result is the same for any number.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="First remove what `rho index` has written to "
+    "the workspace: corpus.json, and its own files in index/, rejects/ and scans/; never a tar.",
+)
 @json_option
 def index(
-    tars: tuple[str, ...], workspace: str, manifest: str | None, workers: int | None, overwrite: bool, as_json: bool,
+    tars: tuple[str, ...],
+    workspace: str,
+    manifest: str | None,
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
     **_: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Index WebDataset tars where they lie: nothing is copied, nothing re-sharded.
 
     TAR_OR_URL is a plain tar, a folder with tars, a glob or a brace pattern, local or of any fsspec URL. Every tar is
@@ -79,8 +129,8 @@ def index(
     it adds them.
     """
     from rhostream.errors import ConfigError
-    from rhostream.pipeline.index_tars import index_tars
-    from rhostream.pipeline.manifest import load_manifest, resolve_manifest
+    from rhostream.pipeline.config import load_manifest, resolve_manifest
+    from rhostream.pipeline.in_place import index_tars
 
     environment, flags = given(*_MANIFEST_SETTINGS)
     if manifest is None:

@@ -13,7 +13,7 @@ from rhostream.cli.options import CONTEXT_SETTINGS, examples
 COMMANDS = {
     "shards": "rhostream.cli.shards:shards",
     "index": "rhostream.cli.index:index",
-    "view": "rhostream.cli.view:view",
+    "thumbnails": "rhostream.cli.thumbnails:thumbnails",
     "il": "rhostream.cli.il:il",
     "coreset": "rhostream.cli.coreset:coreset",
     "train": "rhostream.cli.train:train",

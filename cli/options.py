@@ -36,7 +36,7 @@ def examples(*commands: str) -> str:
 
 
 def given(*names: str) -> tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]:
-    """What the user set for the running command, as layers for `rhostream.pipeline.settings.settings`.
+    """What the user set for the running command, as layers for `rhostream.pipeline.config.layers.settings`.
 
     Args:
         names: of the parameters to look at; without any, all of them.

@@ -32,7 +32,7 @@ def query(sql: str, workspace: str, form: str | None, output: str | None) -> Non
     The tables are samples, rejects, il, core_sets, ledger and metrics; the dialect is DuckDB's; - reads the statement
     from stdin. It can read the files of the workspace and nothing else, and write nothing.
     """
-    from rhostream.pipeline.query import query as run_query
+    from rhostream.pipeline.sql import query as run_query
 
     rows = run_query(workspace, sys.stdin.read() if sql == "-" else sql)
     print_table(rows, chosen_format(form, output), output)
@@ -51,8 +51,8 @@ def views(workspace: str) -> None:
     They are for DuckDB's own shell, or for any other program with DuckDB in it. The paths in them are absolute. A
     table that has no file yet is an empty view: print them again after the next stage.
     """
-    from rhostream.loaders.workspace import Workspace
-    from rhostream.pipeline.views import create_views
+    from rhostream.loaders.storage import Workspace
+    from rhostream.pipeline.sql import create_views
 
     for statement in create_views(Workspace(workspace)):
         click.echo(statement)

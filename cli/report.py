@@ -12,10 +12,21 @@ from rhostream.cli.options import examples, option, workspace_option
     )
 )
 @workspace_option
-@option("--run", "runs", metavar="RUN", multiple=True, help="A run to compare; may be repeated. The pictures are about "
-        "the first that scored its candidates against irreducible losses.  [default: all runs]")  # fmt: skip
-@option("--il", metavar="NAME", default="", show_default=False, help="IL model whose losses and predicted labels to "
-        "show.  [default: the run's]")  # fmt: skip
+@option(
+    "--run",
+    "runs",
+    metavar="RUN",
+    multiple=True,
+    help="A run to compare; may be repeated. The pictures are about "
+    "the first that scored its candidates against irreducible losses.  [default: all runs]",
+)
+@option(
+    "--il",
+    metavar="NAME",
+    default="",
+    show_default=False,
+    help="IL model whose losses and predicted labels to show.  [default: the run's]",
+)
 @option("--output", metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
 def report(workspace: str, runs: tuple[str, ...], il: str, output: str) -> None:
     """Write one HTML file that shows what was skipped, and why.
@@ -23,7 +34,7 @@ def report(workspace: str, runs: tuple[str, ...], il: str, output: str) -> None:
     It holds everything it shows, pictures included, and asks no network for anything. It says which classes are noisy,
     what was skipped and whether that paid; each picture and chart comes with the SQL behind it.
     """
-    from rhostream.pipeline.report.page import write_report
+    from rhostream.pipeline.report import write_report
 
     data = write_report(workspace, output, runs=runs, il_model=il)
     click.echo(f"{output}: {len(data.runs)} runs, {len(data.pictures)} pictures")

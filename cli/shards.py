@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rhostream.cli.options import examples, given, json_option, option, workspace_option
-from rhostream.cli.view import text as view_text
+from rhostream.cli.thumbnails import text as thumbnails_text
 
 if TYPE_CHECKING:
-    from rhostream.pipeline.manifest import Manifest
+    from rhostream.pipeline.config import Manifest
     from rhostream.pipeline.shards import ShardsSummary
 
-MANIFEST_SETTINGS = (
-    "root", "seed", "holdout", "folds", "shard_size", "max_side", "scoring_view", "scoring_format"
-)  # fmt: skip
+MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side", "thumbnails", "thumbnail_format")
 
 
 @click.command(
     epilog=examples(
         "rho shards --manifest data_manifests/clothing1m.toml --root /data/clothing1m --workspace runs/clothing1m",
         "rho shards --manifest data_manifests/cifar10.toml --workspace runs/cifar10 --folds 2",
-        "rho shards --manifest data_manifests/imagefolder.toml --root photos --workspace runs/photos --scoring-view 64",
+        "rho shards --manifest data_manifests/imagefolder.toml --root photos --workspace runs/photos --thumbnails 64",
         "rho shards --manifest data_manifests/table.toml --root photos/labels.csv --workspace runs/photos --dry-run",
         "rho shards --manifest data_manifests/synthetic.toml --workspace runs/demo --overwrite --json",
     )
@@ -35,14 +33,31 @@ MANIFEST_SETTINGS = (
 @option("--folds", type=int, metavar="K", help="No holdout: K IL models, each scoring what it has not seen.")
 @option("--shard-size", type=int, metavar="N", help="Entries in a slice of the listing, the unit of work.")
 @option("--max-side", type=int, metavar="PIXELS", help="Re-encode images with a longer side; 0 stores all as found.")
-@option("--scoring-view", envvar="RHO_VIEW_SIZE", type=click.IntRange(min=0), metavar="PIXELS", help="Also store "
-        "renditions of the training samples, of this shorter side, for scoring; 0: none. See `rho view`.")  # fmt: skip
-@option("--scoring-format", envvar="RHO_VIEW_FORMAT", type=click.Choice(["jpeg", "raw"]), help="Of the scoring view.")
-@option("--workers", type=click.IntRange(min=0), metavar="N", show_default="one per core",
-        help="Local worker processes; 0 works in this one. The result is the same for any number.")  # fmt: skip
+@option(
+    "--thumbnails",
+    envvar="RHO_THUMBNAILS_SIZE",
+    type=click.IntRange(min=0),
+    metavar="PIXELS",
+    help="Also store "
+    "thumbnails of the training samples, of this shorter side, for scoring; 0: none. See `rho thumbnails`.",
+)
+@option(
+    "--scoring-format", envvar="RHO_THUMBNAILS_FORMAT", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails."
+)
+@option(
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    show_default="one per core",
+    help="Local worker processes; 0 works in this one. The result is the same for any number.",
+)
 @option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
-@click.option("--overwrite", is_flag=True, help="First remove what `rho shards` has written to "
-              "the workspace: corpus.json, and its own files in shards/, index/ and rejects/.")  # fmt: skip
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="First remove what `rho shards` has written to "
+    "the workspace: corpus.json, and its own files in shards/, index/ and rejects/.",
+)
 @json_option
 def shards(
     manifest: str, workspace: str, workers: int | None, dry_run: bool, overwrite: bool, as_json: bool, **_: Any
@@ -52,7 +67,7 @@ def shards(
     Every entry becomes a sample or a row in rejects with its reason. Run the same command again after an interruption:
     it goes on with the slices that are missing.
     """
-    from rhostream.pipeline.manifest import load_manifest
+    from rhostream.pipeline.config import load_manifest
     from rhostream.pipeline.shards import write_shards
 
     environment, flags = (values for _, values in given(*MANIFEST_SETTINGS))
@@ -62,18 +77,18 @@ def shards(
 
 
 def report(manifest: "Manifest", summary: "ShardsSummary", workers: int | None, *, as_json: bool) -> None:
-    """Print what has been made, after making the scoring view that the manifest asks for."""
+    """Print what has been made, after making the thumbnails that the manifest asks for."""
     made = None
-    if manifest.scoring_view and not summary.dry_run:
-        from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
+    if manifest.thumbnails and not summary.dry_run:
+        from rhostream.pipeline.thumbnails import ThumbnailsConfig, write_thumbnails
 
-        config = ScoringViewConfig(size=manifest.scoring_view, format=manifest.scoring_format, workers=workers)
-        made = write_scoring_view(summary.workspace, config)
+        config = ThumbnailsConfig(size=manifest.thumbnails, format=manifest.thumbnail_format, workers=workers)
+        made = write_thumbnails(summary.workspace, config)
     if as_json:
-        view = {} if made is None else {"scoring_view": asdict(made)}
-        click.echo(json.dumps({**asdict(summary), **view}, ensure_ascii=False))
+        spec = {} if made is None else {"thumbnails": asdict(made)}
+        click.echo(json.dumps({**asdict(summary), **spec}, ensure_ascii=False))
         return
-    click.echo(_text(summary) if made is None else f"{_text(summary)}\n{view_text(made)}")
+    click.echo(_text(summary) if made is None else f"{_text(summary)}\n{thumbnails_text(made)}")
 
 
 def _text(summary: "ShardsSummary") -> str:

@@ -26,10 +26,16 @@ options = arguments.parse_args()
 accelerator = Accelerator()
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 model = nn.Sequential(
-    nn.Conv2d(stream.view.channels, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
-    nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
-    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(stream.card.classes)),
-)  # fmt: skip
+    nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
+    nn.BatchNorm2d(32),
+    nn.ReLU(),
+    nn.Conv2d(32, 64, 3, stride=2, padding=1),
+    nn.BatchNorm2d(64),
+    nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+    nn.Linear(64, len(stream.corpus.classes)),
+)
 optimizer = torch.optim.AdamW(model.parameters())
 selector = OnlineSelector(model, batch_size=32)  # rhostream
 loader = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of DataLoader(dataset, …)

@@ -24,10 +24,16 @@ device = torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if to
 
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream: no DistributedSampler
 model = nn.Sequential(
-    nn.Conv2d(stream.view.channels, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
-    nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
-    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(stream.card.classes)),
-)  # fmt: skip
+    nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
+    nn.BatchNorm2d(32),
+    nn.ReLU(),
+    nn.Conv2d(32, 64, 3, stride=2, padding=1),
+    nn.BatchNorm2d(64),
+    nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+    nn.Linear(64, len(stream.corpus.classes)),
+)
 model = DistributedDataParallel(model.to(device))
 optimizer = torch.optim.AdamW(model.parameters())
 selector = OnlineSelector(model, batch_size=32)  # rhostream: each rank scores its own candidates, without DDP

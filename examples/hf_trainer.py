@@ -30,7 +30,7 @@ class SelectingTrainer(Trainer):  # rhostream: the Trainer is given no train_dat
 
 
 config = ResNetConfig(
-    num_labels=len(stream.card.classes), embedding_size=32, hidden_sizes=[32, 64], depths=[2, 2], layer_type="basic"
+    num_labels=len(stream.corpus.classes), embedding_size=32, hidden_sizes=[32, 64], depths=[2, 2], layer_type="basic"
 )
 settings = TrainingArguments(
     output_dir=options.output,

@@ -42,8 +42,8 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-prompts = get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in stream.card.classes]).to(device)
-side = stream.view.size
+prompts = get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in stream.corpus.classes]).to(device)
+side = stream.spec.size
 clip = CLIP(
     embed_dim=64,
     vision_cfg={"image_size": side, "patch_size": max(1, side // 8), "layers": 2, "width": 64, "head_width": 32},
@@ -57,9 +57,19 @@ loader = SelectingLoader(stream, selector, collate=images_and_prompts)  # rhostr
 data = {"train": DataInfo(loader, loader.sampler)}  # rhostream: in place of get_data(args, …)
 
 args = argparse.Namespace(
-    device=device, precision="fp32", accum_freq=1, skip_scheduler=True, distill=False, grad_clip_norm=None,
-    batch_size=selector.batch_size, world_size=1, rank=0, local_rank=0, log_local=False, log_every_n_steps=1,
+    device=device,
+    precision="fp32",
+    accum_freq=1,
+    skip_scheduler=True,
+    distill=False,
+    grad_clip_norm=None,
+    batch_size=selector.batch_size,
+    world_size=1,
+    rank=0,
+    local_rank=0,
+    log_local=False,
+    log_every_n_steps=1,
     wandb=False,
-)  # fmt: skip
+)
 for epoch in range(-(-options.steps // loader.num_batches)):
     train_one_epoch(clip, data, ClipLoss(), epoch, optimizer, None, None, None, args)

@@ -20,7 +20,7 @@ options = arguments.parse_args()
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
-model = resnet18(num_classes=len(stream.card.classes)).to(device)
+model = resnet18(num_classes=len(stream.corpus.classes)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
 selector = OnlineSelector(model, batch_size=32, select="rho_loss")
 

@@ -25,7 +25,7 @@ options = arguments.parse_args()
 
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-model = create_model(options.model, num_classes=len(stream.card.classes)).to(device)
+model = create_model(options.model, num_classes=len(stream.corpus.classes)).to(device)
 selector = OnlineSelector(model, batch_size=32)  # rhostream
 loader_train = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of create_loader(…)
 

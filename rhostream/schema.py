@@ -140,7 +140,7 @@ UNSCORED_REASONS: Final[dict[str, str]] = {
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "no irreducible loss, and the run says on_missing=drop",
     "not_in_core_set": "left out of the core set that the run trains on",
-    "held_back": "kept for the validation that the run decides by (select=auto)",
+    "validation": "kept for the validation that the run decides by (select=auto)",
     "unreadable": "its image could not be read or decoded during training",
     "too_few": "fewer than two candidates of its super-batch could be read: no step was taken",
     "not_needed": "the selection function needs no score (uniform)",
@@ -156,7 +156,7 @@ HISTORY: Final = pa.schema(
         pa.field("scored", pa.int32(), nullable=False),  # times it had a score
         pa.field("filtered", pa.int32(), nullable=False),  # times, by `ledger.reason`
         pa.field("il_missing", pa.int32(), nullable=False),
-        pa.field("set_aside", pa.int32(), nullable=False),  # held_back or not_in_core_set
+        pa.field("set_aside", pa.int32(), nullable=False),  # validation_share or not_in_core_set
         pa.field("unreadable", pa.int32(), nullable=False),
         pa.field("latest_step", pa.int64(), nullable=False),  # when it was last drawn
         pa.field("scored_step", pa.int64()),  # when it was last scored; null where never
@@ -171,8 +171,8 @@ HISTORY: Final = pa.schema(
 COSTS: Final[dict[str, str]] = {
     "load": "reading and decoding candidates, as far as the training waits for it; decoding processes",
     "score": "the scoring pass, and what is trained for its sake alone",
-    "auto": "held-back validation that `--select auto` decides by",
-    "train": "forward and backward pass, and the optimiser",
+    "auto": "validation validation that `--select auto` decides by",
+    "train": "forward and backward pass, and the optimizer",
     "evaluate": "measuring test accuracy for the report: left out of all totals",
     "il_train": "this run's share of training the IL model",
     "il_score": "this run's share of scoring the corpus with it",
@@ -182,7 +182,7 @@ COSTS: Final[dict[str, str]] = {
 COST_UNITS: Final[dict[str, str]] = {
     "seconds": "wall clock",
     "cpu_seconds": "of this process, all its threads and the processes that it starts, user and system",
-    "flops": "of matrix products, convolutions and attention, counted as executed; the optimiser's are not counted",
+    "flops": "of matrix products, convolutions and attention, counted as executed; the optimizer's are not counted",
 }
 
 #: The lines of `runs/<run>/metrics.jsonl`; null where a line does not measure it.
@@ -204,10 +204,10 @@ METRICS: Final = pa.schema(
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason
         pa.field("il_missing", pa.int64()),
         pa.field("not_in_core_set", pa.int64()),
-        pa.field("held_back", pa.int64()),
+        pa.field("validation_samples", pa.int64()),
         pa.field("unreadable", pa.int64()),
-        pa.field("candidates_mislabelled", pa.float64()),  # share, where clean_label is known
-        pa.field("selected_mislabelled", pa.float64()),
+        pa.field("candidates_mislabeled", pa.float64()),  # share, where clean_label is known
+        pa.field("selected_mislabeled", pa.float64()),
         pa.field("candidates_correct", pa.float64()),  # share already predicted correctly
         pa.field("selected_correct", pa.float64()),
     ]

@@ -1,13 +1,13 @@
-"""The images of the chosen candidates: the full ones behind a scoring view are read for these alone."""
+"""The images of the chosen candidates: the full ones behind thumbnails are read for these alone."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rhostream.loaders.batch import SuperBatch, Tolerance
-from rhostream.loaders.images import ImageReader, PendingImages
-from rhostream.selection.meter import Meter
+from rhostream.loaders.decode import ImageReader, PendingImages
+from rhostream.loaders.stream import SuperBatch, Tolerance
+from rhostream.selection.scoring import Meter
 
 
 class FullImageReading:
@@ -55,5 +55,5 @@ class FullImageReading:
         """Count one that cannot be read; as many an epoch are allowed as of the candidates."""
         assert super_batch.full is not None
         if self._tolerance is None or self._tolerance[0] != super_batch.epoch:
-            self._tolerance = super_batch.epoch, Tolerance(super_batch.full.reading.max_unreadable)
+            self._tolerance = super_batch.epoch, Tolerance(super_batch.full.read_options.max_unreadable)
         self._tolerance[1].count(super_batch.keys[candidate], super_batch.shards[candidate], cause)

@@ -12,21 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.batch import SuperBatch
-from rhostream.loaders.images import PendingImages
-from rhostream.loaders.super_batches import SuperBatchStream
-from rhostream.selection.background import BackgroundScoring, Scores
-from rhostream.selection.batch import Considered, Samples, SelectedBatch
-from rhostream.selection.choosing import Chosen, Rule, unweighted
+from rhostream.loaders.decode import PendingImages
+from rhostream.loaders.stream import SuperBatch, SuperBatchStream
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
-from rhostream.selection.meter import Meter, NoMeter
-from rhostream.selection.plan import Selection
-from rhostream.selection.policy import Fixed, Policy
-from rhostream.selection.score_cache import ScoreCache
-from rhostream.selection.scored import Scored
-from rhostream.selection.scorer import Scorer
-from rhostream.selection.scoring import CandidateScores
+from rhostream.selection.policies import Fixed, Policy, SelectionConfig
+from rhostream.selection.rules import Chosen, Rule, unweighted
+from rhostream.selection.scoring import (
+    BackgroundScoring,
+    CandidateScores,
+    Meter,
+    NoMeter,
+    ScoreCache,
+    ScoredCandidates,
+    Scorer,
+    Scores,
+)
+from rhostream.selection.selected_batch import Considered, Samples, SelectedBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class _Begun:
     """
 
     super_batch: SuperBatch
-    selection: Selection
+    selection: SelectionConfig
     scores: Callable[[], Scores] | None
 
 
@@ -54,10 +56,10 @@ class _Choice:
     """
 
     super_batch: SuperBatch
-    selection: Selection
+    selection: SelectionConfig
     positions: npt.NDArray[np.int64]
     weights: Tensor
-    scored: Scored | None
+    scored: ScoredCandidates | None
     score: Tensor | None
     reading: PendingImages | None
 
@@ -80,14 +82,14 @@ class OnlineSelector:
     Args:
         model: the model in training; it is read at each step and never changed.
         batch_size: n_b, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
-        select: name of a selection function ("uniform" takes the candidates as they come), a `Selection` for finer
+        select: name of a selection function ("uniform" takes the candidates as they come), a `SelectionConfig` for finer
             settings, or a `Policy` that goes over from one selection to another.
         scorer: how the scoring pass runs; a `ProxyScorer` has another model score.
         cache: re-uses losses of the last steps, for functions that read the loss alone.
         ledger: where to record every candidate, or None.
         meter: what it charges its costs to.
         score_ahead: score the next super-batch while the model is trained on this one, and while the full images of
-            this one are read (where the stream reads a scoring view): in a thread, on a CUDA device in a stream of its
+            this one are read (where the stream reads thumbnails): in a thread, on a CUDA device in a stream of its
             own, with a copy of the model. Its scores are then one step old, and the stream is one super-batch further
             than the batch in hand: resume from `batch.state`, not from `stream.state_dict()`. Selections that fill
             batches from more or less than one super-batch each are scored in turn with the training all the same.
@@ -104,7 +106,7 @@ class OnlineSelector:
         model: nn.Module,
         *,
         batch_size: int = 32,
-        select: str | Selection | Policy = "rho_loss",
+        select: str | SelectionConfig | Policy = "rho_loss",
         scorer: Scorer | None = None,
         cache: ScoreCache | None = None,
         ledger: Ledger | None = None,
@@ -114,9 +116,9 @@ class OnlineSelector:
         seed: int = 0,
     ) -> None:
         if isinstance(select, str):
-            select = Selection(function=select, batch_size=batch_size)
+            select = SelectionConfig(function=select, batch_size=batch_size)
         self.model = model
-        self.policy: Policy = Fixed(select) if isinstance(select, Selection) else select
+        self.policy: Policy = Fixed(select) if isinstance(select, SelectionConfig) else select
         self.scorer = scorer or Scorer(model)
         self.step = 0
         self._ledger = ledger
@@ -126,7 +128,7 @@ class OnlineSelector:
         self._background: tuple[BackgroundScoring, CandidateScores] | None = None
         self._full_images = FullImageReading(self._meter)
         self._score_ahead, self._fresh_every = score_ahead, fresh_every
-        self._rules: dict[Selection, Rule] = {}
+        self._rules: dict[SelectionConfig, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
         self._seed = seed
         self._queue: list[Samples] = []
@@ -211,11 +213,11 @@ class OnlineSelector:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _looks_ahead(self, selection: Selection) -> bool:
+    def _looks_ahead(self, selection: SelectionConfig) -> bool:
         reserved = self._fresh_every and (self.step + 1) % self._fresh_every == 0
         return self._score_ahead and not selection.queues and not reserved
 
-    def _begin(self, super_batch: SuperBatch, selection: Selection, *, beside_training: bool = False) -> _Begun:
+    def _begin(self, super_batch: SuperBatch, selection: SelectionConfig, *, beside_training: bool = False) -> _Begun:
         """Score a super-batch, now or beside the training."""
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
@@ -259,7 +261,7 @@ class OnlineSelector:
             reading=self._full_images.begin(super_batch, positions),
         )
 
-    def _chosen(self, super_batch: SuperBatch, selection: Selection, score: Tensor | None) -> Chosen:
+    def _chosen(self, super_batch: SuperBatch, selection: SelectionConfig, score: Tensor | None) -> Chosen:
         quota = selection.quota(super_batch.drawn, super_batch.size)
         if score is None:
             return unweighted(torch.arange(min(quota, len(super_batch)), device=self._device))
@@ -299,7 +301,7 @@ class OnlineSelector:
         else:
             yield from self._whole_batches(selection)
 
-    def _whole_batches(self, selection: Selection) -> Iterator[SelectedBatch]:
+    def _whole_batches(self, selection: SelectionConfig) -> Iterator[SelectedBatch]:
         while self.waiting >= selection.batch_size:
             yield self._batch(selection.batch_size)
 
@@ -311,7 +313,7 @@ class OnlineSelector:
         samples, rest = waiting.split(size)
         self._queue = [rest] if len(rest) else []
         considered, self._considered = tuple(self._considered), []
-        images = samples.view.normalise(samples.images)
+        images = samples.spec.normalize(samples.images)
         return SelectedBatch(
             images=images,
             labels=samples.labels,
@@ -319,7 +321,7 @@ class OnlineSelector:
             weights=samples.weights,
             il=samples.il,
             correct=samples.correct,
-            scored=images if samples.scored is None else samples.scored_view.normalise(samples.scored),
+            scored=images if samples.scored is None else samples.scored_spec.normalize(samples.scored),
             extra=samples.extra,
             epoch=self._at[0],
             state=self._at[1],
@@ -335,9 +337,9 @@ class OnlineSelector:
         full = super_batch.full
         return Samples(
             images=images,
-            view=super_batch.view if full is None else full.view,
+            spec=super_batch.spec if full is None else full.spec,
             scored=None if full is None else super_batch.images[at],
-            scored_view=super_batch.view,
+            scored_spec=super_batch.spec,
             labels=super_batch.labels[at],
             keys=[super_batch.keys[position] for position in positions],
             weights=choice.weights[torch.from_numpy(readable).to(choice.weights.device)],
@@ -347,7 +349,7 @@ class OnlineSelector:
         )
 
     @staticmethod
-    def _least(selection: Selection) -> int:
+    def _least(selection: SelectionConfig) -> int:
         return min(2, selection.batch_size)  # BatchNorm makes no statistics of a single sample
 
     def _record(

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 import pytest
-import tables
+from helpers import tables
 
 from rhostream.cli.main import rho
-from rhostream.loaders.workspace import Workspace
+from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.explain.reasons import REASONS
 from rhostream.pipeline.explain.titles import QUESTIONS
-from rhostream.pipeline.query import query
+from rhostream.pipeline.sql.database import query
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -88,7 +88,7 @@ def test_a_rho_command_of_the_readme_parses(arguments: list[str], monkeypatch: p
 
 def test_a_command_with_an_unknown_option_does_not_parse() -> None:
     with pytest.raises(click.NoSuchOption):
-        parse(["query", "SELECT 1", "--workspace", "w", "--colour", "red"])
+        parse(["query", "SELECT 1", "--workspace", "w", "--color", "red"])
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:

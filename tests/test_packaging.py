@@ -52,8 +52,9 @@ def test_the_listed_packages_are_the_packages_of_the_tree() -> None:
             found.add("rhostream." + ".".join(init.parent.relative_to(ROOT).parts))
     assert set(SETUPTOOLS["packages"]) == found
     assert {folder(package) for package in found} == {
-        ROOT / "rhostream", *(ROOT.joinpath(*package.split(".")[1:]) for package in found - {"rhostream"})
-    }  # fmt: skip
+        ROOT / "rhostream",
+        *(ROOT.joinpath(*package.split(".")[1:]) for package in found - {"rhostream"}),
+    }
     for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             assert (path.parent / "__init__.py").exists(), f"{path} is in no package"
@@ -160,11 +161,26 @@ def loaded(code: str, *modules: str) -> list[str]:
 def test_loaders_and_selection_pull_in_neither_the_pipeline_nor_click_nor_duckdb() -> None:
     code = "from rhostream.loaders import *\nfrom rhostream.selection import *"
     above = ("rhostream.pipeline", "rhostream.cli", "click", "duckdb")
-    assert loaded(code, *above, "rhostream.loaders.stream") == ["rhostream.loaders.stream"]
+    assert loaded(code, *above, "rhostream.loaders.stream.candidate_stream") == [
+        "rhostream.loaders.stream.candidate_stream"
+    ]
 
 
-HEAVY = ("torch", "torchvision", "numpy", "pyarrow", "duckdb", "fsspec", "PIL", "webdataset", "tqdm", "asyncio",
-         "matplotlib", "psutil", "jinja2")  # fmt: skip
+HEAVY = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "fsspec",
+    "PIL",
+    "webdataset",
+    "tqdm",
+    "asyncio",
+    "matplotlib",
+    "psutil",
+    "jinja2",
+)
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=" ".join)

@@ -116,8 +116,15 @@ class Bench:
         folder = str((self.folder / measurement.loader).absolute())
         arguments = ["first", measurement.variant, folder]
         if measurement.task == "rate":
-            arguments = ["rate", measurement.loader, *arguments[1:], "--workers", str(measurement.workers),
-                         "--seconds", str(self.seconds)]  # fmt: skip
+            arguments = [
+                "rate",
+                measurement.loader,
+                *arguments[1:],
+                "--workers",
+                str(measurement.workers),
+                "--seconds",
+                str(self.seconds),
+            ]
         try:
             return self._run(arguments, measurement.loader, cores=measurement.cores, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -132,8 +139,12 @@ class Bench:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         process = subprocess.Popen(
             [*pinned, python, str(HERE / "measure.py"), *arguments],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         try:
             output, errors = process.communicate(timeout=timeout)
         except BaseException:

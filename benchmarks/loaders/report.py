@@ -108,10 +108,10 @@ def _table(results: Results, cores: int) -> list[str]:
 
 def _trained(results: Results) -> list[str]:
     lines = ["One trained sample (10 candidates loaded, the selected one at full size), one core:"]
-    for view in ("full", *VIEWS):
-        row = results.one(f"{OURS} {view}+32", 1)
+    for spec in ("full", *VIEWS):
+        row = results.one(f"{OURS} {spec}+32", 1)
         lines.append(
-            f"- {view}: {1e6 / results.median(row, 'rate'):,.0f} µs, CPU {results.median(row, 'cpu_us'):,.0f} µs"
+            f"- {spec}: {1e6 / results.median(row, 'rate'):,.0f} µs, CPU {results.median(row, 'cpu_us'):,.0f} µs"
         )
     stock = results.one(STOCK, 1)
     per_trained = _ONE_BATCH / _SELECTED
@@ -136,22 +136,22 @@ def _targets(results: Results) -> list[str]:
     both = (1, 2)
     full = {cores: results.one(f"{OURS} full", cores) for cores in both}
     best = {cores: results.best_peer(cores) for cores in both}
-    for view in VIEWS:
-        pairs = [(results.one(f"{OURS} {view}", cores), best[cores]) for cores in both]
-        ratio(f"scoring view {view} / best peer ({best[2].name})", 4, pairs)
+    for spec in VIEWS:
+        pairs = [(results.one(f"{OURS} {spec}", cores), best[cores]) for cores in both]
+        ratio(f"thumbnails {spec} / best peer ({best[2].name})", 4, pairs)
     ceiling = f"{CEILING} simplejpeg"
     ratio("full size / the C decoder's ceiling", 0.9, [(full[cores], results.one(ceiling, cores)) for cores in both])
     ratio("full size / best peer", 1, [(full[cores], best[cores]) for cores in both])
     ratio(f"full size / {STOCK}", 3.5, [(full[cores], results.one(STOCK, cores)) for cores in both])
-    for view in ("full", *VIEWS):
-        rows = [results.one(f"{OURS} {view}", cores) for cores in both]
+    for spec in ("full", *VIEWS):
+        rows = [results.one(f"{OURS} {spec}", cores) for cores in both]
         shares = [results.median(row, "join_us") / results.median(row, "cpu_us") for row in rows]
-        judge(f"join's share of CPU time, {view}", "≤ 1%", shares, [share <= 0.01 for share in shares], ".2%")
-    for view in ("full", *VIEWS):
-        measured = Measurement(task="first", loader=OURS, variant=view, cores=2)
+        judge(f"join's share of CPU time, {spec}", "≤ 1%", shares, [share <= 0.01 for share in shares], ".2%")
+    for spec in ("full", *VIEWS):
+        measured = Measurement(task="first", loader=OURS, variant=spec, cores=2)
         seconds = results.median(measured, "first")
         lines.append(
-            f"| first super-batch, {view} | < 1 s | | {seconds:.2f} s | {'met' if seconds < 1 else 'MISSED'} |"
+            f"| first super-batch, {spec} | < 1 s | | {seconds:.2f} s | {'met' if seconds < 1 else 'MISSED'} |"
         )
     return lines
 

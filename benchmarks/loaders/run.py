@@ -9,7 +9,7 @@ libopencv-dev, libturbojpeg0-dev). DIR is any folder of folders of JPEG files, a
 resized to 256 x 256 pixels at a quality that makes 16 KB each, and written in every loader's own format.
 
 Every loader gives shuffled uint8 batches of 320 with labels; the stream also joins its IL table and checks hashes. Its
-scoring-view variants give candidates of 64 pixels, and those with "+32" the 32 selected at full size as well: their
+thumbnails variants give candidates of 64 pixels, and those with "+32" the 32 selected at full size as well: their
 rate is of trained samples. Peers are measured with 0, 1 and 2 workers, the best counts. Each measurement is a fresh
 process pinned to its cores, its first two seconds left out. Round r runs everything once. Where other programs keep the
 cores busy it waits a little, repeats a disturbed measurement, and notes what they used ("others", in cores).
@@ -17,7 +17,7 @@ cores busy it waits a little, repeats a disturbed measurement, and notes what th
 `--best-of benchmarks/results/loaders.json` measures each peer only with the decoder with which it was
 fastest there, on one core also with that number of workers; the result says so.
 
-Expected, see benchmarks/results/loaders.json: on two cores 64-pixel renditions at 6 (JPEG) and 16 (raw) times the best
+Expected, see benchmarks/results/loaders.json: on two cores 64-pixel thumbnails at 6 (JPEG) and 16 (raw) times the best
 peer's images/s, full photographs at 1.1 times. A round takes about 10 minutes, 7 with --best-of.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rhostream.pipeline.manifest import Manifest, Noise, load_manifest
+from rhostream.pipeline.config.manifest import Manifest, Noise, load_manifest
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"
 MNIST_SIDE = 28
@@ -57,8 +57,8 @@ def manifest(name: str, roots: dict[str, str], folder: Path) -> Manifest:
         holdout=0.0 if corpus.folds else corpus.holdout,
         folds=corpus.folds,
         noise=corpus.noise,
-        scoring_view=base.image["size"],
-        scoring_format="raw",
+        thumbnails=base.image["size"],
+        thumbnail_format="raw",
     )
 
 

@@ -13,15 +13,15 @@ import corpora
 import torch
 
 from rhostream.loaders import Workspace
-from rhostream.pipeline.compare import compare
-from rhostream.pipeline.coreset import CoreSetConfig, write_core_set
-from rhostream.pipeline.il_config import ILTrainConfig
-from rhostream.pipeline.il_score import ILScoreConfig, score_il
-from rhostream.pipeline.il_train import train_il
-from rhostream.pipeline.manifest import Manifest
-from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
-from rhostream.pipeline.shards import write_shards
-from rhostream.pipeline.train_config import TrainConfig
+from rhostream.pipeline.comparison.comparison import compare
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.manifest import Manifest
+from rhostream.pipeline.config.train_config import TrainConfig
+from rhostream.pipeline.il.core_set import CoreSetConfig, write_core_set
+from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
 
 CORE_SET = "svp"
 
@@ -123,8 +123,13 @@ class Lab:
         setting = self.setting
         base: dict[str, Any] = {"model": "mlp", "steps": 500, "evaluate_every": 10, "evaluate_at_most": 3000}
         if corpora.CORPORA[study.corpus].of == "cifar10":
-            base = {"model": setting.model, "steps": setting.steps, "augmentation": setting.augmentation,
-                    "evaluate_every": setting.evaluate_every, "evaluate_at_most": setting.evaluate_at_most}  # fmt: skip
+            base = {
+                "model": setting.model,
+                "steps": setting.steps,
+                "augmentation": setting.augmentation,
+                "evaluate_every": setting.evaluate_every,
+                "evaluate_at_most": setting.evaluate_at_most,
+            }
         return TrainConfig(
             name=re.sub(r"\W+", "-", study.name),
             schedule="constant",
@@ -179,10 +184,10 @@ def _few_threads() -> None:
 
 def _prepare(workspace: Workspace, manifest: Manifest, setting: Setting, core_set: bool) -> None:
     write_shards(workspace, manifest, workers=0)
-    view = ScoringViewConfig(size=manifest.scoring_view, format=manifest.scoring_format, workers=0)
-    write_scoring_view(workspace, view)
+    spec = ThumbnailsConfig(size=manifest.thumbnails, format=manifest.thumbnail_format, workers=0)
+    write_thumbnails(workspace, spec)
     mnist = manifest.image["size"] == corpora.MNIST_SIDE
-    card = train_il(
+    metadata = train_il(
         workspace,
         ILTrainConfig(
             model="small_cnn",
@@ -192,8 +197,8 @@ def _prepare(workspace: Workspace, manifest: Manifest, setting: Setting, core_se
             device=setting.device,
             threads=setting.threads,
         ),
-    ).card
-    score_il(workspace, ILScoreConfig(name=card.name, device=setting.device, threads=setting.threads))
+    ).metadata
+    score_il(workspace, ILScoreConfig(name=metadata.name, device=setting.device, threads=setting.threads))
     if core_set:
         write_core_set(workspace, CoreSetConfig(name=CORE_SET, keep=0.1))
 

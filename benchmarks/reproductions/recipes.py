@@ -95,12 +95,12 @@ def properties(lab: Lab, results: dict[str, Any]) -> list[Row]:
 
 def _selected(lab: Lab, study: Study, run: str) -> dict[str, float | None]:
     """Shares of what a run selected, over all its steps."""
-    from rhostream.pipeline.query import query
+    from rhostream.pipeline.sql.database import query
 
     workspace = lab.workspace(study.corpus)
     shares = query(
         workspace,
-        "SELECT sum(selected_mislabelled * selected) / sum(selected) AS wrong, sum(selected_correct * selected) / "
+        "SELECT sum(selected_mislabeled * selected) / sum(selected) AS wrong, sum(selected_correct * selected) / "
         f"sum(selected) AS correct FROM metrics WHERE run = '{run}'",
     ).to_pylist()[0]
     found: dict[str, float | None] = {"wrong": shares["wrong"], "correct already": shares["correct"]}

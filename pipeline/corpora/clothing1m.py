@@ -12,17 +12,29 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from rhostream.errors import CorpusError
+from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE
 from rhostream.pipeline.corpora.labels import LabelParser
 from rhostream.pipeline.corpora.paths import corpus_root
-from rhostream.pipeline.manifest import Manifest
 
 #: What numbers 0 to 13 mean where a copy lacks `category_names_eng.txt`.
 CLOTHING1M_CLASSES: Final = (
-    "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker",
-    "Jacket", "Downcoat", "Suit", "Shawl", "Dress", "Vest", "Underwear",
-)  # fmt: skip
+    "T-Shirt",
+    "Shirt",
+    "Knitwear",
+    "Chiffon",
+    "Sweater",
+    "Hoodie",
+    "Windbreaker",
+    "Jacket",
+    "Downcoat",
+    "Suit",
+    "Shawl",
+    "Dress",
+    "Vest",
+    "Underwear",
+)
 
 _NAMES = "category_names_eng.txt"
 _NOISY_LABELS, _CLEAN_LABELS = "noisy_label_kv.txt", "clean_label_kv.txt"
@@ -42,8 +54,8 @@ class Clothing1MOptions:
 class Clothing1M:
     """Every key of the four lists is an entry, its key (`images/0/00/1,2.jpg`) the source.
 
-    - noisy train: split "train", labelled by the noisy file;
-    - clean test and clean val: the official splits "test" and "val", labelled by the clean file;
+    - noisy train: split "train", labeled by the noisy file;
+    - clean test and clean val: the official splits "test" and "val", labeled by the clean file;
     - clean train: split "train" with the noisy label where there is one, else refused as `label_clean_only`.
 
     A training image that also has a clean label keeps it as the extra column `clean_label`. A key that an earlier list
@@ -113,12 +125,12 @@ class Clothing1M:
         path = self._lists / _NAMES
         return tuple(_read_lines(path).to_pylist()) if path.is_file() else CLOTHING1M_CLASSES
 
-    def _noisy_train_keys(self, labelled: pa.StringArray, clean_lists: Mapping[str, pa.StringArray]) -> pa.StringArray:
+    def _noisy_train_keys(self, labeled: pa.StringArray, clean_lists: Mapping[str, pa.StringArray]) -> pa.StringArray:
         """The noisy training list; in a copy without it, every key with a noisy label that no clean list has."""
         path = self._lists / _NOISY_TRAIN
         if path.is_file():
             return _read_lines(path)
-        return labelled.filter(pc.invert(pc.is_in(labelled, value_set=pa.concat_arrays(list(clean_lists.values())))))
+        return labeled.filter(pc.invert(pc.is_in(labeled, value_set=pa.concat_arrays(list(clean_lists.values())))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

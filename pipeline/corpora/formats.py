@@ -5,19 +5,18 @@ import importlib
 from typing import Final, cast
 
 from rhostream.errors import ConfigError
+from rhostream.pipeline.config import Manifest, settings
 from rhostream.pipeline.corpora.base import Corpus
-from rhostream.pipeline.manifest import Manifest
-from rhostream.pipeline.settings import settings
 
 #: Format name to "module:class". The class is called with the manifest and with an instance of its `Options`,
 #: a frozen dataclass that the manifest's `[options]` fill.
 FORMATS: Final[dict[str, str]] = {
     "clothing1m": "rhostream.pipeline.corpora.clothing1m:Clothing1M",
     "imagefolder": "rhostream.pipeline.corpora.imagefolder:ImageFolder",
-    "synthetic": "rhostream.pipeline.corpora.synthetic:Synthetic",
+    "synthetic": "rhostream.pipeline.corpora.synthetic.corpus:Synthetic",
     "table": "rhostream.pipeline.corpora.table:Table",
-    "torchvision": "rhostream.pipeline.corpora.torchvision_datasets:TorchvisionDataset",
-    "webdataset": "rhostream.pipeline.corpora.webdataset_tars:WebDatasetTars",
+    "torchvision": "rhostream.pipeline.corpora.torchvision:TorchvisionDataset",
+    "webdataset": "rhostream.pipeline.corpora.webdataset:WebDatasetTars",
 }
 
 

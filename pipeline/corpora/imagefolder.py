@@ -9,11 +9,11 @@ from typing import Final
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.labels import LabelParser, label_text
 from rhostream.pipeline.corpora.paths import corpus_root
 from rhostream.pipeline.corpora.splits import checked_splits, official_split
-from rhostream.pipeline.manifest import Manifest
 
 #: File name extensions by which a file that lies in no class folder is still taken for an image.
 IMAGE_EXTENSIONS: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})

@@ -4,7 +4,7 @@ import posixpath
 from pathlib import Path
 
 from rhostream.errors import CorpusError
-from rhostream.pipeline.manifest import Manifest
+from rhostream.pipeline.config import Manifest
 
 
 def corpus_root(manifest: Manifest) -> Path:

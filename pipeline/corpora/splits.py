@@ -7,10 +7,15 @@ from rhostream.errors import ConfigError
 OFFICIAL_SPLITS: Final = ("train", "val", "test")
 
 _SPLIT_OF_NAME: Final = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def official_split(name: str) -> str | None:

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, extra_column_name
 from rhostream.pipeline.corpora.labels import LabelParser, derive_classes, label_text
 from rhostream.pipeline.corpora.paths import corpus_root, relative_name
 from rhostream.pipeline.corpora.splits import checked_splits, official_split
 from rhostream.pipeline.corpora.table_files import TABLE_SUFFIXES, column_names, read_tables
-from rhostream.pipeline.manifest import Manifest
 
 _ROWS_AT_ONCE = 65_536
 

@@ -8,17 +8,17 @@ from typing import Final
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.workspace import Workspace
+from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
 from rhostream.pipeline.explain.asked import Asked
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
 from rhostream.pipeline.explain.titles import QUESTIONS
-from rhostream.pipeline.query import query
+from rhostream.pipeline.sql import query
 
 _SQL: Final[dict[str, Callable[[Asked], str]]] = {
     "reasons": samples.reasons,
     "skipped": samples.skipped,
-    "mislabelled": samples.mislabelled,
+    "mislabeled": samples.mislabeled,
     "redundant": samples.redundant,
     "classes": rates.classes,
     "il": rates.il,
@@ -28,7 +28,7 @@ _SQL: Final[dict[str, Callable[[Asked], str]]] = {
     "diff": samples.diff,
 }
 #: Questions that the IL model alone can answer: a run is taken only where it is named.
-_RUN_IS_OPTIONAL: Final = frozenset({"mislabelled"})
+_RUN_IS_OPTIONAL: Final = frozenset({"mislabeled"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
     ranks = [len(workspace.names(f"runs/{run}/history", ".parquet")) for run in (asked.run, asked.other) if run]
     asked = replace(asked, several_ranks=max(ranks, default=0) > 1)
     if "il" in takes:
-        required = question == "mislabelled"
+        required = question == "mislabeled"
         asked = replace(asked, il_model=named_il_model(workspace, options.il, asked.run, required=required))
     return _SQL[question](asked)
 
@@ -113,9 +113,9 @@ def named_il_model(workspace: Workspace, name: str | None, run: str, *, required
         ConfigError: as for `named_run`.
     """
     models = [model for model in workspace.names("il") if workspace.names(f"il/{model}/scores", ".parquet")]
-    card = f"runs/{run}/run.json"
-    if name is None and run and workspace.exists(card):
-        joined = workspace.read_json(card).get("il")
+    metadata = f"runs/{run}/run.json"
+    if name is None and run and workspace.exists(metadata):
+        joined = workspace.read_json(metadata).get("il")
         name = joined if joined in models else None
     if name is None and not models and not required:
         return None
@@ -128,26 +128,35 @@ def _named(workspace: Workspace, what: str, option: str, known: list[str], name:
         raise ConfigError(f"workspace {workspace.location!r} has no {what} to ask about: {remedy}")
     if name is None:
         if len(known) > 1:
-            raise ConfigError(f"workspace {workspace.location!r} has {len(known)} {what}s: name one with {option}, of "
-                              f"{listed}")  # fmt: skip
+            raise ConfigError(
+                f"workspace {workspace.location!r} has {len(known)} {what}s: name one with {option}, of {listed}"
+            )
         return known[0]
     if name not in known:
-        raise ConfigError(f"workspace {workspace.location!r} has no {what} {name!r}{_hint(name, known)}: there are "
-                          f"{listed}")  # fmt: skip
+        raise ConfigError(
+            f"workspace {workspace.location!r} has no {what} {name!r}{_hint(name, known)}: there are {listed}"
+        )
     return name
 
 
 def _check_question(question: str, runs: tuple[str, ...], options: Options) -> None:
     if question not in QUESTIONS:
-        raise ConfigError(f"unknown question {question!r}{_hint(question, list(QUESTIONS))}: there are "
-                          f"{', '.join(QUESTIONS)}")  # fmt: skip
+        raise ConfigError(
+            f"unknown question {question!r}{_hint(question, list(QUESTIONS))}: there are {', '.join(QUESTIONS)}"
+        )
     title = QUESTIONS[question]
     if len(runs) != title.runs:
         named = ["--run RUN"] if "run" in title.takes else ["RUN"] * title.runs
         usage = " ".join(["rho explain", question, *named])
         raise ConfigError(f"question {question!r} got {len(runs)} runs, takes {title.runs} as arguments: `{usage}`")
-    given = {"run": options.run, "il": options.il, "class": options.class_name, "split": options.split,
-             "by": options.by, "steps": None if options.steps == ALL_STEPS else options.steps}  # fmt: skip
+    given = {
+        "run": options.run,
+        "il": options.il,
+        "class": options.class_name,
+        "split": options.split,
+        "by": options.by,
+        "steps": None if options.steps == ALL_STEPS else options.steps,
+    }
     for name, value in given.items():
         if value is not None and name not in title.takes:
             takes = ", ".join(f"--{option}" for option in sorted(title.takes)) or "none of them"

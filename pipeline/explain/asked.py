@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
-from rhostream.pipeline.views import quote
+from rhostream.pipeline.sql import quote
 
 
 @dataclass(frozen=True, kw_only=True)

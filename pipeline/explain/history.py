@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from rhostream.pipeline.views import quote
+from rhostream.pipeline.sql import quote
 
 #: Steps from, to (both included); None leaves that end open.
 Steps = tuple[int | None, int | None]
@@ -60,7 +60,7 @@ SELECT
   count(score) AS scored,
   count(*) FILTER (reason = 'filtered') AS filtered,
   count(*) FILTER (reason = 'il_missing') AS il_missing,
-  count(*) FILTER (reason IN ('held_back', 'not_in_core_set')) AS set_aside,
+  count(*) FILTER (reason IN ('validation', 'not_in_core_set')) AS set_aside,
   count(*) FILTER (reason = 'unreadable') AS unreadable,
   arg_max(loss, step) AS latest_loss,
   arg_max(correct, step) AS latest_correct,

@@ -5,7 +5,7 @@ from typing import Final
 from rhostream.pipeline.explain.asked import Asked, identifier, indented
 from rhostream.pipeline.explain.history import in_steps, sample_history
 from rhostream.pipeline.explain.reasons import SKIPPED_BELOW
-from rhostream.pipeline.views import quote
+from rhostream.pipeline.sql import quote
 
 STRETCHES: Final = 20  # at most, of a run
 GROUPS: Final = 10  # of equal size, by irreducible loss
@@ -84,13 +84,13 @@ WITH lengths AS (
 ), wrong AS (
   SELECT
     (step - 1) // width AS stretch,
-    sum(candidates_mislabelled * candidates) / sum(candidates) AS mislabelled,
-    sum(selected_mislabelled * selected) / sum(selected) AS selected_mislabelled
+    sum(candidates_mislabeled * candidates) / sum(candidates) AS mislabeled,
+    sum(selected_mislabeled * selected) / sum(selected) AS selected_mislabeled
   FROM metrics, widths
   WHERE run = {run} AND {in_steps(asked.steps)}{lines}
   GROUP BY stretch
 )
-SELECT stretches.* EXCLUDE (stretch), mislabelled, selected_mislabelled
+SELECT stretches.* EXCLUDE (stretch), mislabeled, selected_mislabeled
 FROM stretches
 LEFT JOIN wrong USING (stretch)
 ORDER BY from_step{asked.limited}"""

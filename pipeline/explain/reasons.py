@@ -14,28 +14,28 @@ selected        Not skipped.
 unreadable      It was drawn, or even chosen, and its image could not be read.
 filtered        Most of its draws were ruled out by its irreducible loss before it was read.
 il_missing      Most of its draws had no irreducible loss (`on_missing = "drop"`).
-set_aside       It was held back for validation, or is not in the core set that the run trains on.
+set_aside       It was kept for validation, or is not in the core set that the run trains on.
 unscored        It never had a score, as the selection function gives none (uniform): skipped by chance.
 redundant       The model already predicts the label, and what is left of its loss is no matter of noise. Either it
                 would have missed the bar with no IL deducted at all: its latest loss is below the bar, or below
                 -ln 0.9 = 0.105 nats (the model gives the label 90%; for runs so late that the bar is near 0). Or it
                 is below the bar by an IL under ln 2: held-out data alone give the label better than even odds, and
                 the model has learnt it about as well as they allow.
-mislabelled     An IL model that never saw it predicts another class *and* finds the given label less likely than
+mislabeled     An IL model that never saw it predicts another class *and* finds the given label less likely than
                 blind chance: IL > ln(classes).
 less_relevant   A high IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare
                 one), or not learnable so far. Also where the selection function reads no loss at all.
 outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
 
 So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on
-it, is redundant and not mislabelled: the stronger model sides with the label. The column `contradicted` has the IL
+it, is redundant and not mislabeled: the stronger model sides with the label. The column `contradicted` has the IL
 model's word alone, whatever the reason.
 """
 
 from typing import Final
 
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps, sample_history
-from rhostream.pipeline.views import quote
+from rhostream.pipeline.sql import quote
 
 #: Every value of `sample_reasons.reason` in the order of precedence, with what to tell people.
 REASONS: Final[dict[str, str]] = {
@@ -44,10 +44,10 @@ REASONS: Final[dict[str, str]] = {
     "unreadable": "its image could not be read",
     "filtered": "ruled out by its irreducible loss before it was read",
     "il_missing": "it has no irreducible loss",
-    "set_aside": "held back for validation, or not in the run's core set",
+    "set_aside": "kept for validation, or not in the run's core set",
     "unscored": "never scored: skipped by chance",
     "redundant": "already learnt: the model predicts the label, and its loss is low",
-    "mislabelled": "likely mislabelled: held-out data contradict the label",
+    "mislabeled": "likely mislabeled: held-out data contradict the label",
     "less_relevant": "less relevant, or not learnable so far: its irreducible loss is high",
     "outbid": "worth learning, but others were worth more",
 }
@@ -111,7 +111,7 @@ SELECT
     WHEN scored = 0 THEN 'unscored'
     WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'
     WHEN latest_correct AND il < {EVEN_ODDS} AND latest_loss - il < bar THEN 'redundant'
-    WHEN contradicted THEN 'mislabelled'
+    WHEN contradicted THEN 'mislabeled'
     WHEN latest_loss IS NULL OR latest_loss - coalesce(il, 0) < bar THEN 'less_relevant'
     ELSE 'outbid'
   END AS reason

@@ -3,7 +3,7 @@
 from rhostream.pipeline.explain.asked import Asked, indented
 from rhostream.pipeline.explain.history import sample_history
 from rhostream.pipeline.explain.reasons import sample_reasons
-from rhostream.pipeline.views import quote
+from rhostream.pipeline.sql import quote
 
 _CLASS_OF_LABEL = "(SELECT label AS predicted, any_value(class) AS predicted_class FROM samples GROUP BY label)"
 
@@ -54,7 +54,7 @@ JOIN (SELECT key, source FROM samples) USING (key)
 ORDER BY latest_loss + coalesce(il, 0), key"""
 
 
-def mislabelled(asked: Asked) -> str:
+def mislabeled(asked: Asked) -> str:
     """By the IL model alone; where a run is named, without those whose label its model has come to predict."""
     history, join, keep, more = "", "", "", ""
     if asked.run:
@@ -75,12 +75,12 @@ def mislabelled(asked: Asked) -> str:
         else ""
     )
     return f"""\
-WITH labelled AS (
+WITH labeled AS (
   SELECT key, label, class, {clean} AS clean_label, {clean} <> label AS wrong FROM samples
   WHERE {asked.of_split} AND {asked.of_class}
 ){history}, scored AS (
-  SELECT labelled.*, il, predicted, confidence{more}
-  FROM labelled
+  SELECT labeled.*, il, predicted, confidence{more}
+  FROM labeled
   JOIN (SELECT key, il, predicted, confidence FROM il WHERE il_model = {quote(asked.il_model or "")} AND NOT in_sample)
     USING (key){join}
 ), suspected AS (

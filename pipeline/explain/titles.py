@@ -31,7 +31,7 @@ QUESTIONS: Final[dict[str, Title]] = {
     "skipped": Title(
         text="Which samples are never or rarely selected, and why?", takes=_takes("run", "il", "class", "steps")
     ),
-    "mislabelled": Title(
+    "mislabeled": Title(
         text="Which labels are likely wrong? With clean_label: precision and recall at k.",
         takes=_takes("run", "il", "class", "steps", "split"),
     ),
@@ -53,4 +53,4 @@ QUESTIONS: Final[dict[str, Title]] = {
     "duplicates": Title(text="Which images stand under different labels?", takes=_takes("class", "split")),
     "rejects": Title(text="What was refused, and why?", takes=_takes()),
     "diff": Title(text="What did two runs choose differently?", takes=_takes("class", "steps"), runs=2),
-}  # fmt: skip
+}

@@ -1,0 +1,5 @@
+"""`rho export`: what was found out, for other tools."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

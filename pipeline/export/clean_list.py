@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.explain.ask import named_il_model, named_run
-from rhostream.pipeline.explain.asked import indented
-from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
-from rhostream.pipeline.query import query
-from rhostream.pipeline.views import quote
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.explain import REASONS, indented, named_il_model, named_run, sample_reasons
+from rhostream.pipeline.sql import query, quote
 from rhostream.schema import CLEAN_LIST
 
 
@@ -23,14 +20,14 @@ class CleanListConfig:
         run: whose reasons to use; None for the IL model alone. With one, a label that the run's model has come to
             predict is no issue.
         il: name of the IL model; None for the run's, or the only one.
-        drop: reasons for which a sample is left out; all but "mislabelled" need a run.
+        drop: reasons for which a sample is left out; all but "mislabeled" need a run.
         relabel: a likely wrong label becomes the predicted one where the IL model is at least so confident (0 to 1);
             None relabels nothing.
     """
 
     run: str | None = None
     il: str | None = None
-    drop: Collection[str] = ("mislabelled",)
+    drop: Collection[str] = ("mislabeled",)
     relabel: float | None = None
 
     def __post_init__(self) -> None:
@@ -38,7 +35,7 @@ class CleanListConfig:
             raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
         if self.relabel is not None and not 0 <= self.relabel <= 1:
             raise ConfigError(f"--relabel {self.relabel}: give a probability between 0 and 1, for instance 0.9")
-        if self.run is None and (of_runs := sorted(set(self.drop) - {"mislabelled"})):
+        if self.run is None and (of_runs := sorted(set(self.drop) - {"mislabeled"})):
             raise ConfigError(f"--drop {of_runs[0]}: only a run can tell, name one with --run")
 
 
@@ -56,8 +53,8 @@ def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
     workspace = Workspace(workspace)
     run = named_run(workspace, config.run) if config.run is not None else ""
     model = named_il_model(workspace, config.il, run, required=True)
-    drops = ", ".join(quote(reason) for reason in sorted(set(config.drop) - {"mislabelled"})) or "''"
-    issues = "drop" if "mislabelled" in config.drop else "keep"
+    drops = ", ".join(quote(reason) for reason in sorted(set(config.drop) - {"mislabeled"})) or "''"
+    issues = "drop" if "mislabeled" in config.drop else "keep"
     relabel = "false" if config.relabel is None else f"is_label_issue AND confidence >= {config.relabel}"
     facts = f"WITH facts AS (\n{indented(_facts(run, model or ''))}\n)"
     return f"""\

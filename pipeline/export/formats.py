@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.workspace import Workspace
+from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.export.subset import Picked, Subset
-from rhostream.pipeline.plain_tar import PlainTar
-from rhostream.pipeline.progress import progress
+from rhostream.pipeline.jobs import progress
+from rhostream.pipeline.shards import PlainTar
 
 
 def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_000) -> list[str]:

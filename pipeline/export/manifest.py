@@ -8,10 +8,10 @@ from typing import Any
 import tomli_w
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.clean_list import read_clean_list
-from rhostream.pipeline.manifest import Manifest
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.shards import read_clean_list
 
 
 def write_cleaned_manifest(
@@ -29,8 +29,8 @@ def write_cleaned_manifest(
         WorkspaceError: no workspace.
     """
     workspace = Workspace(workspace)
-    card = CorpusCard.read(workspace)
-    if any(shard.source for shard in card.shards):
+    corpus = CorpusMetadata.read(workspace)
+    if any(shard.source for shard in corpus.shards):
         raise ConfigError(
             f"workspace {workspace.location!r} indexes tars where they lie, which no manifest can clean: use "
             "`rho export webdataset --clean-list` for a cleaned copy"
@@ -39,7 +39,7 @@ def write_cleaned_manifest(
     place = Path(output)
     if not place.parent.is_dir():
         raise ConfigError(f"--output {output}: there is no folder {place.parent}; name a file in one that exists")
-    values = _as_toml({**card.manifest, "root": _root(card.manifest.get("root", ""), root)})
+    values = _as_toml({**corpus.manifest, "root": _root(corpus.manifest.get("root", ""), root)})
     values["name"] = place.stem
     values["clean_list"] = os.path.relpath(clean_list, place.parent)
     order = ["name", "format", "root", "clean_list"]

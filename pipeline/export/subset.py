@@ -9,15 +9,11 @@ import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError, ShardError
 from rhostream.loaders.decode import content_hash
-from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.shard_reader import ShardReader
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.clean_list import read_clean_list
-from rhostream.pipeline.explain.ask import named_il_model, named_run
-from rhostream.pipeline.explain.asked import identifier
-from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
-from rhostream.pipeline.query import query
-from rhostream.pipeline.views import quote
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.storage import ShardReader, Workspace
+from rhostream.pipeline.explain import REASONS, identifier, named_il_model, named_run, sample_reasons
+from rhostream.pipeline.shards import read_clean_list
+from rhostream.pipeline.sql import query, quote
 
 _OWN = ("key", "shard", "row", "offset", "size", "ext", "label", "class", "source", "content_hash")
 
@@ -69,7 +65,7 @@ class Subset:
 
     def __init__(self, workspace: Workspace | str, choice: Choice) -> None:
         self._workspace = Workspace(workspace)
-        self._card = CorpusCard.read(self._workspace)
+        self._corpus = CorpusMetadata.read(self._workspace)
         chosen = self._chosen(choice)
         if "key" not in chosen.column_names:
             raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")
@@ -82,8 +78,11 @@ class Subset:
         if rows.num_rows != keys or keys != chosen.num_rows:
             known = set(own["key"].to_pylist())
             strange = [key for key in chosen["key"].to_pylist() if key not in known]
-            told = f"{len(strange)} of the keys are no samples, for instance {strange[0]!r}" if strange else (
-                f"{chosen.num_rows - keys} keys come twice")  # fmt: skip
+            told = (
+                f"{len(strange)} of the keys are no samples, for instance {strange[0]!r}"
+                if strange
+                else (f"{chosen.num_rows - keys} keys come twice")
+            )
             raise ConfigError(f"{told}: choose each sample of this workspace once")
         self._rows = rows
 
@@ -92,11 +91,11 @@ class Subset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self._card.classes
+        return self._corpus.classes
 
     def __iter__(self) -> Iterator[Picked]:
         """Reads the images; ShardError where one cannot be read, or is not the one that was indexed."""
-        shards = {shard.name: shard for shard in self._card.shards}
+        shards = {shard.name: shard for shard in self._corpus.shards}
         reader = ShardReader(self._workspace)
         for batch in self._rows.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
@@ -109,12 +108,12 @@ class Subset:
                         f"restore the tar, or run `{remade}` again"
                     )
                 facts = {name.removeprefix("chosen."): value for name, value in row.items() if name not in _OWN}
-                relabelled = facts.get("action") == "relabel"
+                relabeled = facts.get("action") == "relabel"
                 yield Picked(
                     key=row["key"],
                     ext=row["ext"],
-                    label=self.classes.index(facts["class"]) if relabelled else row["label"],
-                    class_name=facts["class"] if relabelled else row["class"],
+                    label=self.classes.index(facts["class"]) if relabeled else row["label"],
+                    class_name=facts["class"] if relabeled else row["class"],
                     source=row["source"],
                     image=image,
                     facts=facts,

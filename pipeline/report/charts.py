@@ -18,24 +18,24 @@ _WIDTH: Final = 360  # pixels: that of a phone
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line of a chart, its colour (a name in `svg.COLOURS`), and the number of its dash pattern."""
+    """A line of a chart, its color (a name in `svg.COLOURS`), and the number of its dash pattern."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
-    colour: str
+    color: str
     dash: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A rectangle of a map: its corners in data units, its colour, and how much of that, in [0, 1]."""
+    """A rectangle of a map: its corners in data units, its color, and how much of that, in [0, 1]."""
 
     left: float
     bottom: float
     right: float
     top: float
-    colour: str
+    color: str
     strength: float
 
 
@@ -55,7 +55,7 @@ def lines(
             known = [(a, b) for a, b in zip(line.x, line.y, strict=True) if b is not None]
             style = _DASHES[line.dash % len(_DASHES)]
             marker = "o" if len(known) == 1 else ""
-            axes.plot(*zip(*known, strict=True), color=COLOURS[line.colour], linestyle=style, marker=marker)
+            axes.plot(*zip(*known, strict=True), color=COLOURS[line.color], linestyle=style, marker=marker)
         _axes(axes, x, y)
         if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -65,20 +65,21 @@ def lines(
     return draw(name, title, _WIDTH, 230, paint)
 
 
-def stacked_histogram(name: str, title: str, edges: Sequence[float], parts: Sequence[tuple[str, Sequence[int]]], *,
-                      x: str, y: str) -> Markup:  # fmt: skip
+def stacked_histogram(
+    name: str, title: str, edges: Sequence[float], parts: Sequence[tuple[str, Sequence[int]]], *, x: str, y: str
+) -> Markup:
     """Bars on top of each other.
 
     Args:
         edges: of the bins, one more than there are bins.
-        parts: (colour, count of every bin), lowest first.
+        parts: (color, count of every bin), lowest first.
     """
 
     def paint(axes: Axes) -> None:
         bottom = [0] * (len(edges) - 1)
         width = edges[1] - edges[0]
-        for colour, counts in parts:
-            axes.bar(edges[:-1], counts, width=width * 0.9, bottom=bottom, align="edge", color=COLOURS[colour])
+        for color, counts in parts:
+            axes.bar(edges[:-1], counts, width=width * 0.9, bottom=bottom, align="edge", color=COLOURS[color])
             bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
         _axes(axes, x, y)
         axes.grid(visible=False, axis="x")
@@ -87,12 +88,22 @@ def stacked_histogram(name: str, title: str, edges: Sequence[float], parts: Sequ
     return draw(name, title, _WIDTH, 230, paint)
 
 
-def bars(name: str, title: str, labels: Sequence[str], values: Sequence[float], *, x: str, colours: Sequence[str],
-         share: bool = False, line: float | None = None, marks: Sequence[float | None] = ()) -> Markup:  # fmt: skip
+def bars(
+    name: str,
+    title: str,
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    x: str,
+    colors: Sequence[str],
+    share: bool = False,
+    line: float | None = None,
+    marks: Sequence[float | None] = (),
+) -> Markup:
     """Horizontal bars, the first on top.
 
     Args:
-        colours: of the bars, or one for all.
+        colors: of the bars, or one for all.
         share: are the values shares, to be written as percentages?
         line: a value to compare all bars with.
         marks: a further value of each bar, as a dot.
@@ -100,13 +111,19 @@ def bars(name: str, title: str, labels: Sequence[str], values: Sequence[float], 
 
     def paint(axes: Axes) -> None:
         places = range(len(values))
-        axes.barh(places, values, height=0.68, color=[COLOURS[colour] for colour in colours])
+        axes.barh(places, values, height=0.68, color=[COLOURS[color] for color in colors])
         if line is not None:
             axes.axvline(line, color=COLOURS["text"], linewidth=1, linestyle=_DASHES[1])
         dots = [(mark, place) for place, mark in zip(places, marks, strict=False) if mark is not None]
         if dots:
-            axes.plot(*zip(*dots, strict=True), "o", markersize=5, markeredgewidth=1.2, color=COLOURS["text"],
-                      markerfacecolor=COLOURS["surface"])  # fmt: skip
+            axes.plot(
+                *zip(*dots, strict=True),
+                "o",
+                markersize=5,
+                markeredgewidth=1.2,
+                color=COLOURS["text"],
+                markerfacecolor=COLOURS["surface"],
+            )
         _rows(axes, labels, x)
         if share:
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
@@ -114,14 +131,15 @@ def bars(name: str, title: str, labels: Sequence[str], values: Sequence[float], 
     return draw(name, title, _WIDTH, 52 + _BAR_PIXELS * len(values), paint)
 
 
-def stacked_bars(name: str, title: str, labels: Sequence[str], parts: Sequence[tuple[str, Sequence[float]]], *,
-                 x: str) -> Markup:  # fmt: skip
-    """A horizontal bar for each label, made of parts: (colour, value of every bar)."""
+def stacked_bars(
+    name: str, title: str, labels: Sequence[str], parts: Sequence[tuple[str, Sequence[float]]], *, x: str
+) -> Markup:
+    """A horizontal bar for each label, made of parts: (color, value of every bar)."""
 
     def paint(axes: Axes) -> None:
         left = [0.0] * len(labels)
-        for colour, values in parts:
-            axes.barh(range(len(labels)), values, left=left, height=0.68, color=COLOURS[colour])
+        for color, values in parts:
+            axes.barh(range(len(labels)), values, left=left, height=0.68, color=COLOURS[color])
             left = [a + b for a, b in zip(left, values, strict=True)]
         _rows(axes, labels, x)
         axes.xaxis.set_major_formatter(EngFormatter())
@@ -146,16 +164,18 @@ def region_map(name: str, title: str, cells: Sequence[Cell], *, x: str, y: str, 
     return draw(name, title, _WIDTH + 60, 320, paint)
 
 
-def matrix(name: str, title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Cell], *, x: str,
-           y: str) -> Markup:  # fmt: skip
+def matrix(
+    name: str, title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Cell], *, x: str, y: str
+) -> Markup:
     """Cells in rows (the first on top) and columns with labels; cell (row, column) spans [column, column + 1]."""
 
     def paint(axes: Axes) -> None:
         _add_cells(axes, cells)
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(rows), 0)
-        axes.set_xticks([place + 0.5 for place in range(len(columns))], [plain(label, 14) for label in columns],
-                        rotation=90)  # fmt: skip
+        axes.set_xticks(
+            [place + 0.5 for place in range(len(columns))], [plain(label, 14) for label in columns], rotation=90
+        )
         axes.set_yticks([place + 0.5 for place in range(len(rows))], [plain(label, 14) for label in rows])
         axes.tick_params(length=0)
         axes.grid(visible=False)
@@ -166,14 +186,12 @@ def matrix(name: str, title: str, rows: Sequence[str], columns: Sequence[str], c
 
 
 def _add_cells(axes: Axes, cells: Sequence[Cell]) -> None:
-    for colour in sorted({cell.colour for cell in cells}):
-        own = [cell for cell in cells if cell.colour == colour]
-        corners = [
-            [(c.left, c.bottom), (c.right, c.bottom), (c.right, c.top), (c.left, c.top)] for c in own
-        ]  # fmt: skip
+    for color in sorted({cell.color for cell in cells}):
+        own = [cell for cell in cells if cell.color == color]
+        corners = [[(c.left, c.bottom), (c.right, c.bottom), (c.right, c.top), (c.left, c.top)] for c in own]
         strengths: Any = [cell.strength for cell in own]
         axes.add_collection(
-            PolyCollection(corners, facecolors=COLOURS[colour], alpha=strengths, edgecolors="none", linewidths=0)
+            PolyCollection(corners, facecolors=COLOURS[color], alpha=strengths, edgecolors="none", linewidths=0)
         )
 
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 import duckdb
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.index import CorpusCard
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.explain.reasons import sample_reasons
-from rhostream.pipeline.il_card import default_il_model, trained_models
-from rhostream.pipeline.query import reading, run_interruptibly
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.explain import sample_reasons
+from rhostream.pipeline.il import default_il_model, trained_models
 from rhostream.pipeline.report import questions
+from rhostream.pipeline.report.pictures import Thumbnail, thumbnails
 from rhostream.pipeline.report.runs import ReportedRun, reported_runs
-from rhostream.pipeline.report.thumbnails import Thumbnail, thumbnails
+from rhostream.pipeline.sql import reading, run_interruptibly
 
 MEMORY: Final = "2GiB"  # DuckDB's; with Python, Arrow and the page the whole stays within 4 GiB
 PICTURES: Final = 24  # shown of a gallery before a filter is set
@@ -47,7 +47,7 @@ class ReportData:
         truth: does the corpus know the true labels?
     """
 
-    corpus: CorpusCard
+    corpus: CorpusMetadata
     run: ReportedRun | None
     il_model: str | None
     runs: tuple[ReportedRun, ...]
@@ -69,7 +69,7 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
         ConfigError: no such run or IL model.
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
-    corpus = CorpusCard.read(workspace)
+    corpus = CorpusMetadata.read(workspace)
     with reading(workspace, memory=MEMORY) as connection:
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))
         runs = reported_runs(workspace, run_names, metrics.rows)
@@ -132,7 +132,7 @@ def _subject(connection: duckdb.DuckDBPyConnection, runs: Sequence[ReportedRun])
     return max(drawn, key=lambda run: facts[run.name], default=None)
 
 
-def _il_model(workspace: Workspace, corpus: CorpusCard, run: ReportedRun | None, named: str) -> str | None:
+def _il_model(workspace: Workspace, corpus: CorpusMetadata, run: ReportedRun | None, named: str) -> str | None:
     known = trained_models(workspace)
     if named:
         if named not in known:

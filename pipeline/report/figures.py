@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from rhostream.pipeline.explain.reasons import REASONS
+from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import charts, questions
 from rhostream.pipeline.report.charts import Cell
 from rhostream.pipeline.report.data import ReportData
@@ -21,7 +21,7 @@ _FAINTEST: Final = 0.12
 REGION_WORDS: Final = {
     "redundant": "redundant: already learnt",
     "learnable": "learnable: selected, or outbid by others",
-    "noisy": "noisy: likely mislabelled, less relevant or not learnable so far",
+    "noisy": "noisy: likely mislabeled, less relevant or not learnable so far",
 }
 
 
@@ -47,7 +47,7 @@ class Figure:
     Attributes:
         name: unique in the page.
         says: how to read it, in a sentence or two.
-        legend: (colour, words).
+        legend: (color, words).
     """
 
     name: str
@@ -82,15 +82,16 @@ def loss_il_map(data: ReportData) -> Figure | None:
         if row[region]:
             left, bottom = bounds["il_from"] + row["x"] * width, bounds["loss_from"] + row["y"] * height
             strength = _FAINTEST + (1 - _FAINTEST) * log1p(row[region]) / log1p(most)
-            cells.append(Cell(left=left, right=left + width, bottom=bottom, top=bottom + height, colour=region,
-                              strength=strength))  # fmt: skip
+            cells.append(
+                Cell(left=left, right=left + width, bottom=bottom, top=bottom + height, color=region, strength=strength)
+            )
     whole = sum(totals.values())
     return Figure(
         name="map",
         title="Loss against irreducible loss",
         says=(
             f"Every sample that {data.run.name} scored, by its latest loss and by its irreducible loss (IL), in nats. "
-            "A cell has the colour of the region with most of its samples; the stronger it is, the more there are. "
+            "A cell has the color of the region with most of its samples; the stronger it is, the more there are. "
             f"Above the dashed line the loss exceeds the IL by more than the bar of {number(bounds['bar'])} nats: what "
             "was selected last mostly lies there. The outermost cells hold all that lies beyond them."
         ),
@@ -136,7 +137,7 @@ def reasons(data: ReportData) -> Figure | None:
                 labels,
                 [row["samples"] / whole for row in answer.rows],
                 x="share of the training samples",
-                colours=[_region_of(row["reason"]) for row in answer.rows],
+                colors=[_region_of(row["reason"]) for row in answer.rows],
                 share=True,
             ),
         ),
@@ -255,7 +256,7 @@ def _noise_chart(data: ReportData, rows: list[dict[str, Any]]) -> Markup:
         [row["class"] for row in ranked],
         [_share(row, "contradicted", "judged") or 0.0 for row in ranked],
         x=_most("contradicted labels", rows),
-        colours=("noisy",),
+        colors=("noisy",),
         share=True,
         marks=[_share(row, "wrong", "truth_known") for row in ranked],
     )
@@ -269,7 +270,7 @@ def _rate_chart(rows: list[dict[str, Any]]) -> Markup:
         [row["class"] for row in ranked],
         [row["selection_rate"] for row in ranked],
         x=_most("selection rate", rows),
-        colours=("learnable",),
+        colors=("learnable",),
         share=True,
         line=sum(row["selected"] for row in rows) / sum(row["drawn"] for row in rows),
     )
@@ -298,11 +299,16 @@ def confusion(data: ReportData) -> Figure | None:
     shown = [row for row in answer.rows if _class(row["given"]) in place and _class(row["predicted"]) in place]
     most = max((row["il"] for row in shown), default=1.0)
     cells = [
-        Cell(left=place[_class(row["predicted"])], right=place[_class(row["predicted"])] + 1,
-             bottom=place[_class(row["given"])], top=place[_class(row["given"])] + 1, colour="noisy",
-             strength=max(0.0, row["il"] / most) if most > 0 else 0.0)
+        Cell(
+            left=place[_class(row["predicted"])],
+            right=place[_class(row["predicted"])] + 1,
+            bottom=place[_class(row["given"])],
+            top=place[_class(row["given"])] + 1,
+            color="noisy",
+            strength=max(0.0, row["il"] / most) if most > 0 else 0.0,
+        )
         for row in shown
-    ]  # fmt: skip
+    ]
     return Figure(
         name="confusion",
         title="Given and predicted labels",

@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.explain.reasons import REASONS
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
 from rhostream.pipeline.report.words import count, number
@@ -72,9 +72,12 @@ def render(data: ReportData) -> str:
     """The page. The same data give the same bytes."""
     # Autoescape for every template: all that comes from a corpus is text, wherever it stands.
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.PackageLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {
         "count": count,
         "number": number,
@@ -83,9 +86,15 @@ def render(data: ReportData) -> str:
     }
     script = _resource("report.js")
     shown = (
-        figures.loss_il_map(data), figures.reasons(data), figures.classes(data), figures.il_histogram(data),
-        figures.confusion(data), run_figures.over_time(data), run_figures.accuracy(data), run_figures.costs(data),
-    )  # fmt: skip
+        figures.loss_il_map(data),
+        figures.reasons(data),
+        figures.classes(data),
+        figures.il_histogram(data),
+        figures.confusion(data),
+        run_figures.over_time(data),
+        run_figures.accuracy(data),
+        run_figures.costs(data),
+    )
     cards = _galleries(data)
     return environment.get_template("report.html").render(
         title=data.corpus.manifest.get("name") or "corpus",
@@ -95,26 +104,35 @@ def render(data: ReportData) -> str:
         comparison=summary.comparison(data),
         figures={figure.name: figure for figure in shown if figure is not None},
         galleries=cards,
-        classes=sorted({card["class"] for gallery in cards for card in gallery["cards"]}),
-        reasons={name: words for name, words in REASONS.items()
-                 if any(card["reason"] == name for gallery in cards for card in gallery["cards"])},
+        classes=sorted({metadata["class"] for gallery in cards for metadata in gallery["cards"]}),
+        reasons={
+            name: words
+            for name, words in REASONS.items()
+            if any(metadata["reason"] == name for gallery in cards for metadata in gallery["cards"])
+        },
         rejects=_rejects(data),
         sample_sql=_SAMPLE_SQL,
         style=Markup(_resource("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )  # fmt: skip
+    )
 
 
 def _galleries(data: ReportData) -> list[dict[str, Any]]:
     """The galleries that have pictures; those beyond the first `_SHOWN` show when a filter asks for them."""
     return [
-        {"name": name, "title": _GALLERIES[name][0], "says": _GALLERIES[name][1], "sql": answer.sql,
-         "cards": [row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > _SHOWN}
-                   for row in answer.rows]}
+        {
+            "name": name,
+            "title": _GALLERIES[name][0],
+            "says": _GALLERIES[name][1],
+            "sql": answer.sql,
+            "cards": [
+                row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > _SHOWN} for row in answer.rows
+            ],
+        }
         for name, answer in data.galleries.items()
         if answer.rows
-    ]  # fmt: skip
+    ]
 
 
 def _rejects(data: ReportData) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@ All but those over `ledger`, `metrics` and `rejects` ask `sample_reasons` (`rhos
 
 from typing import Final
 
-from rhostream.pipeline.views import quote
+from rhostream.pipeline.sql import quote
 
 #: Regions of the loss x IL map, by the reasons that lie in them. The rest was never judged by loss and IL.
 REGIONS: Final[dict[str, tuple[str, ...]]] = {
     "redundant": ("redundant",),
     "learnable": ("selected", "outbid"),
-    "noisy": ("mislabelled", "less_relevant", "filtered"),
+    "noisy": ("mislabeled", "less_relevant", "filtered"),
 }
 
 COLUMNS, ROWS = 36, 28  # cells of the loss x IL map

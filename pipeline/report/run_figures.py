@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from rhostream.pipeline.costs import COST_NAMES
+from rhostream.pipeline.models import COST_NAMES
 from rhostream.pipeline.report import charts
 from rhostream.pipeline.report.charts import Series
 from rhostream.pipeline.report.data import ReportData
@@ -14,13 +14,17 @@ from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
 from rhostream.pipeline.report.words import count, flops, number, percent, seconds
 
 _MOST_POINTS: Final = 200  # of a curve
-_SERIES: Final = 8  # colours
+_SERIES: Final = 8  # colors
 _AXES: Final[dict[Unit, str]] = {"steps": "gradient steps", "seconds": "seconds", "flops": "FLOPs"}
 _COST_WORDS: Final = {
-    "load": "loading", "score": "scoring", "auto": "validation of auto", "train": "training",
+    "load": "loading",
+    "score": "scoring",
+    "auto": "validation of auto",
+    "train": "training",
     "evaluate": "evaluation (not charged)",
-    "il_train": "IL model, training", "il_score": "IL model, scoring",
-}  # fmt: skip
+    "il_train": "IL model, training",
+    "il_score": "IL model, scoring",
+}
 _COST_COLOURS: Final = dict(
     zip(COST_NAMES, ("series1", "series2", "series6", "series0", "grid", "series3", "series4"), strict=True)
 )
@@ -33,11 +37,13 @@ def over_time(data: ReportData) -> Figure | None:
     answer, run = data.answers["time"], data.run
     drawn = []
     for column, words, share in (
-        ("mislabelled", "wrong labels", True), ("correct", "already predicted", True),
-        ("il", "mean irreducible loss, nats", False), ("loss", "mean loss, nats", False),
-    ):  # fmt: skip
-        rows = run.lines if column == "mislabelled" else answer.rows
-        x = "step" if column == "mislabelled" else "last_step"
+        ("mislabeled", "wrong labels", True),
+        ("correct", "already predicted", True),
+        ("il", "mean irreducible loss, nats", False),
+        ("loss", "mean loss, nats", False),
+    ):
+        rows = run.lines if column == "mislabeled" else answer.rows
+        x = "step" if column == "mislabeled" else "last_step"
         drawn += _selected_chart(column, words, share, [row[x] for row in rows], rows)
     return Figure(
         name="time",
@@ -46,25 +52,38 @@ def over_time(data: ReportData) -> Figure | None:
         charts=tuple(drawn),
         legend=(("series0 dash0", "selected"), ("muted dash1", "all candidates")),
         table=table(
-            ("steps", "IL, selected", "IL, candidates", "loss, selected",  "loss, candidates",
-             "already predicted, selected", "already predicted, candidates"),
+            (
+                "steps",
+                "IL, selected",
+                "IL, candidates",
+                "loss, selected",
+                "loss, candidates",
+                "already predicted, selected",
+                "already predicted, candidates",
+            ),
             [
-                (f"{row['first_step']} to {row['last_step']}", number(row["selected_il"]), number(row["candidates_il"]),
-                 number(row["selected_loss"]), number(row["candidates_loss"]), percent(row["selected_correct"]),
-                 percent(row["candidates_correct"]))
+                (
+                    f"{row['first_step']} to {row['last_step']}",
+                    number(row["selected_il"]),
+                    number(row["candidates_il"]),
+                    number(row["selected_loss"]),
+                    number(row["candidates_loss"]),
+                    percent(row["selected_correct"]),
+                    percent(row["candidates_correct"]),
+                )
                 for row in answer.rows
             ],
         ),
         sql=answer.sql,
-    )  # fmt: skip
+    )
 
 
 def _selected_chart(
     column: str, words: str, share: bool, x: Sequence[float], rows: Sequence[dict[str, Any]]
 ) -> list[Markup]:
     series = [
-        Series(label="all candidates", x=x, y=[row[f"candidates_{column}"] for row in rows], colour="muted", dash=1),
-        Series(label="selected", x=x, y=[row[f"selected_{column}"] for row in rows], colour="series0"),
+        Series(label="all candidates", x=x, y=[row[f"candidates_{column}"] for row in rows], color="muted", dash=1),
+        Series(label="selected", x=x, y=[row[f"selected_{column}"] for row in rows], color="series0"),
     ]
     known = [line for line in series if any(value is not None for value in line.y)]
     title = f"{words}, of the selected and of all candidates, over the steps".capitalize()
@@ -95,7 +114,7 @@ def accuracy(data: ReportData) -> Figure | None:
                         label=run.name,
                         x=[spent(line, unit) for line in _thinned(run.curve)],
                         y=[line["test_accuracy"] for line in _thinned(run.curve)],
-                        colour=f"series{place % _SERIES}",
+                        color=f"series{place % _SERIES}",
                         dash=place,
                     )
                     for place, run in enumerate(runs)
@@ -111,14 +130,19 @@ def accuracy(data: ReportData) -> Figure | None:
         table=table(
             ("run", "steps", "seconds", "FLOPs", "accuracy"),
             [
-                (run.name, count(line["step"]), seconds(spent(line, "seconds")), flops(spent(line, "flops")),
-                 f"{100 * line['test_accuracy']:.1f}%")
+                (
+                    run.name,
+                    count(line["step"]),
+                    seconds(spent(line, "seconds")),
+                    flops(spent(line, "flops")),
+                    f"{100 * line['test_accuracy']:.1f}%",
+                )
                 for run in runs
                 for line in _thinned(run.curve)
             ],
         ),
         sql=data.answers["metrics"].sql,
-    )  # fmt: skip
+    )
 
 
 def _thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.costs import COST_NAMES
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.models import COST_NAMES
 
 Unit = Literal["steps", "seconds", "flops"]
 UNITS: Final[tuple[Unit, ...]] = ("steps", "seconds", "flops")
@@ -80,8 +80,8 @@ def reported_runs(workspace: Workspace, names: Sequence[str], lines: Sequence[di
 
 
 def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]]) -> ReportedRun:
-    card = f"runs/{name}/run.json"
-    facts = workspace.read_json(card) if workspace.exists(card) else {}
+    corpus = f"runs/{name}/run.json"
+    facts = workspace.read_json(corpus) if workspace.exists(corpus) else {}
     return ReportedRun(
         name=name,
         select=facts.get("config", {}).get("select", ""),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rhostream.pipeline.explain.reasons import REASONS
+from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Table, table
 from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent

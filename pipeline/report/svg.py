@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG for a page: text as text, colours of the page's style sheet, the same bytes every time."""
+"""Matplotlib figures as SVG for a page: text as text, colors of the page's style sheet, the same bytes every time."""
 
 import io
 import re
@@ -16,7 +16,7 @@ _SVG: Final = "http://www.w3.org/2000/svg"
 _XLINK: Final = "http://www.w3.org/1999/xlink"
 _POINTS: Final = 72.0  # an inch, which makes the SVG's units the pixels of the page
 
-#: The colours to draw with. Each stands for a variable of the page's style sheet, which knows light and dark.
+#: The colors to draw with. Each stands for a variable of the page's style sheet, which knows light and dark.
 COLOURS: Final[dict[str, str]] = {
     "text": "#010101",
     "muted": "#020202",
@@ -66,8 +66,9 @@ def draw(name: str, title: str, width: int, height: int, paint: Callable[[Axes],
         figure = Figure(figsize=(width / _POINTS, height / _POINTS), layout="constrained")
         paint(figure.add_subplot())
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", dpi=_POINTS, metadata={"Date": None, "Creator": None, "Type": None,
-                                                                    "Format": None})  # fmt: skip
+        figure.savefig(
+            buffer, format="svg", dpi=_POINTS, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
+        )
     return _inline(buffer.getvalue(), title)
 
 
@@ -105,7 +106,7 @@ def _references(element: ET.Element) -> list[str]:
 
 
 def _themed(style: str) -> str:
-    """Our variables in place of Matplotlib's colours, and the page's fonts in place of its own."""
+    """Our variables in place of Matplotlib's colors, and the page's fonts in place of its own."""
     for code, variable in _VARIABLES.items():
         style = style.replace(code, variable)
     return re.sub(r"font: *(?:\w+ +)*?([\d.]+)px [^;]*", r"font-size: \1px", re.sub(r"font-family:[^;]*;?", "", style))

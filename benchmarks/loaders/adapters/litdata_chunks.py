@@ -1,4 +1,4 @@
-"""litdata: optimised chunks of 64 MB, shuffled, in its StreamingDataLoader.
+"""litdata: optimized chunks of 64 MB, shuffled, in its StreamingDataLoader.
 
 Its own decoder ("torchvision") of images that were stored as JPEG, and simplejpeg of what was stored as bytes.
 """

@@ -12,14 +12,14 @@ import pyarrow as pa
 import torch
 from corpus import SIDE, Batch
 
-from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusCard, read_shard_rows
-from rhostream.loaders.join import il_digest, open_il_table
-from rhostream.loaders.scoring_view import RenditionFormat
-from rhostream.loaders.stream import CandidateStream
-from rhostream.loaders.workspace import Workspace
-from rhostream.pipeline.manifest import Manifest
-from rhostream.pipeline.scoring_view import ScoringViewConfig, write_scoring_view
-from rhostream.pipeline.shards import write_shards
+from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, read_shard_rows
+from rhostream.loaders.index.thumbnails import ThumbnailFormat
+from rhostream.loaders.reference.il_table import il_digest, open_il_table
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.pipeline.config.manifest import Manifest
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
 from rhostream.schema import IL
 
 VARIANTS = ("full", "64-jpeg", "64-raw", "full+32", "64-jpeg+32", "64-raw+32")
@@ -27,41 +27,50 @@ WORKERS = (0,)
 
 _IL = "bench"
 _SELECTED = 32
-_FORMATS: tuple[RenditionFormat, ...] = ("jpeg", "raw")
+_FORMATS: tuple[ThumbnailFormat, ...] = ("jpeg", "raw")
 
 
 def prepare(images: Path, folder: Path) -> None:
-    """Shards, two scoring views, and an IL table of the size of a real one (its losses are random)."""
+    """Shards, two thumbnails, and an IL table of the size of a real one (its losses are random)."""
     manifest = Manifest(name="photographs", format="imagefolder", root=str(images), folds=2, image={"size": SIDE})
     write_shards(folder, manifest)
     for form in _FORMATS:
-        write_scoring_view(folder, ScoringViewConfig(size=64, format=form))
+        write_thumbnails(folder, ThumbnailsConfig(size=64, format=form))
     workspace = Workspace(folder)
-    card = CorpusCard.read(workspace)
-    model = {"classes": card.classes, "fingerprint": card.fingerprint}
+    metadata = CorpusMetadata.read(workspace)
+    model = {"classes": metadata.classes, "fingerprint": metadata.fingerprint}
     workspace.write_json(f"il/{_IL}/model.json", model)
-    for shard in card.split("train"):
+    for shard in metadata.split("train"):
         rows = read_shard_rows(workspace, shard)
         count = len(rows)
         losses = np.random.default_rng(count).gamma(1.0, 1.0, count)
-        columns = {"il_model": [_IL] * count, "key": rows.keys, "shard": [shard.name] * count, "row": range(count),
-                   "label": rows.labels, "il": losses, "predicted": rows.labels, "confidence": [0.9] * count,
-                   "entropy": [0.3] * count, "in_sample": [False] * count}  # fmt: skip
+        columns = {
+            "il_model": [_IL] * count,
+            "key": rows.keys,
+            "shard": [shard.name] * count,
+            "row": range(count),
+            "label": rows.labels,
+            "il": losses,
+            "predicted": rows.labels,
+            "confidence": [0.9] * count,
+            "entropy": [0.3] * count,
+            "in_sample": [False] * count,
+        }
         made_of = {SHARD_DIGEST_KEY: shard.digest.encode(), IL_MODEL_KEY: il_digest(workspace, _IL).encode()}
         workspace.write_table(shard.scores(_IL), pa.table(columns, IL.with_metadata(made_of)))
 
 
 def stream(folder: Path, variant: str) -> CandidateStream:
-    view = variant.removesuffix("+32")
-    return CandidateStream(folder, il=_IL, scoring_view=None if view == "full" else view)
+    spec = variant.removesuffix("+32")
+    return CandidateStream(folder, il=_IL, thumbnails=None if spec == "full" else spec)
 
 
 def join_microseconds(folder: Path) -> float:
     """CPU time of reading IL parts and comparing their keys, per candidate."""
     workspace = Workspace(folder)
-    card = CorpusCard.read(workspace)
-    table = open_il_table(workspace, card, _IL)
-    parts = [read_shard_rows(workspace, shard) for shard in card.split("train")]
+    metadata = CorpusMetadata.read(workspace)
+    table = open_il_table(workspace, metadata, _IL)
+    parts = [read_shard_rows(workspace, shard) for shard in metadata.split("train")]
     begin = time.process_time()
     for _ in range(10):
         for part in parts:

@@ -1,0 +1,11 @@
+from .decode import ImageSpec as ImageSpec, ReadOptions as ReadOptions
+from .index import CorpusMetadata as CorpusMetadata
+from .reference import Prefilter as Prefilter
+from .storage import Workspace as Workspace
+from .stream import (
+    CandidateStream as CandidateStream,
+    MixedStream as MixedStream,
+    Order as Order,
+    SuperBatch as SuperBatch,
+    with_il as with_il,
+)

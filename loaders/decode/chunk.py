@@ -1,0 +1,39 @@
+"""A chunk of images: the unit of work of a decoding thread or process."""
+
+from rhostream.errors import UndecodableImageError
+from rhostream.loaders.decode.augmentation import Augmentation
+from rhostream.loaders.decode.image_refs import ImageRefs
+from rhostream.loaders.decode.pixels import Pixels, fill_pixels
+from rhostream.loaders.decode.rgb import content_hash
+from rhostream.loaders.storage import ShardReader
+
+Failures = list[tuple[int, str]]
+
+
+def decode_chunk(
+    shards: ShardReader, refs: ImageRefs, augmentation: Augmentation, into: Pixels, *, whole: bool
+) -> Failures:
+    """Read and decode images.
+
+    Args:
+        into: uint8 (n, size, size, channels), contiguous, filled.
+        whole: see `ShardReader.read`.
+
+    Returns:
+        (position, reason) of those that do not decode, or do not have their hash.
+
+    Raises:
+        ShardError: a tar has vanished or is truncated.
+    """
+    failures = []
+    tars, hashes, draws = refs.tars, refs.hashes, refs.draws
+    where = zip(refs.numbers.tolist(), refs.offsets.tolist(), refs.sizes.tolist(), strict=True)
+    for position, (number, offset, size) in enumerate(where):
+        try:
+            data = shards.read(tars[number], offset, size, whole=whole)
+            if hashes is not None and content_hash(data) != hashes[position]:
+                raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
+            fill_pixels(into[position], data, augmentation, draws[position] if draws else "")
+        except UndecodableImageError as error:
+            failures.append((position, str(error)))
+    return failures

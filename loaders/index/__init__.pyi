@@ -1,0 +1,35 @@
+from .columns import distinct as distinct, taken as taken, values as values
+from .core_set import (
+    CORE_SET_KEY as CORE_SET_KEY,
+    CoreSet as CoreSet,
+    core_set_file as core_set_file,
+    core_set_part as core_set_part,
+    core_set_rows as core_set_rows,
+)
+from .corpus_metadata import (
+    IL_MODEL_KEY as IL_MODEL_KEY,
+    METADATA_NAME as METADATA_NAME,
+    SHARD_DIGEST_KEY as SHARD_DIGEST_KEY,
+    CorpusMetadata as CorpusMetadata,
+    Shard as Shard,
+    ShardRows as ShardRows,
+    read_shard_rows as read_shard_rows,
+)
+from .hashing import EVALUATED as EVALUATED, REMEMBERED as REMEMBERED, key_hash as key_hash, key_hashes as key_hashes
+from .keys import key_of as key_of, webdataset_key as webdataset_key
+from .thumbnails import (
+    THUMBNAIL_INDEX as THUMBNAIL_INDEX,
+    THUMBNAIL_KEY as THUMBNAIL_KEY,
+    ThumbnailFormat as ThumbnailFormat,
+    ThumbnailRows as ThumbnailRows,
+    Thumbnails as Thumbnails,
+    current_thumbnails as current_thumbnails,
+    exact_thumbnails as exact_thumbnails,
+    metadata_file as metadata_file,
+    read_thumbnail_rows as read_thumbnail_rows,
+    thumbnail_index as thumbnail_index,
+    thumbnail_tar as thumbnail_tar,
+    thumbnails_command as thumbnails_command,
+    thumbnails_name as thumbnails_name,
+)
+from .validation_samples import is_validation_sample as is_validation_sample

@@ -1,0 +1,82 @@
+"""A core set: the part of the training split that was chosen once, before training, to be streamed alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rhostream.errors import WorkspaceError
+from rhostream.loaders.index.columns import values
+from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
+from rhostream.loaders.storage import Workspace
+
+#: Metadata of a part's Parquet: SHA-256 of what the core set was chosen from.
+CORE_SET_KEY = b"rhostream.core_set"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreSet:
+    """`core_sets/<name>`: a card, and a part per shard that is row-aligned with it.
+
+    Attributes:
+        identity: of what it was chosen from, and how.
+    """
+
+    workspace: Workspace
+    name: str
+    identity: str
+
+    @classmethod
+    def read(cls, workspace: Workspace, corpus: CorpusMetadata, name: str) -> "CoreSet":
+        """Raises WorkspaceError where there is no such core set, or it is of other shards."""
+        file = core_set_file(name)
+        if not workspace.exists(file):
+            known = ", ".join(workspace.names("core_sets")) or "none"
+            raise WorkspaceError(
+                f"core set {name!r}: workspace {workspace.location!r} has no {file} (core sets there: {known}); run "
+                f"`rho coreset --workspace {workspace.location} --name {name}` to the end"
+            )
+        written = workspace.read_json(file)
+        if written["fingerprint"] != corpus.fingerprint:
+            raise WorkspaceError(
+                f"core set {name!r} is of another split of the corpus than the shards are now: run `rho coreset --name "
+                f"{name} --overwrite`"
+            )
+        return cls(workspace=workspace, name=name, identity=written["identity"])
+
+    def kept(self, rows: ShardRows) -> npt.NDArray[np.bool_]:
+        """bool (n,): which rows of this shard are in the core set.
+
+        Raises:
+            WorkspaceError: its part is missing, or is of another shard or core set.
+        """
+        file = core_set_part(self.name, rows.shard.name)
+        remedy = f"run `rho coreset --name {self.name} --overwrite`"
+        if not self.workspace.exists(file):
+            raise WorkspaceError(
+                f"core set {self.name!r} has no part for shard {rows.shard.name}: {remedy}, or stream the split train"
+            )
+        table = self.workspace.read_table(file, ["key", "kept"])
+        made_of = table.schema.metadata or {}
+        if (
+            made_of.get(SHARD_DIGEST_KEY, b"").decode() != rows.shard.digest
+            or made_of.get(CORE_SET_KEY, b"").decode() != self.identity
+            or not table.column("key").combine_chunks().equals(rows.keys)
+        ):
+            raise WorkspaceError(
+                f"{self.workspace.path(file)} was made of other samples than shard {rows.shard.name} holds, or for "
+                f"another core set: {remedy}"
+            )
+        return values(table.column("kept"))
+
+
+def core_set_file(name: str) -> str:
+    return f"core_sets/{name}/core_set.json"
+
+
+def core_set_rows(name: str) -> str:
+    return f"core_sets/{name}/rows"
+
+
+def core_set_part(name: str, shard: str) -> str:
+    return f"{core_set_rows(name)}/{shard}.parquet"

@@ -1,0 +1,160 @@
+"""The shard index: what a workspace holds, without opening a tar."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rhostream.errors import WorkspaceError
+from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.index.columns import values
+from rhostream.loaders.storage import Workspace
+
+METADATA_NAME = "corpus.json"
+
+#: Metadata of the Parquet files of a shard: `Shard.digest` in its index, and in what was computed from it.
+SHARD_DIGEST_KEY = b"rhostream.shard_digest"
+#: Metadata of an IL part's Parquet.
+IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's card
+
+_COLUMNS = ("key", "offset", "size", "content_hash", "label")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Samples of one tar, and their index.
+
+    Attributes:
+        fold: -1 where the corpus has no folds.
+        digest: identifies keys, labels and contents.
+        source: path or URL of a tar that `rho index` has indexed where it lies; "" for one that `rho shards` wrote.
+            Several shards may share such a tar: one for each split.
+    """
+
+    name: str
+    split: str
+    fold: int
+    rows: int
+    digest: str
+    source: str = ""
+
+    @property
+    def tar(self) -> str:
+        """Name of the tar in the workspace, or the absolute path or URL of one outside it."""
+        return self.source or f"shards/{self.name}.tar"
+
+    @property
+    def made_by(self) -> str:
+        """The command that wrote its index."""
+        return "rho index" if self.source else "rho shards"
+
+    @property
+    def index(self) -> str:
+        return f"index/{self.name}.parquet"
+
+    def scores(self, il_name: str) -> str:
+        return f"il/{il_name}/scores/{self.name}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusMetadata:
+    """`corpus.json`: what the workspace was made from.
+
+    Attributes:
+        manifest: the resolved manifest, as JSON values.
+        classes: name of every label.
+        counts: entries = samples + rejects, and samples by split.
+        shards: in name order.
+        fingerprint: of the split; changes with any key, label, content or assignment.
+    """
+
+    manifest: dict[str, Any]
+    classes: tuple[str, ...]
+    counts: dict[str, Any]
+    shards: tuple[Shard, ...]
+    fingerprint: str
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> "CorpusMetadata":
+        """Raises WorkspaceError where `rho shards` has not finished."""
+        if not workspace.exists(METADATA_NAME):
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no {METADATA_NAME}: run `rho shards --workspace "
+                f"{workspace.location}` to the end first, or name another workspace"
+            )
+        corpus = workspace.read_json(METADATA_NAME)
+        try:
+            return cls(
+                manifest=corpus["manifest"],
+                classes=tuple(corpus["classes"]),
+                counts=corpus["counts"],
+                shards=tuple(Shard(**shard) for shard in corpus["shards"]),
+                fingerprint=corpus["fingerprint"],
+            )
+        except (KeyError, TypeError) as error:
+            raise WorkspaceError(
+                f"{workspace.path(METADATA_NAME)} is no corpus card ({error!r}): run the command that made it "
+                "(`rho shards` or `rho index`) again with the same settings, it rewrites it"
+            ) from error
+
+    def image_spec(self, size: int = 0) -> ImageSpec:
+        """The view that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
+        spec = ImageSpec.from_dict(self.manifest.get("image", {}))
+        return replace(spec, size=size) if size else spec
+
+    def split(self, *splits: str) -> tuple[Shard, ...]:
+        """The shards of these splits, in name order."""
+        return tuple(shard for shard in self.shards if shard.split in splits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRows:
+    """The index of one shard as columns, each of length `len(rows)`, in shard order."""
+
+    shard: Shard
+    keys: pa.StringArray
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    hashes: pa.StringArray
+    labels: npt.NDArray[np.int32]
+    extra: dict[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] = ()) -> ShardRows:
+    """Read the index of one shard.
+
+    Args:
+        extra: further columns to read, for instance `clean_label`; a column that this corpus lacks is left out.
+
+    Raises:
+        WorkspaceError: the index is missing, or is not the one of which `shard` tells: with other rows, or rewritten.
+    """
+    if not workspace.exists(shard.index):
+        raise WorkspaceError(
+            f"{workspace.path(shard.index)} is missing, though {METADATA_NAME} lists it: run `{shard.made_by}` "
+            "again with the same settings, it rewrites what is missing"
+        )
+    present = set(workspace.column_names(shard.index)) if extra else set()
+    table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)])
+    digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY, b"").decode()
+    if table.num_rows != shard.rows or digest != shard.digest:
+        differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
+        raise WorkspaceError(
+            f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, which "
+            f"has other {differs}: start this command again if the index was rewritten meanwhile; else delete it and "
+            f"run `{shard.made_by}` again with the same settings, it rewrites what is missing"
+        )
+    return ShardRows(
+        shard=shard,
+        keys=table.column("key").combine_chunks(),
+        offsets=values(table.column("offset")),
+        sizes=values(table.column("size")),
+        hashes=table.column("content_hash").combine_chunks(),
+        labels=values(table.column("label")),
+        extra={name: values(table.column(name)) for name in extra if name in table.column_names},
+    )

@@ -1,0 +1,134 @@
+"""The join of a shard's rows with their irreducible losses: by key, always."""
+
+import hashlib
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.errors import IrreducibleLossError
+from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows, values
+from rhostream.loaders.reference.joined_rows import JoinedRows
+from rhostream.loaders.reference.key_table import KeyTable
+from rhostream.loaders.storage import Workspace
+
+
+class ILTable(Protocol):
+    """Irreducible losses by key."""
+
+    def join(self, rows: ShardRows) -> JoinedRows:
+        """The losses of these rows, in their order."""
+        ...
+
+
+def open_il_table(workspace: Workspace, corpus: CorpusMetadata, il: str) -> ILTable:
+    """The IL table `il`: a name in this workspace, or the path of a Parquet file (or folder) with columns key and il.
+
+    Raises:
+        IrreducibleLossError: there is no such table, or it was made for another class list; `join` raises it where a
+            part was made for other rows, labels or images, by another model, or in-sample.
+    """
+    if _is_path(il):
+        return ForeignTable(il)
+    return RowAlignedTable(workspace, corpus, il)
+
+
+def il_digest(workspace: Workspace, il: str) -> str:
+    """What identifies the content of an IL table: SHA-256 of its model's card, or of its Parquet files' state."""
+    if _is_path(il):
+        return KeyTable.stamp(il)
+    return hashlib.sha256(workspace.read_bytes(f"il/{il}/model.json")).hexdigest()
+
+
+def _is_path(il: str) -> bool:
+    return "/" in il or il.endswith(".parquet")
+
+
+def il_spec(workspace: Workspace, il: str) -> ImageSpec | None:
+    """The view that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
+    if _is_path(il):
+        return None
+    spec = workspace.read_json(f"il/{il}/model.json").get("view")
+    return ImageSpec.from_dict(spec) if spec is not None else None
+
+
+class RowAlignedTable:
+    """`il/<name>/scores`: one part per shard, row-aligned with it; every row's key is compared."""
+
+    def __init__(self, workspace: Workspace, corpus: CorpusMetadata, name: str) -> None:
+        self._workspace, self._name = workspace, name
+        model_card = f"il/{name}/model.json"
+        if not workspace.exists(model_card):
+            known = ", ".join(workspace.names("il")) or "none"
+            raise IrreducibleLossError(
+                f"IL table {name!r}: workspace {workspace.location!r} has no {model_card} (IL models there: {known}); "
+                "run `rho il train` and `rho il score`"
+            )
+        model = workspace.read_json(model_card)
+        classes = tuple(model["classes"])
+        if classes != corpus.classes:
+            raise IrreducibleLossError(
+                f"IL table {name!r} knows {len(classes)} classes {classes[:3]}…, the corpus has {len(corpus.classes)} "
+                f"{corpus.classes[:3]}…: train an IL model on this corpus"
+            )
+        if model["fingerprint"] != corpus.fingerprint:
+            raise IrreducibleLossError(
+                f"IL model {name!r} was trained on another split of the corpus than the one that the shards have now: "
+                f"run `rho il train --name {name} --overwrite`, then `rho il score --name {name}`"
+            )
+        self._model = il_digest(workspace, name)
+
+    def join(self, rows: ShardRows) -> JoinedRows:
+        shard, part = rows.shard, rows.shard.scores(self._name)
+        if not self._workspace.exists(part):
+            raise self._refusal(shard, f"IL table {self._name!r} has no part for shard {shard.name}")
+        table = self._workspace.read_table(part, ["key", "il", "predicted", "in_sample"])
+        if table.num_rows != len(rows):
+            raise self._refusal(
+                shard,
+                f"shard {shard.name} has {len(rows)} rows, its IL part has {table.num_rows}: it was scored before the "
+                "shard was rewritten",
+            )
+        keys = table.column("key").combine_chunks()
+        if not keys.equals(rows.keys):
+            differing = pc.not_equal(keys, rows.keys)
+            first = pc.index(differing, pa.scalar(True)).as_py()
+            raise self._refusal(
+                shard,
+                f"shard {shard.name}: {pc.sum(differing).as_py()} of {len(rows)} keys differ from those of its IL part "
+                f"(row {first}: {rows.keys[first].as_py()}, there {keys[first].as_py()}): it is of another shard",
+            )
+        made_of = table.schema.metadata or {}
+        if made_of.get(SHARD_DIGEST_KEY, b"").decode() != shard.digest:
+            raise self._refusal(
+                shard,
+                f"shard {shard.name} holds other labels or images than when it was scored (its keys are the same)",
+            )
+        if made_of.get(IL_MODEL_KEY, b"").decode() != self._model:
+            raise self._refusal(
+                shard, f"the IL part of shard {shard.name} was made by another model than {self._name!r}"
+            )
+        seen = pc.sum(table.column("in_sample")).as_py()
+        if seen:
+            raise IrreducibleLossError(
+                f"shard {shard.name}: the IL model was trained on {seen} of its {len(rows)} samples, whose losses are "
+                "therefore no irreducible ones: stream shards of the split train only"
+            )
+        il = values(table.column("il")).astype(np.float32, copy=False)
+        return JoinedRows(il=il, predicted=values(table.column("predicted")))
+
+    def _refusal(self, shard: Shard, cause: str) -> IrreducibleLossError:
+        return IrreducibleLossError(f"{cause}; run `rho il score --name {self._name} --only {shard.name}`")
+
+
+class ForeignTable:
+    """Any Parquet with columns `key` and `il` (and maybe `predicted`), made with these shards or not."""
+
+    def __init__(self, path: str) -> None:
+        self._table = KeyTable.of_parquet(path)
+
+    def join(self, rows: ShardRows) -> JoinedRows:
+        il, predicted = self._table.lookup(rows.keys.to_pylist())
+        return JoinedRows(il=il, predicted=predicted)

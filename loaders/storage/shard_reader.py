@@ -1,0 +1,175 @@
+"""Bytes of samples, read by offset out of tars, local or remote."""
+
+import os
+import re
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import IO
+
+from rhostream.errors import ShardError, WorkspaceError
+from rhostream.loaders.storage import remote
+from rhostream.loaders.storage.shard_cache import CacheUnavailableError, ShardCache, tell_once
+from rhostream.loaders.storage.workspace import Workspace
+
+MAX_OPEN_SHARDS = 64
+MAX_REMOVED_SHARDS = 16  # of the open ones, those that the cache has removed: they hold their disk space
+PREFETCH_THREADS = 4
+
+#: A tar of thumbnails, see `thumbnails.thumbnail_tar`.
+_RENDITIONS = re.compile(
+    r"(?P<workspace>.+)/thumbnails/(?P<size>\d+)-(?P<format>\w+)/shards/(?P<split>[a-z]+)-[^/]+\.tar"
+)
+
+_RANGED_SECONDS = 30.0  # so long a tar of which no copy could be made is read range by range before it is tried again
+
+
+class ShardReader:
+    """Reads image bytes out of tars by offset. Safe for threads; after a fork or pickling it opens its own files.
+
+    A local tar is read where it lies. A remote one is copied whole into the bounded cache folder on its first read
+    (see `ShardCache`), and read range by range where no copy can be kept.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._begin()
+
+    def __reduce__(self) -> tuple[type["ShardReader"], tuple[Workspace]]:
+        return (type(self), (self.workspace,))
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, IO[bytes]] = OrderedDict()
+        self._coming: dict[str, Future[IO[bytes]]] = {}
+        self._ranged: dict[str, float] = {}  # until when, in seconds of the monotonic clock
+        self._wanted: deque[str] = deque()
+        self._prefetching = 0
+
+    def read(self, tar: str, offset: int, size: int, *, whole: bool = True) -> bytes:
+        """`size` bytes at `offset` of the tar with this name (`Shard.tar`).
+
+        Args:
+            whole: False where only few of the tar's images are wanted, such as the selected ones: a remote tar that is
+                not open here is then not copied, and each image costs one request.
+
+        Raises:
+            ShardError: the tar has vanished, ends before `offset + size`, or its store keeps failing.
+        """
+        try:
+            # The name keeps the file open until the read is over, even if another thread evicts it meanwhile.
+            stream = self._file(tar, whole)
+            if stream is None:
+                data = remote.read_range(self.workspace.path(tar), offset, offset + size)
+            else:
+                data = os.pread(stream.fileno(), size, offset)
+            if len(data) == size:
+                return data
+            end = self.workspace.size(tar)
+        except FileNotFoundError as error:
+            raise ShardError(
+                f"{self.workspace.path(tar)} has vanished, though the index lists it: restore it, or "
+                f"{self._remade(tar)}"
+            ) from error
+        except WorkspaceError as error:
+            raise ShardError(str(error)) from error
+        raise ShardError(
+            f"{self.workspace.path(tar)} ends at byte {end}, its index expects "
+            f"{size} bytes at {offset}: the tar is truncated; restore it, or {self._remade(tar)}"
+        )
+
+    def prefetch(self, tars: Iterable[str]) -> None:
+        """Begin to bring these tars near, in background threads: remote ones into the cache, local ones into memory.
+
+        Returns at once. What fails here is met, and raised, again when it is read.
+        """
+        self._after_fork()
+        with self._lock:
+            self._wanted.extend(tar for tar in tars if tar not in self._open and tar not in self._wanted)
+            while self._prefetching < min(PREFETCH_THREADS, len(self._wanted)):
+                self._prefetching += 1
+                # Daemons: a fetch under way does not keep the process from ending, the next one starts it over.
+                threading.Thread(target=self._prefetch, daemon=True, name="rhostream-prefetch").start()
+
+    def _prefetch(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._prefetching -= 1
+                    return
+                tar = self._wanted.popleft()
+            with suppress(Exception):
+                stream = self._brought(tar)
+                if not remote.is_remote(self.workspace.path(tar)):
+                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def _file(self, tar: str, whole: bool) -> IO[bytes] | None:
+        """None where it is to be read range by range."""
+        self._after_fork()
+        with self._lock:
+            if tar in self._open:
+                self._open.move_to_end(tar)
+                return self._open[tar]
+        if remote.is_remote(self.workspace.path(tar)):
+            if not whole or ShardCache().limit == 0 or time.monotonic() < self._ranged.get(tar, 0):
+                return None
+            try:
+                return self._brought(tar)
+            except CacheUnavailableError as error:
+                tell_once(error)
+                self._ranged[tar] = time.monotonic() + _RANGED_SECONDS
+                return None
+        return self._brought(tar)
+
+    def _brought(self, tar: str) -> IO[bytes]:
+        """The tar opened, by this thread or by the one that is at it already."""
+        with self._lock:
+            if tar in self._open:
+                return self._open[tar]
+            coming = self._coming.get(tar)
+            mine = coming is None
+            if coming is None:
+                coming = self._coming[tar] = Future()
+        if mine:
+            self._bring(tar, coming)
+        return coming.result()
+
+    def _bring(self, tar: str, coming: "Future[IO[bytes]]") -> None:
+        path = self.workspace.path(tar)
+        try:
+            stream = ShardCache().open(path) if remote.is_remote(path) else self.workspace.open(tar)
+        except BaseException as error:  # noqa: BLE001 - raised by `result`, in every thread that waits for it
+            coming.set_exception(error)
+            with self._lock:
+                self._coming.pop(tar, None)
+            return
+        with self._lock:
+            self._coming.pop(tar, None)
+            self._open[tar] = stream
+            # Not closed here, another thread may be reading from it: the last reference to it does that.
+            if len(self._open) > MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+            removed = [name for name, file in self._open.items() if os.fstat(file.fileno()).st_nlink == 0]
+            for name in removed[:-MAX_REMOVED_SHARDS]:
+                del self._open[name]
+        coming.set_result(stream)
+
+    def _remade(self, tar: str) -> str:
+        """How to come by this tar again."""
+        if found := _RENDITIONS.fullmatch(self.workspace.path(tar)):
+            place = found["workspace"] if remote.is_remote(tar) or tar.startswith("/") else self.workspace.location
+            return (
+                f"run `rho thumbnails --workspace {place} --size {found['size']} --format {found['format']} --split "
+                f"{found['split']}`, it makes what is missing"
+            )
+        if tar.startswith("/") or "://" in tar:  # of another workspace, or one that others have made
+            return "make it and its index again"
+        return "run `rho shards` again with the same settings, it makes what is missing"
+
+    def _after_fork(self) -> None:
+        if self._process != os.getpid():
+            self._begin()  # the parent's lock may have been held, and its threads are not here

@@ -1,0 +1,7 @@
+from .candidate_stream import CandidateStream as CandidateStream
+from .candidate_table import CandidateTable as CandidateTable
+from .mixture import MixedStream as MixedStream
+from .order import Order as Order
+from .super_batch import SuperBatch as SuperBatch, Tolerance as Tolerance
+from .super_batch_stream import SuperBatchStream as SuperBatchStream
+from .webdataset_stage import with_il as with_il

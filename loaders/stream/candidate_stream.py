@@ -1,0 +1,178 @@
+"""The stream of candidates of one corpus: shards joined with the IL table, as super-batches."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.decode import Augmentation, ImageSpec, ReadOptions
+from rhostream.loaders.index import CoreSet, CorpusMetadata, Shard, Thumbnails
+from rhostream.loaders.reference import Prefilter, il_spec, open_il_table
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream.block import JoinSettings
+from rhostream.loaders.stream.candidate_reader import CandidateReader
+from rhostream.loaders.stream.candidate_table import CandidateTable
+from rhostream.loaders.stream.order import EpochOrder, Order
+from rhostream.loaders.stream.super_batch_stream import SuperBatchStream, read_options_here
+
+_log = logging.getLogger(__name__)
+
+
+class CandidateStream(SuperBatchStream):
+    """Candidates for online selection, each with its irreducible loss, as super-batches B_t of n_B.
+
+    Use it as it is, or in a `DataLoader(stream, batch_size=None, num_workers=…)`. One iteration is the rest of one
+    epoch; the next one is that of the next epoch, which with workers must be said by `set_epoch`. The order
+    is a function of (seed, epoch) and the index: the same global sequence for any number of ranks and workers, every
+    sample once an epoch, and every rank the same number of super-batches.
+
+    Args:
+        workspace: where `rho shards` (or `rho index`) wrote.
+        il: an IL table: its name in the workspace, or the path of a Parquet with columns key and il. None joins none.
+        super_batch_size: n_B of this rank.
+        seed: of the order and the augmentation.
+        shards: what to read; all shards of the split "train" where None.
+        view: the pixels to train on; the manifest's where None.
+        thumbnails: name of thumbnails that `rho thumbnails` made ("64-jpeg"): candidates are then scored on its small
+            thumbnails, and the images to train on are read for the selected alone. None scores what is trained on, as
+            does an exact view (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
+        augmentation: see `rhostream.loaders.decode.augmentation`; drawn from (seed, epoch, key).
+        core_set: name of a core set that `rho coreset` made: other samples are passed over, without being read.
+        validation_share: share of the samples that is passed over, for the trainer to measure its progress on.
+        prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
+        on_missing: "drop" passes over samples without a finite IL; by default they are an error.
+        extra: further columns of the index to carry along.
+        order, reading: finer settings.
+
+    Raises:
+        WorkspaceError: `rho shards` has not finished there, or there are no such shards, thumbnails or core set.
+        IrreducibleLossError: the IL table does not serve these shards.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace | str | os.PathLike[str],
+        *,
+        il: str | None = None,
+        super_batch_size: int = 320,
+        seed: int = 0,
+        shards: tuple[Shard, ...] | None = None,
+        spec: ImageSpec | None = None,
+        thumbnails: str | None = None,
+        augmentation: Augmentation = "none",
+        core_set: str | None = None,
+        validation_share: float = 0.0,
+        prefilter: Prefilter | None = None,
+        on_missing: Literal["error", "drop"] = "error",
+        extra: tuple[str, ...] = (),
+        order: Order = Order(),
+        read_options: ReadOptions = ReadOptions(),
+    ) -> None:
+        if prefilter is not None and il is None:
+            raise ConfigError("a prefilter rules candidates out by their irreducible loss: name an IL table with il=")
+        workspace = Workspace(workspace)
+        self.corpus = CorpusMetadata.read(workspace)
+        self.shards = self.corpus.split("train") if shards is None else shards
+        if not self.shards:
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no shards to stream: `rho shards` put {self.corpus.counts} there"
+            )
+        spec = spec or self.corpus.image_spec()
+        self.thumbnails = Thumbnails.read(workspace, self.corpus, thumbnails) if thumbnails else None
+        super().__init__(
+            workspace=workspace,
+            super_batch_size=super_batch_size,
+            seed=seed,
+            spec=spec,
+            scored=_scored(spec, self.thumbnails),
+            augmentation=augmentation,
+            order=order,
+            read_options=read_options,
+        )
+        table = open_il_table(workspace, self.corpus, il) if il is not None else None
+        self._join = JoinSettings(
+            table=table,
+            core_set=CoreSet.read(workspace, self.corpus, core_set) if core_set is not None else None,
+            validation_share=validation_share,
+            prefilter=prefilter,
+            on_missing=on_missing,
+            classes=len(self.corpus.classes),
+        )
+        self._epoch_order = partial(
+            EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
+        )
+        self._extra = extra
+        self._drawer: tuple[int, CandidateReader] | None = None  # with its process
+        made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
+        self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+        self._tell_views(il)
+
+    @property
+    def samples(self) -> int:
+        """Candidates of an epoch, over all ranks."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def order_digest(self) -> str:
+        """Identifies the shards and how their sequence is cut."""
+        return self._order_digest
+
+    def epoch_order(self, epoch: int) -> EpochOrder:
+        """The global sequence of one epoch."""
+        return self._epoch_order(epoch)
+
+    @property
+    def joins_il(self) -> bool:
+        return self._join.table is not None
+
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> CandidateTable:
+        """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
+        return CandidateTable.concatenated(self.parts(epoch, first, last, prefiltering=prefiltering))
+
+    def parts(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> list[CandidateTable]:
+        """The same in parts of one block each; empty where first is last."""
+        if self._drawer is None or self._drawer[0] != os.getpid():
+            self._drawer = (os.getpid(), self._make_drawer())
+        return self._drawer[1].draw(epoch, first, last, prefiltering)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_drawer": None}
+
+    def _make_drawer(self) -> CandidateReader:
+        return CandidateReader(
+            self.workspace,
+            self.shards,
+            order=self._epoch_order,
+            seed=self.seed,
+            join=self._join,
+            extra=self._extra,
+            thumbnails=self.thumbnails.name if self.thumbnails else None,
+            augmentation=self.augmentation,
+            verify=read_options_here(self.read_options).verify,
+            with_originals=self.thumbnails is not None and not self.thumbnails.shows(self.spec),
+        )
+
+    def _tell_views(self, il: str | None) -> None:
+        """Losses of unlike pixels are compared: the paper's own practice for a small IL model, but to be known."""
+        seen = il_spec(self.workspace, il) if il is not None else None
+        if seen is not None and (seen.size, seen.channels) != (self.scored.size, self.scored.channels):
+            _log.warning(
+                "IL table %r was computed on images of %d pixels and %d channel(s), candidates are scored on %d pixels "
+                "and %d channel(s)",
+                il,
+                seen.size,
+                seen.channels,
+                self.scored.size,
+                self.scored.channels,
+            )
+
+
+def _scored(spec: ImageSpec, thumbnails: Thumbnails | None) -> ImageSpec:
+    """The pixels that candidates are scored on."""
+    if thumbnails is None or thumbnails.shows(spec):
+        return spec
+    return replace(spec, size=min(spec.size, thumbnails.size))

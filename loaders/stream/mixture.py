@@ -1,0 +1,145 @@
+"""Several corpora as one stream, mixed with weights."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.decode import ImageRefs, ReadOptions
+from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.loaders.stream.candidate_table import CandidateTable
+from rhostream.loaders.stream.order import Order, shuffled
+from rhostream.loaders.stream.super_batch_stream import SuperBatchStream
+
+_LARGEST_DENOMINATOR = 10**6  # of a weight, so that every position is exact
+
+
+class MixedStream(SuperBatchStream):
+    """Super-batches whose candidates come from several corpora, in fixed shares.
+
+    Of any first p candidates of an epoch each corpus has given its share of p, to within the number of corpora. Each
+    corpus follows its own order, one of its epochs after the other: with the default weights every sample of every
+    corpus comes once an epoch; a corpus of a larger weight repeats. All that holds for `CandidateStream` holds here.
+
+    Args:
+        corpora: the streams to mix, by name; of their settings, shards, IL tables, thumbnails, prefilters and block
+            size are used. Their classes, views and augmentations must agree. Shards are named "<name>/<shard>".
+        weights: share of each corpus, in any unit; by default in proportion to their samples.
+        samples: length of an epoch; by default the sum of the corpora's.
+
+    Raises:
+        ConfigError: the corpora cannot be mixed.
+    """
+
+    def __init__(
+        self,
+        corpora: Mapping[str, CandidateStream],
+        *,
+        weights: Mapping[str, float] | None = None,
+        samples: int | None = None,
+        super_batch_size: int = 320,
+        seed: int = 0,
+        order: Order = Order(),
+        read_options: ReadOptions = ReadOptions(),
+    ) -> None:
+        _require_alike(corpora)
+        self.corpora = dict(corpora)
+        sizes = {name: stream.samples for name, stream in corpora.items()}
+        shares = dict(weights) if weights is not None else sizes
+        if set(shares) != set(corpora) or not all(0 < share < math.inf for share in shares.values()):
+            raise ConfigError(f"weights {shares}: give each of the corpora {sorted(corpora)} a number above 0")
+        most = Fraction(max(shares.values()))
+        exact = [(Fraction(shares[name]) / most).limit_denominator(_LARGEST_DENOMINATOR) for name in corpora]
+        if not all(exact):
+            raise ConfigError(f"weights {shares}: the smallest is less than a millionth of the largest; leave it out")
+        # Of what the corpora before it have left, the share that each one takes.
+        self._takes = [share / sum(exact[number:]) for number, share in enumerate(exact)]
+        self._samples = sum(sizes.values()) if samples is None else samples
+        first = next(iter(corpora.values()))
+        self.corpus = first.corpus
+        super().__init__(
+            workspace=first.workspace,
+            super_batch_size=super_batch_size,
+            seed=seed,
+            spec=first.spec,
+            scored=first.scored,
+            augmentation=first.augmentation,
+            order=order,
+            read_options=read_options,
+        )
+        made_of = [
+            [name, str(take), stream.order_digest, stream.seed]
+            for (name, stream), take in zip(corpora.items(), self._takes, strict=True)
+        ]
+        self._order_digest = hashlib.sha256(json.dumps([self._samples, *made_of]).encode()).hexdigest()[:16]
+
+    @property
+    def samples(self) -> int:
+        """Candidates of an epoch, over all ranks."""
+        return self._samples
+
+    @property
+    def order_digest(self) -> str:
+        """Identifies the corpora, their weights and orders."""
+        return self._order_digest
+
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> CandidateTable:
+        """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
+        begin, end, whole = self._given(first), self._given(last), self._given(self._samples)
+        parts = []
+        for number, (name, stream) in enumerate(self.corpora.items()):
+            position = epoch * whole[number] + begin[number]
+            stop = epoch * whole[number] + end[number]
+            while position < stop:
+                own_epoch, start = divmod(position, stream.samples)
+                count = min(stop - position, stream.samples - start)
+                drawn = stream.parts(own_epoch, start, start + count, prefiltering=prefiltering)
+                parts += [_named(part, name, stream) for part in drawn]
+                position += count
+        together = CandidateTable.concatenated(parts)
+        return together.take(shuffled(len(together), self.seed, epoch, first))
+
+    def _given(self, position: int) -> list[int]:
+        """How many of the first `position` candidates of an epoch each corpus gives."""
+        counts, left = [], position
+        for take in self._takes:
+            counts.append(int(left * take))
+            left -= counts[-1]
+        return counts
+
+
+def _named(part: CandidateTable, name: str, stream: CandidateStream) -> CandidateTable:
+    """With shard names that tell the corpus, and tars that are found from another workspace."""
+    return replace(
+        part,
+        shards=[f"{name}/{shard}" for shard in part.shards],
+        images=_absolute(part.images, stream),
+        originals=None if part.originals is None else _absolute(part.originals, stream),
+        passed_over=[replace(candidate, shard=f"{name}/{candidate.shard}") for candidate in part.passed_over],
+    )
+
+
+def _absolute(refs: ImageRefs, stream: CandidateStream) -> ImageRefs:
+    return replace(refs, tars=[stream.workspace.path(tar) for tar in refs.tars])
+
+
+def _require_alike(corpora: Mapping[str, CandidateStream]) -> None:
+    if not corpora:
+        raise ConfigError("a mixture needs at least one corpus")
+    (first_name, first), *others = corpora.items()
+    for name, stream in others:
+        for what, one, other in (
+            ("classes", first.corpus.classes, stream.corpus.classes),
+            ("view", first.spec, stream.spec),
+            ("scored view", first.scored, stream.scored),
+            ("thumbnails", first.thumbnails is None, stream.thumbnails is None),
+            ("augmentation", first.augmentation, stream.augmentation),
+            ("IL table", first.joins_il, stream.joins_il),
+        ):
+            if one != other:
+                raise ConfigError(
+                    f"corpora {first_name!r} and {name!r} cannot be mixed: their {what} differs ({one!r}, {other!r})"
+                )

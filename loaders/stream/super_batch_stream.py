@@ -1,0 +1,285 @@
+"""Super-batches of one or several corpora, in an order that ranks, workers and interruptions do not change."""
+
+import logging
+import os
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch.utils.data import IterableDataset, get_worker_info
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.decode import Augmentation, ImageReader, ImageSpec, PendingImages, ReadOptions
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream.candidate_table import CandidateTable
+from rhostream.loaders.stream.order import Order, Rounds
+from rhostream.loaders.stream.position import StreamPosition
+from rhostream.loaders.stream.super_batch import FullImages, SuperBatch, Tolerance, shared_reader
+
+_log = logging.getLogger(__name__)
+
+
+class SuperBatchStream(IterableDataset[SuperBatch]):
+    """What every stream of super-batches does; which candidates stand where is up to its subclasses.
+
+    Args:
+        workspace: the tars' names are relative to it.
+        super_batch_size: n_B of this rank.
+        seed: of the order and the augmentation.
+        view: the pixels to train on.
+        scored: the pixels to score; `view` where no thumbnails is read.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        super_batch_size: int,
+        seed: int,
+        spec: ImageSpec,
+        scored: ImageSpec,
+        augmentation: Augmentation,
+        order: Order,
+        read_options: ReadOptions,
+    ) -> None:
+        if super_batch_size < 1:
+            raise ConfigError(f"super_batch_size {super_batch_size}: at least one candidate is needed")
+        self.workspace = workspace
+        self.super_batch_size = super_batch_size
+        self.seed = seed
+        self.spec = spec
+        self.scored = scored
+        self.augmentation: Augmentation = augmentation
+        self.order = order
+        self.read_options = read_options
+        #: Are candidates ruled out by their IL passed over, where a prefilter was given? May change while streaming.
+        self.prefiltering = True
+        self._rank, self._ranks = distributed()
+        self._place = StreamPosition()
+        self._reader: ImageReader | None = None
+
+    @property
+    @abstractmethod
+    def samples(self) -> int:
+        """Candidates of an epoch, over all ranks."""
+
+    @property
+    @abstractmethod
+    def order_digest(self) -> str:
+        """Identifies all that the order depends on beside seed and epoch."""
+
+    @abstractmethod
+    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> CandidateTable:
+        """The candidates at positions [first, last) of the epoch's global sequence."""
+
+    def __len__(self) -> int:
+        """Super-batches of a whole epoch on this rank."""
+        return len(self.rounds())
+
+    @property
+    def dropped(self) -> int:
+        """Samples of each epoch that no rank gets (only with `remainder="drop"`)."""
+        return self.rounds().dropped
+
+    def set_epoch(self, epoch: int) -> None:
+        """Continue at the beginning of this epoch.
+
+        A state in its middle that was loaded, and not read on from, stays: trainers set the epoch after resuming, too.
+        """
+        self._place.set_epoch(epoch)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and position of the next super-batch, where no DataLoader's workers have read on."""
+        return self._place.now
+
+    def state_dict(self, num_samples: int | None = None, from_beginning: bool = False) -> dict[str, Any]:
+        """Where the next super-batch begins. Small numbers and texts only.
+
+        In a worker of a DataLoader: where that worker's next one begins, for StatefulDataLoader.
+
+        Args:
+            num_samples: point there instead where so many candidates (over all ranks) have been given out: since the
+                beginning of the epoch, or since where this stream is now.
+            from_beginning: which of the two.
+
+        Raises:
+            ConfigError: a DataLoader's workers have read on, and this process cannot know how far.
+        """
+        if num_samples is not None:
+            epoch, position = self._place.now
+            return self.state_at(epoch, num_samples if from_beginning else position + num_samples)
+        if get_worker_info() is None:
+            return self.state_at(*self._place.known)
+        epoch, position, turn = self._place.of_worker
+        return {**self.state_at(epoch, position), "turn": turn}
+
+    def state_at(self, epoch: int, position: int) -> dict[str, Any]:
+        """The state that points to this position of an epoch."""
+        return {"epoch": epoch, "position": position, "seed": self.seed, "order": self.order_digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state` (of `state_dict`, or `SuperBatch.state`) points, in O(1).
+
+        Raises:
+            WorkspaceError: the state is of other shards, another seed or block size, whose order is another one.
+            ConfigError: it is the state of one worker of a DataLoader, and this is none; or no state of a stream.
+        """
+        if missing := {"epoch", "position", "seed", "order"} - state.keys():
+            raise ConfigError(
+                f"a state without {', '.join(sorted(missing))} is not one of a stream: give what "
+                "`state_dict` returned, or a SuperBatch's `state`"
+            )
+        for name, expected in (("order", self.order_digest), ("seed", self.seed)):
+            if state[name] != expected:
+                raise WorkspaceError(
+                    f"this stream's {name} is {expected}, the state's is {state[name]}: it was saved "
+                    "by a run over other shards or with another seed, and cannot be continued here"
+                )
+        self._place.load(state["epoch"], state["position"], state.get("turn"))
+
+    def __iter__(self) -> Iterator[SuperBatch]:
+        epoch, position, first, stride = self._place.begin()
+        rounds = self.rounds(position)
+        if not len(rounds):
+            if position < self.samples and self.order.remainder == "spread":
+                _log.warning(
+                    "the last %d samples of epoch %d are too few for %d ranks: no rank gets them",
+                    self.samples - position,
+                    epoch,
+                    rounds.ranks,
+                )
+            epoch, rounds = epoch + 1, self.rounds()
+        maker = _Maker(self, epoch, rounds)
+        # One thread draws ahead, in order; the decoders work for it.
+        with ThreadPoolExecutor(1, thread_name_prefix="rhostream-draw") as executor:
+            pending: deque[tuple[int, Future[_Begun]]] = deque()
+            turns = iter(range(first, len(rounds), stride))
+            try:
+                while True:
+                    while len(pending) <= self.read_options.prefetch and (turn := next(turns, None)) is not None:
+                        pending.append((turn, executor.submit(maker.begin, turn, self.prefiltering)))
+                    if not pending:
+                        break
+                    turn, future = pending.popleft()
+                    batch = maker.finish(future.result())
+                    self._place.give_out(turn, (batch.state["epoch"], batch.state["position"]), stride)
+                    yield batch
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def rounds(self, start: int = 0) -> Rounds:
+        """The turns from this position of an epoch on, in each of which every rank gets one super-batch."""
+        self._rank, self._ranks = distributed(default=(self._rank, self._ranks))
+        ranks = self._ranks if self.order.shard_by_rank else 1
+        if self.samples < ranks:
+            raise ConfigError(f"{self.samples} samples cannot be shared out to {ranks} ranks: use fewer ranks")
+        size, remainder = self.super_batch_size, self.order.remainder
+        rounds = Rounds(start=start, total=self.samples, size=size, ranks=ranks, remainder=remainder)
+        if not len(rounds) and start == 0:
+            raise ConfigError(
+                f"{self.samples} samples do not fill one super-batch of {size} on each of {ranks} ranks, and "
+                f"remainder={remainder!r} drops them all: use a smaller super_batch_size, or 'spread'"
+            )
+        return rounds
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker has no process group: it is told the rank of its parent.
+        rank, ranks = distributed(default=(self._rank, self._ranks))
+        return {**self.__dict__, "_reader": None, "_rank": rank, "_ranks": ranks}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A super-batch whose images are being read."""
+
+    turn: int
+    drawn: CandidateTable
+    images: PendingImages
+
+
+class _Maker:
+    """Makes the super-batches of the rest of one epoch."""
+
+    def __init__(self, stream: SuperBatchStream, epoch: int, rounds: Rounds) -> None:
+        self._stream, self._epoch, self._rounds = stream, epoch, rounds
+        self._rank = stream._rank if stream.order.shard_by_rank else 0
+        self._read_options = read_options_here(stream.read_options)
+        # Held by the stream, so that its threads and processes live from one epoch to the next.
+        self._images = stream._reader = shared_reader(stream.workspace, self._read_options)
+        self._tolerance = Tolerance(self._read_options.max_unreadable)
+
+    def begin(self, turn: int, prefiltering: bool) -> _Begun:
+        stream = self._stream
+        drawn = stream.draw(self._epoch, *self._rounds.bounds(turn, self._rank), prefiltering=prefiltering)
+        return _Begun(
+            turn=turn, drawn=drawn, images=self._images.submit(drawn.images, stream.scored, stream.augmentation)
+        )
+
+    def finish(self, begun: _Begun) -> SuperBatch:
+        """Raises ShardError where more images than are tolerated cannot be read."""
+        stream, drawn = self._stream, begun.drawn
+        pixels, failures = begun.images.result()
+        images = torch.from_numpy(pixels)
+        if failures:
+            for position, cause in failures:
+                self._tolerance.count(drawn.keys[position], drawn.shards[position], cause)
+            unreadable = [drawn.pass_over(position, "unreadable") for position, _ in failures]
+            readable = np.setdiff1d(np.arange(len(drawn)), [position for position, _ in failures])
+            images, drawn = images[torch.from_numpy(readable)], drawn.take(readable)
+            drawn.passed_over.extend(unreadable)
+        done = begun.turn == len(self._rounds) - 1
+        epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(begun.turn))
+        full = None
+        if drawn.originals is not None:
+            full = FullImages(
+                workspace=stream.workspace,
+                refs=drawn.originals,
+                spec=stream.spec,
+                augmentation=stream.augmentation,
+                read_options=self._read_options,
+            )
+        return SuperBatch(
+            epoch=self._epoch,
+            index=begun.turn * self._rounds.ranks + self._rank,
+            size=stream.super_batch_size,
+            state=stream.state_at(epoch, position),
+            spec=stream.scored,
+            keys=drawn.keys,
+            shards=drawn.shards,
+            rows=drawn.rows,
+            labels=torch.from_numpy(drawn.labels.astype(np.int64)),
+            images=images,
+            il=None if drawn.il is None else torch.from_numpy(drawn.il),
+            extra=drawn.extra,
+            passed_over=tuple(drawn.passed_over),
+            full=full,
+        )
+
+
+def read_options_here(read_options: ReadOptions) -> ReadOptions:
+    """The settings for this process: the workers of a DataLoader share out the cores, and pin no memory."""
+    worker = get_worker_info()
+    if worker is None:
+        return read_options
+    return replace(
+        read_options,
+        threads=read_options.threads or max(1, read_options.decoders() // worker.num_workers),
+        pin_memory=False,
+    )
+
+
+def distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(rank, number of ranks) of this process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    if default is not None or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return default or (0, 1)
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

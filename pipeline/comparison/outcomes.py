@@ -1,0 +1,133 @@
+"""What finished runs came to, under targets that they share."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rhostream.pipeline.comparison.curves import charged
+from rhostream.pipeline.models import COST_NAMES
+from rhostream.pipeline.training import PASSED_OVER, Run
+from rhostream.schema import COST_UNITS
+
+#: Targets where none are given, as shares of the weakest run's best accuracy.
+DEFAULT_TARGETS = (0.5, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """When a run first reported a target accuracy; None where it never did.
+
+    Attributes:
+        seconds, cpu_seconds, flops: the run's costs up to then, its share of the IL model included; evaluation, our
+            measuring, is not.
+        seconds_whole_il, cpu_seconds_whole_il, flops_whole_il: the same, charged with the whole IL model.
+    """
+
+    target: float
+    steps: int | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    flops: float | None = None
+    seconds_whole_il: float | None = None
+    cpu_seconds_whole_il: float | None = None
+    flops_whole_il: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one run came to.
+
+    Attributes:
+        mislabeled, correct: shares among the selected; None where not known. Over those intervals of the run at whose
+            end its accuracy was at most the weakest run's final one, as in the paper (Fig. 3).
+        candidates_mislabeled, candidates_correct: the same of the candidates they were chosen from.
+        seconds, cpu_seconds, flops: by cost.
+        il_runs: how many runs share the IL model in these figures.
+        evaluated_on: the split whose accuracy is given; None where the corpus has none to spare.
+        passed_over: candidates that were drawn and not read, by reason.
+    """
+
+    run: str
+    seed: int
+    steps: int
+    final_accuracy: float | None
+    best_accuracy: float | None
+    reached: tuple[Reached, ...]
+    mislabeled: float | None
+    candidates_mislabeled: float | None
+    correct: float | None
+    candidates_correct: float | None
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    flops: dict[str, float]
+    il_runs: int
+    evaluated_on: str | None
+    passed_over: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarize(runs: Sequence[Run], targets: Sequence[float] = (), *, il_runs: int | None = None) -> tuple[Outcome, ...]:
+    """The outcomes of finished runs.
+
+    Args:
+        targets: accuracies in (0, 1]; shares of the weakest run's best accuracy where empty.
+        il_runs: runs that share the IL model; None for as many as each run was charged for.
+    """
+    finals = [curve[-1] for run in runs if (curve := _accuracies(run))]
+    bests = [max(curve) for run in runs if (curve := _accuracies(run))]
+    aims = tuple(targets) or (tuple(share * min(bests) for share in DEFAULT_TARGETS) if bests else ())
+    return tuple(_outcome(run, aims, min(finals) if finals else None, il_runs) for run in runs)
+
+
+def _accuracies(run: Run) -> list[float]:
+    return [line["test_accuracy"] for line in run.metrics if line["test_accuracy"] is not None]
+
+
+def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs: int | None) -> Outcome:
+    lines, last = run.metrics, run.metrics[-1]
+    curve = _accuracies(run)
+    # Redundancy only means something while there is something left to learn.
+    early = [line for line in lines if weakest is None or (line["test_accuracy"] or 0.0) <= weakest] or lines
+    corpus = run.workspace.read_json(f"{run.folder}/run.json")
+    runs = last["il_runs"] if il_runs is None else il_runs
+    costs = {
+        unit: {
+            cost: last[f"{unit}_{cost}"] * (last["il_runs"] / runs if cost.startswith("il_") else 1)
+            for cost in COST_NAMES
+        }
+        for unit in COST_UNITS
+    }
+    return Outcome(
+        run=run.name,
+        seed=corpus["config"]["seed"],
+        steps=last["step"],
+        final_accuracy=curve[-1] if curve else None,
+        best_accuracy=max(curve) if curve else None,
+        reached=tuple(_reached(lines, target, runs) for target in targets),
+        mislabeled=_mean(early, "selected_mislabeled", "selected"),
+        candidates_mislabeled=_mean(early, "candidates_mislabeled", "candidates"),
+        correct=_mean(early, "selected_correct", "selected"),
+        candidates_correct=_mean(early, "candidates_correct", "candidates"),
+        **costs,
+        il_runs=runs,
+        evaluated_on=corpus["evaluated_on"],
+        passed_over={reason: sum(line[reason] for line in lines) for reason in PASSED_OVER},
+    )
+
+
+def _reached(lines: Sequence[dict[str, Any]], target: float, il_runs: int) -> Reached:
+    for line in lines:
+        if line["test_accuracy"] is not None and line["test_accuracy"] >= target:
+            costs = {unit: charged(line, unit, il_runs) for unit in COST_UNITS}
+            whole = {f"{unit}_whole_il": charged(line, unit, 1) for unit in COST_UNITS}
+            return Reached(target=target, steps=line["step"], **costs, **whole)
+    return Reached(target=target)
+
+
+def _mean(lines: Sequence[dict[str, Any]], share: str, count: str) -> float | None:
+    """The mean of `share` over the lines that know it, weighted by `count`."""
+    known = [line for line in lines if line[share] is not None]
+    total = sum(line[count] for line in known)
+    return sum(line[share] * line[count] for line in known) / total if total else None

@@ -1,0 +1,1 @@
+"""The embedded demo corpus: drawn garments with known truth."""

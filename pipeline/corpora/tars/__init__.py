@@ -1,0 +1,1 @@
+"""WebDataset tars that other tools wrote: their members, samples and places."""

@@ -1,0 +1,208 @@
+"""The samples of a WebDataset tar: consecutive members with one key, and what of them is image, label and extra."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import IO, Any, Final, Literal
+
+import pyarrow as pa
+
+from rhostream.errors import ConfigError, CorpusError
+from rhostream.loaders.decode import image_format
+from rhostream.pipeline.corpora.columns import extra_column_name
+from rhostream.pipeline.corpora.tars.members import DamagedTarError, Member, names_behind, tar_members
+
+#: WebDataset's rule: the key ends at the first dot of the file's own name.
+_KEY_AND_EXTENSION: Final = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_TEXT_MEMBERS: Final = ("cls", "json", "txt")
+_MEMBERS_NAMED = 6  # in one message
+_MAGIC_BYTES = 32  # at least as many as `image_format` looks at
+_STRAY: Final = ""  # the extension of an image that belongs to no sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDatasetOptions:
+    """Attributes:
+    label: where the label is: "cls" or "txt" (the member's text), or "json.<field>".
+    images: extensions of images; a sample with several uses the first one here.
+    extra: fields of the .json to keep in the index, or "txt" for the text of the .txt; a list keeps them as text,
+        a table gives each its Arrow type (`{ sender_id = "int64" }`).
+    splits: official splits by the name of the tar: a glob, and "train", "val" or "test".
+    keys: "sample" keeps WebDataset's own key of a sample; "tar" also names the tar in it, for tars that number their
+        samples alike.
+    on_bad_tar: "error" stops at a damaged tar; "skip" keeps the samples before the damage, and refuses the tar itself
+        and every sample that can still be told behind it, as `truncated`.
+    """
+
+    label: str = "cls"
+    images: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+    extra: tuple[str, ...] | dict[str, str] = ()
+    splits: dict[str, str] = field(default_factory=dict)
+    keys: Literal["sample", "tar"] = "sample"
+    on_bad_tar: Literal["error", "skip"] = "error"
+
+
+@dataclass(kw_only=True)
+class TarSample:
+    """One sample of a tar: its members by extension (lower case)."""
+
+    key: str
+    members: dict[str, Member]
+
+    def text(self, extension: str) -> str | None:
+        """The text of a member; None where it is not there or was not read."""
+        member = self.members.get(extension)
+        if member is None or member.content is None:
+            return None
+        return member.content.decode("utf-8", "backslashreplace")
+
+    @cached_property
+    def fields(self) -> Mapping[str, Any]:
+        """Its .json; empty where there is none or it is not a JSON object."""
+        try:
+            fields = json.loads(self.text("json") or "{}")
+        except ValueError:
+            return {}
+        return fields if isinstance(fields, dict) else {}
+
+
+class SampleReader:
+    """Finds the samples of tars, and in each its image, its label and its extra columns, as the options say.
+
+    Raises:
+        ConfigError: options that cannot be.
+    """
+
+    def __init__(self, options: WebDatasetOptions) -> None:
+        member, _, self._label_field = options.label.partition(".")
+        if member not in _TEXT_MEMBERS or (member == "json") != bool(self._label_field):
+            raise ConfigError(f"[options] label = {options.label!r}: choose cls, txt or json.<field>")
+        self._label_member = member
+        self._images = options.images
+        self._extra = _typed(options.extra)
+        self.extra_columns: Mapping[str, pa.DataType] = {extra_column_name(n): t for n, t in self._extra.items()}
+        self._texts = {member} | {"txt" if name == "txt" else "json" for name in self._extra}
+
+    def samples(self, stream: IO[bytes], *, images: bool = False) -> Iterator[TarSample]:
+        """Every sample of a tar, its texts read, and its images where `images` says so.
+
+        An image whose name gives it no extension is a sample by itself, which has no image: see `without_image`.
+
+        Raises:
+            DamagedTarError: after the samples before the damage; of the last of these, members may be missing.
+        """
+        wanted = self._texts | (set(self._images) if images else set())
+
+        def bytes_wanted(name: str) -> int:
+            extension = _key_and_extension(name)[1]
+            return _MAGIC_BYTES if not extension else sys.maxsize if extension in wanted else 0
+
+        sample: TarSample | None = None
+        try:
+            for member in tar_members(stream, bytes_wanted):
+                key, extension = _key_and_extension(member.name)
+                if not extension:
+                    if image_format(member.content or b"") is not None:
+                        yield TarSample(key=_valid(member.name.removeprefix("./")), members={_STRAY: member})
+                    continue
+                if sample is None or sample.key != key or extension in sample.members:
+                    if sample is not None:
+                        yield sample
+                    sample = TarSample(key=key, members={})
+                sample.members[extension] = member
+        except DamagedTarError:
+            if sample is not None:
+                yield sample
+            raise
+        if sample is not None:
+            yield sample
+
+    def lost(self, stream: IO[bytes], damage: DamagedTarError, known: Set[str]) -> Iterator[tuple[str, str]]:
+        """(key, detail) of every sample that stands behind the damage of a tar and is not among the known ones."""
+        keys = dict.fromkeys(_key_and_extension(name)[0] for name in names_behind(stream, damage))
+        for key in keys:
+            if key and key not in known:
+                yield key, f"behind the damage of its tar: {damage}"
+
+    def image(self, sample: TarSample) -> Member | None:
+        """The member that is the sample's image; None where it has none, see `without_image`."""
+        return next((sample.members[ext] for ext in self._images if ext in sample.members), None)
+
+    def without_image(self, sample: TarSample) -> list[tuple[str, str]]:
+        """(name, detail) of every entry that a sample without image stands for.
+
+        There is one, but for images with a dot in their names: "cat.1.jpg" and "cat.2.jpg" are members "1.jpg" and
+        "2.jpg" of one sample "cat" to webdataset.
+        """
+        if _STRAY in sample.members:
+            detail = "an image that is of no sample to webdataset: its name needs an extension, and no dot in front"
+            return [(sample.key, detail)]
+        dotted = [ext for ext in sample.members if ext.rpartition(".")[2] in self._images]
+        if dotted:
+            detail = "webdataset ends a key at the first dot of a name: {ext!r} is no image of sample {key!r} to it"
+            return [(f"{sample.key}.{ext}", detail.format(ext=ext, key=sample.key)) for ext in dotted]
+        named = ", ".join(list(sample.members)[:_MEMBERS_NAMED])
+        more = len(sample.members) - _MEMBERS_NAMED
+        return [(sample.key, f"no image among its members {named}{f' and {more} more' if more > 0 else ''}")]
+
+    def label(self, sample: TarSample) -> Any:
+        """As the tar says it; None where it does not."""
+        return sample.fields.get(self._label_field) if self._label_field else sample.text(self._label_member)
+
+    def extra(self, sample: TarSample, source: str) -> dict[str, Any]:
+        """The values of the extra columns, None where the sample does not have them.
+
+        Raises:
+            CorpusError: a value is not of the declared type.
+        """
+        fields = sample.fields
+        return {
+            extra_column_name(name): _value(
+                sample.text("txt") if name == "txt" else fields.get(name), kind, name, source
+            )
+            for name, kind in self._extra.items()
+        }
+
+
+def _key_and_extension(name: str) -> tuple[str, str]:
+    """("", "") for a file that belongs to no sample."""
+    match = _KEY_AND_EXTENSION.fullmatch(name)
+    if match is None:
+        return "", ""
+    return _valid(match[1]), match[2].lower()
+
+
+def _valid(name: str) -> str:
+    """Bytes that are not UTF-8 become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _typed(extra: tuple[str, ...] | Mapping[str, str]) -> dict[str, pa.DataType]:
+    """Each extra field with its Arrow type."""
+    if not isinstance(extra, Mapping):
+        return dict.fromkeys(extra, pa.string())
+    types = {}
+    for name, alias in extra.items():
+        try:
+            types[name] = pa.type_for_alias(alias)
+        except ValueError as error:
+            raise ConfigError(
+                f"[options] extra: {name} = {alias!r} is no type; choose string, int64, double or bool"
+            ) from error
+    return types
+
+
+def _value(value: Any, kind: pa.DataType, name: str, source: str) -> Any:
+    if value is None:
+        return None
+    if kind == pa.string():
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, TypeError) as error:
+        raise CorpusError(
+            f"{source}: {name} = {value!r} is not {kind}; declare it as string in [options] extra"
+        ) from error

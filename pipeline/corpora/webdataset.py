@@ -1,0 +1,107 @@
+"""WebDataset tars written by others, those of img2dataset included."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+
+from rhostream.errors import CorpusError
+from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.corpora.labels import LabelParser, derive_classes, label_text
+from rhostream.pipeline.corpora.splits import checked_splits
+from rhostream.pipeline.corpora.tars.files import find_tars
+from rhostream.pipeline.corpora.tars.img2dataset import failed_and_missing
+from rhostream.pipeline.corpora.tars.members import DamagedTarError
+from rhostream.pipeline.corpora.tars.samples import SampleReader, TarSample, WebDatasetOptions
+
+
+class WebDatasetTars:
+    """Every sample (consecutive members with one key) is an entry, its source `<tar>/<key>`.
+
+    The root is a folder, searched for `*.tar` at any depth, or a glob or brace pattern (`shards/{000..127}.tar`). A
+    sample without image is refused as `missing`. Beside a tar of img2dataset its Parquet file adds the URLs that failed
+    (`download_failed`), and those said to be in the tar which are not (`missing`). Members other than images, .cls,
+    .json and .txt are never read.
+    """
+
+    Options = WebDatasetOptions
+
+    def __init__(self, manifest: Manifest, options: WebDatasetOptions) -> None:
+        self._base, self._tars = find_tars(manifest)
+        self._options = options
+        self._splits = checked_splits(options.splits, "[options] splits")
+        self._reader = SampleReader(options)
+        self.extra_columns = self._reader.extra_columns
+        self.classes = manifest.classes or self._derived_classes()
+
+    def entries(self) -> Iterator[Entry]:
+        parser = LabelParser(self.classes)
+        for tar in self._tars:
+            split = next((split for glob, split in self._splits.items() if fnmatch(tar, glob)), None)
+            keys: set[str] = set()
+            try:
+                for sample in self._samples(tar):
+                    keys.add(sample.key)
+                    yield from self._entries(tar, sample, split, parser)
+            except DamagedTarError as error:
+                if self._options.on_bad_tar == "error":
+                    raise bad_tar(str(self._base / tar), error) from error
+                yield Entry(source=tar, split=split, reason="truncated", detail=str(error))
+                with (self._base / tar).open("rb") as stream:
+                    for key, detail in self._reader.lost(stream, error, frozenset(keys)):
+                        keys.add(key)
+                        yield self._refused(tar, key, split, "truncated", detail)
+            status = (self._base / tar).with_suffix(".parquet")
+            if status.is_file():
+                for key, reason, detail in failed_and_missing(str(status), status.read_bytes(), keys):
+                    yield self._refused(tar, key, split, reason, detail)
+
+    def read(self, entry: Entry) -> bytes:
+        tar, offset, size = entry.locator
+        with (self._base / str(tar)).open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(size)
+
+    def _entries(self, tar: str, sample: TarSample, split: str | None, parser: LabelParser) -> Iterator[Entry]:
+        image = self._reader.image(sample)
+        if image is None:
+            for name, detail in self._reader.without_image(sample):
+                yield self._refused(tar, name, split, "missing", detail)
+            return
+        label, reason, detail = parser.parse(self._reader.label(sample))
+        source = f"{tar}/{sample.key}"
+        yield Entry(
+            source=source,
+            key=sample.key if self._options.keys == "sample" else None,
+            split=split,
+            label=label,
+            reason=reason,
+            detail=detail,
+            extra=self._reader.extra(sample, source),
+            locator=(tar, image.offset, image.size),
+        )
+
+    def _refused(self, tar: str, name: str, split: str | None, reason: str, detail: str) -> Entry:
+        key = name if self._options.keys == "sample" else None
+        return Entry(source=f"{tar}/{name}", key=key, split=split, reason=reason, detail=detail)
+
+    def _derived_classes(self) -> tuple[str, ...]:
+        texts: set[str | None] = set()
+        for tar in self._tars:
+            try:
+                texts.update(label_text(self._reader.label(sample)) for sample in self._samples(tar))
+            except DamagedTarError as error:
+                if self._options.on_bad_tar == "error":
+                    raise bad_tar(str(self._base / tar), error) from error
+        return derive_classes(texts, f"{self._options.label} in the tars of {self._base}")
+
+    def _samples(self, tar: str) -> Iterator[TarSample]:
+        with (self._base / tar).open("rb") as stream:
+            yield from self._reader.samples(stream)
+
+
+def bad_tar(tar: str, error: DamagedTarError) -> CorpusError:
+    """What a damaged tar means to the user."""
+    return CorpusError(
+        f'{tar}: {error}; fetch the tar again, or keep what is before the damage with on_bad_tar = "skip" in [options] '
+        "(rho index: --on-bad-tar skip)"
+    )

@@ -1,0 +1,207 @@
+"""The card of an IL model: what it is, what it was trained on, and how that went."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import safetensors.torch
+from torch import nn
+
+from rhostream.errors import ConfigError, IrreducibleLossError, WorkspaceError
+from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.index import CorpusMetadata, Shard
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.models import build_model
+from rhostream.schema import COST_UNITS
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILEpoch:
+    """Losses (nats) and accuracies after an epoch; epoch 0 is before training and has no training figures."""
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILWeights:
+    """One trained model: the only one, or that of a fold.
+
+    Attributes:
+        fold: the fold that it never saw; -1 where it was trained on the holdout.
+        file: name of the weights beside the card.
+        sha256: of that file.
+        trained_on: name and digest of every shard it was trained on.
+        trained_samples, validated_samples: how many samples trained it and chose its epoch.
+        best_epoch: the epoch of the lowest validation loss, whose weights these are.
+        epochs: one entry an epoch.
+    """
+
+    fold: int
+    file: str
+    sha256: str
+    trained_on: dict[str, str]
+    trained_samples: int
+    validated_samples: int
+    best_epoch: int
+    epochs: tuple[ILEpoch, ...]
+
+    @property
+    def best(self) -> ILEpoch:
+        return self.epochs[self.best_epoch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILMetadata:
+    """`il/<name>/model.json`. It holds no time and no path, so that the same training gives the same bytes.
+
+    Attributes:
+        architecture: name of the model for `rhostream.pipeline.models.registry.build_model`.
+        parameters: their number.
+        classes: name of every output.
+        view: the pixels that the model was trained on and scores.
+        fingerprint: of the split it was trained on.
+        config: settings of the training that bear on its result.
+        models: one, or one per fold.
+    """
+
+    name: str
+    architecture: str
+    parameters: int
+    classes: tuple[str, ...]
+    spec: ImageSpec
+    fingerprint: str
+    config: dict[str, Any]
+    models: tuple[ILWeights, ...]
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, workspace: Workspace, name: str) -> "ILMetadata":
+        """Raises WorkspaceError where there is no trained model of this name."""
+        if not workspace.exists(metadata_file(name)):
+            known = trained_models(workspace)
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no trained IL model {name!r} (there are: "
+                f"{', '.join(known) or 'none'}): run `rho il train --name {name}` first"
+            )
+        values = workspace.read_json(metadata_file(name))
+        if values.get("format") != FORMAT:
+            raise WorkspaceError(
+                f"{workspace.path(metadata_file(name))} has format {values.get('format')}, this release reads {FORMAT}: "
+                "train again with --overwrite"
+            )
+        models = tuple(
+            ILWeights(**model | {"epochs": tuple(ILEpoch(**epoch) for epoch in model["epochs"])})
+            for model in values["models"]
+        )
+        changed = {"classes": tuple(values["classes"]), "view": ImageSpec.from_dict(values["view"]), "models": models}
+        return cls(**values | changed)
+
+    def write(self, workspace: Workspace) -> None:
+        spec = self.spec.to_dict()
+        workspace.write_json(metadata_file(self.name), asdict(self) | {"view": spec})
+
+    def weights_for(self, shard: Shard) -> ILWeights:
+        """The model that scores this shard: the one that never saw its fold, else the first."""
+        return next((model for model in self.models if model.fold == shard.fold), self.models[0])
+
+    def load(self, workspace: Workspace, weights: ILWeights) -> nn.Module:
+        """The trained model, in eval mode, on the CPU.
+
+        Raises:
+            WorkspaceError: its file is missing or is not the one that the card describes.
+        """
+        file = f"il/{self.name}/{weights.file}"
+        content = workspace.read_bytes(file) if workspace.exists(file) else b""
+        if hashlib.sha256(content).hexdigest() != weights.sha256:
+            state = "is not the one that its card describes" if content else "is missing"
+            raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
+        model = build_model(self.architecture, len(self.classes), self.spec, seed=0)
+        model.load_state_dict(safetensors.torch.load(content))
+        return model.eval()
+
+    def require_fit(self, corpus: CorpusMetadata) -> None:
+        """Raises IrreducibleLossError where the model was made for other classes or other shards than the corpus's."""
+        retrain = "train again with `rho il train --overwrite`, or use another --name"
+        if self.classes != corpus.classes:
+            raise IrreducibleLossError(
+                f"IL model {self.name!r} knows {len(self.classes)} classes ({_difference(self.classes, corpus.classes)}"
+                f"), the corpus has {len(corpus.classes)} ({_difference(corpus.classes, self.classes)}): {retrain}"
+            )
+        if self.fingerprint != corpus.fingerprint:
+            now = {shard.name: shard.digest for shard in corpus.shards}
+            trained = {name: digest for model in self.models for name, digest in model.trained_on.items()}
+            changed = sorted(name for name, digest in trained.items() if now.get(name) != digest)
+            which = (
+                f"{len(changed)} of its training shards changed, {changed[0]} first" if changed else "its own stayed"
+            )
+            raise IrreducibleLossError(
+                f"IL model {self.name!r} was made for other shards than the workspace holds now ({which}): {retrain}"
+            )
+
+
+def metadata_file(name: str) -> str:
+    return f"il/{name}/model.json"
+
+
+def trained_models(workspace: Workspace) -> list[str]:
+    """Names of the IL models in a workspace, those whose training has ended."""
+    return [name for name in workspace.names("il") if workspace.exists(metadata_file(name))]
+
+
+def default_il_model(workspace: Workspace, corpus: CorpusMetadata) -> str:
+    """The IL model that is meant where none is named: the only trained one, else that of the manifest's table [il].
+
+    Raises:
+        ConfigError: there is none, or several and none of them is the manifest's.
+    """
+    models = trained_models(workspace)
+    if not models:
+        raise ConfigError(f"workspace {workspace.location!r} has no trained IL model: run `rho il train` first")
+    settings = corpus.manifest.get("il", {})
+    usual = settings.get("name") or settings.get("model")
+    if len(models) > 1 and usual not in models:
+        raise ConfigError(
+            f"workspace {workspace.location!r} has {len(models)} trained IL models, {', '.join(models)}: name the one "
+            "that is meant"
+        )
+    return models[0] if len(models) == 1 else str(usual)
+
+
+def model_digest(workspace: Workspace, name: str) -> str:
+    """SHA-256 of the card, which names that of the weights: what an IL part was computed from."""
+    return hashlib.sha256(workspace.read_bytes(metadata_file(name))).hexdigest()
+
+
+def il_costs(workspace: Workspace, name: str) -> dict[str, dict[str, float]]:
+    """What the model and its table have cost so far, by `rhostream.schema.COST_UNITS` and "il_train", "il_score"."""
+    totals = {unit: {"il_train": 0.0, "il_score": 0.0} for unit in COST_UNITS}
+    for file in workspace.names(costs_folder(name), ".json"):
+        part = workspace.read_json(f"{costs_folder(name)}/{file}")
+        for unit, costs in totals.items():
+            costs[part["cost"]] += part[unit]
+    return totals
+
+
+def write_il_cost(
+    workspace: Workspace, name: str, part: str, cost: str, *, seconds: float, cpu_seconds: float, flops: float
+) -> None:
+    """Record what one part of the work took; parts are written by several processes, so each has its own file."""
+    spent = {"seconds": seconds, "cpu_seconds": cpu_seconds, "flops": flops}
+    workspace.write_json(f"{costs_folder(name)}/{part}.json", {"cost": cost} | spent)
+
+
+def costs_folder(name: str) -> str:
+    return f"il/{name}/costs"
+
+
+def _difference(classes: tuple[str, ...], others: tuple[str, ...]) -> str:
+    only = [repr(name) for name in classes if name not in others]
+    if only:
+        return f"{', '.join(only[:3])} only there"
+    return "in another order" if len(classes) == len(others) else "none of its own"

@@ -1,0 +1,130 @@
+"""The samples that an IL model is trained on, batch by batch, in the order of the stream."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from rhostream.loaders.decode import (
+    Augmentation,
+    ImageReader,
+    ImageRefs,
+    ImageSpec,
+    Pixels,
+    ReadOptions,
+    shift_and_flip,
+    uniform_draws,
+)
+from rhostream.loaders.index import Shard, distinct, read_shard_rows, taken
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import CandidateStream, CandidateTable, Order
+from rhostream.pipeline.models import undecodable
+
+_READ_AT_ONCE: Final = 500  # samples
+
+
+class TrainingSamples:
+    """Where all pixels fit into memory they are decoded once, equal files as one, and augmented anew in every epoch.
+
+    Else they are decoded every time; the batches are the same either way.
+
+    Args:
+        held_bytes: of decoded pixels, at most.
+        threads: of decoding; 0 for one a core.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        shards: tuple[Shard, ...],
+        spec: ImageSpec,
+        *,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        threads: int,
+        held_bytes: int = 512 << 20,
+    ) -> None:
+        self._stream = CandidateStream(
+            workspace,
+            super_batch_size=batch_size,
+            seed=seed,
+            shards=shards,
+            spec=spec,
+            augmentation=augmentation,
+            order=Order(shard_by_rank=False),
+            read_options=ReadOptions(threads=threads),
+        )
+        # A crop at random needs more pixels than the view has.
+        fits = self._stream.samples * spec.size**2 * spec.channels <= held_bytes
+        self._holds = fits and augmentation != "resized_crop"
+        self._held: tuple[Pixels, npt.NDArray[np.int64]] | None = None
+        ends = np.cumsum([shard.rows for shard in shards])
+        self._starts = {shard.name: int(end) - shard.rows for shard, end in zip(shards, ends, strict=True)}
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self._stream)
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """images uint8 (n, C, H, W), channels last in memory, and labels int64 (n,), of one epoch.
+
+        Raises:
+            ShardError: an image cannot be read.
+        """
+        stream = self._stream
+        if not self._holds:
+            stream.set_epoch(epoch)
+            yield from ((batch.images, batch.labels) for batch in stream)
+            return
+        if self._held is None:
+            self._held = self._read()
+        rounds = stream.rounds()
+        for turn in range(len(rounds)):
+            drawn = stream.draw(epoch, *rounds.bounds(turn, 0))
+            images = torch.from_numpy(self._pixels(*self._held, drawn)).permute(0, 3, 1, 2)
+            yield images, torch.from_numpy(drawn.labels.astype(np.int64))
+
+    def close(self) -> None:
+        """Let the pixels go."""
+        self._held = None
+
+    def _read(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        """All samples, un-augmented, equal files once.
+
+        Returns:
+            uint8 (distinct, size, size, C), and which of these each sample is, int64 (n,), shard after shard.
+        """
+        stream, spec = self._stream, self._stream.spec
+        parts = [read_shard_rows(stream.workspace, shard) for shard in stream.shards]
+        hashes = pa.concat_arrays([part.hashes for part in parts])
+        first, which = distinct(hashes)
+        files = ImageRefs(
+            tars=[shard.tar for shard in stream.shards],
+            numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[first],
+            offsets=np.concatenate([part.offsets for part in parts])[first],
+            sizes=np.concatenate([part.sizes for part in parts])[first],
+            hashes=taken(hashes, first) if stream.read_options.verify else None,
+        )
+        held = np.empty((len(first), spec.size, spec.size, spec.channels), np.uint8)
+        reader = ImageReader(stream.workspace, stream.read_options)
+        for start in range(0, len(first), _READ_AT_ONCE):
+            some = np.arange(start, min(start + _READ_AT_ONCE, len(first)))
+            pixels, failures = reader.submit(files.take(some), spec).result()
+            for position, reason in failures[:1]:
+                shard = stream.shards[files.numbers[some[position]]]
+                row = int(first[some[position]]) - self._starts[shard.name]
+                raise undecodable(stream.workspace, shard, row, reason)
+            held[some] = pixels.transpose(0, 2, 3, 1)
+        reader.close()
+        return held, which
+
+    def _pixels(self, held: Pixels, which: npt.NDArray[np.int64], drawn: CandidateTable) -> Pixels:
+        pixels = held[which[np.asarray([self._starts[shard] for shard in drawn.shards]) + drawn.rows]]
+        if drawn.images.draws is not None:
+            for image, draw in zip(pixels, drawn.images.draws, strict=True):
+                image[...] = shift_and_flip(image, self._stream.augmentation, uniform_draws(draw))
+        return pixels

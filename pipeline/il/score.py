@@ -1,0 +1,158 @@
+"""`rho il score`: the irreducible loss of every sample, shard by shard, by a model that was not trained on it."""
+
+import difflib
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+import pyarrow.compute as pc
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, exact_thumbnails
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.il.metadata import ILMetadata, default_il_model
+from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
+from rhostream.pipeline.jobs import exclusive_lock, hold_as_worker, in_processes, progress
+from rhostream.pipeline.models import Precision
+
+_FEWEST: Final = 200
+_VALUES: Final = 2_000_000  # few enough that a pass takes moderate memory, and so many that starting it takes no time
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILScoreConfig:
+    """Which shards are scored by which IL model, and how.
+
+    Attributes:
+        name: of the IL model; where empty, see `default_il_model`.
+        splits: whose shards to score.
+        only: names of shards; where given, these alone are scored, whatever their split.
+        batch_size: samples of one forward pass; 0 for as many as have two million pixels and channels, 200 at least.
+        workers: local processes, each scoring whole shards; 0 works in this one. The result is the same.
+        threads: that decode images, in each process; 0 shares the cores out.
+        overwrite: score again what is already scored.
+    """
+
+    name: str = ""
+    splits: tuple[str, ...] = ("train",)
+    only: tuple[str, ...] = ()
+    batch_size: int = 0
+    device: str = "auto"
+    precision: Precision = "float32"
+    workers: int = 0
+    threads: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"IL scoring {name} {getattr(self, name)}: give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILScores:
+    """What the table holds for the shards that this process was asked for.
+
+    Attributes:
+        shards, scored_shards: how many in all, and how many of them only now.
+        mean_il: nats, over all rows.
+        accuracy: share of rows whose label the IL model predicts.
+        in_sample: rows scored by a model that was trained on them.
+    """
+
+    name: str
+    shards: int
+    scored_shards: int
+    rows: int
+    mean_il: float
+    accuracy: float
+    in_sample: int
+
+
+def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
+    """Write `il/<name>/scores/<shard>.parquet` for every shard asked for that has no valid part yet.
+
+    Under torchrun each rank scores its own share of the shards.
+
+    Raises:
+        ConfigError: no name, and none or several models to choose from.
+        WorkspaceError: no such model, split or shard, or another process is at work on this model.
+        IrreducibleLossError: the model was made for other classes or shards, or a loss is not finite.
+        ShardError: an image does not decode.
+    """
+    workspace = Workspace(workspace)
+    corpus = CorpusMetadata.read(workspace)
+    metadata = ILMetadata.read(workspace, config.name or default_il_model(workspace, corpus))
+    metadata.require_fit(corpus)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    # Shared out before looking at what is done, so that ranks which start at different times agree.
+    shards = _asked_for(workspace, corpus, config)[rank::ranks]
+    scorer = ScorerSettings(
+        batch_size=config.batch_size or max(_FEWEST, _VALUES // (metadata.spec.size**2 * metadata.spec.channels)),
+        device=config.device,
+        precision=config.precision,
+        threads=config.threads,
+        thumbnails=exact_thumbnails(
+            current_thumbnails(workspace, corpus), metadata.spec, {shard.split for shard in shards}
+        ),
+        processes=max(1, config.workers),
+    )
+    start = partial(_start_worker if config.workers else _start, workspace, metadata, scorer)
+    folder = f"il/{metadata.name}"
+    # Ranks write the parts of different shards, at the same time.
+    with exclusive_lock(workspace, "rho il", folder, workers=f"{folder}/scores") if ranks == 1 else nullcontext():
+        check = ILScorer(workspace, metadata, scorer)
+        due = [shard for shard in shards if config.overwrite or not check.is_done(shard)]
+        with progress(f"il score {metadata.name}", sum(shard.rows for shard in due), "samples") as reporter:
+            for rows in in_processes(start, due, config.workers):
+                reporter.advance(rows)
+        return _summary(workspace, metadata, shards, len(due))
+
+
+def _start(workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings, number: int) -> Callable[[Shard], int]:
+    return ILScorer(workspace, metadata, replace(settings, number=number)).score
+
+
+def _start_worker(
+    workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings, number: int
+) -> Callable[[Shard], int]:
+    hold_as_worker(workspace, f"il/{metadata.name}/scores")
+    return _start(workspace, metadata, settings, number)
+
+
+def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ILScoreConfig) -> tuple[Shard, ...]:
+    names, splits = {shard.name for shard in corpus.shards}, {shard.split for shard in corpus.shards}
+    for kind, asked, known in (("shard", config.only, names), ("split", config.splits, splits)):
+        missing = next((name for name in asked if name not in known), None)
+        if missing is not None and not (kind == "split" and config.only):
+            close = difflib.get_close_matches(missing, known, 1) or sorted(known)[:5]
+            raise WorkspaceError(
+                f"workspace {workspace.location!r} has no {kind} {missing!r}; there is {', '.join(close)}: name one of "
+                "those"
+            )
+    if config.only:
+        return tuple(shard for shard in corpus.shards if shard.name in config.only)
+    return corpus.split(*config.splits)
+
+
+def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ...], scored: int) -> ILScores:
+    rows, total, right, in_sample = 0, 0.0, 0, 0
+    for shard in shards:
+        table = workspace.read_table(shard.scores(metadata.name), ["label", "il", "predicted", "in_sample"])
+        rows += table.num_rows
+        total += float(table.column("il").to_numpy().sum(dtype=np.float64))
+        right += pc.sum(pc.equal(table.column("label"), table.column("predicted"))).as_py() or 0
+        in_sample += pc.sum(table.column("in_sample")).as_py() or 0
+    return ILScores(
+        name=metadata.name,
+        shards=len(shards),
+        scored_shards=scored,
+        rows=rows,
+        mean_il=total / rows if rows else 0.0,
+        accuracy=right / rows if rows else 0.0,
+        in_sample=in_sample,
+    )

@@ -1,0 +1,206 @@
+"""Scores one shard with an IL model: the forward passes, and the part of the table."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rhostream import schema
+from rhostream.errors import IrreducibleLossError, ShardError
+from rhostream.loaders.decode import ImageReader, ImageRefs, Pixels, ReadOptions, available_cores
+from rhostream.loaders.index import (
+    IL_MODEL_KEY,
+    SHARD_DIGEST_KEY,
+    Shard,
+    ShardRows,
+    distinct,
+    read_shard_rows,
+    read_thumbnail_rows,
+    thumbnails_command,
+)
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
+from rhostream.pipeline.models import Costs, Precision, autocast, choose_device, place, resolve_precision, undecodable
+
+_PRECISION_KEY: Final = b"rhostream.precision"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerSettings:
+    """How a process scores; `number` is its own among `processes` of this machine's rank.
+
+    Attributes:
+        thumbnails: name of one that holds the very pixels of all shards to score, which is then read; or None.
+    """
+
+    batch_size: int
+    device: str
+    precision: Precision
+    threads: int
+    thumbnails: str | None = None
+    processes: int = 1
+    number: int = 0
+
+
+class ILScorer:
+    """Scores shards in eval mode, un-augmented, with the view of the model's card."""
+
+    def __init__(self, workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings) -> None:
+        self._workspace, self._metadata, self._settings = workspace, metadata, settings
+        self._device = _device(settings)
+        self._costs = Costs(self._device)
+        self._models: dict[str, nn.Module] = {}
+        shared = settings.processes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._threads = settings.threads or max(1, available_cores() // shared)
+        self._identity = {
+            IL_MODEL_KEY: model_digest(workspace, metadata.name).encode(),
+            _PRECISION_KEY: resolve_precision(self._device, settings.precision).encode(),
+        }
+
+    def is_done(self, shard: Shard) -> bool:
+        """Is there a part, made from this shard as it is, by this model as it is?"""
+        part = shard.scores(self._metadata.name)
+        if not self._workspace.exists(part):
+            return False
+        try:
+            with self._workspace.open(part) as stream:
+                found = pq.read_schema(stream).metadata or {}
+        except pa.ArrowInvalid:
+            return False
+        return all(found.get(name) == value for name, value in self._part_metadata(shard).items())
+
+    @torch.no_grad()
+    def score(self, shard: Shard) -> int:
+        """Write the part of this shard; returns its rows.
+
+        Raises:
+            ShardError: an image does not decode.
+            IrreducibleLossError: a loss is not finite.
+        """
+        before = self._costs.spent("il_score")
+        weights = self._metadata.weights_for(shard)
+        with self._costs.charge("il_score"), _one_thread(self._device):
+            model = self._model(weights)
+            rows = read_shard_rows(self._workspace, shard)
+            first, which = distinct(rows.hashes)  # equal files make equal pixels
+            outputs = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows, first)]
+            log_p = torch.cat(outputs) if outputs else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
+            table = self._table(rows, log_p[which], in_sample=shard.name in weights.trained_on)
+        name = self._metadata.name
+        spent = {unit: total - before[unit] for unit, total in self._costs.spent("il_score").items()}
+        write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", **spent)
+        self._workspace.write_table(shard.scores(name), table)
+        return len(rows)
+
+    def _forward(self, model: nn.Module, pixels: Pixels) -> torch.Tensor:
+        """uint8 (n, C, H, W) to log-probabilities, float64 (n, classes), on the device."""
+        inputs = self._metadata.spec.normalize(torch.from_numpy(pixels).to(self._device))
+        with autocast(self._device, self._settings.precision):
+            logits = self._costs.flops("il_score", tuple(inputs.shape), partial(model, inputs))
+        return functional.log_softmax(logits.double(), 1)
+
+    def _pixels(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[Pixels]:
+        """The images of these rows, batch by batch, each decoded while the one before is scored."""
+        size = self._settings.batch_size
+        images = self._images(rows)
+        reader = ImageReader(self._workspace, ReadOptions(threads=self._threads, workers=0))
+        with ThreadPoolExecutor(1, thread_name_prefix="rhostream-score-ahead") as ahead:
+            pending: list[Future[Pixels]] = []
+            for start in range(0, len(wanted), size):
+                pending.append(ahead.submit(self._decode, reader, rows, images, wanted[start : start + size]))
+                if len(pending) > 1:
+                    yield pending.pop(0).result()
+            yield from (future.result() for future in pending)
+        reader.close()
+
+    def _images(self, rows: ShardRows) -> ImageRefs:
+        """Where the shard's images lie."""
+        if self._settings.thumbnails is None:
+            tar, offsets, sizes, hashes = rows.shard.tar, rows.offsets, rows.sizes, rows.hashes
+        else:
+            found = read_thumbnail_rows(self._workspace, self._settings.thumbnails, rows)
+            tar, offsets, sizes, hashes = found.tar, found.offsets, found.sizes, found.hashes
+        numbers = np.zeros(len(offsets), np.int32)
+        return ImageRefs(tars=[tar], numbers=numbers, offsets=offsets, sizes=sizes, hashes=hashes.to_pylist())
+
+    def _decode(
+        self, reader: ImageReader, rows: ShardRows, images: ImageRefs, numbers: npt.NDArray[np.int64]
+    ) -> Pixels:
+        pixels, failures = reader.submit(images.take(numbers), self._metadata.spec).result()
+        for position, reason in failures[:1]:
+            row, spec = int(numbers[position]), self._settings.thumbnails
+            if spec is None:
+                raise undecodable(self._workspace, rows.shard, row, reason)
+            raise ShardError(
+                f"{self._workspace.path(images.tars[0])} row {row}: {reason}; the thumbnails is damaged: run "
+                f"`{thumbnails_command(self._workspace, spec, rows.shard.split)} --overwrite`"
+            )
+        return pixels
+
+    def _table(self, rows: ShardRows, log_p: torch.Tensor, *, in_sample: bool) -> pa.Table:
+        labels = torch.from_numpy(rows.labels.astype(np.int64))
+        il = -log_p.gather(1, labels[:, None])[:, 0].numpy().astype(np.float32)
+        best, predicted = log_p.max(1) if len(rows) else (torch.zeros(0), torch.zeros(0))
+        self._require_finite(rows.shard, il)
+        count = len(rows)
+        columns = {
+            "il_model": pa.array([self._metadata.name] * count, pa.string()),
+            "key": rows.keys,
+            "shard": pa.array([rows.shard.name] * count, pa.string()),
+            "row": np.arange(count, dtype=np.int32),
+            "label": rows.labels,
+            "il": il + np.float32(0),  # a certain and right model gives -0
+            "predicted": predicted.numpy().astype(np.int32),
+            "confidence": best.exp().numpy().astype(np.float32),
+            "entropy": torch.special.entr(log_p.exp()).sum(1).numpy().astype(np.float32),
+            "in_sample": np.full(count, in_sample),
+        }
+        return pa.table(columns, schema=schema.IL.with_metadata(self._part_metadata(rows.shard)))
+
+    def _require_finite(self, shard: Shard, il: npt.NDArray[np.float32]) -> None:
+        bad = int((~np.isfinite(il)).sum())
+        if bad:
+            raise IrreducibleLossError(
+                f"IL model {self._metadata.name!r} gives {bad} of {len(il)} samples of {shard.name} a loss that is not "
+                "finite: train it again with --overwrite and a lower --learning-rate, or score with --precision float32"
+            )
+
+    def _part_metadata(self, shard: Shard) -> dict[bytes, bytes]:
+        return {SHARD_DIGEST_KEY: shard.digest.encode(), **self._identity}
+
+    def _model(self, weights: ILWeights) -> nn.Module:
+        if weights.file not in self._models:
+            self._models = {weights.file: place(self._metadata.load(self._workspace, weights), self._device)}
+        return self._models[weights.file]
+
+
+def _device(settings: ScorerSettings) -> torch.device:
+    """With several GPUs and no number given, the processes of this machine take turns."""
+    device = choose_device(settings.device)
+    if device.type == "cuda" and ":" not in settings.device:
+        turn = int(os.environ.get("LOCAL_RANK", "0")) * settings.processes + settings.number
+        return torch.device("cuda", turn % torch.cuda.device_count())
+    return device
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On the CPU, one thread computes: some layers' rounding depends on how many share the work."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

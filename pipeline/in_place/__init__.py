@@ -1,0 +1,5 @@
+"""`rho index`: a workspace over tars that stay where they are."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .tars import index_tars as index_tars

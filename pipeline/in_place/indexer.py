@@ -1,0 +1,152 @@
+"""From the scans of tars to the index of a workspace: labels, keys, split and fold of every sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.errors import CorpusError
+from rhostream.loaders.index import webdataset_key
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.corpora import (
+    LabelParser,
+    SampleReader,
+    TarFile,
+    WebDatasetOptions,
+    checked_splits,
+    derive_classes,
+)
+from rhostream.pipeline.in_place.scanner import EXTRA, TarScanner, TarUnit
+from rhostream.pipeline.shards import IndexRows, SampleFacts, UnitRecord, clean_text, shard_name, split_of, write_unit
+
+FORMAT = 2  # of the index; another one makes it anew from the scans
+
+
+def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]:
+    """The manifest's classes, or all labels that occur.
+
+    Raises:
+        CorpusError: no sample has a label.
+    """
+    if scanner.manifest.classes:
+        return scanner.manifest.classes
+    texts: set[str | None] = set()
+    for unit in units:
+        texts.update(pc.unique(scanner.workspace.read_table(scanner.name(unit.tar), ["label"])["label"]).to_pylist())
+    return derive_classes(texts, f"{scanner.options.label} in the {len(units)} tars")
+
+
+def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit]) -> None:
+    """Raises CorpusError where samples of two tars have one key."""
+    keys, tars = [], []
+    for unit in units:
+        table = scanner.workspace.read_table(scanner.name(unit.tar), ["key", "reason"])
+        names = table.filter(pc.equal(table["reason"], "")).column("key").to_pylist()
+        keys.append(pa.array([sample_key(name, unit.tar, scanner.options) for name in names], pa.string()))
+        tars.append(pa.array(np.full(len(names), unit.number, np.int32)))
+    groups = pa.table({"key": pa.chunked_array(keys), "tar": pa.chunked_array(tars)}).group_by("key")
+    found = groups.aggregate([("tar", "count_distinct"), ("tar", "min"), ("tar", "max")])
+    clashes = found.filter(pc.greater(found["tar_count_distinct"], 1)).sort_by("key")
+    if clashes.num_rows:
+        first = clashes.slice(0, 1).to_pylist()[0]
+        named = f"{units[first['tar_min']].tar.url} and {units[first['tar_max']].tar.url}"
+        remedy = (
+            "name the tar in every key with --keys tar"
+            if scanner.options.keys == "sample"
+            else "rename one of the tars, the keys are derived from their file names"
+        )
+        raise CorpusError(
+            f"{clashes.num_rows} keys stand in more than one tar, for instance {first['key']!r} in {named}: {remedy}"
+        )
+
+
+def sample_key(name: str, tar: TarFile, options: WebDatasetOptions) -> str:
+    """The key of the sample that webdataset calls `name`."""
+    return webdataset_key(name, tar.url if options.keys == "tar" else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarIndexer:
+    """Turns the scan of a tar into the indexes of its shards, one for each split and fold, and its rejects."""
+
+    workspace: Workspace
+    scanner: TarScanner
+    classes: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.scanner.manifest
+
+    def settings(self, unit: TarUnit) -> dict[str, Any]:
+        """All that decides the index of a unit, as JSON values."""
+        options = self.scanner.options
+        return {
+            "index_format": FORMAT,
+            "tar": unit.tar.url,
+            "scan": self.scanner.name(unit.tar),
+            "seed": self.manifest.seed,
+            "holdout": self.manifest.holdout,
+            "folds": self.manifest.folds,
+            "splits": options.splits,
+            "keys": options.keys,
+            "classes": list(self.classes),
+        }
+
+    def record(self, unit: TarUnit) -> UnitRecord | None:
+        """Of a finished unit; None where it is to be made."""
+        record = UnitRecord.read(self.workspace, unit.number)
+        finished = record is not None and record.settings == self.settings(unit) and record.is_whole(self.workspace)
+        return record if finished else None
+
+    def __call__(self, unit: TarUnit) -> UnitRecord:
+        """Write the indexes and, last, the rejects of a unit."""
+        tar, options = unit.tar, self.scanner.options
+        extra = SampleReader(options).extra_columns
+        parser = LabelParser(self.classes)
+        official = official_split(tar, options)
+        rejects: list[dict[str, str]] = []
+        shards: dict[str, IndexRows] = {}
+        seen: set[str] = set()
+        table = self.workspace.read_table(self.scanner.name(tar))
+        for row in table.to_pylist():
+            source = clean_text(f"{tar.url}/{row['name']}" if row["name"] else tar.url)
+            key = sample_key(row["key"] or source, tar, options)
+            label, reason, detail = (None, row["reason"], row["detail"])
+            if row["label"] is not None:
+                label, unknown, why = parser.parse(row["label"])
+                reason, detail = (unknown, why) if unknown else (reason, detail)
+            if not reason and key in seen:
+                reason, detail = "duplicate_key", f"key {key} stands in this tar before"
+            if reason or label is None:
+                rejects.append({"source": source, "key": key, "reason": reason, "detail": clean_text(detail)})
+                continue
+            seen.add(key)
+            split, fold = split_of(official, row["sha256"], self.manifest)
+            name = shard_name(split, fold, unit.number)
+            if name not in shards:
+                shards[name] = IndexRows(name=name, split=split, fold=fold, extra=extra, source=tar.url)
+            facts = SampleFacts(
+                key=key,
+                source=source,
+                label=label,
+                class_name=self.classes[label],
+                ext=row["ext"],
+                width=row["width"],
+                height=row["height"],
+                extra={column: row[EXTRA + column] for column in extra},
+            )
+            shards[name].add(facts, offset=row["offset"], size=row["size"], content_hash=row["sha256"].hex()[:32])
+        rows = [(shards[name], tar.size) for name in sorted(shards)]
+        listing = (table.num_rows, self.scanner.name(tar))
+        return write_unit(self.workspace, unit.number, rows, rejects, settings=self.settings(unit), listing=listing)
+
+
+def official_split(tar: TarFile, options: WebDatasetOptions) -> str | None:
+    """The split that the options give to a tar: the first glob that fits the end of its URL, from a slash on."""
+    splits = checked_splits(options.splits, "[options] splits")
+    return next((split for glob, split in splits.items() if fnmatch(tar.url, f"*/{glob}")), None)

@@ -1,0 +1,210 @@
+"""The unit of work of `rho index`: one tar, read once, every sample of it found and every image decoded."""
+
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
+from rhostream.loaders.decode import decode_rgb, image_format
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.corpora import (
+    DamagedTarError,
+    Member,
+    SampleReader,
+    TarFile,
+    TarSample,
+    WebDatasetOptions,
+    bad_tar,
+    failed_and_missing,
+    label_text,
+)
+from rhostream.pipeline.shards import ENTRIES_BEFORE_GIVING_UP, ENTRIES_BETWEEN_REPORTS, METADATA, refuse_mostly_bad
+
+SCANS = "scans"
+FORMAT = 2  # of the scans; another one reads every tar anew
+EXTRA = "extra."  # begins the names of the extra columns
+_MB = 1_000_000
+
+#: One row per entry of a tar, in its order. `label` is the text as found; from `offset` on, all is null without image.
+_COLUMNS: Final = (
+    pa.field("name", pa.string(), nullable=False),  # of the entry inside the tar; "" is the tar itself
+    pa.field("key", pa.string(), nullable=False),  # as webdataset has it
+    pa.field("label", pa.string()),
+    pa.field("reason", pa.string(), nullable=False),
+    pa.field("detail", pa.string(), nullable=False),
+    pa.field("offset", pa.int64()),
+    pa.field("size", pa.int64()),
+    pa.field("sha256", pa.binary(32)),  # of the image
+    pa.field("ext", pa.string()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarUnit:
+    """A tar, and its number in the corpus."""
+
+    number: int
+    tar: TarFile
+
+    @property
+    def megabytes(self) -> int:
+        return -(-self.tar.size // _MB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRecord:
+    """What a tar holds: entries in all, and of those that are already refused the reason, number and an example."""
+
+    entries: int
+    rejects: dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarScanner:
+    """Writes `scans/<digest>.parquet`, named for the tar, its state and all settings that decide the content."""
+
+    folder: ClassVar[str] = SCANS
+    workspace: Workspace
+    manifest: Manifest
+    options: WebDatasetOptions
+
+    def name(self, tar: TarFile) -> str:
+        options = self.options
+        said = [
+            FORMAT,
+            asdict(tar),
+            options.label,
+            options.images,
+            options.extra,
+            options.on_bad_tar,
+            self.manifest.max_pixels,
+        ]
+        return f"{SCANS}/{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]}.parquet"
+
+    def record(self, tar: TarFile) -> ScanRecord | None:
+        """Of a finished scan; None where there is none, or it is damaged."""
+        try:
+            with self.workspace.open(self.name(tar)) as stream:
+                values = json.loads(pq.read_schema(stream).metadata[METADATA])
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+            return None
+        rejects = {reason: (count, example) for reason, (count, example) in values["rejects"].items()}
+        return ScanRecord(entries=values["entries"], rejects=rejects)
+
+    def __call__(self, unit: TarUnit, advance: Callable[[int], None]) -> ScanRecord:
+        """Read one tar and write its scan; `advance` gets megabytes.
+
+        Raises:
+            CorpusError: the tar is damaged (unless the options say to skip that), cannot be read or changes meanwhile,
+                or most of its first entries are refused.
+            WorkspaceError: the scan cannot be written, or the tar's store keeps failing.
+        """
+        reader = SampleReader(self.options)
+        rows: list[dict[str, Any]] = []
+        rejects = Counter[str]()
+        examples: dict[str, str] = {}
+        reported = 0
+        try:
+            for row, position in self._rows(unit.tar, reader):
+                rows.append(row)
+                if row["reason"]:
+                    rejects[row["reason"]] += 1
+                    examples.setdefault(row["reason"], f"{unit.tar.url}/{row['name']}: {row['detail']}")
+                if len(rows) == ENTRIES_BEFORE_GIVING_UP:
+                    refuse_mostly_bad(_counted(rejects, examples), len(rows), self.manifest)
+                if len(rows) % ENTRIES_BETWEEN_REPORTS == 0:
+                    advance(position // _MB - reported)
+                    reported = position // _MB
+            changed = TarFile.of(unit.tar.url) != unit.tar
+        except DamagedTarError as error:
+            raise bad_tar(unit.tar.url, error) from error
+        except OSError as error:
+            raise CorpusError(
+                f"{unit.tar.url} cannot be read ({error.strerror or error}): restore it, and run the same command "
+                "again; it keeps the tars that are done"
+            ) from error
+        if changed:
+            raise CorpusError(f"{unit.tar.url} was rewritten while it was read: wait for its writer, then run again")
+        record = ScanRecord(entries=len(rows), rejects=_counted(rejects, examples))
+        schema = pa.schema([*_COLUMNS, *(pa.field(EXTRA + name, kind) for name, kind in reader.extra_columns.items())])
+        table = pa.Table.from_pylist(rows, schema.with_metadata({METADATA: json.dumps(asdict(record)).encode()}))
+        try:
+            self.workspace.write_table(self.name(unit.tar), table)
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot write to {self.workspace.location}: {error.strerror or error}; mend that and run the same "
+                "command again, it keeps the tars that are done"
+            ) from error
+        advance(unit.megabytes - reported)
+        return record
+
+    def _rows(self, tar: TarFile, reader: SampleReader) -> Iterator[tuple[dict[str, Any], int]]:
+        """Rows of the scan, and how far the tar has been read."""
+        keys, position = set(), 0
+        with tar.open() as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
+            try:
+                for sample in reader.samples(stream, images=True):
+                    keys.add(sample.key)
+                    position = max(member.offset for member in sample.members.values())
+                    for row in self._entries(sample, reader, tar):
+                        yield row, position
+            except DamagedTarError as error:
+                if self.options.on_bad_tar == "error":
+                    raise
+                yield _refused("", "", "truncated", str(error)), tar.size
+                for key, detail in reader.lost(stream, error, frozenset(keys)):
+                    keys.add(key)
+                    yield _refused(key, key, "truncated", detail), tar.size
+        status = tar.beside(".parquet")
+        if status is not None:
+            for key, reason, detail in failed_and_missing(f"{tar.url.removesuffix('.tar')}.parquet", status, keys):
+                yield _refused(key, key, reason, detail), tar.size
+
+    def _entries(self, sample: TarSample, reader: SampleReader, tar: TarFile) -> Iterator[dict[str, Any]]:
+        image = reader.image(sample)
+        if image is None:
+            for name, detail in reader.without_image(sample):
+                yield _refused(name, name, "missing", detail)
+            return
+        row = _refused(sample.key, sample.key, "", "")
+        row["label"] = label_text(reader.label(sample))
+        row |= {EXTRA + name: value for name, value in reader.extra(sample, f"{tar.url}/{sample.key}").items()}
+        if row["label"] is None:
+            row |= {"reason": "label_missing", "detail": "the label is empty"}
+        else:
+            row |= self._image(image)
+        yield row
+
+    def _image(self, image: Member) -> dict[str, Any]:
+        content = image.content or b""
+        try:
+            shown = decode_rgb(content, max_pixels=self.manifest.max_pixels)
+        except UndecodableImageError as error:
+            return {"reason": error.reason, "detail": error.detail}
+        return {
+            "offset": image.offset,
+            "size": image.size,
+            "sha256": hashlib.sha256(content).digest(),
+            "ext": image_format(content),
+            "width": shown.width,
+            "height": shown.height,
+        }
+
+
+def _refused(name: str, key: str, reason: str, detail: str) -> dict[str, Any]:
+    return {"name": name, "key": key, "reason": reason, "detail": detail}
+
+
+def _counted(rejects: Counter[str], examples: dict[str, str]) -> dict[str, tuple[int, str]]:
+    return {reason: (count, examples[reason]) for reason, count in sorted(rejects.items())}

@@ -1,0 +1,232 @@
+"""`rho index`: a workspace over WebDataset tars that stay where they are."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from rhostream.errors import ConfigError, CorpusError, WorkspaceError
+from rhostream.loaders.decode import available_cores
+from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, Shard
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Manifest, settings
+from rhostream.pipeline.corpora import SampleReader, WebDatasetOptions, checked_splits, list_tars
+from rhostream.pipeline.in_place.indexer import TarIndexer, classes_of, require_unique_keys
+from rhostream.pipeline.in_place.scanner import SCANS, ScanRecord, TarScanner, TarUnit
+from rhostream.pipeline.jobs import exclusive_lock, make_units, progress, require_same
+from rhostream.pipeline.shards import (
+    ENTRIES_BEFORE_GIVING_UP,
+    REMEDY,
+    ShardsSummary,
+    UnitRecord,
+    own_names,
+    refuse_mostly_bad,
+    refuse_sources_inside,
+    rejects_name,
+    remove_own,
+    require_two_classes,
+    tally,
+    write_metadata,
+)
+
+FOLDERS: Final = ("rejects", "index", SCANS)
+_COMPARED: Final = ("seed", "holdout", "folds", "max_pixels", "options")
+
+Rejects = dict[str, tuple[int, str]]
+
+
+def index_tars(
+    workspace: str | Workspace,
+    tars: Sequence[str],
+    manifest: Manifest,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> ShardsSummary:
+    """Read every tar once, validate its samples, and write index, rejects and, last, `corpus.json`.
+
+    Of each tar a workspace gets one shard per split and fold, whose rows point into the tar. Run again after an
+    interruption, it reads the tars that are missing; the result is the same, byte for byte. Run again with further
+    tars, it adds those.
+
+    Args:
+        tars: tars, folders, globs and brace patterns; local paths or fsspec URLs.
+        manifest: of format "webdataset"; `tars` take the place of its root.
+        workers: processes; 0 works in this one, None takes one per core.
+        overwrite: remove index, rejects and scans that we have written there first; no tar.
+
+    Raises:
+        ConfigError: a manifest that asks for what only `rho shards` can do, or a tar that lies where the workspace
+            writes.
+        CorpusError: no tar, a damaged one, keys that clash, fewer than two classes, or mostly bad entries.
+        WorkspaceError: it holds another corpus, cannot be written, or another process writes to it.
+    """
+    begin = time.monotonic()
+    workspace = Workspace(workspace)
+    options = _options(manifest)
+    manifest = replace(manifest, root=" ".join(tars), options=asdict(options))
+    scanner = TarScanner(workspace=workspace, manifest=manifest, options=options)
+    units = [TarUnit(number=number, tar=tar) for number, tar in enumerate(list_tars(tars))]
+    refuse_sources_inside(workspace, [unit.tar.url for unit in units])
+    with exclusive_lock(workspace, "rho index", workers=SCANS):
+        _refuse_written_shards(workspace)
+        if overwrite:
+            workspace.remove(METADATA_NAME)  # first: it must never list what is not there
+            remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
+        known = _known(workspace, units)
+        asked = json.loads(json.dumps(manifest.to_dict()))
+        _require_same(workspace, known, {name: asked[name] for name in _COMPARED})
+        made = _scan(scanner, units, available_cores() if workers is None else workers)
+        classes = classes_of(scanner, units)
+        require_two_classes(classes, manifest.root)
+        _require_same(workspace, known, {"classes": list(classes)})
+        require_unique_keys(scanner, units)
+        records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes), units)
+        shards = {shard.name for record in records for shard, _, _ in record.shards}
+        remove_own(
+            workspace,
+            {
+                "rejects": {rejects_name(unit.number).rpartition("/")[2] for unit in units},
+                "index": {f"{name}.parquet" for name in shards},
+                SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
+            },
+        )
+        counts = tally(workspace, classes, manifest, records)
+        write_metadata(workspace, classes, manifest, records, counts)
+    return ShardsSummary(
+        workspace=workspace.location,
+        dry_run=False,
+        entries=sum(counts.samples.values()) + sum(counts.rejects.values()),
+        samples=counts.samples,
+        rejects=counts.rejects,
+        classes=counts.classes,
+        shards=counts.shards,
+        duplicates=counts.duplicates,
+        units=len(units),
+        units_made=made,
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _options(manifest: Manifest) -> WebDatasetOptions:
+    if manifest.format != "webdataset":
+        raise ConfigError(
+            f"manifest {manifest.name!r} has format {manifest.format!r}: `rho index` reads tars of format "
+            "'webdataset'; use `rho shards` for the others"
+        )
+    changes = {"max_side": manifest.max_side, "[noise]": manifest.noise, "clean_list": manifest.clean_list}
+    if sets := [name for name, value in changes.items() if value]:
+        raise ConfigError(
+            f"manifest {manifest.name!r} sets {sets[0]}: `rho index` leaves the tars as they are; use `rho shards`, "
+            "which writes its own"
+        )
+    options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
+    checked_splits(options.splits, "[options] splits")
+    SampleReader(options)  # refuses options that cannot be
+    return options
+
+
+def _known(workspace: Workspace, units: Sequence[TarUnit]) -> Mapping[str, Any]:
+    """Settings and classes of the corpus that the workspace holds; empty where there is none.
+
+    Raises:
+        WorkspaceError: it holds tars that are not among the units.
+    """
+    corpus = _corpus(workspace)
+    if corpus is None:
+        return {}
+    holds = f"workspace {workspace.location!r} holds"
+    if not all(shard.source for shard in corpus.shards):
+        raise WorkspaceError(f"{holds} the index of shards that `rho shards` has written: {REMEDY}")
+    gone = {shard.source for shard in corpus.shards} - {unit.tar.url for unit in units}
+    if gone:
+        raise WorkspaceError(
+            f"{holds} an index of {len(gone)} tars that are not named now, for instance {min(gone)}: name all tars of "
+            f"the corpus, or {REMEDY}"
+        )
+    return {**corpus.manifest, "classes": list(corpus.classes)}
+
+
+def _refuse_written_shards(workspace: Workspace) -> None:
+    """Raises WorkspaceError where `rho shards` has written shards, which are not ours to remove."""
+    tars = own_names(workspace, "shards")
+    if not tars:
+        return
+    corpus = _corpus(workspace)
+    known: Iterable[Shard] = () if corpus is None else corpus.shards
+    if corpus is None:  # of a run that was killed, the records of its units tell
+        records = (UnitRecord.read(workspace, int(name.split(".")[0])) for name in own_names(workspace, "rejects"))
+        known = (shard for record in records if record is not None for shard, _, _ in record.shards)
+    if any(not shard.source for shard in known):
+        raise WorkspaceError(
+            f"workspace {workspace.location!r} holds shards that `rho shards` has written ({len(tars)} tars), which "
+            f"`rho index` never removes: name another --workspace, or delete {workspace.path('shards')} first and give "
+            "--overwrite"
+        )
+
+
+def _corpus(workspace: Workspace) -> CorpusMetadata | None:
+    """None where there is none, or a damaged one, which is written anew."""
+    if not workspace.exists(METADATA_NAME):
+        return None
+    try:
+        return CorpusMetadata.read(workspace)
+    except WorkspaceError:
+        return None
+
+
+def _require_same(workspace: Workspace, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    found = {name: known[name] for name in asked if name in known}
+    require_same(f"workspace {workspace.location!r} holds an index made", {**asked, **found}, asked, REMEDY)
+
+
+def _scan(scanner: TarScanner, units: Sequence[TarUnit], workers: int) -> int:
+    """Read the tars whose scans are missing, and stop when too much of what has been read is refused.
+
+    Returns:
+        How many were read.
+    """
+    entries, rejects = 0, Rejects()
+
+    def count(record: ScanRecord) -> None:
+        nonlocal entries
+        entries += record.entries
+        _add(rejects, record.rejects)
+
+    missing = []
+    for unit in units:
+        record = scanner.record(unit.tar)
+        if record is None:
+            missing.append(unit)
+        else:
+            count(record)
+    total = sum(unit.megabytes for unit in units)
+    done = total - sum(unit.megabytes for unit in missing)
+    with progress("index", total, "MB", initial=done) as bar:
+        for _, record in make_units(scanner, missing, workers=workers, advance=bar.advance):
+            count(record)
+            if entries >= ENTRIES_BEFORE_GIVING_UP:
+                refuse_mostly_bad(rejects, entries, scanner.manifest)
+    if not entries:
+        raise CorpusError(f"the {len(units)} tars hold no sample: check that they are WebDataset tars")
+    refuse_mostly_bad(rejects, entries, scanner.manifest)
+    return len(missing)
+
+
+def _index(indexer: TarIndexer, units: Sequence[TarUnit]) -> list[UnitRecord]:
+    found = [indexer.record(unit) for unit in units]
+    if None in found:
+        indexer.workspace.remove(METADATA_NAME)  # it must never list what is not there
+    records = [record or indexer(unit) for record, unit in zip(found, units, strict=True)]
+    rejects = Rejects()
+    for record in records:
+        _add(rejects, record.rejects)
+    refuse_mostly_bad(rejects, sum(record.entries for record in records), indexer.manifest)
+    return records
+
+
+def _add(total: Rejects, more: Rejects) -> None:
+    for reason, (count, example) in more.items():
+        before, first = total.get(reason, (0, example))
+        total[reason] = (before + count, first)

@@ -1,0 +1,5 @@
+"""How work is run: processes, units of work, locks, progress."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

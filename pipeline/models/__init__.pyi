@@ -1,0 +1,15 @@
+from .costs import COST_NAMES as COST_NAMES, Costs as Costs
+from .device import (
+    Precision as Precision,
+    autocast as autocast,
+    choose_device as choose_device,
+    place as place,
+    random_state as random_state,
+    repeatable_convolutions as repeatable_convolutions,
+    resolve_precision as resolve_precision,
+    restore_random_state as restore_random_state,
+    seed_random as seed_random,
+)
+from .evaluation import EvaluationSet as EvaluationSet, undecodable as undecodable
+from .optimizers import adamw as adamw
+from .registry import build_model as build_model, count_parameters as count_parameters, takes_any_size as takes_any_size

@@ -1,0 +1,210 @@
+"""Loss and accuracy of a model on samples that it is not trained on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rhostream.errors import ShardError, WorkspaceError
+from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, ReadOptions
+from rhostream.loaders.index import EVALUATED, Shard, ShardRows, key_hashes, read_shard_rows
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.models.costs import Costs
+from rhostream.pipeline.models.device import Precision, autocast
+
+_NEWTON_STEPS: Final = 12
+_LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
+
+#: How a tar and its index come to agree again, by what made the index.
+_REMADE: Final = {
+    "rho shards": "delete it and run `rho shards` again with the same settings, it makes it anew",
+    "rho index": "run `rho index` with --overwrite, which reads the tars again and never changes them",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Mean cross-entropy (nats), share of correct predictions, and how many samples they are over."""
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+class EvaluationSet:
+    """Samples of some shards, in shard order, un-augmented.
+
+    Args:
+        shards: at least one sample in all.
+        among: which rows of a shard there are to choose from, bool (n,); None for all.
+        at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
+        cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
+        threads: of decoding; 0 for one a core.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        shards: tuple[Shard, ...],
+        spec: ImageSpec,
+        *,
+        among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None = None,
+        at_most: int | None = None,
+        cache_bytes: int = 512 << 20,
+        batch_size: int = 500,
+        threads: int = 0,
+    ) -> None:
+        total = sum(shard.rows for shard in shards)
+        if not total:
+            raise WorkspaceError(
+                f"workspace {workspace.location!r}: the shards to evaluate on hold no samples; give the "
+                "corpus this split, or name another one"
+            )
+        self.spec, self.batch_size = spec, batch_size
+        self._workspace, self._shards = workspace, shards
+        self._choose(total if at_most is None else min(total, at_most), total, among)
+        self._reader = ImageReader(workspace, ReadOptions(threads=threads, workers=0))
+        bytes_needed = len(self) * spec.channels * spec.size**2
+        self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def _choose(self, wanted: int, total: int, among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None) -> None:
+        """Keep the `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
+        columns = np.zeros(
+            0, [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8"), ("label", "i4")]
+        )
+        for number, shard in enumerate(self._shards):
+            rows = read_shard_rows(self._workspace, shard)
+            part = np.zeros(len(rows), columns.dtype)
+            if wanted < total:
+                part["hash"] = key_hashes(rows.keys.to_pylist(), EVALUATED)
+            part["shard"], part["row"] = number, np.arange(len(rows))
+            part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
+            columns = np.concatenate([columns, part if among is None else part[among(rows)]])
+            if len(columns) > wanted:
+                columns = columns[np.sort(np.argsort(columns["hash"], kind="stable")[:wanted])]
+        self._columns = columns
+        self._labels = torch.from_numpy(columns["label"].astype(np.int64))
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """images uint8 (n, C, H, W) and labels int64 (n,), n <= batch_size.
+
+        Raises:
+            ShardError: a sample does not decode.
+        """
+        cache = self._cache
+        for number, start in enumerate(range(0, len(self), self.batch_size)):
+            if cache is not None and number < len(cache):
+                pixels = cache[number]
+            else:
+                pixels = self._decode(self._columns[start : start + self.batch_size])
+                if cache is not None:
+                    cache.append(pixels)
+            yield torch.from_numpy(pixels), self._labels[start : start + self.batch_size]
+
+    def _decode(self, part: npt.NDArray[np.void]) -> Pixels:
+        refs = ImageRefs(
+            tars=[shard.tar for shard in self._shards],
+            numbers=part["shard"],
+            offsets=part["offset"],
+            sizes=part["size"],
+        )
+        pixels, failures = self._reader.submit(refs, self.spec).result()
+        for position, reason in failures[:1]:
+            shard = self._shards[part["shard"][position]]
+            raise undecodable(self._workspace, shard, int(part["row"][position]), reason)
+        return pixels
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: Precision = "float32",
+        *,
+        costs: Costs | None = None,
+        cost: str = "evaluate",
+    ) -> Evaluation:
+        """Evaluate in eval mode; the model's training flags are as before afterwards.
+
+        Args:
+            costs: charged with the seconds and FLOPs under the name `cost`.
+
+        Raises:
+            ShardError: a sample does not decode.
+        """
+        loss, correct = torch.zeros((), dtype=torch.float64), 0
+        for logits, labels in self._outputs(model, device, precision, costs or Costs(device), cost):
+            loss += functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
+            correct += int((logits.argmax(1) == labels).sum())
+        return Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
+
+    def calibrated(
+        self, model: nn.Module, device: torch.device, precision: Precision, *, costs: Costs, cost: str
+    ) -> Evaluation:
+        """`evaluate`, but that the loss is the `calibrated_loss`."""
+        outputs = zip(*self._outputs(model, device, precision, costs, cost), strict=True)
+        logits, labels = (torch.cat(parts) for parts in outputs)
+        correct = int((logits.argmax(1) == labels).sum())
+        return Evaluation(loss=calibrated_loss(logits, labels), accuracy=correct / len(self), samples=len(self))
+
+    def _outputs(
+        self, model: nn.Module, device: torch.device, precision: Precision, costs: Costs, cost: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """logits float32 (n, classes) and labels int64 (n,) on the device, batch by batch."""
+        flags = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with torch.no_grad(), costs.charge(cost):
+                for images, labels in self.batches():
+                    inputs = self.spec.normalize(images.to(device))
+                    with autocast(device, precision):
+                        logits = costs.flops(cost, ("forward", *inputs.shape), partial(model, inputs)).float()
+                    yield logits, labels.to(device)
+        finally:
+            for module, training in flags:
+                module.training = training
+
+    def close(self) -> None:
+        """Let the decoding threads and the cached pixels go."""
+        self._reader.close()
+        self._cache = None
+
+
+def calibrated_loss(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy (nats) at the temperature that makes it lowest (Guo et al., 2017, section 4.2).
+
+    Args:
+        logits: (n, classes).
+        labels: int64 (n,).
+
+    Returns:
+        nan where a logit is not finite.
+    """
+    logits = logits.double()
+    of_label = logits.gather(1, labels[:, None])[:, 0]
+    inverse = 1.0  # of the temperature, in which the loss is convex: Newton's method
+    for _ in range(_NEWTON_STEPS):
+        p = (inverse * logits).softmax(1)
+        mean = (p * logits).sum(1)
+        slope = float((mean - of_label).mean())
+        curvature = float(((p * logits.square()).sum(1) - mean.square()).mean())
+        moved = inverse - slope / max(curvature, 1e-12)
+        inverse = min(max(moved, inverse / 2, _LOWEST_INVERSE), 2 * inverse, _HIGHEST_INVERSE)
+    return float(functional.cross_entropy(inverse * logits, labels))
+
+
+def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:
+    """The error for a stored sample that was decodable when its shard was made."""
+    key = read_shard_rows(workspace, shard).keys[row].as_py()
+    return ShardError(
+        f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the tar was changed or damaged after it was "
+        f"indexed: restore it, or {_REMADE[shard.made_by]}"
+    )

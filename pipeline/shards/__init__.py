@@ -1,0 +1,5 @@
+"""`rho shards`: from a corpus to shards, their index and the rejects."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,20 @@
+from .clean_list import read_clean_list as read_clean_list
+from .index_rows import IndexRows as IndexRows, SampleFacts as SampleFacts
+from .own_files import own_names as own_names, remove_own as remove_own
+from .plain_tar import PlainTar as PlainTar
+from .sources import refuse_sources_inside as refuse_sources_inside
+from .summary import tally as tally, write_metadata as write_metadata
+from .unit import (
+    ENTRIES_BEFORE_GIVING_UP as ENTRIES_BEFORE_GIVING_UP,
+    ENTRIES_BETWEEN_REPORTS as ENTRIES_BETWEEN_REPORTS,
+    METADATA as METADATA,
+    UnitRecord as UnitRecord,
+    clean_text as clean_text,
+    refuse_mostly_bad as refuse_mostly_bad,
+    rejects_name as rejects_name,
+    require_two_classes as require_two_classes,
+    shard_name as shard_name,
+    split_of as split_of,
+    write_unit as write_unit,
+)
+from .write import REMEDY as REMEDY, ShardsSummary as ShardsSummary, write_shards as write_shards

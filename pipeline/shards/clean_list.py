@@ -1,0 +1,105 @@
+"""A clean list: which training entries of a corpus are left out, and which get another label."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.index import key_of
+from rhostream.pipeline.corpora import Entry
+from rhostream.schema import CLEAN_ACTIONS
+
+_NEEDED = ("key", "action", "class")
+
+
+def read_clean_list(file: str) -> pa.Table:
+    """The rows of a clean list, Parquet or CSV.
+
+    Raises:
+        ConfigError: it cannot be read, lacks a column, or holds an unknown action or a key twice.
+    """
+    path = Path(file)
+    as_text = {name: pa.string() for name in (*_NEEDED, "reason", "given_class", "predicted_class", "source")}
+    try:
+        if path.suffix.lower() == ".csv":
+            options = pyarrow.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True)
+            table = pyarrow.csv.read_csv(path, convert_options=options)
+        else:
+            table = pq.read_table(path)
+    except OSError as error:
+        raise ConfigError(f"clean list {file}: {error.strerror or error}; `rho export list` writes one") from error
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"clean list {file} is neither Parquet nor CSV ({error}); `rho export list` writes one"
+        ) from error
+    if missing := [name for name in _NEEDED if name not in table.column_names]:
+        raise ConfigError(
+            f"clean list {file} lacks the column {missing[0]}: it needs {', '.join(_NEEDED)}, as `rho export list` "
+            "writes them"
+        )
+    actions = set(table.column("action").to_pylist())
+    if unknown := sorted(map(str, actions - set(CLEAN_ACTIONS))):
+        raise ConfigError(f"clean list {file}: unknown action {unknown[0]!r}; known are {', '.join(CLEAN_ACTIONS)}")
+    if len(set(table.column("key").to_pylist())) < table.num_rows:
+        raise ConfigError(f"clean list {file} holds a key twice: give every key one row")
+    return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanList:
+    """What to do with entries, by key.
+
+    Attributes:
+        file: where it was read from, for messages.
+        dropped: key to why.
+        relabeled: key to class.
+    """
+
+    file: str
+    dropped: dict[str, str]
+    relabeled: dict[str, str]
+
+    @classmethod
+    def read(cls, file: str) -> "CleanList":
+        """Raises ConfigError, see `read_clean_list`."""
+        table = read_clean_list(file)
+        rows = table.select([*_NEEDED, *(["reason"] if "reason" in table.column_names else [])]).to_pylist()
+        dropped = {row["key"]: row.get("reason") or "" for row in rows if row["action"] == "drop"}
+        relabeled = {row["key"]: row["class"] for row in rows if row["action"] == "relabel"}
+        return cls(file=file, dropped=dropped, relabeled=relabeled)
+
+    def applied(self, entries: Iterable[Entry], classes: Sequence[str]) -> Iterator[Entry]:
+        """Entries in the same order; those of official val and test splits stay as they are.
+
+        Raises:
+            ConfigError: a class that the corpus does not have (at the call), or keys that it lacks (at the end).
+        """
+        labels = {name: label for label, name in enumerate(classes)}
+        if unknown := sorted({str(name) for name in self.relabeled.values()} - set(labels)):
+            raise ConfigError(
+                f"clean list {self.file}: class {unknown[0]!r} is none of the corpus's: {', '.join(classes)}"
+            )
+        return self._applied(entries, labels)
+
+    def _applied(self, entries: Iterable[Entry], labels: dict[str, int]) -> Iterator[Entry]:
+        missing = self.dropped.keys() | self.relabeled.keys()
+        for entry in entries:
+            key = key_of(entry.source, entry.key)
+            missing.discard(key)
+            if entry.reason or entry.split in ("val", "test"):
+                yield entry
+            elif key in self.dropped:
+                yield replace(entry, label=None, reason="excluded", detail=self.dropped[key] or "by the clean list")
+            elif key in self.relabeled:
+                yield replace(entry, label=labels[self.relabeled[key]])
+            else:
+                yield entry
+        if missing:
+            raise ConfigError(
+                f"clean list {self.file}: the corpus has no entry for {len(missing)} of its keys, for "
+                f"instance {min(missing)!r}: it was made from another corpus"
+            )

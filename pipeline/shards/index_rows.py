@@ -1,0 +1,89 @@
+"""The rows of one shard's index while it is made."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard
+from rhostream.schema import SAMPLES
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleFacts:
+    """What the index says of a sample, besides where it is.
+
+    Attributes:
+        source: the source's own name of the sample.
+        ext: of the image's real format, without a dot.
+        width, height: pixels, as shown.
+        extra: values of the corpus's extra columns.
+    """
+
+    key: str
+    source: str
+    label: int
+    class_name: str
+    ext: str
+    width: int
+    height: int
+    extra: Mapping[str, Any]
+
+
+class IndexRows:
+    """Collects the rows of one shard, in order.
+
+    Args:
+        extra: types of the corpus's extra columns, in the order of the index.
+        source: path or URL of the tar, where it lies outside the workspace, see `rhostream.loaders.index.corpus_metadata.Shard`.
+    """
+
+    def __init__(self, *, name: str, split: str, fold: int, extra: Mapping[str, pa.DataType], source: str = "") -> None:
+        self.name, self.split, self.fold, self.source = name, split, fold, source
+        self.extra_columns = tuple(extra)
+        self._schema = pa.schema([*SAMPLES, *(pa.field(column, kind) for column, kind in extra.items())])
+        self._columns: dict[str, list[Any]] = {column: [] for column in self._schema.names}
+        self._digest = hashlib.sha256()
+
+    def __len__(self) -> int:
+        return len(self._columns["key"])
+
+    def add(self, sample: SampleFacts, *, offset: int, size: int, content_hash: str) -> None:
+        row = {
+            "key": sample.key,
+            "split": self.split,
+            "fold": self.fold,
+            "shard": self.name,
+            "row": len(self),
+            "offset": offset,
+            "size": size,
+            "ext": sample.ext,
+            "label": sample.label,
+            "class": sample.class_name,
+            "source": sample.source,
+            "content_hash": content_hash,
+            "width": sample.width,
+            "height": sample.height,
+            **{column: sample.extra.get(column) for column in self.extra_columns},
+        }
+        self._digest.update(f"{sample.key} {sample.label} {content_hash}\n".encode())
+        for column, values in self._columns.items():
+            values.append(row[column])
+
+    def shard(self) -> Shard:
+        """What `corpus.json` says of the rows so far."""
+        return Shard(
+            name=self.name,
+            split=self.split,
+            fold=self.fold,
+            rows=len(self),
+            digest=self._digest.hexdigest(),
+            source=self.source,
+        )
+
+    def table(self) -> pa.Table:
+        """The rows so far: `rhostream.schema.SAMPLES` and the extra columns; the metadata holds the shard's digest."""
+        schema = self._schema.with_metadata({SHARD_DIGEST_KEY: self._digest.hexdigest().encode()})
+        return pa.table([pa.array(self._columns[field.name], field.type) for field in schema], schema=schema)

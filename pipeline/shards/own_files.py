@@ -1,0 +1,85 @@
+"""The files of a workspace that we have written, by their names: no other one is ever removed."""
+
+import json
+import re
+from collections.abc import Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from rhostream.errors import WorkspaceError
+from rhostream.loaders.storage import TEMPORARY_SUFFIX, Workspace
+from rhostream.pipeline.corpora import DamagedTarError, tar_members
+
+_SHARD: Final = r"(train|holdout|val|test)(-fold\d+)?-\d{6,}"
+
+#: By the last part of the folder's name, which serves `thumbnails/<name>/shards` too.
+_OWN: Final = {
+    "shards": re.compile(rf"{_SHARD}\.tar"),
+    "index": re.compile(rf"{_SHARD}\.parquet"),
+    "rejects": re.compile(r"\d{6,}\.parquet"),
+    "rows": re.compile(rf"{_SHARD}\.parquet"),  # of a core set
+    "scans": re.compile(r"[0-9a-f]{32}\.parquet"),
+}
+_AT_ONCE: Final = 16  # requests to a store
+_MOST: Final = 1 << 20  # bytes of a JSON
+
+
+def own_names(workspace: Workspace, folder: str) -> list[str]:
+    """Names of our files directly inside one of our folders, sorted."""
+    own = _OWN[folder.rpartition("/")[2]]
+    return [name for name in workspace.names(folder) if own.fullmatch(name) and not _is_folder(workspace, folder, name)]
+
+
+def remove_own(workspace: Workspace, keep: Mapping[str, Set[str]]) -> None:
+    """Remove our files from folders of a workspace, those of killed writers included; files of others stay.
+
+    Args:
+        keep: for each folder the names of the files that belong there.
+    """
+    for folder, names in keep.items():
+        gone = [f"{folder}/{name}" for name in own_names(workspace, folder) if name not in names]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(workspace.remove, gone))
+        if workspace.is_local:
+            own = _OWN[folder.rpartition("/")[2]]
+            for temporary in Path(workspace.path(folder)).glob(f"*{TEMPORARY_SUFFIX}"):
+                if own.fullmatch(temporary.name.removesuffix(TEMPORARY_SUFFIX)):
+                    temporary.unlink()
+
+
+def refuse_foreign_tars(workspace: Workspace, known: Set[str]) -> None:
+    """To be called before a shard is written or removed: others number their tars as we do.
+
+    Args:
+        known: tars in `shards/` that are ours for certain.
+
+    Raises:
+        WorkspaceError: another one has the name of a shard and was not written by us.
+    """
+    unknown = [name for name in own_names(workspace, "shards") if name not in known]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        ours = list(pool.map(partial(_is_ours, workspace), unknown))
+    if foreign := [name for name, own in zip(unknown, ours, strict=True) if not own]:
+        raise WorkspaceError(
+            f"{workspace.path('shards')} holds {foreign[0]} ({len(foreign)} such), which `rho shards` has not written "
+            "and would write over: name another --workspace, or move them out of the way"
+        )
+
+
+def _is_ours(workspace: Workspace, name: str) -> bool:
+    """Does the tar begin with a sample as `tarwriter.ShardWriter` writes it? A JSON like that nobody else writes."""
+    try:
+        with workspace.open(f"shards/{name}") as stream:
+            _, _, described = islice(tar_members(stream, lambda name: _MOST if name.endswith(".json") else 0), 3)
+        told = json.loads(described.content or b"")
+    except (DamagedTarError, ValueError):
+        return False
+    return isinstance(told, dict) and told.keys() >= {"key", "source", "label", "class", "split", "fold"}
+
+
+def _is_folder(workspace: Workspace, folder: str, name: str) -> bool:
+    """What others call by such a name may be a folder, as a Parquet of Spark is."""
+    return workspace.is_local and Path(workspace.path(f"{folder}/{name}")).is_dir()

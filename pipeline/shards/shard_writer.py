@@ -1,0 +1,45 @@
+"""One shard while it is written: the tar with its samples, and the rows of its index."""
+
+import json
+import math
+from typing import IO, Any
+
+from rhostream.loaders.decode import content_hash
+from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts
+from rhostream.pipeline.shards.plain_tar import PlainTar
+
+
+class ShardWriter:
+    """Appends samples as `<key>.<ext>`, `<key>.cls` and `<key>.json` to a tar, and their rows to `rows`."""
+
+    def __init__(self, stream: IO[bytes], rows: IndexRows) -> None:
+        self._tar = PlainTar(stream)
+        self.rows = rows
+
+    def add(self, sample: SampleFacts, image: bytes) -> None:
+        offset = self._tar.add(f"{sample.key}.{sample.ext}", image)
+        self._tar.add(f"{sample.key}.cls", str(sample.label).encode())
+        document = {
+            "key": sample.key,
+            "source": sample.source,
+            "label": sample.label,
+            "class": sample.class_name,
+            "split": self.rows.split,
+            "fold": self.rows.fold,
+        }
+        document |= {column: _json_value(sample.extra.get(column)) for column in self.rows.extra_columns}
+        self._tar.add(f"{sample.key}.json", json.dumps(document, ensure_ascii=False).encode())
+        self.rows.add(sample, offset=offset, size=len(image), content_hash=content_hash(image))
+
+    def close(self) -> int:
+        """End the archive; returns its size in bytes."""
+        return self._tar.close()
+
+
+def _json_value(value: Any) -> Any:
+    """`value` as JSON knows it: no NaN, and text for dates and the like."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

@@ -1,0 +1,116 @@
+"""What the units of `rho shards` add up to, and `corpus.json`, which says so."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.errors import CorpusError
+from rhostream.loaders.index import METADATA_NAME, Shard
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.shards.unit import UnitRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """Groups of byte-identical images: how many, with unlike labels, and on both sides of an official split."""
+
+    groups: int = 0
+    labels_differ: int = 0
+    across_official_splits: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Counts over all units.
+
+    Attributes:
+        samples: by split: "train", "holdout", "val", "test"; with folds "train-fold0" and so on.
+        rejects: by reason.
+        classes: samples by class, in the order of the labels.
+    """
+
+    samples: dict[str, int]
+    rejects: dict[str, int]
+    classes: dict[str, int]
+    shards: int
+    duplicates: Duplicates
+
+
+def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord]) -> Tally:
+    """Raises CorpusError where a split that training needs has no sample."""
+    shards = _shards(units)
+    samples: Counter[str] = Counter()
+    for shard in shards:
+        samples[shard.split if shard.fold < 0 else f"{shard.split}-fold{shard.fold}"] += shard.rows
+    needed = [f"train-fold{fold}" for fold in range(manifest.folds)] or ["train", "holdout"]
+    if empty := [split for split in needed if not samples[split]]:
+        trainable = sum(count for split, count in samples.items() if split not in ("val", "test"))
+        raise CorpusError(
+            f"no sample is in {', '.join(empty)}: the corpus at {manifest.root!r} has {trainable} to train on; set "
+            "another holdout or fewer folds, or bring more samples"
+        )
+    rejects: Counter[str] = Counter()
+    for unit in units:
+        rejects.update({reason: count for reason, (count, _) in unit.rejects.items()})
+    rows = pa.concat_tables(
+        workspace.read_table(shard.index, ["content_hash", "split", "label"]).replace_schema_metadata()
+        for shard in shards
+    )
+    labels = {count["values"]: count["counts"] for count in pc.value_counts(rows.column("label")).to_pylist()}
+    return Tally(
+        samples=dict(sorted(samples.items())),
+        rejects=dict(sorted(rejects.items())),
+        classes={name: labels.get(label, 0) for label, name in enumerate(classes)},
+        shards=len(shards),
+        duplicates=_duplicates(rows),
+    )
+
+
+def write_metadata(
+    workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord], counts: Tally
+) -> None:
+    """Write `corpus.json`: `rhostream.loaders.index.corpus_metadata.CorpusMetadata` reads it."""
+    shards = _shards(units)
+    fingerprint = hashlib.sha256("".join(f"{shard.name} {shard.digest}\n" for shard in shards).encode())
+    samples, rejects = sum(counts.samples.values()), sum(counts.rejects.values())
+    corpus = {
+        "manifest": manifest.to_dict(),
+        "classes": list(classes),
+        "counts": {
+            "entries": samples + rejects,
+            "samples": samples,
+            "rejects": rejects,
+            "splits": counts.samples,
+            "reasons": counts.rejects,
+            "classes": counts.classes,
+            "duplicates": asdict(counts.duplicates),
+        },
+        "shards": [asdict(shard) for shard in shards],
+        "fingerprint": fingerprint.hexdigest(),
+    }
+    workspace.write_json(METADATA_NAME, corpus)
+
+
+def _shards(units: Sequence[UnitRecord]) -> list[Shard]:
+    return sorted((shard for unit in units for shard, _, _ in unit.shards), key=lambda shard: shard.name)
+
+
+def _duplicates(rows: pa.Table) -> Duplicates:
+    official = pc.is_in(rows.column("split"), pa.array(["val", "test"])).cast(pa.int8())
+    groups = (
+        rows.append_column("official", official)
+        .group_by("content_hash")
+        .aggregate([("label", "count"), ("label", "min"), ("label", "max"), ("official", "min"), ("official", "max")])
+    )
+    groups = groups.filter(pc.greater(groups.column("label_count"), 1))
+
+    def unlike(column: str) -> int:
+        differs = pc.not_equal(groups.column(f"{column}_min"), groups.column(f"{column}_max"))
+        return int(pc.sum(differs).as_py() or 0)
+
+    return Duplicates(groups=groups.num_rows, labels_differ=unlike("label"), across_official_splits=unlike("official"))

@@ -1,0 +1,308 @@
+"""A unit of `rho shards`: a slice of the listing becomes one shard per split and fold, and the rejects of the slice."""
+
+import hashlib
+import io
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
+from rhostream.loaders.decode import decode_rgb, image_format
+from rhostream.loaders.index import Shard
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.corpora import Corpus, Entry
+from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts
+from rhostream.pipeline.shards.shard_writer import ShardWriter
+from rhostream.schema import REJECTS
+
+FORMAT = 2  # of the shards; another one makes every unit anew
+METADATA = b"rhostream"
+ENTRIES_BEFORE_GIVING_UP = 1000
+ENTRIES_BETWEEN_REPORTS = 16
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitRecord:
+    """What a unit has become: in the metadata of its `rejects/<unit>.parquet`, which is written last.
+
+    Attributes:
+        settings: of the manifest and the corpus, all that decides the bytes.
+        listing: number of entries of the whole corpus, and a digest of this slice.
+        shards: with the size in bytes of tar and index.
+        rejects: reason to number and first source.
+    """
+
+    settings: dict[str, Any]
+    listing: tuple[int, str]
+    shards: tuple[tuple[Shard, int, int], ...]
+    rejects: dict[str, tuple[int, str]]
+
+    @classmethod
+    def read(cls, workspace: Workspace, number: int) -> Self | None:
+        """None where the unit is not there, or its record is damaged."""
+        try:
+            with workspace.open(rejects_name(number)) as stream:
+                values = json.loads(pq.read_schema(stream).metadata[METADATA])
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+            return None
+        return cls(
+            settings=values["settings"],
+            listing=tuple(values["listing"]),
+            shards=tuple((Shard(**shard), tar, index) for shard, tar, index in values["shards"]),
+            rejects={reason: tuple(found) for reason, found in values["rejects"].items()},
+        )
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Is every file that the workspace holds there, in its size?"""
+        try:
+            return all(
+                (shard.source or workspace.size(shard.tar) == tar) and workspace.size(shard.index) == index
+                for shard, tar, index in self.shards
+            )
+        except FileNotFoundError:
+            return False
+
+    @property
+    def entries(self) -> int:
+        return sum(shard.rows for shard, _, _ in self.shards) + sum(count for count, _ in self.rejects.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One slice of the listing; `keys[i]` is of `entries[i]`."""
+
+    number: int
+    keys: Sequence[str]
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitMaker:
+    """Makes units; the same bytes in any process. `listed` is the number of entries of the whole corpus."""
+
+    folder: ClassVar[str] = "shards"
+    workspace: Workspace
+    corpus: Corpus
+    extra_columns: Mapping[str, pa.DataType]
+    manifest: Manifest
+    listed: int
+
+    def settings(self) -> dict[str, Any]:
+        """All but the listing that decides the bytes of a unit, as JSON values."""
+        manifest = self.manifest
+        return {
+            "shard_format": FORMAT,
+            "seed": manifest.seed,
+            "holdout": manifest.holdout,
+            "folds": manifest.folds,
+            "shard_size": manifest.shard_size,
+            "max_side": manifest.max_side,
+            "max_pixels": manifest.max_pixels,
+            "classes": list(self.corpus.classes),
+            "extra_columns": {name: str(kind) for name, kind in self.extra_columns.items()},
+        }
+
+    def listing(self, unit: Unit) -> tuple[int, str]:
+        digest = hashlib.sha256()
+        for key, entry in zip(unit.keys, unit.entries, strict=True):
+            said = (
+                key,
+                entry.source,
+                entry.split,
+                entry.label,
+                entry.reason,
+                entry.detail,
+                sorted(entry.extra.items()),
+            )
+            digest.update(repr(said).encode())
+        return (self.listed, digest.hexdigest())
+
+    def __call__(self, unit: Unit, advance: Callable[[int], None]) -> UnitRecord:
+        """Write the shards, their indexes and, last, the rejects of `unit`.
+
+        Raises:
+            CorpusError: most of the first entries are refused.
+            WorkspaceError: a file cannot be written.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
+                return self._make(unit, advance)
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot write unit {unit.number:06d} to {self.workspace.location}: "
+                f"{error.strerror or error}; mend that and run the same command again, it keeps the "
+                "finished shards"
+            ) from error
+
+    def _make(self, unit: Unit, advance: Callable[[int], None]) -> UnitRecord:
+        rejects: list[dict[str, str]] = []
+        writers: dict[str, ShardWriter] = {}
+        unreported = 0
+        with ExitStack() as files:
+            for position, (key, entry) in enumerate(zip(unit.keys, unit.entries, strict=True), 1):
+                try:
+                    split, fold, sample, image = self._sample(key, entry)
+                except UndecodableImageError as error:
+                    rejects.append(
+                        {
+                            "source": clean_text(entry.source),
+                            "key": key,
+                            "reason": error.reason,
+                            "detail": clean_text(error.detail),
+                        }
+                    )
+                else:
+                    name = shard_name(split, fold, unit.number)
+                    if name not in writers:
+                        stream = files.enter_context(self.workspace.writing(f"shards/{name}.tar"))
+                        rows = IndexRows(name=name, split=split, fold=fold, extra=self.extra_columns)
+                        writers[name] = ShardWriter(stream, rows)
+                    writers[name].add(sample, image)
+                if position == ENTRIES_BEFORE_GIVING_UP:
+                    refuse_mostly_bad(by_reason(rejects), position, self.manifest)
+                unreported += 1
+                if unreported == ENTRIES_BETWEEN_REPORTS or position == len(unit.entries):
+                    advance(unreported)
+                    unreported = 0
+            shards = [(writer.rows, writer.close()) for _, writer in sorted(writers.items())]
+        return write_unit(
+            self.workspace, unit.number, shards, rejects, settings=self.settings(), listing=self.listing(unit)
+        )
+
+    def _sample(self, key: str, entry: Entry) -> tuple[str, int, SampleFacts, bytes]:
+        """(split, fold, sample, image file) of an entry; UndecodableImageError with the reason where it is refused."""
+        if entry.reason or entry.label is None:
+            raise UndecodableImageError(entry.reason, entry.detail)
+        try:
+            found = self.corpus.read(entry)
+        except FileNotFoundError as error:
+            raise UndecodableImageError("missing", error.strerror or "no such file") from error
+        except OSError as error:
+            raise UndecodableImageError("unreadable", error.strerror or str(error)) from error
+        image = decode_rgb(found, max_pixels=self.manifest.max_pixels)
+        ext = image_format(found) or ""
+        stored = found
+        if 0 < self.manifest.max_side < max(image.size):
+            image, stored, ext = _smaller(image, self.manifest.max_side, lossless=ext not in ("jpg", "webp", "avif"))
+        split, fold = split_of(entry.split, hashlib.sha256(found).digest(), self.manifest)
+        sample = SampleFacts(
+            key=key,
+            source=clean_text(entry.source),
+            label=entry.label,
+            class_name=self.corpus.classes[entry.label],
+            ext=ext,
+            width=image.width,
+            height=image.height,
+            extra=entry.extra,
+        )
+        return split, fold, sample, stored
+
+
+def write_unit(
+    workspace: Workspace,
+    number: int,
+    shards: Sequence[tuple[IndexRows, int]],
+    rejects: list[dict[str, str]],
+    *,
+    settings: dict[str, Any],
+    listing: tuple[int, str],
+) -> UnitRecord:
+    """Write the indexes of a unit and, last, its rejects with the record.
+
+    Args:
+        shards: rows, and the size of their tar in bytes.
+        rejects: rows of `rhostream.schema.REJECTS`.
+    """
+    written = []
+    for rows, tar_size in shards:
+        shard = rows.shard()
+        workspace.write_table(shard.index, rows.table())
+        written.append((shard, tar_size, workspace.size(shard.index)))
+    record = UnitRecord(settings=settings, listing=listing, shards=tuple(written), rejects=by_reason(rejects))
+    table = pa.Table.from_pylist(rejects, schema=REJECTS)
+    metadata = {METADATA: json.dumps(asdict(record), ensure_ascii=False).encode()}
+    workspace.write_table(rejects_name(number), table.replace_schema_metadata(metadata))
+    return record
+
+
+def split_of(official: str | None, digest: bytes, manifest: Manifest) -> tuple[str, int]:
+    """(split, fold) of a source image by the SHA-256 of its bytes; an official "val" or "test" wins."""
+    if official in ("val", "test"):
+        return official, -1
+    salt = str(manifest.seed).encode()[:64]
+    value = int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=salt, person=b"rho split").digest(), "big")
+    if manifest.folds:
+        return "train", value % manifest.folds
+    return ("holdout" if value < manifest.holdout * 2**64 else "train"), -1
+
+
+def shard_name(split: str, fold: int, unit: int) -> str:
+    return f"{split}-{unit:06d}" if fold < 0 else f"{split}-fold{fold}-{unit:06d}"
+
+
+def rejects_name(unit: int) -> str:
+    return f"rejects/{unit:06d}.parquet"
+
+
+def refuse_mostly_bad(rejects: dict[str, tuple[int, str]], entries: int, manifest: Manifest) -> None:
+    """Raises CorpusError where a larger share of the entries than `max_reject_share` is refused.
+
+    What the clean list leaves out is not bad, and does not count.
+    """
+    excluded = rejects.get("excluded", (0, ""))[0]
+    rejects = {reason: found for reason, found in rejects.items() if reason != "excluded"}
+    entries -= excluded
+    refused = sum(count for count, _ in rejects.values())
+    if refused <= manifest.max_reject_share * entries:
+        return
+    reason, (count, example) = max(rejects.items(), key=lambda item: item[1][0])
+    raise CorpusError(
+        f"{refused} of the first {entries} entries are refused, {count} as {reason!r}, for instance "
+        f"{example!r}: check root {manifest.root!r} and the options, or raise max_reject_share "
+        f"(now {manifest.max_reject_share:g})"
+    )
+
+
+def require_two_classes(classes: Sequence[str], root: str) -> None:
+    """Raises CorpusError where there is nothing to tell apart."""
+    if len(classes) < 2:
+        raise CorpusError(
+            f"the corpus at {root!r} has {len(classes)} class(es) {list(classes)}: a classifier needs at least 2; "
+            "check the root and the options of its format"
+        )
+
+
+def clean_text(text: str) -> str:
+    """`text` as valid Unicode: file names may hold any bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def by_reason(rejects: list[dict[str, str]]) -> dict[str, tuple[int, str]]:
+    """Reason to number and first source."""
+    counts = Counter(reject["reason"] for reject in rejects)
+    first = {reject["reason"]: reject["source"] for reject in reversed(rejects)}
+    return {reason: (count, first[reason]) for reason, count in sorted(counts.items())}
+
+
+def _smaller(image: Image.Image, max_side: int, *, lossless: bool) -> tuple[Image.Image, bytes, str]:
+    """(image, file, extension) with the longer side `max_side`."""
+    scale = max_side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return image, buffer.getvalue(), "png" if lossless else "jpg"

@@ -1,0 +1,182 @@
+"""SQL over the tables of a workspace: read-only, and blind to everything outside the workspace."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import duckdb
+import fsspec
+import pyarrow as pa
+
+from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.sql.read_only import check_read_only
+from rhostream.pipeline.sql.views import create_views, escape_glob, location, quote
+
+Result = TypeVar("Result")
+
+SECONDS_TO_STOP = 2.0  # given to DuckDB after Ctrl-C
+
+_SQL_ERRORS = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.SyntaxException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+    duckdb.TypeMismatchException,
+    duckdb.NotImplementedException,
+)
+
+
+def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
+    """Run one reading SQL statement over the views of a workspace (`rhostream.pipeline.sql.views.VIEWS`).
+
+    The statement can read files inside the workspace and nothing else: no other file, no network, no environment,
+    no variable of this process. It can write nothing.
+
+    Returns:
+        The rows; a column name that occurs again gets a number (`key`, `key_1`).
+
+    Raises:
+        ConfigError: SQL that is wrong, that does more than read, or that reaches outside the workspace.
+        WorkspaceError: no workspace, or a file in it that cannot be read.
+    """
+    with reading(Workspace(workspace)) as connection:
+        statement = check_read_only(connection, sql)
+        table = run_interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
+    return table.rename_columns(_unique(table.column_names))
+
+
+@contextmanager
+def reading(workspace: Workspace, *, memory: str = "50%") -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views of a workspace, for several statements of our own: it reads what `query` can.
+
+    Args:
+        memory: that DuckDB may take, as it writes it: "2GiB", or a share of the machine's.
+
+    Raises:
+        ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="rho-query-") as spill:
+            connection = _connect(workspace, spill, memory)
+            try:
+                yield connection
+            finally:
+                connection.close()
+    except duckdb.InternalException:
+        raise
+    except duckdb.Error as error:
+        raise _explained(error, workspace) from error
+
+
+def run_interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
+    """The result of `work`, done in a thread: DuckDB does not always hear of Ctrl-C when it runs in the main one."""
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed on
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        connection.interrupt()
+        thread.join(SECONDS_TO_STOP)
+        raise
+
+
+def _connect(workspace: Workspace, spill: str, memory: str) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+            # By default half of it: a training run may be at work beside this query. More spills to disk.
+            "memory_limit": memory,
+            "temp_directory": spill,
+        }
+    )
+    try:
+        if workspace.is_local:
+            root = location(workspace)
+        else:
+            connection.register_filesystem(_ReadOnlyFileSystem(workspace.location))
+            root = f"{_ReadOnlyFileSystem.protocol}:/"
+        # A pattern is checked against this list as it is written, the files it matches as they are called.
+        allowed = ", ".join(quote(f"{path}/") for path in sorted({root, escape_glob(root)}))
+        connection.execute(f"SET allowed_directories = [{allowed}]")
+        connection.execute("SET enable_external_access = false")
+        for view in create_views(workspace, root):
+            connection.execute(view)
+        connection.execute("SET enable_progress_bar = false")  # it would be printed between the rows
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _ReadOnlyFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A remote workspace as `workspace://name`: DuckDB gets no other path of its file system, and cannot write."""
+
+    protocol = "workspace"
+    cachable = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._inner, root = fsspec.core.url_to_fs(url)
+        self._root = root.rstrip("/")
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        entries = [self._named(entry) for entry in self._inner.ls(self._path(path), detail=True, **options)]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        return self._named(self._inner.info(self._path(path), **options))
+
+    def modified(self, path: str) -> Any:
+        return self._inner.modified(self._path(path))
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode != "rb":
+            raise PermissionError(f"{path}: queries cannot write")
+        return self._inner.open(self._path(path), "rb")
+
+    def _path(self, path: str) -> str:
+        name = self._strip_protocol(path).strip("/")
+        if ".." in name.split("/"):
+            raise PermissionError(f"{path}: queries read only inside the workspace")
+        return f"{self._root}/{name}" if name else self._root
+
+    def _named(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "name": entry["name"].removeprefix(self._root).lstrip("/")}
+
+
+def _explained(error: duckdb.Error, workspace: Workspace) -> RhostreamError:
+    message = " ".join(str(error).split("\n\nLINE ")[0].split())
+    if isinstance(error, duckdb.PermissionException):
+        return ConfigError(f"the query may only read files inside {workspace.location!r}: {message}")
+    if isinstance(error, _SQL_ERRORS):
+        return ConfigError(f"{message} (the tables and their columns: `SHOW ALL TABLES`)")
+    return WorkspaceError(f"query over {workspace.location!r} failed: {message}")
+
+
+def _unique(names: list[str]) -> list[str]:
+    result: list[str] = []
+    for position, name in enumerate(names):
+        free, number = name, 0
+        while free in result or (number and free in names[position:]):
+            number += 1
+            free = f"{name}_{number}"
+        result.append(free)
+    return result

@@ -1,0 +1,122 @@
+"""DuckDB views over the tables of a workspace."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from rhostream import schema
+from rhostream.errors import WorkspaceError
+from rhostream.loaders.index import METADATA_NAME
+from rhostream.loaders.storage import Workspace
+
+#: Every view: its columns, and the files (relative to the workspace) whose rows it shows.
+VIEWS: Final[dict[str, tuple[pa.Schema, str]]] = {
+    "samples": (schema.SAMPLES, "index/*.parquet"),
+    "rejects": (schema.REJECTS, "rejects/*.parquet"),
+    "il": (schema.IL, "il/*/scores/*.parquet"),
+    "core_sets": (schema.CORE_SETS, "core_sets/*/rows/*.parquet"),
+    "ledger": (schema.LEDGER, "runs/*/ledger/*.parquet"),
+    "history": (schema.HISTORY, "runs/*/history/*.parquet"),
+    "metrics": (schema.METRICS, "runs/*/metrics.jsonl"),
+}
+
+#: What a view computes beside the columns of its files.
+COMPUTED: Final[dict[str, dict[str, str]]] = {
+    "metrics": {
+        f"{unit}_so_far": " + ".join(f"{unit}_{cost}" for cost in schema.COSTS if cost != "evaluate")
+        for unit in schema.COST_UNITS
+    }
+}
+
+_DUCKDB_TYPES: Final[dict[pa.DataType, str]] = {
+    pa.string(): "VARCHAR",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+}
+
+
+def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
+    """One `CREATE OR REPLACE VIEW` statement per table; a table without files is an empty view with its types.
+
+    Files that a later stage adds are seen by the same views, except by those that were empty.
+
+    Args:
+        root: what the paths in the statements start with; by default the workspace's absolute path or URL, so that
+            the statements work in any DuckDB, from any folder.
+
+    Raises:
+        WorkspaceError: there is no workspace.
+    """
+    _check(workspace)
+    start = location(workspace) if root is None else root
+    return [
+        f"CREATE OR REPLACE VIEW {name} AS SELECT {_computed(name)} FROM ("
+        + (
+            _select(columns, f"{escape_glob(start)}/{pattern}")
+            if _any_file(workspace, "", pattern.split("/"))
+            else _select_nothing(columns)
+        )
+        + ");"
+        for name, (columns, pattern) in VIEWS.items()
+    ]
+
+
+def location(workspace: Workspace) -> str:
+    """The workspace's absolute path without symbolic links, or its URL."""
+    return str(Path(workspace.root).resolve()) if workspace.is_local else workspace.location.rstrip("/")
+
+
+def escape_glob(path: str) -> str:
+    """A DuckDB file pattern that matches `path` alone."""
+    return re.sub(r"([\[*?])", r"[\1]", path)
+
+
+def quote(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _check(workspace: Workspace) -> None:
+    folders = {pattern.split("/")[0] for _, pattern in VIEWS.values()}
+    if any(workspace.exists(name) for name in (METADATA_NAME, *sorted(folders))):
+        return
+    problem = "holds no workspace" if workspace.exists("") else "does not exist"
+    raise WorkspaceError(
+        f"workspace {workspace.location!r} {problem}: name the one that `rho shards` filled, or fill it first"
+    )
+
+
+def _any_file(workspace: Workspace, folder: str, pattern: list[str]) -> bool:
+    first, *rest = pattern
+    if not rest:
+        return bool(workspace.names(folder, first.removeprefix("*")))
+    inside = workspace.names(folder) if first == "*" else [first]
+    return any(_any_file(workspace, f"{folder}/{name}".lstrip("/"), rest) for name in inside)
+
+
+def _computed(view: str) -> str:
+    return ", ".join(["*", *(f"{formula} AS {name}" for name, formula in COMPUTED.get(view, {}).items())])
+
+
+def _select(columns: pa.Schema, pattern: str) -> str:
+    # hive_partitioning: a workspace below a folder named "seed=1" must not gain a column `seed`.
+    if pattern.endswith(".parquet"):
+        # union_by_name: the manifest's extra columns need not be in every file.
+        return f"SELECT * FROM read_parquet({quote(pattern)}, union_by_name = true, hive_partitioning = false)"
+    types = ", ".join(f"{quote(field.name)}: {quote(_DUCKDB_TYPES[field.type])}" for field in columns)
+    # ignore_errors: the last line of a run that was killed, or is being written, may be half a line; all null then.
+    return (
+        f"SELECT * FROM read_json({quote(pattern)}, format = 'newline_delimited', columns = {{{types}}}, "
+        f"ignore_errors = true, hive_partitioning = false) WHERE {columns.names[0]} IS NOT NULL"
+    )
+
+
+def _select_nothing(columns: pa.Schema) -> str:
+    nulls = ", ".join(f'NULL::{_DUCKDB_TYPES[field.type]} AS "{field.name}"' for field in columns)
+    return f"SELECT {nulls} WHERE false"

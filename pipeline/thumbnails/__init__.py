@@ -1,0 +1,5 @@
+"""`rho thumbnails`: small renditions that candidates are scored on."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

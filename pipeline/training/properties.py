@@ -1,0 +1,87 @@
+"""Properties of what was selected, beside those of all candidates (arXiv 2206.07137, Fig. 3)."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from rhostream.selection.selected_batch import Considered, SelectedBatch
+
+PASSED_OVER = ("filtered", "il_missing", "not_in_core_set", "validation", "unreadable")
+
+
+class Properties:
+    """Counts over the steps since the last report; shares are None where nothing is known."""
+
+    def __init__(self) -> None:
+        self._loss, self._steps = 0.0, 0
+        self._candidates, self._selected = 0, 0
+        self._passed_over: Counter[str] = Counter()
+        self._mislabeled = {"candidates": _Share(), "selected": _Share()}
+        self._correct = {"candidates": _Share(), "selected": _Share()}
+
+    @property
+    def train_loss(self) -> float:
+        """Mean over the steps, nats."""
+        return self._loss / self._steps
+
+    def add(self, batch: SelectedBatch, logits: Tensor, loss: Tensor) -> None:
+        """Count one step.
+
+        Args:
+            logits: (n_b, classes) of the training pass, in place of a scoring pass where there was none.
+            loss: scalar, nats.
+        """
+        self._loss += float(loss)
+        self._steps += 1
+        self._selected += len(batch)
+        for considered in batch.considered:
+            self._add_candidates(considered)
+        clean = batch.extra.get("clean_label")
+        if clean is not None:
+            known = ~np.isnan(clean.astype(np.float64))
+            self._mislabeled["selected"].add((clean != batch.labels.cpu().numpy())[known])
+        correct = batch.correct if batch.correct is not None else logits.argmax(dim=1) == batch.labels
+        self._correct["selected"].add(correct.cpu().numpy())
+
+    def _add_candidates(self, considered: Considered) -> None:
+        candidates = considered.super_batch
+        self._candidates += candidates.drawn
+        self._passed_over.update(row.reason for row in candidates.passed_over)
+        self._passed_over["unreadable"] += considered.unreadable
+        clean = candidates.extra.get("clean_label")
+        if clean is not None:
+            known = ~np.isnan(clean.astype(np.float64))
+            self._mislabeled["candidates"].add((clean != candidates.labels.cpu().numpy())[known])
+            passed = [(row.extra["clean_label"], row.label) for row in candidates.passed_over]
+            self._mislabeled["candidates"].add(np.array([c != label for c, label in passed if not np.isnan(c)], bool))
+        if considered.correct is not None:
+            self._correct["candidates"].add(considered.correct.cpu().numpy())
+
+    def metrics(self) -> dict[str, Any]:
+        """Columns of `rhostream.schema.METRICS`."""
+        return {
+            "train_loss": self.train_loss if self._steps else None,
+            "candidates": self._candidates,
+            "selected": self._selected,
+            **{reason: self._passed_over[reason] for reason in PASSED_OVER},
+            **{f"{of}_mislabeled": share.value for of, share in self._mislabeled.items()},
+            **{f"{of}_correct": share.value for of, share in self._correct.items()},
+        }
+
+
+class _Share:
+    """The share of true values; zeros count, unknown ones do not."""
+
+    def __init__(self) -> None:
+        self._true, self._total = 0, 0
+
+    def add(self, values: npt.NDArray[np.bool_]) -> None:
+        self._true += int(values.sum())
+        self._total += len(values)
+
+    @property
+    def value(self) -> float | None:
+        return self._true / self._total if self._total else None

@@ -1,0 +1,159 @@
+"""How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.reference import Prefilter
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import SuperBatch
+from rhostream.pipeline.config import AUTO, TrainConfig
+from rhostream.pipeline.il import ILMetadata
+from rhostream.pipeline.models import Costs, build_model, resolve_precision
+from rhostream.pipeline.training.validation_samples import validation_samples
+from rhostream.selection.companions import LiveIL, ProxyScorer
+from rhostream.selection.policies import Auto, Fixed, GatedImportance, Policy, Validation, usual_arms
+from rhostream.selection.scoring import ScoredCandidates, Scorer, ScoringOptions, grad_norm
+from rhostream.selection.selected_batch import SelectedBatch
+
+
+class SelectionSetup:
+    """What a run hands to its selector, and tells of each gradient step.
+
+    Args:
+        model, optimizer: of the learner, on its device.
+        view: the pixels that are trained on.
+        il: name of the IL table, or None.
+
+    Raises:
+        ConfigError: the settings ask for what the IL table or the corpus does not give.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        corpus: CorpusMetadata,
+        config: TrainConfig,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        spec: ImageSpec,
+        il: str | None,
+        costs: Costs,
+    ) -> None:
+        self._workspace, self._metadata, self._config = workspace, corpus, config
+        self._model, self._view, self._il, self._costs = model, spec, il, costs
+        self._device = next(model.parameters()).device
+        self.scorer = self._scorer()
+        self.live = self._live_il(optimizer) if config.live_il else None
+        self.policy = self._policy()
+
+    def candidates(self, stream: Iterable[SuperBatch]) -> Iterable[SuperBatch]:
+        """One iteration over the stream, with the losses of the live IL model, if there is one."""
+        return stream if self.live is None else self._with_live_il(stream, self.live)
+
+    def _with_live_il(self, stream: Iterable[SuperBatch], live: LiveIL) -> Iterator[SuperBatch]:
+        for super_batch in stream:
+            with self._costs.charge("score"):
+                shape = ("live IL", *super_batch.images.shape)
+                il = self._costs.flops("score", shape, partial(live.il, super_batch))
+            yield replace(super_batch, il=il)
+
+    def learned(self, batch: SelectedBatch, logits: Tensor) -> None:
+        """Take in a gradient step of the learner.
+
+        Args:
+            logits: (n_b, classes) of the training pass.
+        """
+        if isinstance(self.policy, GatedImportance):
+            self.policy.learned(grad_norm(ScoredCandidates(labels=batch.labels, logits=logits.float())))
+        for name, other in (("proxy's step", self.scorer), ("live IL's step", self.live)):
+            if isinstance(other, (ProxyScorer, LiveIL)):
+                self._costs.flops("score", (name, *batch.scored.shape), partial(other.step, batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must carry beside the selector's state."""
+        return {} if self.live is None else {"live_il": self.live.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.live is not None:
+            self.live.load_state_dict(state["live_il"])
+
+    def _policy(self) -> Policy:
+        config = self._config
+        if config.select == AUTO:
+            return self._auto()
+        selection = config.selection()
+        if config.select == "grad_norm_is" and config.rule == "default":
+            return GatedImportance(selection, config.super_batch_size)
+        return Fixed(selection)
+
+    def _auto(self) -> Auto:
+        if self._il is None:  # `TrainConfig.needs_il` sees to it
+            raise ConfigError("select 'auto' needs an IL table")
+        config, costs = self._config, self._costs
+        with costs.charge("auto"):
+            chance = config.prefilter or 1.0
+            kept = validation_samples(
+                self._workspace, self._metadata, self._il, Prefilter(chance=chance), self._view, threads=config.threads
+            )
+
+        guessing = math.log(len(self._metadata.classes))
+
+        def validate() -> Validation:
+            precision = resolve_precision(self._device, config.precision)
+            found = kept.samples.calibrated(self._model, self._device, precision, costs=costs, cost="auto")
+            # Half a sample more, of which nothing is known: else the loss of what is always right is as good as 0, and
+            # falls without end in proportion.
+            loss = (found.samples * found.loss + guessing / 2) / (found.samples + 0.5)
+            return Validation(loss=loss, error=1 - found.accuracy)
+
+        # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
+        unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
+        return Auto(
+            usual_arms(config.batch_size, config.super_batch_size, kept.ruled_out, kept.wrong),
+            super_batch_size=config.super_batch_size,
+            validate=validate,
+            clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
+        )
+
+    def _scorer(self) -> Scorer:
+        config = self._config
+        precision = resolve_precision(self._device, config.precision)
+        options = ScoringOptions(
+            batchnorm=config.batchnorm,
+            precision=precision if config.score_precision == "auto" else config.score_precision,
+            compile=config.score_compile,
+            size=config.score_size or None,
+        )
+        if not config.proxy:
+            return Scorer(self._model, options, seed=config.seed)
+        il_metadata = self._il_card("proxy")
+        proxy = build_model(il_metadata.architecture, len(self._metadata.classes), il_metadata.spec, seed=config.seed)
+        options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=il_metadata.spec.size)
+        return ProxyScorer(
+            proxy.to(self._device), self._workspace, il=il_metadata.name, options=options, seed=config.seed
+        )
+
+    def _live_il(self, optimizer: torch.optim.Optimizer) -> LiveIL:
+        il_metadata = self._il_card("live_il")
+        if len(il_metadata.models) > 1:
+            raise ConfigError(
+                f"live_il with IL model {il_metadata.name!r} of {len(il_metadata.models)} folds: which of them would go on "
+                "learning? Use one that was trained on a holdout"
+            )
+        model = il_metadata.load(self._workspace, il_metadata.models[0]).to(self._device)
+        return LiveIL(model, optimizer, seed=self._config.seed)
+
+    def _il_card(self, setting: str) -> ILMetadata:
+        if self._il is None or self._il.endswith(".parquet") or "/" in self._il:
+            raise ConfigError(f"{setting} needs an IL model of `rho il train`, not {self._il!r}: name one with --il")
+        return ILMetadata.read(self._workspace, self._il)

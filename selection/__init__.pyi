@@ -1,0 +1,41 @@
+from .companions import LiveIL as LiveIL, ProxyScorer as ProxyScorer
+from .data_loader import (
+    SelectingLoader as SelectingLoader,
+    images_and_labels as images_and_labels,
+    pixel_values_and_labels as pixel_values_and_labels,
+)
+from .ledger import Ledger as Ledger
+from .policies import (
+    Arm as Arm,
+    Auto as Auto,
+    Fixed as Fixed,
+    GatedImportance as GatedImportance,
+    Policy as Policy,
+    SelectionConfig as SelectionConfig,
+    TauGate as TauGate,
+    Validation as Validation,
+    usual_arms as usual_arms,
+)
+from .rules import (
+    Chosen as Chosen,
+    ClassFloor as ClassFloor,
+    GumbelTop as GumbelTop,
+    Importance as Importance,
+    Rule as Rule,
+    ScoreFloor as ScoreFloor,
+    SelectiveBackprop as SelectiveBackprop,
+    Top as Top,
+)
+from .scoring import (
+    ScoreCache as ScoreCache,
+    ScoredCandidates as ScoredCandidates,
+    Scorer as Scorer,
+    ScoringOptions as ScoringOptions,
+    SelectionFunction as SelectionFunction,
+    register as register,
+    scoring_mode as scoring_mode,
+    selection_function as selection_function,
+    selection_functions as selection_functions,
+)
+from .selected_batch import Considered as Considered, SelectedBatch as SelectedBatch
+from .selector import OnlineSelector as OnlineSelector

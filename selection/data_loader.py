@@ -1,0 +1,257 @@
+"""A selector as a `torch.utils.data.DataLoader`, for trainers that bring their own loop."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from rhostream.errors import ConfigError, RhostreamError
+from rhostream.loaders.stream import SuperBatchStream
+from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.selector import OnlineSelector
+
+_log = logging.getLogger(__name__)
+
+Collate = Callable[[SelectedBatch], Any]
+
+
+def selected_batch(batch: SelectedBatch) -> SelectedBatch:
+    """The batch as it is, weights included."""
+    return batch
+
+
+def images_and_labels(batch: SelectedBatch) -> tuple[Tensor, Tensor]:
+    """An exact pair, as timm and most loops want it: float32 (n_b, C, H, W) and int64 (n_b,).
+
+    Raises:
+        ConfigError: the samples are weighted, and this pair would lose their weights.
+    """
+    _require_no_weights(batch)
+    return batch.images, batch.labels
+
+
+def pixel_values_and_labels(batch: SelectedBatch) -> dict[str, Tensor]:
+    """The inputs of an image classifier of Hugging Face; shapes and errors as of `images_and_labels`."""
+    _require_no_weights(batch)
+    return {"pixel_values": batch.images, "labels": batch.labels}
+
+
+def _require_no_weights(batch: SelectedBatch) -> None:
+    if not bool((batch.weights == 1).all()):
+        raise ConfigError(
+            "the selected samples are weighted, which a pair of images and labels cannot say: give SelectingLoader a "
+            "collate that hands batch.weights on, and multiply each sample's loss by its weight"
+        )
+
+
+class _Turn(NamedTuple):
+    """One batch: the turn-th super-batch of the rest of an epoch that begins at position `start`."""
+
+    epoch: int
+    start: int
+    turn: int
+
+
+class TurnSampler(DistributedSampler[Any]):
+    """What trainers tell the epoch: gives out the turns of the rest of an epoch.
+
+    The stream itself shares the turns out to the ranks. This is a DistributedSampler, so that Lightning puts no other
+    one in its place and open_clip's `DataInfo` passes the epoch on; and a loader's `batch_sampler`, so that Accelerate
+    and the Hugging Face Trainer skip batches without reading them.
+    """
+
+    def __init__(self, stream: SuperBatchStream, batch_size: int) -> None:
+        super().__init__(stream, num_replicas=1, rank=0, shuffle=False)
+        self.stream = stream
+        self.batch_size = batch_size
+        self.drop_last = False
+        # Where the next turn begins: epoch, position. None while it is where the stream was put, and nothing was read.
+        self.at: tuple[int, int] | None = None
+
+    @property
+    def sampler(self) -> "TurnSampler":
+        return self
+
+    @property
+    def begins(self) -> tuple[int, int]:
+        """Epoch and position at which the next turn begins."""
+        return self.at or self.stream.place
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of this epoch, unless a state in mid-epoch was loaded: its rest comes first."""
+        # Whatever the epoch: Lightning counts one that `max_steps` cut short as done, and resumes in its middle.
+        if self.at is not None or self.begins[1] == 0:
+            self.at = (epoch, 0)
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __iter__(self) -> Iterator[list[_Turn]]:
+        epoch, start = self.begins
+        if not len(self.stream.rounds(start)):  # too few samples were left for this number of ranks
+            epoch, start = epoch + 1, 0
+        yield from ([_Turn(epoch, start, turn)] for turn in range(len(self.stream.rounds(start))))
+
+
+class _Selections(Dataset[Any]):
+    """The batches of turns. Turns in a row flow through one pass of the selector; any other one is sought in O(1)."""
+
+    def __init__(self, source: Any, selector: OnlineSelector, turns: TurnSampler, collate: Collate) -> None:
+        self._source, self._selector, self._turns, self._collate = source, selector, turns, collate
+        self._batches: Iterator[SelectedBatch] | None = None
+        self._next: _Turn | None = None
+        self.repeated = 0
+
+    def __len__(self) -> int:
+        rounds = self._turns.stream.rounds()
+        return len(rounds) * rounds.ranks * self._selector.batch_size
+
+    def __getitems__(self, turns: Sequence[_Turn]) -> Any:
+        (at,) = turns
+        if self._batches is None or at != self._next:
+            self._seek(at)
+        batch = self._batch(at)
+        rounds = self._turns.stream.rounds(at.start)
+        if at.turn == len(rounds) - 1:
+            self._turns.at = (at.epoch + 1, 0)
+            self.leave()
+        else:
+            self._turns.at = (at.epoch, rounds.after(at.turn))
+            self._next = at._replace(turn=at.turn + 1)
+        return batch
+
+    def leave(self) -> None:
+        """End the pass that is under way."""
+        self._batches = None
+
+    def _seek(self, at: _Turn) -> None:
+        self.leave()
+        stream, rounds = self._turns.stream, self._turns.stream.rounds(at.start)
+        position, _ = rounds.bounds(at.turn, rank=0)
+        stream.load_state_dict(stream.state_at(at.epoch, position))
+        if self._selector.step == 0:  # of a run that goes on: its ledger goes on, too
+            before = at.epoch * len(self._turns) + at.start // (rounds.size * rounds.ranks) + at.turn
+            self._selector.step = before
+        self._batches = iter(self._selector(self._source))
+        self._first_turn = at.turn
+        self._ahead: SelectedBatch | None = None
+        self._last: Any = None
+
+    def _batch(self, at: _Turn) -> Any:
+        assert self._batches is not None
+        self._ahead = self._ahead or next(self._batches, None)
+        if self._ahead is not None:
+            ranks = self._turns.stream.rounds(at.start).ranks
+            assert self._ahead.super_batch is not None
+            reached = self._first_turn + self._ahead.super_batch.index // ranks == at.turn
+            if reached or self._last is None:
+                self._last = self._collate(self._ahead)
+            if reached:
+                self._ahead = None
+                return self._last
+        if self._last is None:
+            raise RhostreamError(
+                f"the rest of epoch {at.epoch} has no candidate to train on: every sample was ruled out or is "
+                "unreadable; use a milder prefilter, or score the shards again"
+            )
+        # Every rank has to take as many steps as the others, or they would wait for one another forever.
+        self.repeated += 1
+        _log.warning("epoch %d, turn %d: not two candidates could be read, so a batch is repeated", at.epoch, at.turn)
+        return self._last
+
+
+class SelectingLoader(DataLoader[Any]):
+    """Selected batches, as a DataLoader that a trainer takes for its own.
+
+    One iteration is the rest of one epoch, the next one that of the next epoch; `set_epoch` of the loader or of its
+    `sampler` (no longer that of the stream) goes to the beginning of any other. It yields exactly `len` batches an
+    epoch on every rank: the stream shares the candidates out to the ranks, and where a super-batch leaves fewer than
+    two candidates to choose from, a batch is repeated (counted in `repeated`). Its state is that after the last batch
+    yielded, the same on all ranks and for any number of workers. Batches skipped by Accelerate's `skip_first_batches`
+    or by a resumed Hugging Face Trainer are not read.
+
+    Args:
+        source: a stream, or a `DataLoader(stream, batch_size=None, num_workers=…)`. Selection needs the model, and
+            happens in this process.
+        selector: chooses, given the model in training.
+        collate: makes of a `SelectedBatch` what the trainer wants: `images_and_labels`, `pixel_values_and_labels`, or
+            a function of your own; by default the batch itself.
+
+    Raises:
+        ConfigError: the source is no stream, and no DataLoader of one; or the selector does not choose one batch from
+            each super-batch.
+    """
+
+    # Accelerate's `prepare` leaves a loader with these marks alone (no second sharding by rank, no dispatching from
+    # rank 0: batches are on the model's device already), and keeps its state in `save_state` and `load_state`.
+    _is_accelerate_prepared = True
+    use_stateful_dataloader = True
+
+    def __init__(
+        self,
+        source: SuperBatchStream | DataLoader[Any],
+        selector: OnlineSelector,
+        collate: Collate = selected_batch,
+    ) -> None:
+        stream = source.dataset if isinstance(source, DataLoader) else source
+        if not isinstance(stream, SuperBatchStream):
+            raise ConfigError(f"{type(stream).__name__} is no stream: give a CandidateStream, or a DataLoader of one")
+        if isinstance(source, DataLoader) and source.batch_size is not None:
+            raise ConfigError(
+                f"batch_size={source.batch_size} would batch super-batches again: DataLoader(stream, batch_size=None)"
+            )
+        if not selector.one_batch_each:
+            raise ConfigError(
+                "this selector fills batches from more or less than one super-batch each (a score floor, a share, a "
+                "policy), so that a loader could not tell its length: in one process, iterate over selector(stream)"
+            )
+        self.stream = stream
+        self.selector = selector
+        turns = self._turns = TurnSampler(stream, selector.batch_size)
+        self._selections = _Selections(source, selector, turns, collate)
+        super().__init__(self._selections, batch_sampler=turns, collate_fn=_as_it_is)
+        # A DataLoader with a batch sampler tells neither, and forbids to set them; trainers ask for both.
+        object.__setattr__(self, "sampler", turns)
+        object.__setattr__(self, "batch_size", selector.batch_size)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch on this rank, as `len`."""
+        return len(self)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples selected in an epoch, over all ranks; the last batch may be shorter."""
+        return len(self._selections)
+
+    @property
+    def repeated(self) -> int:
+        """Batches that were repeated so far."""
+        return self._selections.repeated
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of this epoch, unless a state in mid-epoch was loaded: its rest comes first."""
+        self._turns.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch begins. Small numbers and texts only."""
+        epoch, position = self._turns.begins
+        return {**self.stream.state_at(epoch, position), "step": self.selector.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly there, in O(1), with any number of ranks or workers.
+
+        Raises:
+            WorkspaceError: the state is of another order: other shards, or another seed.
+        """
+        self.stream.load_state_dict(state)
+        self.selector.step = state["step"]
+        self._selections.leave()
+        self._turns.at = None
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,108 @@
+"""The history of a run: its ledger rolled up to one row per sample, so that questions need not read every candidate."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.loaders.storage import Workspace
+from rhostream.schema import HISTORY
+
+#: Metadata of the history's Parquet: how many parts of the ledger it sums up, and the last of them.
+PARTS_KEY: Final = b"rhostream.ledger_parts"
+
+ROWS_AT_ONCE: Final = 4_000_000  # of the ledger; bounds the memory
+_COLUMNS: Final = ["key", "step", "loss", "il", "score", "correct", "selected", "reason"]
+_COUNTS: Final = ("drawn", "selected", "scored", "filtered", "il_missing", "set_aside", "unreadable")
+#: The reasons of the ledger behind those of the counts that one gives.
+_REASONS: Final = {
+    "filtered": ("filtered",),
+    "il_missing": ("il_missing",),
+    "set_aside": ("validation", "not_in_core_set"),
+    "unreadable": ("unreadable",),
+}
+
+
+def update_history(workspace: Workspace, run: str, rank: int) -> None:
+    """Add to the history of a run what its ledger has gained, or make it anew where the ledger went back.
+
+    It is a function of the ledger alone, whenever and however often it was brought up to date: rows in the order in
+    which samples were first drawn, counts, and the last values. 1M samples and 1M new candidates take about 2 s of
+    one core and 0.5 GB.
+    """
+    folder, name = f"runs/{run}/ledger", history_name(run, rank)
+    parts = workspace.names(folder, f"-rank{rank}.parquet")
+    history, covered = _so_far(workspace, name, parts)
+    missing = parts[covered:]
+    if not missing:
+        return
+    waiting: list[pa.Table] = []
+    for part in missing:
+        waiting.append(_as_history(workspace.read_table(f"{folder}/{part}", _COLUMNS)))
+        if sum(table.num_rows for table in waiting) >= ROWS_AT_ONCE:
+            history, waiting = _merged([history, *waiting]), []
+    if waiting:
+        history = _merged([history, *waiting])
+    runs = pa.array([run] * history.num_rows, pa.string())
+    table = pa.table({"run": runs, **{name: history[name] for name in history.column_names}})
+    record = {PARTS_KEY: json.dumps([len(parts), parts[-1]]).encode()}
+    workspace.write_table(name, table.select(HISTORY.names).cast(HISTORY).replace_schema_metadata(record))
+
+
+def forget_history(workspace: Workspace, run: str, rank: int) -> None:
+    """Remove a history that sums up more than the ledger now holds; `update_history` makes it anew."""
+    name = history_name(run, rank)
+    covered = _so_far(workspace, name, workspace.names(f"runs/{run}/ledger", f"-rank{rank}.parquet"))[1]
+    if not covered:
+        workspace.remove(name)
+
+
+def history_name(run: str, rank: int) -> str:
+    return f"runs/{run}/history/rank{rank}.parquet"
+
+
+def _so_far(workspace: Workspace, name: str, parts: Sequence[str]) -> tuple[pa.Table, int]:
+    """The history, and how many of the parts it sums up; an empty one where it is not the sum of the first ones."""
+    if workspace.exists(name):
+        table = workspace.read_table(name)
+        covered, last = json.loads((table.schema.metadata or {}).get(PARTS_KEY, b'[0, ""]'))
+        if 0 < covered <= len(parts) and parts[covered - 1] == last:
+            return table.replace_schema_metadata().drop_columns(["run"]), covered
+    return pa.schema([field for field in HISTORY if field.name != "run"]).empty_table(), 0
+
+
+def _as_history(rows: pa.Table) -> pa.Table:
+    """Each row of the ledger as the history of a sample that was drawn once."""
+    scored, count = pc.is_valid(rows["score"]), pa.int32()
+    return pa.table(
+        {
+            "key": rows["key"],
+            "drawn": pa.repeat(pa.scalar(1, count), rows.num_rows),
+            "selected": rows["selected"].cast(count),
+            "scored": scored.cast(count),
+            **{
+                name: pc.is_in(rows["reason"], value_set=pa.array(reasons)).cast(count)
+                for name, reasons in _REASONS.items()
+            },
+            "latest_step": rows["step"],
+            "scored_step": pc.if_else(scored, rows["step"], None),
+            "latest_loss": rows["loss"],
+            "latest_correct": rows["correct"],
+            "latest_selected": pc.if_else(scored, rows["selected"], None),
+            "il": rows["il"],
+        }
+    )
+
+
+def _merged(tables: Sequence[pa.Table]) -> pa.Table:
+    """One row a key: sums of the counts, and of everything else the last value that is not null."""
+    rows = pa.concat_tables([table.cast(tables[0].schema) for table in tables])
+    values = [name for name in rows.column_names if name != "key"]
+    how = {name: "sum" if name in _COUNTS else "last" for name in values}
+    # In one thread: the order of the rows decides which value is the last, and which sample comes first.
+    groups = rows.group_by("key", use_threads=False).aggregate(list(how.items()))
+    names = {f"{name}_{function}": name for name, function in how.items()}
+    named = groups.rename_columns([names.get(column, column) for column in groups.column_names])
+    return named.select(rows.column_names).cast(rows.schema)

@@ -1,0 +1,138 @@
+"""The ledger: one row per candidate of a run, with what became of it."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import SuperBatch
+from rhostream.schema import LEDGER
+from rhostream.selection.ledger.history import forget_history, update_history
+
+#: A part of so many rows is written without waiting for `flush`: what bounds the memory.
+PART_ROWS: Final = 1_000_000
+#: Of the Parquet: the unit that a query reads, or skips by the steps and runs in it.
+ROW_GROUP_ROWS: Final = 1 << 17
+
+
+class Ledger:
+    """Collects the rows of `runs/<run>/ledger` and writes them in parts, in the order of the steps.
+
+    Parts are named by their first step and rank, so a run that goes back to a checkpoint at which `flush` was called
+    writes the same parts again. `runs/<run>/history` holds the same rolled up to one row a sample, as of the last
+    `flush`.
+
+    Args:
+        workspace: where `runs/` lies.
+        run: name of the run.
+        rank: of this process in a distributed run.
+    """
+
+    def __init__(self, workspace: Workspace | str, run: str, rank: int = 0) -> None:
+        self._workspace = Workspace(workspace)
+        self._run, self._rank = run, rank
+        self._tables: list[pa.Table] = []
+        self._rows = 0  # in these
+        self._first_step = self._last_step = 0
+
+    @property
+    def folder(self) -> str:
+        return f"runs/{self._run}/ledger"
+
+    def record(
+        self,
+        step: int,
+        batch: SuperBatch,
+        selected: npt.NDArray[np.int64],
+        *,
+        selection: str,
+        weights: Tensor,
+        loss: Tensor | None,
+        score: Tensor | None,
+        correct: Tensor | None,
+        unscored: str | None = None,
+        unreadable: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Add the candidates of one step.
+
+        Args:
+            step: the next one; what waits to fill a batch is trained on a little later, or not at all where the run
+                ends before.
+            selected: int64 (m,), positions in the super-batch.
+            selection: what was chosen by.
+            weights: float32 (m,), of the selected; those of a candidate that is drawn twice add up.
+            loss, score: float32 (n,), or None where not computed.
+            correct: bool (n,), whether the model in training already predicts the label.
+            unscored: why these candidates were not scored, or not trained on.
+            unreadable: int64 (m,), positions that would have been selected, had their full images been readable.
+        """
+        if self._rows >= PART_ROWS and step != self._last_step:  # parts of one first step would have one name
+            self._write_part()
+        n, passed = len(batch), batch.passed_over
+        chosen = np.zeros(n + len(passed), bool)
+        chosen[selected] = True
+        weight = np.zeros(n + len(passed), np.float32)
+        np.add.at(weight, selected, weights.cpu().numpy())
+        il = batch.il.cpu().numpy() if batch.il is not None else None
+        total = n + len(passed)
+        reasons = [unscored] * n
+        for position in unreadable if unreadable is not None else ():
+            reasons[position] = "unreadable"
+
+        def column(values: object, kind: pa.DataType) -> pa.Array:
+            """Values of the scored candidates, null for those passed over."""
+            known = pa.nulls(n, kind) if values is None else pa.array(values, kind)
+            return pa.concat_arrays([known, pa.nulls(len(passed), kind)])
+
+        columns = {
+            "run": pa.repeat(self._run, total),
+            "epoch": pa.repeat(pa.scalar(batch.epoch, pa.int32()), total),
+            "step": pa.repeat(pa.scalar(step, pa.int64()), total),
+            "rank": pa.repeat(pa.scalar(self._rank, pa.int16()), total),
+            "key": [*batch.keys, *(row.key for row in passed)],
+            "shard": [*batch.shards, *(row.shard for row in passed)],
+            "row": np.concatenate([batch.rows, np.array([row.row for row in passed], np.int32)]),
+            "label": np.concatenate([batch.labels.cpu().numpy(), np.array([row.label for row in passed], np.int64)]),
+            "loss": column(_numpy(loss), pa.float32()),
+            "il": pa.concat_arrays(
+                [
+                    pa.nulls(n, pa.float32()) if il is None else pa.array(il, pa.float32()),
+                    pa.array([row.il for row in passed], pa.float32()),
+                ]
+            ),
+            "score": column(_numpy(score), pa.float32()),
+            "correct": column(_numpy(correct), pa.bool_()),
+            "selected": chosen,
+            "selection": pa.repeat(selection, total),
+            "weight": pa.array(weight, pa.float32(), mask=~chosen),
+            "reason": reasons + [row.reason for row in passed],
+        }
+        self._first_step = self._first_step if self._tables else step
+        self._tables.append(pa.table({name: columns[name] for name in LEDGER.names}, schema=LEDGER))
+        self._rows, self._last_step = self._rows + total, step
+
+    def flush(self) -> None:
+        """Write what was recorded since the last flush, and bring the history up to date."""
+        if self._tables:
+            self._write_part()
+        update_history(self._workspace, self._run, self._rank)
+
+    def forget_after(self, step: int) -> None:
+        """Remove the parts that this rank wrote for later steps: the run goes back to a checkpoint."""
+        for name in self._workspace.names(self.folder, f"-rank{self._rank}.parquet"):
+            if int(name.split("-")[0]) > step:
+                self._workspace.remove(f"{self.folder}/{name}")
+        forget_history(self._workspace, self._run, self._rank)
+
+    def _write_part(self) -> None:
+        name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
+        rows = pa.concat_tables(self._tables).combine_chunks()
+        self._workspace.write_table(name, rows, row_group_rows=ROW_GROUP_ROWS)
+        self._tables, self._rows = [], 0
+
+
+def _numpy(values: Tensor | None) -> object:
+    return None if values is None else values.cpu().numpy()

@@ -1,0 +1,91 @@
+"""Arms: the selections that `auto` chooses from, and what a step of each is expected to gain."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from rhostream.errors import ConfigError
+from rhostream.selection.policies.selection_config import SelectionConfig
+
+# What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
+# gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
+# tenth of the candidates halves the steps in arXiv 2206.07137, Table 2. Wrong labels teach nothing. What is ruled out
+# though its label is right is among the hardest, and not learnt without it: errors that are left there cannot fall. As
+# going over to another arm costs ten or twenty steps, until the optimizer has got used to other gradients, it is asked
+# what an arm gains when the learner has a third of its errors left.
+_BATCH_POWER: Final = 0.75
+_CHOICE_POWER: Final = -0.3
+_AHEAD: Final = 1 / 3  # of the errors
+_LEAST_LEFT: Final = 0.1  # of the errors, that can fall
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A selection to choose from.
+
+    Attributes:
+        gain: what a gradient step is expected to gain under it, relative to the other arms.
+        hard: samples that it leaves out though their labels are right, per sample that it does not leave out.
+        candidates: that are scored for a gradient step.
+    """
+
+    selection: SelectionConfig
+    gain: float = 1.0
+    hard: float = 0.0
+    candidates: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.selection.scored and not self.candidates:
+            raise ConfigError(f"arm {self.selection.label!r} scores: say how many candidates for a gradient step")
+
+    def expected(self, error: float) -> float:
+        """The gain, as far as it is not lost on what the arm leaves out.
+
+        Args:
+            error: share of the other samples that the learner predicts wrongly by now.
+        """
+        soon = _AHEAD * error
+        left = soon / (soon + self.hard) if self.hard else 1.0
+        return self.gain * max(_LEAST_LEFT, left)
+
+
+def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: float) -> dict[str, Arm]:
+    """What there is to choose from, each by the name under which it is reported.
+
+    Uniform sampling, of all or of what the IL table does not rule out, and RHO-LOSS at several ratios; with batches of
+    n_b and 4 n_b, as far as a super-batch goes.
+
+    Args:
+        ruled_out: share of the candidates that the IL table rules out.
+        wrong: share whose labels are wrong, about.
+    """
+    small, large = batch_size, min(4 * batch_size, super_batch_size)
+    ratio = batch_size / super_batch_size
+    mostly_right = wrong > ruled_out / 2  # the filter
+    plain = [(small, False), (large, False), (large, True), *([(small, True)] if mostly_right else [])]
+    scored = [(small, ratio), (small, 2.5 * ratio), (large, 4 * ratio)]
+    choices = {
+        f"{'filter' if filters else 'uniform'}@{size}": SelectionConfig(
+            function="uniform", batch_size=size, share=1.0, prefilter=filters
+        )
+        for size, filters in plain
+    } | {
+        f"rho_loss@{size}/{share:.2g}": SelectionConfig(batch_size=size, share=share, prefilter=mostly_right)
+        for size, share in scored
+        if share < 1  # else nothing is chosen
+    }
+
+    def arm(selection: SelectionConfig) -> Arm:
+        gain: float = (selection.batch_size / batch_size) ** _BATCH_POWER
+        candidates, hard = 0.0, 0.0
+        if selection.scored:
+            gain *= selection.share**_CHOICE_POWER
+            candidates = selection.batch_size / selection.share
+        if selection.prefilter:
+            hard = max(0.0, ruled_out - wrong) / (1 - ruled_out) if ruled_out < 1 else math.inf
+        else:
+            gain *= 1 - wrong
+        return Arm(selection=selection, gain=gain, hard=hard, candidates=candidates)
+
+    by_size = sorted(choices.items(), key=lambda item: item[1].batch_size)
+    return {name: arm(selection) for name, selection in by_size}

@@ -1,0 +1,5 @@
+"""Rules: which of the scored candidates a step is taken on."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

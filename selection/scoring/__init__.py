@@ -1,0 +1,5 @@
+"""Scores: the selection functions, and the forward pass over all candidates that they read."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,20 @@
+from .background import BackgroundScoring as BackgroundScoring, Scores as Scores
+from .cache import ScoreCache as ScoreCache
+from .candidate_scores import CandidateScores as CandidateScores
+from .candidates import ScoredCandidates as ScoredCandidates
+from .functions import (
+    SelectionFunction as SelectionFunction,
+    grad_norm as grad_norm,
+    register as register,
+    selection_function as selection_function,
+    selection_functions as selection_functions,
+)
+from .meter import Meter as Meter, NoMeter as NoMeter
+from .scorer import (
+    BatchNormPolicy as BatchNormPolicy,
+    Scorer as Scorer,
+    ScoringOptions as ScoringOptions,
+    scoring_mode as scoring_mode,
+    seed_generators as seed_generators,
+    without_ddp as without_ddp,
+)

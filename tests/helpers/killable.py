@@ -1,0 +1,44 @@
+"""Real `rho` processes that a test can kill at any moment."""
+
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+#: How many times each stage is killed.
+KILLS = int(os.environ.get("RHO_TEST_KILLS", "20"))
+
+#: The server of forked processes has torch loaded, so that a restart takes milliseconds and not seconds.
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(
+    ["rhostream.pipeline.il.train", "rhostream.pipeline.il.score", "rhostream.pipeline.training.loop", "torch._dynamo"]
+)
+
+
+def rho(arguments: list[str]) -> None:
+    """What the process does: the command, as a shell would start it."""
+    import torch
+
+    from rhostream.cli.main import main
+
+    torch.set_num_threads(1)
+    sys.argv = ["rho", *arguments]
+    with Path(os.devnull).open("w") as sys.stderr, Path(os.devnull).open("w") as sys.stdout:
+        main()
+
+
+def start(arguments: list[str]) -> Any:
+    process = _server.Process(target=rho, args=(arguments,))
+    process.start()
+    return process
+
+
+def finish(arguments: list[str]) -> float:
+    """Run to the end; returns the seconds that it took."""
+    begin = time.monotonic()
+    process = start(arguments)
+    process.join(120)
+    assert process.exitcode == 0
+    return time.monotonic() - begin

@@ -1,0 +1,169 @@
+"""DistributedDataParallel on two gloo ranks: own candidates for each; scoring leaves no trace and waits for nobody."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+import torch.distributed as dist
+from helpers.dropin import (
+    ALL,
+    EXAMPLES,
+    Recording,
+    example_workspace,
+    loader_of,
+    network,
+    sequence,
+    stream_of,
+    tiny_workspace,
+)
+from helpers.ranks import on_ranks
+from helpers.tiny import write_il
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from rhostream.loaders import Prefilter, Workspace
+from rhostream.selection import Scorer, images_and_labels
+from rhostream.selection.scoring.scorer import without_ddp
+
+
+def train(workspace: str) -> dict[str, object]:
+    """Two epochs; what this rank saw, whether scoring left a trace, and the end's weights."""
+    dist.init_process_group("gloo")
+    model = DistributedDataParallel(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = Recording(images_and_labels)
+    loader = loader_of(stream_of(workspace), model, seen)
+    traces = 0
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for images, labels in loader:
+            cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        model.module[1].running_mean += dist.get_rank()  # as after a step: each rank has its own until the next forward
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    if dist.get_rank() == 0:  # a forward of DDP would wait for rank 1
+        loader.selector.scorer.logits(torch.randn(20, 3, 8, 8))
+    traces += sum(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    traces += sum(parameter.grad is not None for parameter in model.parameters())
+    traces += not all(module.training for module in model.modules())
+    weights = [value.double().sum().item() for name, value in model.state_dict().items() if "running" not in name]
+    state, little = loader.state_dict(), train_on_little(workspace)
+    dist.destroy_process_group()
+    return {
+        "candidates": seen.candidates,
+        "selected": seen.selected,
+        "batches": len(loader),
+        "traces": traces,
+        "weights": weights,
+        "state": state,
+        "little": little,
+    }
+
+
+def train_on_little(workspace: str) -> dict[str, int]:
+    """An epoch in which most candidates are ruled out: every rank has to take the same number of steps."""
+    model = DistributedDataParallel(network())
+    stream = stream_of(workspace, il="contrary", prefilter=Prefilter(chance=1.5), super_batch_size=4)
+    loader = loader_of(stream, model, images_and_labels)
+    steps = 0
+    for images, labels in loader:
+        cross_entropy(model(images), labels).backward()
+        steps += 1
+    return {"steps": steps, "length": len(loader), "repeated": loader.repeated}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workspace = tiny_workspace(tmp_path_factory.mktemp("ddp") / "w")
+    write_il(workspace, "contrary", predicted=7)  # never right, so that the prefilter rules half of all out
+    return workspace, on_ranks("test_dropin_ddp", "train", workspace.location)
+
+
+def test_torchrun_runs_the_example_on_two_ranks(tmp_path):
+    example_workspace(tmp_path / "w")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        EXAMPLES / "ddp.py",
+        tmp_path / "w",
+        "--steps",
+        "3",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = sorted(re.findall(r"rank (\d), step (\d) of epoch (\d)", done.stdout))
+    assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "0"), ("3", "1"))]
+
+
+def test_each_sample_is_a_candidate_of_one_rank_once_an_epoch(trained):
+    workspace, ranks = trained
+    assert [len(rank["candidates"]) for rank in ranks] == [10, 10]
+    assert [rank["batches"] for rank in ranks] == [5, 5]
+    epochs = [
+        [key for rank in ranks for keys in rank["candidates"][part] for key in keys]
+        for part in (slice(0, 5), slice(5, 10))
+    ]
+    assert Counter(epochs[0]) == Counter(epochs[1]) == Counter(ALL)
+    assert epochs[0] != epochs[1]
+    together = [keys for pair in zip(*(rank["candidates"] for rank in ranks), strict=True) for keys in pair]
+    alone = [key for keys in sequence(workspace, 2) for key in keys]
+    assert [key for keys in together for key in keys] == alone
+
+
+def test_scoring_waits_for_no_other_rank_and_leaves_buffers_gradients_and_modes_alone(trained):
+    assert [rank["traces"] for rank in trained[1]] == [0, 0]
+
+
+def test_ranks_train_one_model_and_save_one_state(trained):
+    first, second = trained[1]
+    assert first["weights"] == second["weights"]
+    assert first["state"] == second["state"]
+
+
+def test_a_state_of_two_ranks_is_continued_by_one(trained):
+    workspace, ranks = trained
+    seen = Recording(images_and_labels)
+    loader = loader_of(stream_of(Workspace(workspace.location)), network(), seen)
+    loader.load_state_dict(ranks[0]["state"])
+    list(loader)
+    assert seen.candidates == sequence(workspace, 3)[18:]
+
+
+def test_ranks_with_nothing_to_choose_from_take_as_many_steps_as_the_others(trained):
+    little = [rank["little"] for rank in trained[1]]
+    assert [rank["steps"] for rank in little] == [rank["length"] for rank in little] == [18, 18]
+    assert [rank["repeated"] for rank in little] == [3, 6]
+
+
+def test_what_is_scored_is_the_module_inside_ddp_compiled_or_not():
+    # Not initialized: only the types matter here, and a real one needs a process group.
+    wrapped = DistributedDataParallel.__new__(DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    wrapped.module = inner = network()
+    assert without_ddp(wrapped) is inner
+    assert without_ddp(torch.compile(wrapped)) is inner
+    compiled = torch.compile(inner)
+    assert without_ddp(compiled) is compiled
+    wrapped.module = compiled
+    assert without_ddp(wrapped) is compiled
+
+
+def test_sync_batchnorm_scores_with_this_ranks_statistics():
+    # Its own forward refuses the CPU, and on a GPU waits for the other ranks.
+    images = torch.randn(20, 3, 8, 8)
+    model, synced = network(), nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    assert isinstance(synced[1], nn.SyncBatchNorm)
+    assert torch.equal(Scorer(synced).logits(images), Scorer(model).logits(images))
+    assert "forward" not in vars(synced[1])

@@ -1,0 +1,169 @@
+"""Selection via proxy: the core set is what the proxy is least certain of, and the target trains on it alone."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers.corpus_fixture import write_shapes
+from helpers.tiny import rewrite_shard
+from torch import nn
+
+from rhostream import ConfigError, WorkspaceError
+from rhostream.cli.main import rho
+from rhostream.loaders.index.core_set import CoreSet
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.il.core_set import CoreSetConfig, highest, write_core_set
+from rhostream.pipeline.il.metadata import ILMetadata
+from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.sql.database import query
+from rhostream.selection import Ledger, OnlineSelector
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Workspace:
+    """A corpus of 150 training samples in two folds, each scored by the model that never saw its fold."""
+    workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 150}, folds=2, shard_rows=40)
+    train_il(workspace, ILTrainConfig(model="small_cnn", epochs=1, device="cpu"))
+    score_il(workspace, ILScoreConfig(device="cpu"))
+    return workspace
+
+
+@pytest.fixture
+def workspace(made: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of it."""
+    for file in Path(made.root).rglob("*"):
+        if file.is_file():
+            target = tmp_path / "w" / file.relative_to(made.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    return Workspace(tmp_path / "w")
+
+
+def entropies(workspace: Workspace) -> dict[str, float]:
+    """Of every training sample, by key, in plain Python, under the model that did not see it."""
+    metadata, corpus, found = ILMetadata.read(workspace, "small_cnn"), CorpusMetadata.read(workspace), {}
+    for shard in corpus.split("train"):
+        model = metadata.load(workspace, metadata.weights_for(shard))
+        for batch in CandidateStream(workspace, shards=(shard,), super_batch_size=50):
+            with torch.no_grad():
+                logits = model(batch.spec.normalize(batch.images)).double()
+            for key, row in zip(batch.keys, logits.tolist(), strict=True):
+                total = math.fsum(math.exp(z) for z in row)
+                found[key] = -math.fsum(math.exp(z) / total * (z - math.log(total)) for z in row)
+    return found
+
+
+def test_the_il_table_holds_the_entropy_of_the_scoring_model(made):
+    expected, found = entropies(made), {}
+    for shard in CorpusMetadata.read(made).split("train"):
+        table = made.read_table(shard.scores("small_cnn"), ["key", "entropy"])
+        found |= dict(zip(table["key"].to_pylist(), table["entropy"].to_pylist(), strict=True))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=1e-4)
+
+
+def test_the_core_set_is_what_the_proxy_is_least_certain_of_and_all_that_is_trained_on(workspace):
+    summary = write_core_set(workspace, CoreSetConfig(keep=0.2))
+    assert (summary.samples, summary.kept, summary.already_made) == (150, 30, False)
+    by_entropy = sorted(entropies(workspace).items(), key=lambda item: -item[1])
+    kept, left = {key for key, _ in by_entropy[:30]}, {key for key, _ in by_entropy[30:]}
+    assert summary.least_entropy == pytest.approx(by_entropy[29][1], abs=1e-4)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 20 * 20, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    ledger = Ledger(workspace, "svp")
+    selector = OnlineSelector(model, batch_size=8, select="uniform", ledger=ledger)
+    trained: list[str] = []
+    for batch in selector(CandidateStream(workspace, core_set="svp", super_batch_size=40)):
+        nn.functional.cross_entropy(model(batch.images), batch.labels).backward()
+        optimizer.step()
+        trained += batch.keys
+        assert {row.reason for row in batch.super_batch.passed_over} == {"not_in_core_set"}
+        assert {row.key for row in batch.super_batch.passed_over} <= left
+    ledger.flush()
+    assert len(trained) == len(set(trained)) >= 20
+    assert set(trained) <= kept
+    rows = query(workspace, "SELECT reason, count(*) AS n FROM ledger WHERE NOT selected GROUP BY reason").to_pylist()
+    assert {row["reason"]: row["n"] for row in rows}["not_in_core_set"] == 120
+    table = query(workspace, "SELECT key FROM core_sets WHERE core_set = 'svp' AND kept").to_pylist()
+    assert {row["key"] for row in table} == kept
+
+
+def test_what_is_not_in_the_core_set_is_never_read(workspace):
+    write_core_set(workspace, CoreSetConfig(keep=0.1))
+    corpus = CorpusMetadata.read(workspace)
+    core_set = CoreSet.read(workspace, corpus, "svp")
+    for shard in corpus.split("train"):
+        rows = read_shard_rows(workspace, shard)
+        content = bytearray(workspace.read_bytes(shard.tar))
+        for row in np.flatnonzero(~core_set.kept(rows)):
+            start, size = int(rows.offsets[row]), int(rows.sizes[row])
+            content[start : start + size] = bytes(size)
+        workspace.write_bytes(shard.tar, bytes(content))
+    keys = [key for batch in CandidateStream(workspace, core_set="svp", super_batch_size=50) for key in batch.keys]
+    assert len(keys) == 15
+
+
+def test_a_core_set_and_an_il_table_serve_together(workspace):
+    write_core_set(workspace, CoreSetConfig(keep=0.5))
+    stream = CandidateStream(workspace, il="small_cnn", core_set="svp", super_batch_size=50)
+    batches = list(stream)
+    assert sum(len(batch) for batch in batches) == 75
+    assert all(batch.il is not None and len(batch.il) == len(batch) for batch in batches)
+
+
+def test_ties_go_to_the_first_and_at_least_one_is_kept():
+    values = np.array([1.0, 3.0, 2.0, 3.0, 3.0, 0.0], np.float32)
+    assert highest(values, 1 / 3).tolist() == [False, True, False, True, False, False]
+    assert highest(values, 1.0).all()
+    assert highest(values, 1e-6).tolist() == [False, True, False, False, False, False]
+
+
+def test_the_same_command_finds_the_core_set_and_another_one_is_refused(workspace):
+    run = CliRunner().invoke(rho, ["coreset", "--workspace", workspace.location, "--json"], catch_exceptions=False)
+    assert json.loads(run.output)["kept"] == 15
+    before = {file: file.read_bytes() for file in (Path(workspace.root) / "core_sets").rglob("*") if file.is_file()}
+    assert write_core_set(workspace, CoreSetConfig()).already_made
+    with pytest.raises(WorkspaceError, match=r"made with other settings \(keep 0.1, asked for 0.4\).*--overwrite"):
+        write_core_set(workspace, CoreSetConfig(keep=0.4))
+    assert write_core_set(workspace, CoreSetConfig(keep=0.4), overwrite=True).kept == 60
+    write_core_set(workspace, CoreSetConfig(), overwrite=True)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_core_set_of_other_shards_is_refused(workspace):
+    write_core_set(workspace, CoreSetConfig())
+    with pytest.raises(WorkspaceError, match=r"core set 'mine'.*core sets there: svp.*run `rho coreset"):
+        CandidateStream(workspace, core_set="mine")
+    rewrite_shard(workspace, "train-000001", "another")
+    with pytest.raises(WorkspaceError, match=r"train-000001.parquet was made of other samples.*--overwrite"):
+        list(CandidateStream(workspace, core_set="svp"))
+    workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "another"})
+    with pytest.raises(WorkspaceError, match="core set 'svp' is of another split"):
+        CandidateStream(workspace, core_set="svp")
+
+
+def test_parts_of_a_killed_rewrite_do_not_pass_for_those_of_the_new_core_set(workspace):
+    write_core_set(workspace, CoreSetConfig(keep=0.4))
+    old = workspace.read_bytes("core_sets/svp/rows/train-000000.parquet")
+    write_core_set(workspace, CoreSetConfig(keep=0.1), overwrite=True)
+    workspace.write_bytes("core_sets/svp/rows/train-000000.parquet", old)
+    with pytest.raises(WorkspaceError, match="or for another core set"):
+        list(CandidateStream(workspace, core_set="svp"))
+
+
+@pytest.mark.parametrize(("option", "value"), [("keep", 0.0), ("keep", 1.5), ("name", "../out"), ("name", ".a")])
+def test_settings_that_cannot_be_are_refused(option, value):
+    with pytest.raises(ConfigError, match=re.escape(str(value))):
+        CoreSetConfig(**{option: value})

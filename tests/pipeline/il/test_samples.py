@@ -1,0 +1,110 @@
+"""Batches of an IL training: the stream's own, whether pixels are held in memory or decoded every time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.corpus_fixture import write_shapes
+
+from rhostream import ShardError
+from rhostream.loaders import CandidateStream, Order
+from rhostream.loaders.decode.augmentation import AUGMENTATIONS, Augmentation
+from rhostream.loaders.decode.image_reader import ImageReader
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.il.samples import TrainingSamples
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return write_shapes(tmp_path / "w", splits={"holdout": 50, "train": 10}, shard_rows=20)
+
+
+def samples_of(workspace: Workspace, augmentation: Augmentation = "none", **settings: int) -> TrainingSamples:
+    corpus = CorpusMetadata.read(workspace)
+    return TrainingSamples(
+        workspace,
+        corpus.split("holdout"),
+        corpus.image_spec(),
+        batch_size=16,
+        augmentation=augmentation,
+        seed=3,
+        threads=1,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("held_bytes", [1 << 20, 0])
+def test_every_epoch_has_the_streams_batches(workspace: Workspace, augmentation: Augmentation, held_bytes: int) -> None:
+    samples = samples_of(workspace, augmentation, held_bytes=held_bytes)
+    corpus = CorpusMetadata.read(workspace)
+    stream = CandidateStream(
+        workspace,
+        super_batch_size=16,
+        seed=3,
+        shards=corpus.split("holdout"),
+        augmentation=augmentation,
+        order=Order(shard_by_rank=False),
+    )
+    for epoch in (2, 0, 1):
+        stream.set_epoch(epoch)
+        expected, found = list(stream), list(samples.batches(epoch))
+        assert len(found) == len(samples) == len(expected)
+        for (images, labels), batch in zip(found, expected, strict=True):
+            assert torch.equal(images, batch.images)
+            assert torch.equal(labels, batch.labels)
+
+
+def test_equal_files_are_read_once_and_trained_on_as_often_as_they_are_there(tmp_path, monkeypatch) -> None:
+    workspace = write_shapes(tmp_path / "w", splits={"holdout": 50, "train": 10}, shard_rows=20, copies=3)
+    read: list[int] = []
+    submit = ImageReader.submit
+    monkeypatch.setattr(
+        ImageReader, "submit", lambda self, refs, *rest: read.append(len(refs)) or submit(self, refs, *rest)
+    )
+    held, streamed = samples_of(workspace), samples_of(workspace, held_bytes=0)
+    batches = list(held.batches(0))
+    assert sum(read) == 17  # of 50, over three shards
+    for (images, labels), (expected, expected_labels) in zip(batches, streamed.batches(0), strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_held_pixels_are_read_once_and_let_go(workspace: Workspace) -> None:
+    held, streamed = samples_of(workspace), samples_of(workspace, held_bytes=50 * 20 * 20 * 3 - 1)
+    for samples in (held, streamed):
+        list(samples.batches(0))
+    for shard in CorpusMetadata.read(workspace).split("holdout"):
+        tar = Path(workspace.path(shard.tar))
+        tar.write_bytes(b"\0" * tar.stat().st_size)
+    assert sum(len(labels) for _, labels in held.batches(1)) == 50
+    with pytest.raises(ShardError):
+        list(streamed.batches(1))
+    held.close()
+    with pytest.raises(ShardError):
+        list(held.batches(1))
+
+
+def test_a_damaged_image_is_told_when_it_is_first_read(workspace: Workspace) -> None:
+    shard = CorpusMetadata.read(workspace).split("holdout")[1]
+    row = workspace.read_table(shard.index).to_pylist()[4]
+    with Path(workspace.path(shard.tar)).open("r+b") as tar:
+        tar.seek(row["offset"] + row["size"] // 2)
+        tar.write(b"garbled!")
+    with pytest.raises(ShardError, match=row["key"]):
+        list(samples_of(workspace).batches(0))
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing() -> None:
+    config = ILTrainConfig(learning_rate=0.5)
+    rates = [config.rate_at(step / 1000) for step in range(1000)]
+    peak = rates.index(max(rates))
+    assert peak == 300
+    assert rates[peak] == pytest.approx(0.5)
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[:301] == sorted(rates[:301])
+    assert rates[300:] == sorted(rates[300:], reverse=True)
+    assert rates[-1] < 1e-5
+    assert {ILTrainConfig(learning_rate=0.5, schedule="constant").rate_at(step / 10) for step in range(10)} == {0.5}

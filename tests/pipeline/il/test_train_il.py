@@ -1,0 +1,257 @@
+"""The IL model: what trains it, which epoch is kept, and what happens when it is asked for again."""
+
+import json
+import multiprocessing
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+from helpers.corpus_fixture import write_shapes
+from helpers.support import put
+
+from rhostream import ConfigError, IrreducibleLossError, WorkspaceError
+from rhostream.cli.main import rho
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.il.fit import Fit
+from rhostream.pipeline.il.metadata import ILMetadata, il_costs
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.jobs.lock import exclusive_lock, hold_as_worker, remove_contents
+from rhostream.pipeline.models.evaluation import EvaluationSet
+from rhostream.pipeline.models.registry import build_model
+
+QUICK: dict[str, Any] = {"epochs": 2, "device": "cpu"}
+HELD = 1.0  # seconds
+
+
+def names(workspace: Workspace) -> set[str]:
+    root = Path(workspace.root)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Workspace:
+    return write_shapes(tmp_path / "w", splits={"train": 100, "holdout": 120, "test": 40}, noise=0.2, shard_rows=60)
+
+
+def test_the_kept_epoch_is_that_of_the_lowest_loss_on_a_part_of_the_train_split(shapes: Workspace) -> None:
+    Path(shapes.path("shards/test-000000.tar")).unlink()  # whoever looks at the test split fails
+    metadata = train_il(shapes, ILTrainConfig(epochs=12, patience=3, learning_rate=5e-3, device="cpu")).metadata
+    (model,) = metadata.models
+    assert [epoch.epoch for epoch in model.epochs] == list(range(len(model.epochs)))
+    assert model.best.validation_loss == min(epoch.validation_loss for epoch in model.epochs)
+    assert model.trained_on.keys() == {"holdout-000000", "holdout-000001"}
+    assert (model.trained_samples, model.validated_samples) == (120, 100)
+    corpus = CorpusMetadata.read(shapes)
+    again = EvaluationSet(shapes, corpus.split("train"), corpus.image_spec())
+    kept = again.evaluate(metadata.load(shapes, model), torch.device("cpu"))
+    assert kept.loss == pytest.approx(model.best.validation_loss, rel=1e-5)
+    assert kept.accuracy == model.best.validation_accuracy
+    assert model.epochs[0].train_loss is None
+    first = build_model("small_cnn", 4, corpus.image_spec(), seed=0)
+    assert model.epochs[0].validation_loss == pytest.approx(again.evaluate(first, torch.device("cpu")).loss, rel=1e-5)
+    assert ILMetadata.read(shapes, "small_cnn") == metadata
+    assert not any(name.startswith("il/small_cnn/checkpoints") for name in names(shapes))
+
+
+def test_training_stops_when_patience_runs_out(shapes: Workspace) -> None:
+    metadata = train_il(shapes, ILTrainConfig(epochs=30, patience=2, learning_rate=0.05, device="cpu")).metadata
+    (model,) = metadata.models
+    assert len(model.epochs) - 1 == model.best_epoch + 2 < 30
+
+
+def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 60, "holdout": 60})
+    table = workspace.read_table("index/holdout-000000.parquet")
+    constant = table.set_column(
+        table.schema.get_field_index("label"), table.schema.field("label"), pa.array([2] * 60, pa.int32())
+    )
+    workspace.write_table("index/holdout-000000.parquet", constant)
+    metadata = train_il(workspace, ILTrainConfig(epochs=4, patience=0, learning_rate=3e-3, device="cpu")).metadata
+    assert metadata.models[0].epochs[-1].train_accuracy == 1.0
+    corpus = CorpusMetadata.read(workspace)
+    share = EvaluationSet(workspace, corpus.split("train"), corpus.image_spec())
+    labels = torch.cat([labels for _, labels in share.batches()])
+    accuracy = metadata.models[0].epochs[-1].validation_accuracy
+    assert accuracy == pytest.approx(float((labels == 2).float().mean()))
+
+
+def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 90}, folds=3, shard_rows=20)
+    metadata = train_il(workspace, ILTrainConfig(**QUICK)).metadata
+    corpus = CorpusMetadata.read(workspace)
+    assert [model.fold for model in metadata.models] == [0, 1, 2]
+    for model in metadata.models:
+        assert model.trained_on.keys() == {shard.name for shard in corpus.shards if shard.fold != model.fold}
+        assert (model.trained_samples, model.validated_samples) == (60, 30)
+        assert workspace.exists(f"il/small_cnn/model-fold{model.fold}.safetensors")
+    weights = [metadata.load(workspace, model).state_dict()["0.weight"] for model in metadata.models]
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_asked_for_again_a_trained_model_is_left_alone_and_another_asks_for_overwrite(shapes: Workspace) -> None:
+    first = train_il(shapes, ILTrainConfig(**QUICK))
+    assert not first.already_trained
+    shapes.write_bytes("il/small_cnn/scores/train-000000.parquet", b"of this model")
+    before = {name: Path(shapes.path(name)).stat().st_mtime_ns for name in names(shapes)}
+    again = train_il(shapes, ILTrainConfig(**QUICK, threads=1))
+    assert again.already_trained
+    assert again.metadata == first.metadata
+    assert {name: Path(shapes.path(name)).stat().st_mtime_ns for name in names(shapes)} == before
+    with pytest.raises(WorkspaceError, match=r"epochs 2, asked for 3; seed 0, asked for 1.*--overwrite"):
+        train_il(shapes, ILTrainConfig(epochs=3, seed=1, device="cpu"))
+    replaced = train_il(shapes, ILTrainConfig(epochs=3, seed=1, device="cpu"), overwrite=True)
+    assert replaced.metadata.config["epochs"] == 3
+    assert not shapes.exists("il/small_cnn/scores/train-000000.parquet")
+
+
+def test_the_same_training_gives_the_same_bytes_and_leaves_torchs_generator_alone(tmp_path: Path) -> None:
+    contents = []
+    for folder in ("a", "b"):
+        workspace = write_shapes(tmp_path / folder, splits={"train": 40, "holdout": 80})
+        torch.manual_seed(len(contents))
+        state = torch.get_rng_state()
+        train_il(workspace, ILTrainConfig(model="bn_cnn", augmentation="shift_flip", **QUICK))
+        assert torch.equal(torch.get_rng_state(), state)
+        contents.append([workspace.read_bytes(f"il/bn_cnn/{file}") for file in ("model.safetensors", "model.json")])
+        assert il_costs(workspace, "bn_cnn")["flops"]["il_train"] > 0
+    assert contents[0] == contents[1]
+
+
+def test_convolutions_are_made_repeatable_and_the_callers_other_settings_hold(
+    shapes: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn, seen, step = torch.backends.cudnn, set(), Fit._step
+
+    def noting(*arguments: Any) -> Any:
+        seen.add((cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
+        return step(*arguments)
+
+    monkeypatch.setattr(Fit, "_step", noting)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", False)):
+        monkeypatch.setattr(cudnn, name, value)
+    train_il(shapes, ILTrainConfig(epochs=1, device="cpu"))
+    assert seen == {(True, False, False)}
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (False, True, False)
+
+
+def test_a_second_training_of_the_same_model_is_refused_while_the_first_is_at_work(shapes: Workspace) -> None:
+    with exclusive_lock(shapes, "rho il", "il/small_cnn"):
+        with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/small_cnn: wait"):
+            train_il(shapes, ILTrainConfig(**QUICK))
+        train_il(shapes, ILTrainConfig(name="other", **QUICK))
+    train_il(shapes, ILTrainConfig(**QUICK))
+
+
+def test_the_lock_outlives_overwrite(shapes: Workspace) -> None:
+    train_il(shapes, ILTrainConfig(**QUICK))
+    put(Path(shapes.path("il/small_cnn/scores/train-000000.parquet.tmp")), "half")
+    with exclusive_lock(shapes, "rho il", "il/small_cnn"):
+        remove_contents(shapes, "il/small_cnn")
+        assert list(Path(shapes.path("il/small_cnn")).iterdir()) == []
+        with pytest.raises(WorkspaceError, match="another `rho il`"):
+            train_il(shapes, ILTrainConfig(**QUICK), overwrite=True)
+
+
+def test_a_training_waits_until_the_workers_of_a_killed_scoring_are_gone(shapes: Workspace) -> None:
+    train_il(shapes, ILTrainConfig(**QUICK))
+    worker = multiprocessing.get_context("spawn").Process(target=hold, args=(shapes.location, "il/small_cnn/scores"))
+    worker.start()
+    wait_for(Path(shapes.path("held")))
+    train_il(shapes, ILTrainConfig(**QUICK))
+    assert shapes.exists("no longer held"), "it did not wait"
+    worker.join()
+
+
+def hold(location: str, folder: str) -> None:
+    hold_as_worker(Workspace(location), folder)
+    Workspace(location).write_bytes("held", b"")
+    time.sleep(HELD)
+    Workspace(location).write_bytes("no longer held", b"")
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
+    with pytest.raises(IrreducibleLossError, match=r"loss became nan in epoch \d.*--learning-rate"):
+        train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
+    assert not shapes.exists("il/small_cnn/model.json")
+
+
+def test_an_unfinished_training_of_other_settings_is_not_gone_on_with(shapes: Workspace) -> None:
+    with pytest.raises(IrreducibleLossError):
+        train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
+    with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.003.*--overwrite"):
+        train_il(shapes, ILTrainConfig(epochs=6, device="cpu"))
+    train_il(shapes, ILTrainConfig(epochs=1, device="cpu"), overwrite=True)
+
+
+def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 20})
+    with pytest.raises(WorkspaceError, match=r"no samples in its holdout split.*--holdout, or with --folds"):
+        train_il(workspace, ILTrainConfig(**QUICK))
+
+
+def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path: Path) -> None:
+    weights = tmp_path / "start.safetensors"
+    safetensors.torch.save_file(build_model("mlp", 4, CorpusMetadata.read(shapes).view(), seed=5).state_dict(), weights)
+    config = ILTrainConfig(model="mlp", weights=str(weights), **QUICK)
+    metadata = train_il(shapes, config).metadata
+    assert metadata.config["weights"]["file"] == "start.safetensors"
+    assert train_il(shapes, config).already_trained
+    with pytest.raises(WorkspaceError, match="weights"):
+        train_il(shapes, ILTrainConfig(model="mlp", **QUICK))
+    with pytest.raises(ConfigError, match=r"none\.pt"):
+        train_il(shapes, ILTrainConfig(model="mlp", weights=str(tmp_path / "none.pt"), **QUICK))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 0},
+        {"validation_share": 0.0},
+        {"name": "a/b"},
+        {"name": ".a"},
+        {"name": "a.parquet"},
+        {"name": "a b"},
+        {"patience": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        ILTrainConfig(**values)
+
+
+def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Workspace) -> None:
+    corpus = shapes.read_json("corpus.json")
+    corpus["manifest"]["il"] = {"model": "mlp", "epochs": 1, "learning_rate": 0.01}
+    shapes.write_json("corpus.json", corpus)
+    arguments = ["il", "train", "--workspace", shapes.location, "--epochs", "2", "--device", "cpu", "--json"]
+    result = CliRunner().invoke(rho, arguments, catch_exceptions=False)
+    printed = json.loads(result.stdout)
+    assert (printed["name"], printed["models"][0]["epochs"], printed["already_trained"]) == ("mlp", 2, False)
+    assert ILMetadata.read(shapes, "mlp").config["learning_rate"] == 0.01
+    text = CliRunner().invoke(rho, arguments[:-1], catch_exceptions=False).stdout
+    assert "validation_loss" in text
+    assert "was already trained" in text
+
+
+def test_a_mistake_in_an_overwriting_command_removes_nothing(shapes: Workspace) -> None:
+    config = ILTrainConfig(model="bn_cnn", epochs=1, batch_size=16, name="kept")
+    train_il(shapes, config)
+    before = shapes.read_bytes("il/kept/model.safetensors")
+    with pytest.raises(ConfigError, match="resnet51"):
+        train_il(shapes, replace(config, model="resnet51"), overwrite=True)
+    assert shapes.read_bytes("il/kept/model.safetensors") == before

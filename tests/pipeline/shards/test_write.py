@@ -1,0 +1,468 @@
+"""`rho shards`: nothing is lost, the split follows the content, and a unit is made again where a file is missing."""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from helpers.shards_corpus import CLASSES, contents, manifest_of, rejects, samples, write_corpus, write_table
+from helpers.support import encoded, jpeg, picture, png, put
+from PIL import Image
+
+from rhostream.errors import ConfigError, CorpusError, WorkspaceError
+from rhostream.loaders.decode.rgb import content_hash, decode_rgb
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.storage.shard_reader import ShardReader
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config.manifest import Noise
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.schema import REJECTS, SAMPLES
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished workspace; copy it, never change it."""
+    workspace = tmp_path_factory.mktemp("finished") / "w"
+    write_shards(str(workspace), manifest_of(corpus), workers=0)
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "w"))
+
+
+def test_every_entry_is_a_sample_or_a_reject_with_its_reason(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
+    )
+    files = {
+        "empty": b"",
+        "truncated": jpeg(1, (64, 64))[:900],
+        "not_an_image": b"hello, this is text",
+        "html": b"\n<!DOCTYPE html><html>404</html>",
+        "decompression_bomb": bomb,
+    }
+    rows = [("gone.jpg", "cat"), ("photos", "cat"), ("photos/0/0,0.jpg", "cat")]
+    for reason, content in files.items():
+        put(tmp_path / "corpus" / f"bad/{reason}.jpg", content)
+        rows.append((f"bad/{reason}.jpg", "dog"))
+    for reason, label in (("label_missing", ""), ("label_unknown", "horse"), ("label_out_of_range", "3")):
+        put(tmp_path / "corpus" / f"bad/{reason}.jpg", jpeg(7))
+        rows.append((f"bad/{reason}.jpg", label))
+    corpus = write_corpus(tmp_path / "corpus", extra_rows=rows)
+    summary = write_shards(str(tmp_path / "w"), manifest_of(corpus), workers=0)
+    expected = {
+        f"bad/{reason}.jpg": reason for reason in (*files, "label_missing", "label_unknown", "label_out_of_range")
+    }
+    expected |= {"gone.jpg": "missing", "photos": "unreadable", "photos/0/0,0.jpg": "duplicate_key"}
+    refused = rejects(tmp_path / "w")
+    assert {row["source"]: row["reason"] for row in refused} == expected
+    assert all(row["detail"] and row["key"] for row in refused)
+    assert not any(str(tmp_path) in str(row["detail"]) for row in refused)
+    assert summary.entries == 60 + len(rows) == len(samples(tmp_path / "w")) + len(refused)
+    assert (sum(summary.samples.values()), sum(summary.rejects.values())) == (60, len(rows))
+    counts = CorpusMetadata.read(Workspace(tmp_path / "w")).counts
+    assert (counts["entries"], counts["samples"], counts["rejects"]) == (60 + len(rows), 60, len(rows))
+
+
+def test_the_index_says_where_every_image_lies_and_what_it_is(corpus: Path, finished: Path) -> None:
+    place = Workspace(finished)
+    metadata = CorpusMetadata.read(place)
+    reader = ShardReader(place)
+    assert metadata.classes == CLASSES
+    seen = 0
+    for shard in metadata.shards:
+        table = place.read_table(shard.index)
+        assert table.schema.remove_metadata() == SAMPLES
+        assert table.num_rows == shard.rows
+        with tarfile.open(place.path(shard.tar)) as tar:
+            members = tar.getmembers()
+            assert all((m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) == (0, 0, 0, "", "", 0o644) for m in members)
+            names = [member.name for member in members]
+            for number, row in enumerate(table.to_pylist()):
+                seen += 1
+                assert (row["row"], row["shard"], row["split"], row["fold"]) == (number, shard.name, shard.split, -1)
+                assert names[3 * number : 3 * number + 3] == [f"{row['key']}.{ext}" for ext in ("jpg", "cls", "json")]
+                data = reader.read(shard.tar, row["offset"], row["size"])
+                assert data == (corpus / row["source"]).read_bytes()
+                assert row["content_hash"] == content_hash(data)
+                assert (row["width"], row["height"]) == decode_rgb(data).size
+                assert row["class"] == CLASSES[row["label"]]
+                assert tar.extractfile(members[3 * number + 1]).read() == str(row["label"]).encode()
+                described = json.loads(tar.extractfile(members[3 * number + 2]).read())
+                assert described == {name: row[name] for name in ("key", "source", "label", "class", "split", "fold")}
+    assert seen == 60
+    assert place.read_table("rejects/000000.parquet").schema.remove_metadata() == REJECTS
+
+
+def test_duckdb_alone_reads_every_table(finished: Path) -> None:
+    found = duckdb.sql(f"SELECT split, count(*) FROM '{finished}/index/*.parquet' GROUP BY 1").fetchall()
+    assert sum(count for _, count in found) == 60
+    assert {split for split, _ in found} == {"train", "holdout"}
+    assert duckdb.sql(f"SELECT count(*) FROM '{finished}/rejects/*.parquet'").fetchall() == [(0,)]
+
+
+def test_shards_open_in_webdataset_and_in_timm(finished: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    readers = pytest.importorskip("timm.data.readers.reader_wds")
+    expected = {row["key"]: row for row in samples(finished) if row["split"] == "train"}
+    urls = sorted(str(path) for path in (finished / "shards").glob("train-*.tar"))
+    found = {}
+    for sample in (
+        webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "cls", "json")
+    ):
+        key, image, label, described = sample
+        assert image.size == (expected[key]["width"], expected[key]["height"])
+        assert described["label"] == label
+        found[key] = label
+    assert found == {key: row["label"] for key, row in expected.items()}
+
+    last = int(urls[-1][-10:-4])
+    split = f"train-{{000000..{last:06d}}}.tar|{len(expected)}"
+    reader = readers.ReaderWds(str(finished / "shards"), split=split, is_training=False)
+    assert Counter(label for _, label in reader) == Counter(found.values())
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_any_number_of_workers_gives_the_same_bytes(corpus: Path, tmp_path: Path, folds: int) -> None:
+    for workers in (0, 1, 3):
+        settings = {"folds": folds} if folds else {}
+        write_shards(str(tmp_path / str(workers)), manifest_of(corpus, **settings), workers=workers)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "3")
+    splits = Counter((row["split"], row["fold"]) for row in samples(tmp_path / "3"))
+    assert set(splits) == ({("train", 0), ("train", 1), ("train", 2)} if folds else {("train", -1), ("holdout", -1)})
+
+
+@pytest.mark.parametrize("settings", [{}, {"folds": 2}])
+def test_exact_duplicates_are_on_one_side(tmp_path: Path, settings: dict[str, int]) -> None:
+    corpus = write_corpus(tmp_path / "corpus", images=40)
+    rows = [(f"photos/{number % 7}/{number},{number * 31}.jpg", "cat") for number in range(40)]
+    for copy in range(3):
+        for number in range(0, 40, 2):
+            put(corpus / f"copies/{copy}-{number}.png", jpeg(number))  # under another name and label
+            rows.append((f"copies/{copy}-{number}.png", "dog"))
+    write_table(corpus, rows)
+    summary = write_shards(str(tmp_path / "w"), manifest_of(corpus, **settings), workers=0)
+    sides = defaultdict(set)
+    for row in samples(tmp_path / "w"):
+        sides[row["content_hash"]].add((row["split"], row["fold"]))
+    assert len(sides) == 40
+    assert all(len(side) == 1 for side in sides.values())
+    assert len({next(iter(side)) for side in sides.values()}) == 2
+    assert (summary.duplicates.groups, summary.duplicates.labels_differ) == (20, 20)
+
+
+def test_a_sample_added_later_moves_no_other(tmp_path: Path) -> None:
+    def sides(images: int, **settings: object) -> dict[object, object]:
+        corpus = write_corpus(tmp_path / f"corpus-{images}", images=images)
+        workspace = tmp_path / f"w-{images}-{sorted(settings.items())}"
+        write_shards(str(workspace), manifest_of(corpus, **settings), workers=0)
+        return {row["key"]: (row["split"], row["fold"]) for row in samples(workspace)}
+
+    for settings in ({}, {"folds": 3}):
+        before, after = sides(60, **settings), sides(75, **settings)
+        assert {key: after[key] for key in before} == before
+        assert len(after) == 75
+    reseeded = sides(60, seed=1)
+    assert reseeded.keys() == sides(60).keys()
+    assert reseeded != sides(60)
+
+
+def test_official_splits_win_over_the_hash_and_their_copies_in_training_are_counted(tmp_path: Path) -> None:
+    rows = []
+    for number in range(60):
+        split = {0: "test", 1: "val", 2: "train"}.get(number % 10, "")
+        put(tmp_path / f"corpus/{number}.jpg", jpeg(3 if number == 10 else number))  # 10 (test) shows what 3 shows
+        rows.append((f"{number}.jpg", CLASSES[number % 3], split))
+    write_table(tmp_path / "corpus", rows, ("path", "label", "official"))
+    manifest = manifest_of(tmp_path / "corpus", options={"split_column": "official"})
+    summary = write_shards(str(tmp_path / "w"), manifest, workers=0)
+    for row in samples(tmp_path / "w"):
+        official = {0: "test", 1: "val"}.get(int(row["source"].removesuffix(".jpg")) % 10)
+        assert row["split"] == official or (official is None and row["split"] in ("train", "holdout"))
+    assert (summary.samples["test"], summary.samples["val"]) == (6, 6)
+    assert summary.duplicates.across_official_splits == 1
+
+
+def test_extra_columns_and_the_label_before_noise_are_kept(tmp_path: Path) -> None:
+    rows = []
+    for number in range(40):
+        put(tmp_path / f"corpus/{number}.jpg", jpeg(number))
+        rows.append((f"{number}.jpg", CLASSES[number % 3], str(number * 10), "grün" if number % 2 else ""))
+    write_table(tmp_path / "corpus", rows, ("path", "label", "price", "color"))
+    manifest = manifest_of(tmp_path / "corpus", noise=Noise(rate=0.5))
+    write_shards(str(tmp_path / "w"), manifest, workers=0)
+    found = samples(tmp_path / "w")
+    assert list(found[0]) == [*SAMPLES.names, "price", "color", "clean_label"]
+    for row in found:
+        number = int(row["source"].removesuffix(".jpg"))
+        assert row["clean_label"] == number % 3
+        assert row["price"] == number * 10
+    assert 8 < sum(row["label"] != row["clean_label"] for row in found) < 32
+    with tarfile.open(next((tmp_path / "w/shards").glob("train-*.tar"))) as tar:
+        described = json.loads(tar.extractfile(tar.getmembers()[2]).read())
+    assert {"price", "color", "clean_label"} < described.keys()
+
+
+def test_images_are_stored_as_found_under_the_extension_of_their_real_format(tmp_path: Path) -> None:
+    kinds = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF"}
+    rows = []
+    for number in range(48):
+        extension = list(kinds)[number % 6]
+        put(tmp_path / f"corpus/{number}.dat", encoded(picture(number), kinds[extension]))
+        rows.append((f"{number}.dat", CLASSES[number % 3]))
+    write_table(tmp_path / "corpus", rows)
+    write_shards(str(tmp_path / "w"), manifest_of(tmp_path / "corpus"), workers=0)
+    for row in samples(tmp_path / "w"):
+        assert row["ext"] == list(kinds)[int(row["source"].removesuffix(".dat")) % 6]
+        assert row["size"] == (tmp_path / "corpus" / row["source"]).stat().st_size
+
+
+def test_max_side_re_encodes_larger_images_upright_and_leaves_the_others(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    picture(1, (120, 60)).save(buffer, "JPEG", exif=exif)
+    files = {"rotated.jpg": buffer.getvalue(), "large.png": png(2, (90, 200), "RGBA"), "small.jpg": jpeg(3, (40, 20))}
+    for name, content in files.items():
+        put(tmp_path / "corpus" / name, content)
+    corpus = write_corpus(tmp_path / "corpus", extra_rows=[(name, "cat") for name in files])
+    write_shards(str(tmp_path / "w"), manifest_of(corpus, max_side=40), workers=0)
+    place, found = Workspace(tmp_path / "w"), {row["source"]: row for row in samples(tmp_path / "w")}
+    shards = {shard.name: shard for shard in CorpusMetadata.read(place).shards}
+    for name, size, extension in (("rotated.jpg", (20, 40), "jpg"), ("large.png", (18, 40), "png")):
+        row = found[name]
+        assert ((row["width"], row["height"]), row["ext"]) == (size, extension)
+        data = ShardReader(place).read(shards[row["shard"]].tar, row["offset"], row["size"])
+        stored = Image.open(io.BytesIO(data))
+        assert stored.size == size == decode_rgb(data).size
+        expected = decode_rgb(files[name]).resize(size, Image.Resampling.LANCZOS)
+        difference = np.abs(np.asarray(decode_rgb(data), int) - np.asarray(expected, int)).mean()
+        assert difference < (12 if extension == "jpg" else 2)
+    assert found["small.jpg"]["size"] == len(files["small.jpg"])
+
+
+@pytest.mark.parametrize("damage", ["remove", "cut"])
+def test_any_file_that_is_missing_or_cut_is_made_again_with_the_same_bytes(
+    corpus: Path, workspace: Path, damage: str
+) -> None:
+    whole = contents(workspace)
+    names = [f"index/train-{1:06d}.parquet", "shards/holdout-000000.tar", "rejects/000002.parquet", "corpus.json"]
+    for name in names:
+        if damage == "remove":
+            (workspace / name).unlink()
+        else:
+            os.truncate(workspace / name, (workspace / name).stat().st_size // 2)
+        summary = write_shards(str(workspace), manifest_of(corpus), workers=0)
+        assert summary.units_made == (0 if name == "corpus.json" else 1)
+        assert contents(workspace) == whole, name
+
+
+def test_a_finished_workspace_is_left_as_it_is(corpus: Path, workspace: Path) -> None:
+    times = {path: path.stat().st_mtime_ns for path in workspace.rglob("*.*") if path.name != "corpus.json"}
+    again = write_shards(str(workspace), manifest_of(corpus), workers=2)
+    assert (again.units_made, again.entries) == (0, 60)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_workspace_may_be_moved(corpus: Path, workspace: Path, tmp_path: Path) -> None:
+    moved = workspace.rename(tmp_path / "elsewhere")
+    assert write_shards(str(moved), manifest_of(corpus), workers=0).units_made == 0
+    assert str(workspace) not in "".join(path.read_bytes().decode("latin-1") for path in moved.rglob("*.*"))
+
+
+def test_another_manifest_or_corpus_is_refused_and_says_what_differs(
+    corpus: Path, workspace: Path, tmp_path: Path
+) -> None:
+    whole = contents(workspace)
+    for settings, said in (
+        ({"holdout": 0.2}, "holdout 0.3, asked for 0.2"),
+        ({"folds": 2}, "folds 0, asked for 2"),
+        ({"seed": 9}, "seed 0, asked for 9"),
+        ({"max_side": 10}, "max_side 0, asked for 10"),
+        ({"classes": ("cat", "dog", "bird", "cow")}, "'cow'"),
+        ({"noise": Noise(rate=0.9)}, "clean_label"),
+    ):
+        with pytest.raises(WorkspaceError) as caught:
+            write_shards(str(workspace), manifest_of(corpus, **settings), workers=0)
+        assert said in str(caught.value)
+        assert "--overwrite" in str(caught.value)
+    grown = write_corpus(tmp_path / "grown", images=61)
+    with pytest.raises(WorkspaceError, match="listed 60 entries, this one lists 61"):
+        write_shards(str(workspace), manifest_of(grown), workers=0)
+    (workspace / "corpus.json").unlink()  # a run that was killed half-way
+    with pytest.raises(WorkspaceError, match=r"holdout 0\.3, asked for 0\.2"):
+        write_shards(str(workspace), manifest_of(corpus, holdout=0.2), workers=0)
+    assert whole.items() > contents(workspace).items()
+
+
+def test_defaults_of_later_stages_may_change_without_new_shards(corpus: Path, workspace: Path) -> None:
+    assert write_shards(str(workspace), manifest_of(corpus, train={"steps": 5}), workers=0).units_made == 0
+    assert CorpusMetadata.read(Workspace(workspace)).manifest["train"] == {"steps": 5}
+
+
+def test_overwrite_remakes_the_shards_and_leaves_models_and_runs(corpus: Path, workspace: Path, tmp_path: Path) -> None:
+    put(workspace / "il/small_cnn/model.json", "{}")
+    write_shards(str(workspace), manifest_of(corpus, folds=2), workers=0, overwrite=True)
+    write_shards(str(tmp_path / "fresh"), manifest_of(corpus, folds=2), workers=0)
+    assert contents(workspace) == contents(tmp_path / "fresh") | {
+        "il/small_cnn/model.json": contents(workspace)["il/small_cnn/model.json"]
+    }
+
+
+def test_what_a_killed_run_of_other_settings_left_is_removed(corpus: Path, workspace: Path) -> None:
+    whole = contents(workspace)
+    shutil.copy(workspace / "shards/train-000000.tar", workspace / "shards/train-fold0-000000.tar")
+    put(workspace / "shards/train-fold1-000000.tar.tmp", "x")
+    put(workspace / "index/train-fold0-000000.parquet", "x")
+    write_shards(str(workspace), manifest_of(corpus), workers=0)
+    assert contents(workspace) == whole
+
+
+def test_a_dry_run_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+    summary = write_shards(str(tmp_path / "w"), manifest_of(corpus), dry_run=True)
+    assert not (tmp_path / "w").exists()
+    assert (summary.entries, summary.samples, summary.units) == (60, {"train": 60}, 4)
+    assert summary.classes == {"cat": 20, "dog": 20, "bird": 20}
+
+
+def test_a_mostly_bad_corpus_stops_with_the_dominating_reason(corpus: Path, tmp_path: Path) -> None:
+    bad = write_corpus(tmp_path / "bad", 10, [(f"gone/{number}.jpg", "cat") for number in range(20)])
+    for workers in (0, 2):
+        with pytest.raises(CorpusError, match=r"as 'missing', for instance 'gone/.*max_reject_share"):
+            write_shards(str(tmp_path / "w"), manifest_of(bad), workers=workers)
+        assert not (tmp_path / "w/corpus.json").exists()
+    assert write_shards(str(tmp_path / "w2"), manifest_of(bad, max_reject_share=0.9), workers=0).rejects == {
+        "missing": 20
+    }
+    unlabeled = write_corpus(tmp_path / "unlabeled", 10, [(f"{number}.jpg", "horse") for number in range(20)])
+    with pytest.raises(CorpusError, match="as 'label_unknown'"):
+        write_shards(str(tmp_path / "w3"), manifest_of(unlabeled))
+    assert not (tmp_path / "w3").exists()
+
+
+def test_a_corpus_that_cannot_be_trained_on_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="1 class"):
+        write_shards(str(tmp_path / "w"), manifest_of(corpus, classes=("cat",)))
+    few = write_corpus(tmp_path / "few", images=3)
+    with pytest.raises(CorpusError, match="no sample is in holdout"):
+        write_shards(str(tmp_path / "w"), manifest_of(few, holdout=1e-6), workers=0)
+    assert not (tmp_path / "w/corpus.json").exists()
+    write_table(tmp_path / "none", [])
+    with pytest.raises(CorpusError):
+        write_shards(str(tmp_path / "w"), manifest_of(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="format"):
+        write_shards(str(tmp_path / "w"), manifest_of(corpus, format="tabel"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    corpus: Path, finished: Path, tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "w/shards").mkdir(parents=True)
+    (tmp_path / "w/shards/train-000003.tar.tmp").symlink_to("/dev/full")
+    with pytest.raises(WorkspaceError, match="No space left on device") as caught:
+        write_shards(str(tmp_path / "w"), manifest_of(corpus), workers=workers)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "w").rglob("*.tmp"))
+    write_shards(str(tmp_path / "w"), manifest_of(corpus), workers=0)
+    assert contents(tmp_path / "w") == contents(finished)
+
+
+def test_a_second_run_at_the_same_time_is_refused(corpus: Path, workspace: Path) -> None:
+    descriptor = os.open(workspace, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(WorkspaceError, match="another `rho shards` is writing"):
+            write_shards(str(workspace), manifest_of(corpus), workers=0)
+    finally:
+        os.close(descriptor)
+    assert write_shards(str(workspace), manifest_of(corpus), workers=0).units_made == 0
+
+
+def test_a_remote_workspace_holds_the_same_bytes(corpus: Path, finished: Path) -> None:
+    write_shards("memory://shards-test", manifest_of(corpus), workers=0)
+    place = Workspace("memory://shards-test")
+    for name in contents(finished):
+        assert place.read_bytes(name) == (finished / name).read_bytes(), name
+    assert write_shards(place, manifest_of(corpus), workers=0).units_made == 0
+
+
+def test_unusual_file_names_are_kept_as_source(tmp_path: Path) -> None:
+    names = [
+        "a b",
+        "comma,s",
+        "dots.in.name",
+        "-dash",
+        "写真",
+        "quote'\"",
+        "new\nline",
+        "tab\t",
+        os.fsdecode(b"not-utf8-\xff"),
+    ]
+    for label in ("x", "y"):
+        for number, name in enumerate(names * 3):
+            put(tmp_path / "corpus" / label / f"{name}-{number}.jpg", jpeg(number + 100 * (label == "y")))
+    manifest = manifest_of(tmp_path / "corpus", format="imagefolder", classes=())
+    summary = write_shards(str(tmp_path / "w"), manifest, workers=0)
+    assert (summary.entries, sum(summary.samples.values())) == (54, 54)
+    assert {row["source"] for row in samples(tmp_path / "w")} >= {"x/写真-4.jpg", "y/new\nline-6.jpg", "x/a b-0.jpg"}
+    with tarfile.open(next((tmp_path / "w/shards").glob("train-*.tar"))) as tar:
+        assert all(
+            set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+            for name in tar.getnames()
+        )
+
+
+def test_workers_need_no_torch() -> None:
+    code = (
+        "import sys, rhostream.pipeline.shards.write, rhostream.pipeline.jobs.units\n"
+        "from rhostream.pipeline.corpora import clothing1m, imagefolder, table, webdataset_tars\n"
+        "sys.exit('torch' in sys.modules or 'duckdb' in sys.modules or 'click' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_prints_the_sum_and_json(corpus: Path, tmp_path: Path) -> None:
+    put(tmp_path / "tiny.toml", 'format = "table"\nclasses = ["cat", "dog", "bird"]\nshard_size = 16\nholdout = 0.3\n')
+    command = [
+        sys.executable,
+        "-c",
+        "from rhostream.cli.main import main; main()",
+        "shards",
+        "--manifest",
+        str(tmp_path / "tiny.toml"),
+        "--root",
+        str(corpus),
+        "--workspace",
+        str(tmp_path / "w"),
+    ]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    counts = {tuple(line.split()[:-1]): int(line.split()[-1]) for line in text.splitlines()[:-1]}
+    assert counts[("entries",)] == counts[("=", "samples")] + counts[("+", "rejects")] == 60
+    assert counts[("train",)] + counts[("holdout",)] == 60
+    said = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
+    assert said["entries"] == sum(said["samples"].values()) + sum(said["rejects"].values()) == 60
+    refused = subprocess.run([*command, "--folds", "2"], check=False, capture_output=True, text=True)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    wrong = subprocess.run([*command, "--folds", "2", "--holdout", "0.1"], check=False, capture_output=True, text=True)
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)

@@ -1,0 +1,158 @@
+"""SelectingLoader in a plain loop: an epoch's candidates once, resumable anywhere, as long as it says."""
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+from helpers.dropin import (
+    ALL,
+    BATCH,
+    Recording,
+    example_workspace,
+    loader_of,
+    network,
+    run_example,
+    sequence,
+    stream_of,
+    tiny_workspace,
+)
+from helpers.tiny import write_il
+from torch.utils.data import DataLoader
+
+from rhostream import ConfigError, RhostreamError, WorkspaceError
+from rhostream.loaders import Prefilter
+from rhostream.selection import SelectedBatch, SelectingLoader, images_and_labels, pixel_values_and_labels
+from rhostream.selection.data_loader import selected_batch
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return tiny_workspace(tmp_path / "w")
+
+
+def plain(workspace, workers=0, **settings):
+    seen = Recording(selected_batch)
+    stream = stream_of(workspace, **settings)
+    source = DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream
+    return loader_of(source, network(), seen), seen
+
+
+def test_the_example_takes_the_steps_it_is_told(tmp_path, monkeypatch, capsys):
+    example_workspace(tmp_path / "w")
+    names = run_example("plain_pytorch", monkeypatch, tmp_path / "w", "--steps", 1)
+    assert names["selector"].step == 1
+    assert "step 1: loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_iteration_is_an_epoch_of_the_stated_length_and_every_epoch_another_order(workspace, workers):
+    loader, seen = plain(workspace, workers)
+    assert len(loader) == loader.num_batches == 9
+    assert loader.num_samples == len(loader.dataset) == 9 * BATCH
+    assert loader.batch_size == BATCH
+    for _ in range(3):
+        assert all(isinstance(batch, SelectedBatch) for batch in loader)
+    assert seen.candidates == sequence(workspace, 3)
+    assert seen.epochs == [0] * 9 + [1] * 9 + [2] * 9
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_after_the_batch_that_was_yielded_last(workspace, workers):
+    expected = sequence(workspace, 2)
+    loader, seen = plain(workspace, workers)
+    for _ in islice(loader, 5):
+        pass
+    state = loader.state_dict()
+    assert state["step"] == 5
+    resumed, rest = plain(workspace, 2 - workers)
+    resumed.load_state_dict(state)
+    resumed.set_epoch(0)  # as trainers do on resuming; it must not go back
+    for _ in range(2):
+        list(resumed)
+    assert seen.candidates + rest.candidates == expected
+    assert resumed.selector.step == 18
+
+
+def test_set_epoch_of_the_loader_and_of_its_sampler_go_to_the_beginning_of_an_epoch(workspace):
+    expected = sequence(workspace, 3)
+    loader, seen = plain(workspace)
+    for _ in islice(loader, 4):
+        pass
+    loader.set_epoch(2)
+    list(loader)
+    loader.sampler.set_epoch(2)
+    list(loader)
+    loader.set_epoch(0)
+    list(loader)
+    assert seen.candidates == expected[:4] + expected[18:] * 2 + expected[:9]
+
+
+def test_a_stream_that_was_resumed_before_it_was_wrapped_goes_on_from_there(workspace):
+    stream = stream_of(workspace)
+    state = next(batch.state for batch in islice(stream, 3, None))
+    resumed = stream_of(workspace)
+    resumed.load_state_dict(state)
+    seen = Recording(selected_batch)
+    list(loader_of(resumed, network(), seen))
+    assert seen.candidates == sequence(workspace, 1)[4:]
+
+
+def test_a_state_of_another_order_is_refused(workspace):
+    state = plain(workspace)[0].state_dict()
+    with pytest.raises(WorkspaceError, match="stream's seed is 1, the state's is 0"):
+        plain(workspace, seed=1)[0].load_state_dict(state)
+
+
+def test_a_super_batch_without_two_candidates_repeats_a_batch_so_that_the_length_holds(workspace):
+    # An IL model that is never right: the half of the samples with an IL above ln(3 / 1.5) is ruled out.
+    write_il(workspace, "contrary", predicted=7)
+    settings = {"il": "contrary", "prefilter": Prefilter(chance=1.5), "super_batch_size": 4}
+    loader, seen = plain(workspace, **settings)
+    batches = list(loader)
+    passes = [len(keys) for keys in (batch.keys for batch in stream_of(workspace, **settings))]
+    poor = sum(count < 2 for count in passes)
+    assert 0 < poor < len(passes)
+    assert loader.repeated == poor
+    assert len(batches) == len(loader) == len(passes)
+    read = Counter(key for keys in seen.candidates for key in keys)
+    assert max(read.values()) == 1
+    state, position = loader.state_dict(), {"epoch": 1, "position": 0}
+    assert {name: state[name] for name in position} == position
+
+
+def test_an_epoch_without_any_candidate_is_an_error_and_no_endless_loop(workspace):
+    write_il(workspace, "contrary", predicted=7)
+    loader, _ = plain(workspace, il="contrary", prefilter=Prefilter(chance=4))
+    with pytest.raises(RhostreamError, match="the rest of epoch 0 has no candidate to train on"):
+        list(loader)
+
+
+def test_pairs_and_dicts_hold_what_was_selected(workspace):
+    batch = next(iter(plain(workspace)[0]))
+    pair, inputs = images_and_labels(batch), pixel_values_and_labels(batch)
+    assert type(pair) is tuple
+    assert pair[0] is inputs["pixel_values"] is batch.images
+    assert pair[1] is inputs["labels"] is batch.labels
+    assert set(inputs) == {"pixel_values", "labels"}
+
+
+@pytest.mark.parametrize("collate", [images_and_labels, pixel_values_and_labels])
+def test_weights_are_never_lost_in_silence(workspace, collate):
+    batch = next(iter(plain(workspace)[0]))
+    weighted = SelectedBatch(**{**vars(batch), "weights": torch.tensor([1.0, 2.0, 1.0, 1.0])})
+    with pytest.raises(ConfigError, match="the selected samples are weighted"):
+        collate(weighted)
+
+
+def test_what_is_no_stream_of_super_batches_is_refused(workspace):
+    with pytest.raises(ConfigError, match="list is no stream"):
+        SelectingLoader([], plain(workspace)[0].selector)
+    with pytest.raises(ConfigError, match="batch_size=4 would batch super-batches again"):
+        SelectingLoader(DataLoader(stream_of(workspace), batch_size=4), plain(workspace)[0].selector)
+
+
+def test_all_candidates_of_an_epoch_pass_once(workspace):
+    loader, seen = plain(workspace)
+    list(loader)
+    assert Counter(key for keys in seen.candidates for key in keys) == Counter(ALL)

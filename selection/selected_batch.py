@@ -88,7 +88,7 @@ class Samples:
     """m chosen samples that wait for their step, in the order in which they were chosen.
 
     Attributes:
-        images: uint8 (m, C, H, W), which `view` normalizes.
+        images: uint8 (m, C, H, W), which `spec` normalizes.
         scored: uint8 (m, C, h, w), which `scored_spec` normalizes; None where the images were scored.
     """
 
@@ -152,7 +152,7 @@ class Samples:
         return {
             **{name: None if tensor is None else tensor.cpu().clone() for name, tensor in tensors.items()},
             "keys": self.keys,
-            "view": self.spec.to_dict(),
+            "spec": self.spec.to_dict(),
             "scored_view": self.scored_spec.to_dict(),
             "extra": {name: column.tolist() for name, column in self.extra.items()},
         }
@@ -164,7 +164,7 @@ class Samples:
         return cls(
             **tensors,
             keys=state["keys"],
-            spec=ImageSpec.from_dict(state["view"]),
+            spec=ImageSpec.from_dict(state["spec"]),
             scored_spec=ImageSpec.from_dict(state["scored_view"]),
             extra={name: np.asarray(column) for name, column in state["extra"].items()},
         )

@@ -30,7 +30,7 @@ def decode_size(size: int, augmentation: Augmentation) -> int:
 def crop_box(
     image: tuple[int, int], size: int, augmentation: Augmentation, draws: tuple[float, ...]
 ) -> tuple[float, float, float, float]:
-    """The part of a (width, height) image that becomes the view: left, top, right, bottom in pixels.
+    """The part of a (width, height) image that becomes the spec: left, top, right, bottom in pixels.
 
     The largest centered square, except for "resized_crop": a part of random area, aspect ratio and place.
     """

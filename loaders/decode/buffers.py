@@ -109,7 +109,7 @@ class BufferPool:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 remedy = "raise the limit of open files (ulimit -n), or decode in threads with Reading(workers=0)"
             else:
-                remedy = "hold fewer super-batches at once, or choose a smaller super-batch, view or prefetch"
+                remedy = "hold fewer super-batches at once, or choose a smaller super-batch, spec or prefetch"
             raise RhostreamError(f"no memory for a super-batch of {count} bytes ({error}): {remedy}") from error
         if self._pinned and shared == self._shared:
             # Here, so that processes which only decode do not load torch.

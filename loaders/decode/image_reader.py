@@ -48,7 +48,7 @@ class PendingImages:
 
 
 class ImageReader:
-    """Reads and decodes stored images to the pixels of views. Safe for threads and after a fork.
+    """Reads and decodes stored images to the pixels of specs. Safe for threads and after a fork.
 
     Threads and processes start with the first images and end with `close`, or when the reader is forgotten.
     """

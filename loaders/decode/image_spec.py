@@ -1,4 +1,4 @@
-"""A view: how an image of any size becomes the fixed-size pixels that a model sees."""
+"""An image spec: how an image of any size becomes the fixed-size pixels that a model sees."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -33,7 +33,7 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ConfigError(f"image size {self.size}: a view needs at least 1 pixel a side")
+            raise ConfigError(f"image size {self.size}: a spec needs at least 1 pixel a side")
         if self.channels not in (1, 3):
             raise ConfigError(f"image channels {self.channels}: choose 3 (RGB) or 1 (luma)")
         if not (len(self.mean) == len(self.std) == self.channels):
@@ -43,7 +43,7 @@ class ImageSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From the `[image]` table of a manifest or the `view` of a model card."""
+        """From the `[image]` table of a manifest or the `spec` of a model's metadata."""
         known: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the pixels of a view."""
+"""From the bytes of an image file to the pixels of a spec."""
 
 import sys
 
@@ -13,7 +13,7 @@ __all__ = ["Pixels", "fill_pixels"]
 
 
 def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", draw: str = "") -> None:
-    """Decode an image file: the shorter side resized to the view's, the center cropped; then augmented.
+    """Decode an image file: the shorter side resized to the spec's, the center cropped; then augmented.
 
     Args:
         into: uint8 (size, size, channels), contiguous: filled, but where an error is raised undefined. One channel is

@@ -16,7 +16,7 @@ CORE_SET_KEY = b"rhostream.core_set"
 
 @dataclass(frozen=True, kw_only=True)
 class CoreSet:
-    """`core_sets/<name>`: a card, and a part per shard that is row-aligned with it.
+    """`core_sets/<name>`: metadata, and a part per shard that is row-aligned with it.
 
     Attributes:
         identity: of what it was chosen from, and how.

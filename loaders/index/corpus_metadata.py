@@ -17,7 +17,7 @@ METADATA_NAME = "corpus.json"
 #: Metadata of the Parquet files of a shard: `Shard.digest` in its index, and in what was computed from it.
 SHARD_DIGEST_KEY = b"rhostream.shard_digest"
 #: Metadata of an IL part's Parquet.
-IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's card
+IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's metadata
 
 _COLUMNS = ("key", "offset", "size", "content_hash", "label")
 
@@ -95,12 +95,12 @@ class CorpusMetadata:
             )
         except (KeyError, TypeError) as error:
             raise WorkspaceError(
-                f"{workspace.path(METADATA_NAME)} is no corpus card ({error!r}): run the command that made it "
+                f"{workspace.path(METADATA_NAME)} is no corpus metadata ({error!r}): run the command that made it "
                 "(`rho shards` or `rho index`) again with the same settings, it rewrites it"
             ) from error
 
     def image_spec(self, size: int = 0) -> ImageSpec:
-        """The view that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
+        """The spec that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
         spec = ImageSpec.from_dict(self.manifest.get("image", {}))
         return replace(spec, size=size) if size else spec
 

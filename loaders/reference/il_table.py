@@ -36,7 +36,7 @@ def open_il_table(workspace: Workspace, corpus: CorpusMetadata, il: str) -> ILTa
 
 
 def il_digest(workspace: Workspace, il: str) -> str:
-    """What identifies the content of an IL table: SHA-256 of its model's card, or of its Parquet files' state."""
+    """What identifies the content of an IL table: SHA-256 of its model's metadata, or of its Parquet files' state."""
     if _is_path(il):
         return KeyTable.stamp(il)
     return hashlib.sha256(workspace.read_bytes(f"il/{il}/model.json")).hexdigest()
@@ -47,10 +47,10 @@ def _is_path(il: str) -> bool:
 
 
 def il_spec(workspace: Workspace, il: str) -> ImageSpec | None:
-    """The view that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
+    """The spec that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
     if _is_path(il):
         return None
-    spec = workspace.read_json(f"il/{il}/model.json").get("view")
+    spec = workspace.read_json(f"il/{il}/model.json").get("spec")
     return ImageSpec.from_dict(spec) if spec is not None else None
 
 

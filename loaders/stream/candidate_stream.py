@@ -36,10 +36,10 @@ class CandidateStream(SuperBatchStream):
         super_batch_size: n_B of this rank.
         seed: of the order and the augmentation.
         shards: what to read; all shards of the split "train" where None.
-        view: the pixels to train on; the manifest's where None.
+        spec: of the pixels to train on; the manifest's where None.
         thumbnails: name of thumbnails that `rho thumbnails` made ("64-jpeg"): candidates are then scored on its small
             thumbnails, and the images to train on are read for the selected alone. None scores what is trained on, as
-            does an exact view (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
+            does an exact spec (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
         augmentation: see `rhostream.loaders.decode.augmentation`; drawn from (seed, epoch, key).
         core_set: name of a core set that `rho coreset` made: other samples are passed over, without being read.
         validation_share: share of the samples that is passed over, for the trainer to measure its progress on.

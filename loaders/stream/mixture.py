@@ -26,7 +26,7 @@ class MixedStream(SuperBatchStream):
 
     Args:
         corpora: the streams to mix, by name; of their settings, shards, IL tables, thumbnails, prefilters and block
-            size are used. Their classes, views and augmentations must agree. Shards are named "<name>/<shard>".
+            size are used. Their classes, specs and augmentations must agree. Shards are named "<name>/<shard>".
         weights: share of each corpus, in any unit; by default in proportion to their samples.
         samples: length of an epoch; by default the sum of the corpora's.
 
@@ -133,8 +133,8 @@ def _require_alike(corpora: Mapping[str, CandidateStream]) -> None:
     for name, stream in others:
         for what, one, other in (
             ("classes", first.corpus.classes, stream.corpus.classes),
-            ("view", first.spec, stream.spec),
-            ("scored view", first.scored, stream.scored),
+            ("spec", first.spec, stream.spec),
+            ("scored spec", first.scored, stream.scored),
             ("thumbnails", first.thumbnails is None, stream.thumbnails is None),
             ("augmentation", first.augmentation, stream.augmentation),
             ("IL table", first.joins_il, stream.joins_il),

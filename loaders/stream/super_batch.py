@@ -49,7 +49,7 @@ class FullImages:
     """The full-size images behind a super-batch whose thumbnails was read; only those asked for are read.
 
     Attributes:
-        view: the pixels to make of them.
+        spec: the pixels to make of them.
     """
 
     workspace: Workspace
@@ -79,7 +79,7 @@ class SuperBatch:
         keys, shards: names, length n.
         rows: int32 (n,), position in the shard.
         labels: int64 (n,).
-        images: uint8 (n, C, H, W), channels last in memory: the pixels to score; `view.normalize` makes them a model's
+        images: uint8 (n, C, H, W), channels last in memory: the pixels to score; `spec.normalize` makes them a model's
             input.
         il: float32 (n,), nats; None where the stream joins no IL table.
         extra: further columns of the index, (n,) each.

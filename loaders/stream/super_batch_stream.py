@@ -32,8 +32,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         workspace: the tars' names are relative to it.
         super_batch_size: n_B of this rank.
         seed: of the order and the augmentation.
-        view: the pixels to train on.
-        scored: the pixels to score; `view` where no thumbnails is read.
+        spec: of the pixels to train on.
+        scored: the pixels to score; `spec` where no thumbnails is read.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.decode import Augmentation
 from rhostream.pipeline.models import Precision
 
-#: Settings that do not bear on the result, and those that the card holds elsewhere.
+#: Settings that do not bear on the result, and those that the metadata holds elsewhere.
 _NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
 
 #: No path: `rho train --il` tells a table of the workspace from a Parquet file by its name.

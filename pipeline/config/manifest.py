@@ -55,7 +55,7 @@ class Manifest:
             entries that are left out or get another label; "" for none. Relative to the manifest's folder.
         max_reject_share: a corpus of which a larger share is refused stops `rho shards`.
         options: of the format's reader.
-        image, il, train: defaults of the view, of `rho il train` and of `rho train`.
+        image, il, train: defaults of the spec, of `rho il train` and of `rho train`.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Manifest:
         for name in self.classes:
             if self.classes.count(name) > 1:
                 raise ConfigError(f"classes: {name!r} is listed {self.classes.count(name)} times; list each class once")
-        ImageSpec.from_dict(self.image)  # refuses what no view can be
+        ImageSpec.from_dict(self.image)  # refuses what no spec can be
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `corpus.json`."""

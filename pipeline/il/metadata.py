@@ -1,4 +1,4 @@
-"""The card of an IL model: what it is, what it was trained on, and how that went."""
+"""The metadata of an IL model: what it is, what it was trained on, and how that went."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ class ILWeights:
 
     Attributes:
         fold: the fold that it never saw; -1 where it was trained on the holdout.
-        file: name of the weights beside the card.
+        file: name of the weights beside the metadata.
         sha256: of that file.
         trained_on: name and digest of every shard it was trained on.
         trained_samples, validated_samples: how many samples trained it and chose its epoch.
@@ -64,7 +64,7 @@ class ILMetadata:
         architecture: name of the model for `rhostream.pipeline.models.registry.build_model`.
         parameters: their number.
         classes: name of every output.
-        view: the pixels that the model was trained on and scores.
+        spec: the pixels that the model was trained on and scores.
         fingerprint: of the split it was trained on.
         config: settings of the training that bear on its result.
         models: one, or one per fold.
@@ -99,12 +99,12 @@ class ILMetadata:
             ILWeights(**model | {"epochs": tuple(ILEpoch(**epoch) for epoch in model["epochs"])})
             for model in values["models"]
         )
-        changed = {"classes": tuple(values["classes"]), "view": ImageSpec.from_dict(values["view"]), "models": models}
+        changed = {"classes": tuple(values["classes"]), "spec": ImageSpec.from_dict(values["spec"]), "models": models}
         return cls(**values | changed)
 
     def write(self, workspace: Workspace) -> None:
         spec = self.spec.to_dict()
-        workspace.write_json(metadata_file(self.name), asdict(self) | {"view": spec})
+        workspace.write_json(metadata_file(self.name), asdict(self) | {"spec": spec})
 
     def weights_for(self, shard: Shard) -> ILWeights:
         """The model that scores this shard: the one that never saw its fold, else the first."""
@@ -114,12 +114,12 @@ class ILMetadata:
         """The trained model, in eval mode, on the CPU.
 
         Raises:
-            WorkspaceError: its file is missing or is not the one that the card describes.
+            WorkspaceError: its file is missing or is not the one that the metadata describes.
         """
         file = f"il/{self.name}/{weights.file}"
         content = workspace.read_bytes(file) if workspace.exists(file) else b""
         if hashlib.sha256(content).hexdigest() != weights.sha256:
-            state = "is not the one that its card describes" if content else "is missing"
+            state = "is not the one that its metadata describes" if content else "is missing"
             raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
         model = build_model(self.architecture, len(self.classes), self.spec, seed=0)
         model.load_state_dict(safetensors.torch.load(content))
@@ -174,7 +174,7 @@ def default_il_model(workspace: Workspace, corpus: CorpusMetadata) -> str:
 
 
 def model_digest(workspace: Workspace, name: str) -> str:
-    """SHA-256 of the card, which names that of the weights: what an IL part was computed from."""
+    """SHA-256 of the metadata, which names that of the weights: what an IL part was computed from."""
     return hashlib.sha256(workspace.read_bytes(metadata_file(name))).hexdigest()
 
 

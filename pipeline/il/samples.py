@@ -58,7 +58,7 @@ class TrainingSamples:
             order=Order(shard_by_rank=False),
             read_options=ReadOptions(threads=threads),
         )
-        # A crop at random needs more pixels than the view has.
+        # A crop at random needs more pixels than the spec has.
         fits = self._stream.samples * spec.size**2 * spec.channels <= held_bytes
         self._holds = fits and augmentation != "resized_crop"
         self._held: tuple[Pixels, npt.NDArray[np.int64]] | None = None

@@ -54,7 +54,7 @@ class ScorerSettings:
 
 
 class ILScorer:
-    """Scores shards in eval mode, un-augmented, with the view of the model's card."""
+    """Scores shards in eval mode, un-augmented, with the spec of the model's metadata."""
 
     def __init__(self, workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings) -> None:
         self._workspace, self._metadata, self._settings = workspace, metadata, settings

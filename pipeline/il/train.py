@@ -20,7 +20,7 @@ from rhostream.schema import COST_UNITS
 
 @dataclass(frozen=True, kw_only=True)
 class ILTraining:
-    """What `train_il` gives: the card, whether the model was there already, and what its training took.
+    """What `train_il` gives: the metadata, whether the model was there already, and what its training took.
 
     Attributes:
         seconds, flops: over all models and, where the training was interrupted, all of its parts.
@@ -84,7 +84,7 @@ def _trained(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig
     """The model that is there already, if it is the one asked for."""
     metadata = ILMetadata.read(workspace, config.resolved_name)
     metadata.require_fit(corpus)
-    made = {"fingerprint": metadata.fingerprint, "classes": list(metadata.classes), "view": metadata.spec.to_dict()}
+    made = {"fingerprint": metadata.fingerprint, "classes": list(metadata.classes), "spec": metadata.spec.to_dict()}
     found = {"model": metadata.architecture} | made | metadata.config
     require_same(f"IL model {metadata.name!r} was trained", found, _identity(config, corpus), REMEDY)
     return metadata
@@ -118,7 +118,7 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig) 
 def _identity(config: ILTrainConfig, corpus: CorpusMetadata) -> dict[str, Any]:
     """Everything that the bytes of the result depend on."""
     spec = corpus.image_spec(config.image_size).to_dict()
-    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "view": spec}
+    split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "spec": spec}
     return {"model": config.model} | split | config.of_result()
 
 

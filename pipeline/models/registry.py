@@ -18,16 +18,16 @@ MIN_SIZE: Final = 16  # pixels a side that the built-in convolutional models nee
 
 
 def build_model(name: str, num_classes: int, spec: ImageSpec, *, seed: int, weights: str | None = None) -> nn.Module:
-    """A classifier of images (n, view.channels, view.size, view.size) to logits (n, num_classes), on the CPU.
+    """A classifier of images (n, spec.channels, spec.size, spec.size) to logits (n, num_classes), on the CPU.
 
     Args:
         name: a key of `BUILT_IN`, or a classification model of `torchvision.models`.
         seed: of the initialization; torch's global generators are left as they were.
         weights: a local .safetensors or .pt file of a state dict. A head for another number of classes stays as
-            initialized; three-channel weights serve a one-channel view. Nothing is ever downloaded.
+            initialized; three-channel weights serve a one-channel spec. Nothing is ever downloaded.
 
     Raises:
-        ConfigError: an unknown name, a view that the model cannot take, or weights that are not this model's.
+        ConfigError: an unknown name, a spec that the model cannot take, or weights that are not this model's.
     """
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
@@ -45,7 +45,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def _small_cnn(num_classes: int, spec: ImageSpec) -> nn.Module:
-    """LeNet-like: the IL model of arXiv 2206.07137, Appendix B, with a strided stem for views beyond 32 pixels."""
+    """LeNet-like: the IL model of arXiv 2206.07137, Appendix B, with a strided stem for specs beyond 32 pixels."""
     _require_size("small_cnn", spec)
     stride = min(max(spec.size // 32, 1), 4)
     side = ((spec.size - 1) // stride + 1) // 4
@@ -162,7 +162,7 @@ def takes_any_size(name: str) -> bool:
 def _require_size(name: str, spec: ImageSpec) -> None:
     if spec.size < MIN_SIZE:
         raise ConfigError(
-            f"model {name!r} needs images of at least {MIN_SIZE} pixels, the view has {spec.size}: set "
+            f"model {name!r} needs images of at least {MIN_SIZE} pixels, the spec has {spec.size}: set "
             "[image] size in the manifest, or use the model mlp"
         )
 

@@ -8,7 +8,7 @@ from typing import Final
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import Workspace, remote
 
-FOLDERS: Final = ("shards", "index", "rejects", "scans", "views")
+FOLDERS: Final = ("shards", "index", "rejects", "scans", "thumbnails", "views")
 
 
 def refuse_sources_inside(workspace: Workspace, sources: Iterable[str]) -> None:

@@ -80,10 +80,10 @@ def thumbnails_for(workspace: Workspace, corpus: CorpusMetadata, config: TrainCo
                 "only; use --thumbnails none, or a convolutional model"
             )
         return config.thumbnails
-    views = current_thumbnails(workspace, corpus)
-    if exact := exact_thumbnails(views, trained, {"train"}):
+    made = current_thumbnails(workspace, corpus)
+    if exact := exact_thumbnails(made, trained, {"train"}):
         return exact
     if not config.scores or not takes_any_size(config.model):
         return None
-    smaller = [spec for spec in views if "train" in spec.splits and spec.size < trained.size]
+    smaller = [spec for spec in made if "train" in spec.splits and spec.size < trained.size]
     return max(smaller, key=lambda spec: (spec.size, spec.name)).name if smaller else None

@@ -233,7 +233,7 @@ def _facts(workspace: Workspace, corpus: CorpusMetadata, config: TrainConfig, il
         "il_digest": il_digest(workspace, il) if il is not None else None,
         "corpus_fingerprint": corpus.fingerprint,
         "classes": list(corpus.classes),
-        "view": corpus.image_spec(config.image_size).to_dict(),
+        "spec": corpus.image_spec(config.image_size).to_dict(),
         "thumbnails": thumbnails_for(workspace, corpus, config),
         "evaluated_on": _evaluated_on(corpus),
     }

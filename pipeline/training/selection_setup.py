@@ -30,7 +30,7 @@ class SelectionSetup:
 
     Args:
         model, optimizer: of the learner, on its device.
-        view: the pixels that are trained on.
+        spec: the pixels that are trained on.
         il: name of the IL table, or None.
 
     Raises:

@@ -84,8 +84,8 @@ def _splits(context: click.Context, parameter: click.Parameter, values: tuple[st
 @option(
     "--on-bad-tar",
     type=click.Choice(["error", "skip"]),
-    help="At a damaged tar stop, or keep the samples before "
-    "the damage and count the others as rejects.  [default: error]",
+    help="At a damaged tar stop, or go on at the next valid "
+    "header and count the bytes between as a reject.  [default: error]",
 )
 @option("--seed", type=int, metavar="N", help="Salts the split.")
 @option("--holdout", type=float, metavar="SHARE", help="Share of the training samples that trains the IL model.")

@@ -5,7 +5,12 @@ from .labels import LabelParser as LabelParser, derive_classes as derive_classes
 from .splits import checked_splits as checked_splits
 from .tars.files import find_tars as find_tars
 from .tars.img2dataset import failed_and_missing as failed_and_missing
-from .tars.members import DamagedTarError as DamagedTarError, Member as Member, tar_members as tar_members
+from .tars.members import (
+    Damage as Damage,
+    DamagedTarError as DamagedTarError,
+    Member as Member,
+    tar_members as tar_members,
+)
 from .tars.samples import SampleReader as SampleReader, TarSample as TarSample, WebDatasetOptions as WebDatasetOptions
 from .tars.urls import TarFile as TarFile, list_tars as list_tars
-from .webdataset import bad_tar as bad_tar
+from .webdataset import bad_tar as bad_tar, skipped as skipped

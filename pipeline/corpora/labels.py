@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +16,12 @@ def label_text(raw: Any) -> str | None:
     """A label's text without surrounding space, in Unicode NFC; None for an empty, null or NaN label."""
     if raw is None or (isinstance(raw, float) and math.isnan(raw)):
         return None
-    return unicodedata.normalize("NFC", str(raw)).strip() or None
+    return unicodedata.normalize("NFC", without_surrogates(str(raw))).strip() or None
+
+
+def without_surrogates(text: str) -> str:
+    """The text with a backslash escape for each lone surrogate, which JSON may hold and UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def derive_classes(texts: Iterable[str | None], found_in: str) -> tuple[str, ...]:
@@ -64,7 +70,7 @@ class LabelParser:
         if number is not None and str(number) in self._index:
             return self._index[str(number)], "", ""
         if number is None or not self._numbered:
-            return None, "label_unknown", f"{text!r} is not among the {self._count} classes"
+            return None, "label_unknown", f"{reprlib.repr(text)} is not among the {self._count} classes"
         if 0 <= number < self._count:
             return number, "", ""
         return None, "label_out_of_range", f"{number} is not in 0 to {self._count - 1}"

@@ -10,7 +10,7 @@ from rhostream.pipeline.corpora.labels import LabelParser, derive_classes, label
 from rhostream.pipeline.corpora.splits import checked_splits
 from rhostream.pipeline.corpora.tars.files import find_tars
 from rhostream.pipeline.corpora.tars.img2dataset import failed_and_missing
-from rhostream.pipeline.corpora.tars.members import DamagedTarError
+from rhostream.pipeline.corpora.tars.members import Damage, DamagedTarError
 from rhostream.pipeline.corpora.tars.samples import SampleReader, TarSample, WebDatasetOptions
 
 
@@ -38,18 +38,12 @@ class WebDatasetTars:
         for tar in self._tars:
             split = next((split for glob, split in self._splits.items() if fnmatch(tar, glob)), None)
             keys: set[str] = set()
-            try:
-                for sample in self._samples(tar):
-                    keys.add(sample.key)
-                    yield from self._entries(tar, sample, split, parser)
-            except DamagedTarError as error:
-                if self._options.on_bad_tar == "error":
-                    raise bad_tar(str(self._base / tar), error) from error
-                yield Entry(source=tar, split=split, reason="truncated", detail=str(error))
-                with (self._base / tar).open("rb") as stream:
-                    for key, detail in self._reader.lost(stream, error, frozenset(keys)):
-                        keys.add(key)
-                        yield self._refused(tar, key, split, "truncated", detail)
+            for found in self._samples(tar):
+                if isinstance(found, Damage):
+                    yield Entry(source=f"{tar}/@{found.offset}", split=split, reason="truncated", detail=skipped(found))
+                    continue
+                keys.add(found.key)
+                yield from self._entries(tar, found, split, parser)
             status = (self._base / tar).with_suffix(".parquet")
             if status.is_file():
                 for key, reason, detail in failed_and_missing(str(status), status.read_bytes(), keys):
@@ -62,6 +56,9 @@ class WebDatasetTars:
             return stream.read(size)
 
     def _entries(self, tar: str, sample: TarSample, split: str | None, parser: LabelParser) -> Iterator[Entry]:
+        if oversized := self._reader.oversized(sample):
+            yield self._refused(tar, sample.key, split, *oversized)
+            return
         image = self._reader.image(sample)
         if image is None:
             for name, detail in self._reader.without_image(sample):
@@ -87,21 +84,26 @@ class WebDatasetTars:
     def _derived_classes(self) -> tuple[str, ...]:
         texts: set[str | None] = set()
         for tar in self._tars:
-            try:
-                texts.update(label_text(self._reader.label(sample)) for sample in self._samples(tar))
-            except DamagedTarError as error:
-                if self._options.on_bad_tar == "error":
-                    raise bad_tar(str(self._base / tar), error) from error
+            found = (sample for sample in self._samples(tar) if isinstance(sample, TarSample))
+            texts.update(label_text(self._reader.label(sample)) for sample in found)
         return derive_classes(texts, f"{self._options.label} in the tars of {self._base}")
 
-    def _samples(self, tar: str) -> Iterator[TarSample]:
-        with (self._base / tar).open("rb") as stream:
-            yield from self._reader.samples(stream)
+    def _samples(self, tar: str) -> Iterator[TarSample | Damage]:
+        try:
+            with (self._base / tar).open("rb") as stream:
+                yield from self._reader.samples(stream)
+        except DamagedTarError as error:
+            raise bad_tar(str(self._base / tar), error) from error
 
 
 def bad_tar(tar: str, error: DamagedTarError) -> CorpusError:
     """What a damaged tar means to the user."""
     return CorpusError(
-        f'{tar}: {error}; fetch the tar again, or keep what is before the damage with on_bad_tar = "skip" in [options] '
+        f'{tar}: {error}; fetch the tar again, or keep what is whole with on_bad_tar = "skip" in [options] '
         "(rho index: --on-bad-tar skip)"
     )
+
+
+def skipped(damage: Damage) -> str:
+    """The detail of a reject that stands for bytes of a tar."""
+    return f"{damage.size} bytes from byte {damage.offset} on belong to no member that can be told: {damage.cause}"

@@ -16,6 +16,7 @@ from rhostream.loaders.decode import decode_rgb, image_format
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import (
+    Damage,
     DamagedTarError,
     Member,
     SampleReader,
@@ -25,17 +26,18 @@ from rhostream.pipeline.corpora import (
     bad_tar,
     failed_and_missing,
     label_text,
+    skipped,
 )
 from rhostream.pipeline.shards import ENTRIES_BEFORE_GIVING_UP, ENTRIES_BETWEEN_REPORTS, METADATA, refuse_mostly_bad
 
 SCANS = "scans"
-FORMAT = 2  # of the scans; another one reads every tar anew
+FORMAT = 3  # of the scans; another one reads every tar anew
 EXTRA = "extra."  # begins the names of the extra columns
 _MB = 1_000_000
 
 #: One row per entry of a tar, in its order. `label` is the text as found; from `offset` on, all is null without image.
 _COLUMNS: Final = (
-    pa.field("name", pa.string(), nullable=False),  # of the entry inside the tar; "" is the tar itself
+    pa.field("name", pa.string(), nullable=False),  # of the entry inside the tar; "@N" are skipped bytes
     pa.field("key", pa.string(), nullable=False),  # as webdataset has it
     pa.field("label", pa.string()),
     pa.field("reason", pa.string(), nullable=False),
@@ -153,25 +155,25 @@ class TarScanner:
         keys, position = set(), 0
         with tar.open() as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
-            try:
-                for sample in reader.samples(stream, images=True):
-                    keys.add(sample.key)
-                    position = max(member.offset for member in sample.members.values())
-                    for row in self._entries(sample, reader, tar):
-                        yield row, position
-            except DamagedTarError as error:
-                if self.options.on_bad_tar == "error":
-                    raise
-                yield _refused("", "", "truncated", str(error)), tar.size
-                for key, detail in reader.lost(stream, error, frozenset(keys)):
-                    keys.add(key)
-                    yield _refused(key, key, "truncated", detail), tar.size
+            for found in reader.samples(stream, images=True):
+                if isinstance(found, Damage):
+                    position = found.offset + found.size
+                    name = f"@{found.offset}"
+                    yield _refused(name, name, "truncated", skipped(found)), position
+                    continue
+                keys.add(found.key)
+                position = max(member.offset for member in found.members.values())
+                for row in self._entries(found, reader, tar):
+                    yield row, position
         status = tar.beside(".parquet")
         if status is not None:
             for key, reason, detail in failed_and_missing(f"{tar.url.removesuffix('.tar')}.parquet", status, keys):
                 yield _refused(key, key, reason, detail), tar.size
 
     def _entries(self, sample: TarSample, reader: SampleReader, tar: TarFile) -> Iterator[dict[str, Any]]:
+        if oversized := reader.oversized(sample):
+            yield _refused(sample.key, sample.key, *oversized)
+            return
         image = reader.image(sample)
         if image is None:
             for name, detail in reader.without_image(sample):

@@ -11,7 +11,7 @@ from typing import Final
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.storage import TEMPORARY_SUFFIX, Workspace
-from rhostream.pipeline.corpora import DamagedTarError, tar_members
+from rhostream.pipeline.corpora import DamagedTarError, Member, tar_members
 
 _SHARD: Final = r"(train|holdout|val|test)(-fold\d+)?-\d{6,}"
 
@@ -74,8 +74,8 @@ def _is_ours(workspace: Workspace, name: str) -> bool:
     try:
         with workspace.open(f"shards/{name}") as stream:
             _, _, described = islice(tar_members(stream, lambda name: _MOST if name.endswith(".json") else 0), 3)
-        told = json.loads(described.content or b"")
-    except (DamagedTarError, ValueError):
+        told = json.loads(described.content or b"") if isinstance(described, Member) else None
+    except (DamagedTarError, ValueError, RecursionError):
         return False
     return isinstance(told, dict) and told.keys() >= {"key", "source", "label", "class", "split", "fold"}
 

@@ -2,10 +2,9 @@
 
 import json
 import re
-import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, Any, Final, Literal
 
 import pyarrow as pa
@@ -13,13 +12,16 @@ import pyarrow as pa
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.decode import image_format
 from rhostream.pipeline.corpora.columns import extra_column_name
-from rhostream.pipeline.corpora.tars.members import DamagedTarError, Member, names_behind, tar_members
+from rhostream.pipeline.corpora.labels import without_surrogates
+from rhostream.pipeline.corpora.tars.members import Damage, DamagedTarError, Member, tar_members
 
 #: WebDataset's rule: the key ends at the first dot of the file's own name.
 _KEY_AND_EXTENSION: Final = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 _TEXT_MEMBERS: Final = ("cls", "json", "txt")
 _MEMBERS_NAMED = 6  # in one message
-_MAGIC_BYTES = 32  # at least as many as `image_format` looks at
+_MAGIC_BYTES: Final = 32  # at least as many as `image_format` looks at
+_MOST_TEXT_BYTES: Final = {"cls": 1 << 16, "txt": 1 << 20, "json": 1 << 22}
+_MOST_IMAGE_BYTES: Final = 1 << 28
 _STRAY: Final = ""  # the extension of an image that belongs to no sample
 
 
@@ -33,8 +35,8 @@ class WebDatasetOptions:
     splits: official splits by the name of the tar: a glob, and "train", "val" or "test".
     keys: "sample" keeps WebDataset's own key of a sample; "tar" also names the tar in it, for tars that number their
         samples alike.
-    on_bad_tar: "error" stops at a damaged tar; "skip" keeps the samples before the damage, and refuses the tar itself
-        and every sample that can still be told behind it, as `truncated`.
+    on_bad_tar: "error" stops at a damaged tar; "skip" goes on at the next valid header, and refuses the bytes between
+        as `truncated`.
     """
 
     label: str = "cls"
@@ -64,7 +66,7 @@ class TarSample:
         """Its .json; empty where there is none or it is not a JSON object."""
         try:
             fields = json.loads(self.text("json") or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return fields if isinstance(fields, dict) else {}
 
@@ -82,27 +84,28 @@ class SampleReader:
             raise ConfigError(f"[options] label = {options.label!r}: choose cls, txt or json.<field>")
         self._label_member = member
         self._images = options.images
+        self._on_bad_tar = options.on_bad_tar
         self._extra = _typed(options.extra)
         self.extra_columns: Mapping[str, pa.DataType] = {extra_column_name(n): t for n, t in self._extra.items()}
         self._texts = {member} | {"txt" if name == "txt" else "json" for name in self._extra}
 
-    def samples(self, stream: IO[bytes], *, images: bool = False) -> Iterator[TarSample]:
+    def samples(self, stream: IO[bytes], *, images: bool = False) -> Iterator[TarSample | Damage]:
         """Every sample of a tar, its texts read, and its images where `images` says so.
 
-        An image whose name gives it no extension is a sample by itself, which has no image: see `without_image`.
+        An image whose name gives it no extension is a sample by itself, which has no image: see `without_image`. With
+        `on_bad_tar = "skip"` damage comes between the samples; of the ones beside it members may be missing.
 
         Raises:
             DamagedTarError: after the samples before the damage; of the last of these, members may be missing.
         """
-        wanted = self._texts | (set(self._images) if images else set())
-
-        def bytes_wanted(name: str) -> int:
-            extension = _key_and_extension(name)[1]
-            return _MAGIC_BYTES if not extension else sys.maxsize if extension in wanted else 0
-
         sample: TarSample | None = None
         try:
-            for member in tar_members(stream, bytes_wanted):
+            for member in tar_members(
+                stream, partial(self._bytes_wanted, images), skip_damage=self._on_bad_tar == "skip"
+            ):
+                if isinstance(member, Damage):
+                    yield member
+                    continue
                 key, extension = _key_and_extension(member.name)
                 if not extension:
                     if image_format(member.content or b"") is not None:
@@ -120,12 +123,22 @@ class SampleReader:
         if sample is not None:
             yield sample
 
-    def lost(self, stream: IO[bytes], damage: DamagedTarError, known: Set[str]) -> Iterator[tuple[str, str]]:
-        """(key, detail) of every sample that stands behind the damage of a tar and is not among the known ones."""
-        keys = dict.fromkeys(_key_and_extension(name)[0] for name in names_behind(stream, damage))
-        for key in keys:
-            if key and key not in known:
-                yield key, f"behind the damage of its tar: {damage}"
+    def _bytes_wanted(self, images: bool, name: str) -> int:
+        extension = _key_and_extension(name)[1]
+        if not extension:
+            return _MAGIC_BYTES
+        if extension in self._texts:
+            return _MOST_TEXT_BYTES[extension]
+        return _MOST_IMAGE_BYTES if images and extension in self._images else 0
+
+    def oversized(self, sample: TarSample) -> tuple[str, str] | None:
+        """(reason, detail) of a sample with a member of more bytes than are ever read; None where there is none."""
+        for extension, member in sample.members.items():
+            most = _MOST_IMAGE_BYTES if extension in self._images else _MOST_TEXT_BYTES.get(extension, member.size)
+            if (extension in self._images or extension in self._texts) and member.size > most:
+                reason = "decompression_bomb" if extension in self._images else "label_unknown"
+                return reason, f"its {extension} has {member.size} bytes; at most {most} are read"
+        return None
 
     def image(self, sample: TarSample) -> Member | None:
         """The member that is the sample's image; None where it has none, see `without_image`."""
@@ -176,8 +189,11 @@ def _key_and_extension(name: str) -> tuple[str, str]:
 
 
 def _valid(name: str) -> str:
-    """Bytes that are not UTF-8 become backslash escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Bytes that are not UTF-8, and lone surrogates, become backslash escapes."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return without_surrogates(name)
 
 
 def _typed(extra: tuple[str, ...] | Mapping[str, str]) -> dict[str, pa.DataType]:
@@ -199,10 +215,10 @@ def _value(value: Any, kind: pa.DataType, name: str, source: str) -> Any:
     if value is None:
         return None
     if kind == pa.string():
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return without_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     try:
         return pa.scalar(value, kind).as_py()
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, OverflowError) as error:
         raise CorpusError(
             f"{source}: {name} = {value!r} is not {kind}; declare it as string in [options] extra"
         ) from error

@@ -1,7 +1,6 @@
 """One IL model from its first epoch to its best: a training that can be killed after any epoch and go on exactly."""
 
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rhostream.errors import IrreducibleLossError, WorkspaceError
+from rhostream.errors import IrreducibleLossError
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ILTrainConfig
@@ -25,10 +24,12 @@ from rhostream.pipeline.models import (
     autocast,
     build_model,
     choose_device,
+    load_checkpoint,
     place,
     random_state,
     repeatable_convolutions,
     restore_random_state,
+    save_checkpoint,
     seed_random,
 )
 
@@ -203,20 +204,13 @@ class Fit:
             "random": random_state(self._device),
             "costs": self.costs.state_dict(),
         }
-        with self._workspace.writing(self._checkpoint) as stream:
-            torch.save(state, stream)
+        save_checkpoint(self._workspace, self._checkpoint, state)
 
     def _resume(self) -> None:
-        if not self._workspace.exists(self._checkpoint):
+        state = load_checkpoint(self._workspace, self._checkpoint, "train again with --overwrite")
+        if state is None:
             return
         path = self._workspace.path(self._checkpoint)
-        try:
-            with self._workspace.open(self._checkpoint) as stream:
-                state = torch.load(stream, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise WorkspaceError(
-                f"{path} is not a readable checkpoint: it was damaged since; train again with --overwrite"
-            ) from error
         require_same(f"{path} is of a training", state["identity"], self._identity, REMEDY)
         self.epochs = [ILEpoch(**epoch) for epoch in state["epochs"]]
         self.best = {name: value.cpu() for name, value in state["best"].items()}

@@ -1,3 +1,4 @@
+from .checkpoint import load_checkpoint as load_checkpoint, save_checkpoint as save_checkpoint
 from .costs import COST_NAMES as COST_NAMES, Costs as Costs
 from .device import (
     Precision as Precision,

@@ -1,16 +1,15 @@
 """The folder of a training run: what was asked, what was measured, and where to continue."""
 
-import io
 import json
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import ConfigError
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.jobs import remove_contents, require_same
+from rhostream.pipeline.models import load_checkpoint, save_checkpoint
 from rhostream.schema import METRICS
 
 
@@ -74,23 +73,14 @@ class Run:
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; tensors, numbers and texts only."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        self.workspace.write_bytes(self._checkpoint, buffer.getvalue())
+        save_checkpoint(self.workspace, self._checkpoint, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None; metrics of later steps are taken back."""
-        if not self.workspace.exists(self._checkpoint):
+        state = load_checkpoint(self.workspace, self._checkpoint, "start the run afresh with --overwrite")
+        if state is None:
             self.metrics = []
             return None
-        content = io.BytesIO(self.workspace.read_bytes(self._checkpoint))
-        try:
-            state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise WorkspaceError(
-                f"{self.workspace.path(self._checkpoint)} is not a readable checkpoint: it was damaged after it was "
-                "written; start the run afresh with --overwrite"
-            ) from error
         self.metrics = [line for line in self.metrics if line["step"] <= state["step"]]
         self._write_metrics()
         return state

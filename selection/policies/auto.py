@@ -216,7 +216,10 @@ class Auto(Policy):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "known": {name: [known.cost, known.stretch, known.fall] for name, known in self._known.items()},
+            "known": {
+                name: [float(known.cost), float(known.stretch), float(known.fall)]
+                for name, known in self._known.items()
+            },
             "current": self._current,
             "origin": self._origin,
             "error": self._error,

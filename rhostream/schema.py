@@ -204,7 +204,7 @@ METRICS: Final = pa.schema(
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason
         pa.field("il_missing", pa.int64()),
         pa.field("not_in_core_set", pa.int64()),
-        pa.field("validation_samples", pa.int64()),
+        pa.field("validation", pa.int64()),
         pa.field("unreadable", pa.int64()),
         pa.field("candidates_mislabeled", pa.float64()),  # share, where clean_label is known
         pa.field("selected_mislabeled", pa.float64()),

@@ -222,14 +222,14 @@ class Auto(Policy):
             },
             "current": self._current,
             "origin": self._origin,
-            "error": self._error,
+            "error": float(self._error),
             "note": self._note,
             "steps": self._steps,
             "since": self._since,
             "probing": self._probing.state_dict(),
             "begun": None if self._begun is None else list(self._begun),
-            "until": self._until,
-            "deviations": [self._squares, self._counted, self._outliers],
+            "until": float(self._until),
+            "deviations": [float(self._squares), self._counted, self._outliers],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -206,7 +206,9 @@ def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
 
 def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path: Path) -> None:
     weights = tmp_path / "start.safetensors"
-    safetensors.torch.save_file(build_model("mlp", 4, CorpusMetadata.read(shapes).view(), seed=5).state_dict(), weights)
+    safetensors.torch.save_file(
+        build_model("mlp", 4, CorpusMetadata.read(shapes).image_spec(), seed=5).state_dict(), weights
+    )
     config = ILTrainConfig(model="mlp", weights=str(weights), **QUICK)
     metadata = train_il(shapes, config).metadata
     assert metadata.config["weights"]["file"] == "start.safetensors"

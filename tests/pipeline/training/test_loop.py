@@ -232,19 +232,19 @@ def test_an_overwrite_that_was_killed_half_way_starts_afresh(workspace):
     assert ledger_bytes(workspace, "rho_loss") == expected
 
 
-@pytest.mark.parametrize("change", ["view", "classes", "weights"])
+@pytest.mark.parametrize("change", ["spec", "classes", "weights"])
 def test_a_run_does_not_go_on_over_other_pixels_classes_or_initial_weights(workspace, tmp_path, change):
     weights = tmp_path / "start.safetensors"
-    save_file(build_model("mlp", 3, CorpusMetadata.read(workspace).view(), seed=5).state_dict(), weights)
+    save_file(build_model("mlp", 3, CorpusMetadata.read(workspace).image_spec(), seed=5).state_dict(), weights)
     config = replace(CONFIG, weights=str(weights), select="uniform")
     train(workspace, config)
     corpus = workspace.read_json("corpus.json")
-    if change == "view":
+    if change == "spec":
         corpus["manifest"]["image"]["mean"] = [0.1, 0.2, 0.3]
     elif change == "classes":
         corpus["classes"] = corpus["classes"][::-1]
     else:
-        save_file(build_model("mlp", 3, CorpusMetadata.read(workspace).view(), seed=6).state_dict(), weights)
+        save_file(build_model("mlp", 3, CorpusMetadata.read(workspace).image_spec(), seed=6).state_dict(), weights)
     workspace.write_json("corpus.json", corpus)
     with pytest.raises(WorkspaceError, match=change):
         train(workspace, config)

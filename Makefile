@@ -4,7 +4,9 @@
 #   make demo                                      all of it on the built-in synthetic corpus, RHO-LOSS against uniform
 #   make shards il train MANIFEST=… ROOT=… WORKSPACE=…   the same for a corpus of your own
 #   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
-#   make test                                      lint, types and tests
+#   make test-fast                                 the tests of a minute and a half; make test: lint, types, all tests
+#
+# On a machine without a GPU, UV_TORCH_BACKEND=cpu before any of these installs the CPU builds of torch: 2 GB, not 6.
 
 MANIFEST  ?= data_manifests/synthetic.toml
 ROOT      ?=
@@ -13,12 +15,12 @@ PYTHON    ?= python3
 VENV      ?= .venv
 
 RHO := $(VENV)/bin/rho
-UV  := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python
+UV  := $(VENV)/bin/uv pip
 export RHO_WORKSPACE := $(WORKSPACE)
 # Cached bytecode halves the start of every process that imports torch; some images switch the cache off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo shards il train report query browser install test lint types clean
+.PHONY: demo shards il train report query browser install install-dev lock test test-fast lint types clean
 .NOTPARALLEL:
 
 demo: shards il
@@ -38,18 +40,36 @@ train: install
 report: install
 	$(RHO) report --output $(WORKSPACE)/report.html
 
-install: $(VENV)/.installed
+# Two installs, each of what it runs: of the product, and of all extras with the tools that check them. A lock pins
+# every version; torch and torchvision are resolved together, so that their builds match, and what only another build
+# of torch needs is left out.
+RUN_EXTRAS := report tensorboard torchvision
+comma := ,
 
-# uv resolves nothing here: requirements.lock pins every version. torch and torchvision come from the same index,
-# so that their builds match.
-$(VENV)/.installed: requirements.lock pyproject.toml
+install: $(VENV)/.run
+install-dev: $(VENV)/.develop
+
+$(VENV)/.run: requirements/run.lock pyproject.toml | $(VENV)/bin/uv
+	@command -v nvidia-smi >/dev/null || test -n "$$UV_TORCH_BACKEND" || \
+		echo "No GPU here: UV_TORCH_BACKEND=cpu installs the CPU builds of torch, 2 GB rather than 6."
+	$(UV) install --quiet --python $(VENV) --constraints $< --build-constraints $< --editable '.[$(subst $() ,$(comma),$(RUN_EXTRAS))]'
+	@touch $@
+
+$(VENV)/.develop: requirements/develop.lock pyproject.toml | $(VENV)/bin/uv
+	$(UV) install --quiet --python $(VENV) --constraints $< --build-constraints $< --editable '.[all]' --group dev
+	@touch $@
+
+$(VENV)/bin/uv:
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: apt install python3-venv)"; \
 		rm -rf $(VENV); exit 1; }
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	$(UV) -r requirements.lock
-	$(UV) --no-deps --no-build-isolation --editable .
-	@touch $@
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements/run.lock)"
+
+# Both locks hold for every Python that pyproject.toml allows, on every platform. UPGRADE=--upgrade moves all versions.
+COMPILE := $(UV) compile --quiet --universal --no-header --no-annotate pyproject.toml $(UPGRADE)
+lock: | $(VENV)/bin/uv
+	$(COMPILE) $(RUN_EXTRAS:%=--extra=%) --group install --output-file requirements/run.lock
+	$(COMPILE) --all-extras --group dev --constraints requirements/run.lock --output-file requirements/develop.lock
 
 # Debian's Chromium, for the tests of the report, which are skipped without one. Needs root.
 browser:
@@ -60,12 +80,15 @@ browser:
 test: lint types
 	$(VENV)/bin/python -m pytest -n auto
 
-lint: install
+test-fast: install-dev
+	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data"
+
+lint: install-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
 # The rooms lie at the top level; the type checker wants to see them as they are imported.
-types: install
+types: install-dev
 	@mkdir -p build/types/rhostream
 	@ln -sfn $(CURDIR)/rhostream/*.py $(CURDIR)/rhostream/py.typed build/types/rhostream/
 	@for room in loaders selection pipeline cli; do ln -sfn $(CURDIR)/$$room build/types/rhostream/$$room; done

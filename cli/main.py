@@ -9,6 +9,7 @@ import click
 
 from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
+from rhostream.extras import install_command
 
 COMMANDS = {
     "shards": "rhostream.cli.shards:shards",
@@ -94,6 +95,11 @@ def _run() -> int:
         return _fail(str(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        command = install_command(error.name or "")
+        if command is None:
+            raise
+        return _fail(f"this needs {error.name}, which is not installed: run `{command}`", EXIT_ERROR)
     except BrokenPipeError:
         # The reader of the pipe has left; the interpreter's own flush at exit must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,10 +16,14 @@ import fsspec
 from fsspec.asyn import sync
 
 from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.extras import install_command
 from rhostream.loaders.storage import retries
 from rhostream.loaders.storage.retries import with_retries
 
 _BUFFER_BYTES = 4 << 20
+
+#: What fsspec needs for a URL of each scheme; the other schemes' libraries are in no extra of ours.
+_LIBRARIES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs"}
 
 
 def is_remote(path: str) -> bool:
@@ -36,7 +40,9 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         found: tuple[fsspec.AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **_options(url))
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{url!r}: {error}; install the fsspec package for it, or name a folder") from error
+        command = install_command(_LIBRARIES.get(url.partition("://")[0], ""))
+        remedy = f"run `{command}`" if command else "install the fsspec package for it"
+        raise ConfigError(f"{url!r}: {error}; {remedy}, or name a folder") from error
     return found
 
 

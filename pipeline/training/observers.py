@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from PIL.Image import Image
 
 from rhostream.errors import ConfigError
+from rhostream.extras import install_command
 from rhostream.pipeline.config import TrainConfig
 from rhostream.pipeline.training.picture_grid import picture_grids
 from rhostream.pipeline.training.properties import PASSED_OVER
@@ -105,6 +106,5 @@ def _installed(package: str) -> bool:
 def _require(package: str, asked: str) -> None:
     if not _installed(package):
         raise ConfigError(
-            f"{asked}: the package {package} is not installed; run `pip install rhostream[{package}]`, or leave out "
-            "the flag"
+            f"{asked}: the package {package} is not installed; run `{install_command(package)}`, or leave out the flag"
         )

@@ -147,9 +147,9 @@ def test_without_the_packages_a_run_is_not_followed_unless_that_was_asked_for(
     for config, message in (
         (
             replace(CONFIG, tensorboard=True),
-            r"--tensorboard: .*not installed; run `pip install rhostream\[tensorboard\]`",
+            r"--tensorboard: .*not installed; run `pip install 'rhostream\[tensorboard\]'`",
         ),
-        (replace(CONFIG, wandb="demo"), r"--wandb demo: .*not installed; run `pip install rhostream\[wandb\]`"),
+        (replace(CONFIG, wandb="demo"), r"--wandb demo: .*not installed; run `pip install 'rhostream\[wandb\]'`"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(workspace, config)

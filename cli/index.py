@@ -97,7 +97,7 @@ def _splits(context: click.Context, parameter: click.Parameter, values: tuple[st
     help="Also store small thumbnails of the "
     "training samples, of this shorter side, for scoring; 0 for none. See `rho thumbnails`.",
 )
-@option("--scoring-format", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails.")
+@option("--thumbnail-format", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails.")
 @option(
     "--workers",
     type=click.IntRange(min=0),

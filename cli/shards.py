@@ -42,7 +42,7 @@ MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side
     "thumbnails of the training samples, of this shorter side, for scoring; 0: none. See `rho thumbnails`.",
 )
 @option(
-    "--scoring-format", envvar="RHO_THUMBNAILS_FORMAT", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails."
+    "--thumbnail-format", envvar="RHO_THUMBNAILS_FORMAT", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails."
 )
 @option(
     "--workers",

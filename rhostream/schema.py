@@ -156,7 +156,7 @@ HISTORY: Final = pa.schema(
         pa.field("scored", pa.int32(), nullable=False),  # times it had a score
         pa.field("filtered", pa.int32(), nullable=False),  # times, by `ledger.reason`
         pa.field("il_missing", pa.int32(), nullable=False),
-        pa.field("set_aside", pa.int32(), nullable=False),  # validation_share or not_in_core_set
+        pa.field("set_aside", pa.int32(), nullable=False),  # validation or not_in_core_set
         pa.field("unreadable", pa.int32(), nullable=False),
         pa.field("latest_step", pa.int64(), nullable=False),  # when it was last drawn
         pa.field("scored_step", pa.int64()),  # when it was last scored; null where never
@@ -171,7 +171,7 @@ HISTORY: Final = pa.schema(
 COSTS: Final[dict[str, str]] = {
     "load": "reading and decoding candidates, as far as the training waits for it; decoding processes",
     "score": "the scoring pass, and what is trained for its sake alone",
-    "auto": "validation validation that `--select auto` decides by",
+    "auto": "the validation that `--select auto` decides by",
     "train": "forward and backward pass, and the optimizer",
     "evaluate": "measuring test accuracy for the report: left out of all totals",
     "il_train": "this run's share of training the IL model",

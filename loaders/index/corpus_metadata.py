@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import WorkspaceError
+from rhostream.former import manifest_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.storage import Workspace
@@ -87,13 +88,13 @@ class CorpusMetadata:
         corpus = workspace.read_json(METADATA_NAME)
         try:
             return cls(
-                manifest=corpus["manifest"],
+                manifest=manifest_today(corpus["manifest"]),
                 classes=tuple(corpus["classes"]),
                 counts=corpus["counts"],
                 shards=tuple(Shard(**shard) for shard in corpus["shards"]),
                 fingerprint=corpus["fingerprint"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise WorkspaceError(
                 f"{workspace.path(METADATA_NAME)} is no corpus metadata ({error!r}): run the command that made it "
                 "(`rho shards` or `rho index`) again with the same settings, it rewrites it"
@@ -145,9 +146,9 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
     if table.num_rows != shard.rows or digest != shard.digest:
         differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
         raise WorkspaceError(
-            f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, which "
-            f"has other {differs}: start this command again if the index was rewritten meanwhile; else delete it and "
-            f"run `{shard.made_by}` again with the same settings, it rewrites what is missing"
+            f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, "
+            f"which has other {differs}: start this command again if the index was rewritten meanwhile; else delete it "
+            f"and run `{shard.made_by}` again with the same settings, it rewrites what is missing"
         )
     return ShardRows(
         shard=shard,

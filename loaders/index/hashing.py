@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-# Seeds, here together so that no two purposes share one: which samples are kept for validation, evaluated, and remembered.
-HELD_BACK: Final = 1
+# Seeds, here together so that no two purposes share one: samples kept for validation, evaluated, and remembered.
+VALIDATION: Final = 1
 EVALUATED: Final = 2
 REMEMBERED: Final = 3
 

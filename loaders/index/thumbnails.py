@@ -1,7 +1,8 @@
 """Thumbnails: beside every shard, a small rendition of each sample that is cheap to read and decode.
 
 A raw one of images that are no larger than its size is exact: their very pixels, to score and to train on.
-`thumbnails/<name>/shards/<shard>.tar` holds them in the order of the shard, `thumbnails/<name>/index/<shard>.parquet` says where.
+`thumbnails/<name>/shards/<shard>.tar` holds them in the order of the shard,
+`thumbnails/<name>/index/<shard>.parquet` says where.
 """
 
 import logging
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import WorkspaceError
+from rhostream.former import THUMBNAILS_FOLDER as FORMER_FOLDER
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
@@ -23,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 ThumbnailFormat = Literal["jpeg", "raw"]
 
-#: Metadata of a shard's `thumbnails/<name>/index/<shard>.parquet`, beside `SHARD_DIGEST_KEY`: how its thumbnails were made.
+#: Metadata of `thumbnails/<name>/index/<shard>.parquet`, beside `SHARD_DIGEST_KEY`: how its thumbnails were made.
 THUMBNAIL_KEY = b"rhostream.thumbnail"
 
 #: One row per sample of the shard, in its order: `thumbnails/<name>/index/<shard>.parquet`.
@@ -70,7 +72,7 @@ class Thumbnails:
         return self.format == "raw" and not self.shrunk
 
     def shows(self, spec: ImageSpec) -> bool:
-        """Are the pixels of `spec` the same, made of the thumbnails or of the samples? Then they serve for training, too.
+        """Are the pixels of `spec` the same, made of thumbnails or of samples? Then thumbnails serve for training, too.
 
         At a smaller size, a JPEG sample would have been shrunk as it was decoded.
         """
@@ -81,6 +83,12 @@ class Thumbnails:
         """Raises WorkspaceError where there are no such thumbnails, or they are of other shards."""
         file = metadata_file(name)
         if not workspace.exists(file):
+            if name in workspace.names(FORMER_FOLDER):
+                raise WorkspaceError(
+                    f"thumbnails {name!r} in {workspace.path(FORMER_FOLDER)} are of a former release, which this one "
+                    f"does not read: run `{thumbnails_command(workspace, name, 'train')}` to make them again, and "
+                    "delete that folder"
+                )
             known = ", ".join(workspace.names("thumbnails")) or "none"
             raise WorkspaceError(
                 f"thumbnails {name!r}: workspace {workspace.location!r} has no {file} (there are: {known}); "
@@ -128,9 +136,8 @@ def thumbnails_command(workspace: Workspace, name: str, split: str) -> str:
 def current_thumbnails(workspace: Workspace, corpus: CorpusMetadata) -> list[Thumbnails]:
     """The finished thumbnails of the shards as they are now; others are warned of."""
     made = []
-    for name in workspace.names("thumbnails"):
-        if not workspace.exists(metadata_file(name)):
-            continue
+    finished = [name for name in workspace.names("thumbnails") if workspace.exists(metadata_file(name))]
+    for name in sorted({*finished, *workspace.names(FORMER_FOLDER)}):
         try:
             made.append(Thumbnails.read(workspace, corpus, name))
         except WorkspaceError as error:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import IrreducibleLossError
+from rhostream.former import il_model_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows, values
 from rhostream.loaders.reference.joined_rows import JoinedRows
@@ -50,7 +51,7 @@ def il_spec(workspace: Workspace, il: str) -> ImageSpec | None:
     """The spec that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
     if _is_path(il):
         return None
-    spec = workspace.read_json(f"il/{il}/model.json").get("spec")
+    spec = il_model_today(workspace.read_json(f"il/{il}/model.json")).get("spec")
     return ImageSpec.from_dict(spec) if spec is not None else None
 
 

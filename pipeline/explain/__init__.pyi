@@ -1,5 +1,6 @@
 from .ask import (
     Options as Options,
+    explain as explain,
     explanation as explanation,
     named_il_model as named_il_model,
     named_run as named_run,

@@ -8,13 +8,14 @@ import safetensors.torch
 from torch import nn
 
 from rhostream.errors import ConfigError, IrreducibleLossError, WorkspaceError
+from rhostream.former import il_model_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.models import build_model
 from rhostream.schema import COST_UNITS
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +90,11 @@ class ILMetadata:
                 f"workspace {workspace.location!r} has no trained IL model {name!r} (there are: "
                 f"{', '.join(known) or 'none'}): run `rho il train --name {name}` first"
             )
-        values = workspace.read_json(metadata_file(name))
+        values = il_model_today(workspace.read_json(metadata_file(name)))
         if values.get("format") != FORMAT:
             raise WorkspaceError(
-                f"{workspace.path(metadata_file(name))} has format {values.get('format')}, this release reads {FORMAT}: "
-                "train again with --overwrite"
+                f"{workspace.path(metadata_file(name))} has format {values.get('format')}, this release reads "
+                f"{FORMAT}: train again with --overwrite"
             )
         models = tuple(
             ILWeights(**model | {"epochs": tuple(ILEpoch(**epoch) for epoch in model["epochs"])})

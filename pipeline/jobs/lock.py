@@ -48,7 +48,7 @@ def exclusive_lock(workspace: Workspace, command: str, folder: str = "", *, work
 
 
 def hold_as_worker(workspace: Workspace, folder: str) -> None:
-    """Let a later `exclusive_lock` wait for this worker process until it ends; it ends here where its parent is dead."""
+    """Let a later `exclusive_lock` wait until this worker process ends; it ends here where its parent is dead."""
     if workspace.is_local:
         path = Path(workspace.path(folder))
         path.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class IndexRows:
 
     Args:
         extra: types of the corpus's extra columns, in the order of the index.
-        source: path or URL of the tar, where it lies outside the workspace, see `rhostream.loaders.index.corpus_metadata.Shard`.
+        source: path or URL of the tar, where it lies outside the workspace, see `rhostream.loaders.index.Shard`.
     """
 
     def __init__(self, *, name: str, split: str, fold: int, extra: Mapping[str, pa.DataType], source: str = "") -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from rhostream import schema
 from rhostream.errors import WorkspaceError
+from rhostream.former import LEDGER_REASONS, METRICS_COLUMNS
 from rhostream.loaders.index import METADATA_NAME
 from rhostream.loaders.storage import Workspace
 
@@ -29,6 +30,13 @@ COMPUTED: Final[dict[str, dict[str, str]]] = {
         for unit in schema.COST_UNITS
     }
 }
+
+#: Of the view `ledger`, where a former release wrote the reason.
+_REASON_TODAY: Final = (
+    " REPLACE (CASE reason "
+    + " ".join(f"WHEN '{old}' THEN '{today}'" for old, today in LEDGER_REASONS.items())
+    + " ELSE reason END AS reason)"
+)
 
 _DUCKDB_TYPES: Final[dict[pa.DataType, str]] = {
     pa.string(): "VARCHAR",
@@ -58,7 +66,7 @@ def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
     return [
         f"CREATE OR REPLACE VIEW {name} AS SELECT {_computed(name)} FROM ("
         + (
-            _select(columns, f"{escape_glob(start)}/{pattern}")
+            _select(name, columns, f"{escape_glob(start)}/{pattern}")
             if _any_file(workspace, "", pattern.split("/"))
             else _select_nothing(columns)
         )
@@ -104,15 +112,19 @@ def _computed(view: str) -> str:
     return ", ".join(["*", *(f"{formula} AS {name}" for name, formula in COMPUTED.get(view, {}).items())])
 
 
-def _select(columns: pa.Schema, pattern: str) -> str:
+def _select(name: str, columns: pa.Schema, pattern: str) -> str:
     # hive_partitioning: a workspace below a folder named "seed=1" must not gain a column `seed`.
     if pattern.endswith(".parquet"):
         # union_by_name: the manifest's extra columns need not be in every file.
-        return f"SELECT * FROM read_parquet({quote(pattern)}, union_by_name = true, hive_partitioning = false)"
-    types = ", ".join(f"{quote(field.name)}: {quote(_DUCKDB_TYPES[field.type])}" for field in columns)
+        rows = f"read_parquet({quote(pattern)}, union_by_name = true, hive_partitioning = false)"
+        return f"SELECT *{_REASON_TODAY if name == 'ledger' else ''} FROM {rows}"
+    former = [columns.field(today).with_name(old) for old, today in METRICS_COLUMNS.items()]
+    types = ", ".join(f"{quote(field.name)}: {quote(_DUCKDB_TYPES[field.type])}" for field in [*columns, *former])
+    renamed = ", ".join(f"coalesce({today}, {old}) AS {today}" for old, today in METRICS_COLUMNS.items())
     # ignore_errors: the last line of a run that was killed, or is being written, may be half a line; all null then.
     return (
-        f"SELECT * FROM read_json({quote(pattern)}, format = 'newline_delimited', columns = {{{types}}}, "
+        f"SELECT * EXCLUDE ({', '.join(METRICS_COLUMNS)}) REPLACE ({renamed}) "
+        f"FROM read_json({quote(pattern)}, format = 'newline_delimited', columns = {{{types}}}, "
         f"ignore_errors = true, hive_partitioning = false) WHERE {columns.names[0]} IS NOT NULL"
     )
 

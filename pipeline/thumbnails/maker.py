@@ -171,9 +171,9 @@ class ThumbnailMaker:
 def shrunk(original: bytes, size: int) -> Image.Image:
     """The image as it is shown (upright, sRGB, on white), its shorter side `size` pixels, never enlarged.
 
-    It has the pixels that `rhostream.loaders.decode.ImageSpec` would resize the original to, so that scoring the thumbnail
-    at this size is scoring the original: decoded at the same scale, on the same grid. What does not fill a pixel of
-    that grid on the right or at the bottom (less than one) is left out.
+    It has the pixels that `rhostream.loaders.decode.ImageSpec` would resize the original to, so that scoring the
+    thumbnail at this size is scoring the original: decoded at the same scale, on the same grid. What does not fill a
+    pixel of that grid on the right or at the bottom (less than one) is left out.
     """
     # What is stored has passed the manifest's bound on pixels: no other one here.
     image = decode_rgb(original, at_least=size, max_pixels=sys.maxsize)

@@ -75,7 +75,7 @@ class ThumbnailsSummary:
 
 
 def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> ThumbnailsSummary:
-    """Write the thumbnails of every shard asked for that has no valid ones yet and, last, `thumbnails/<name>/thumbnails.json`.
+    """Write the thumbnails of every shard that has no valid ones yet and, last, `thumbnails/<name>/thumbnails.json`.
 
     Run again after an interruption, it makes the shards that are missing; the result is the same, byte for byte.
     Splits that were asked for earlier stay.

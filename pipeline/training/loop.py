@@ -43,7 +43,7 @@ from rhostream.pipeline.models import (
 from rhostream.pipeline.training.candidates import thumbnails_for, train_stream
 from rhostream.pipeline.training.observers import Observers
 from rhostream.pipeline.training.properties import Properties
-from rhostream.pipeline.training.run import Run
+from rhostream.pipeline.training.run import RUN_FORMAT, Run
 from rhostream.pipeline.training.selection_setup import SelectionSetup
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.scoring import ScoreCache
@@ -226,7 +226,7 @@ def _facts(workspace: Workspace, corpus: CorpusMetadata, config: TrainConfig, il
     # Device and threads may change between the parts of a run; what they change is rounding.
     aside = ("name", "il", "il_runs", "device", "threads", "workers", "thumbnails", "tensorboard", "wandb")
     return {
-        "format_version": 1,
+        "format_version": RUN_FORMAT,
         "config": {name: value for name, value in asdict(config).items() if name not in aside},
         "weights_digest": hashlib.sha256(_weights(config.weights)).hexdigest() if config.weights else None,
         "il": il,

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.jobs import remove_contents, require_same
 from rhostream.pipeline.models import load_checkpoint, save_checkpoint
 from rhostream.schema import METRICS
+
+RUN_FORMAT: Final = 2  # of run.json
 
 
 class Run:
@@ -36,9 +38,16 @@ class Run:
         )
         self._afresh = overwrite or not started
         if not self._afresh:
+            found = workspace.read_json(self._corpus)
+            if found.get("format_version") != RUN_FORMAT:
+                raise WorkspaceError(
+                    f"run {name!r} is of a former release (format {found.get('format_version')}, this one writes "
+                    f"{RUN_FORMAT}), which can be read but not continued: choose another --name, or start afresh with "
+                    "--overwrite"
+                )
             require_same(
                 f"run {name!r} was made",
-                workspace.read_json(self._corpus),
+                found,
                 json.loads(json.dumps(facts)),  # tuples as JSON has them
                 "continue it with the same ones, choose another --name, or start afresh with --overwrite",
             )

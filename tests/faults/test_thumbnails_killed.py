@@ -17,11 +17,11 @@ from helpers.tiny import write_workspace
 def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         write_workspace(tmp_path / name, (6,) * 20, side=24)
-    command = ["view", "--size", "12", "--workers", "0"]
+    command = ["thumbnails", "--size", "12", "--workers", "0"]
     whole, interrupted = ([*command, "--workspace", str(tmp_path / name)] for name in ("whole", "killed"))
     finish(["--version"])  # the server starts here, and not while the command is timed
     seconds = finish(whole)
-    expected = contents(tmp_path / "whole" / "views")
+    expected = contents(tmp_path / "whole" / "thumbnails")
     assert len(expected) == 2 * 20 + 1
 
     chance, killed, began = random.Random(2), 0, 0
@@ -31,25 +31,25 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
-        began += (tmp_path / "killed" / "views").exists()
+        began += (tmp_path / "killed" / "thumbnails").exists()
         if process.exitcode == 0:  # it got to the end: from the beginning again
-            assert contents(tmp_path / "killed" / "views") == expected
-            shutil.rmtree(tmp_path / "killed" / "views")
+            assert contents(tmp_path / "killed" / "thumbnails") == expected
+            shutil.rmtree(tmp_path / "killed" / "thumbnails")
     assert began
     finish(interrupted)
-    assert contents(tmp_path / "killed" / "views") == expected
+    assert contents(tmp_path / "killed" / "thumbnails") == expected
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see the workers")
 def test_killed_with_its_workers_at_work_and_restarted_equals_never_killed(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         write_workspace(tmp_path / name, (10,) * 60, side=48)
-    run = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "view", "--size", "40"]
+    run = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "thumbnails", "--size", "40"]
     subprocess.run([*run, "--workspace", str(tmp_path / "whole"), "--workers", "0"], check=True, capture_output=True)
     command = [*run, "--workspace", str(tmp_path / "killed"), "--workers", "2"]
-    index = tmp_path / "killed" / "views" / "40-jpeg" / "index"
+    index = tmp_path / "killed" / "thumbnails" / "40-jpeg" / "index"
     for _ in range(5):  # where the machine does other things meanwhile, it may be done before it is killed
-        shutil.rmtree(tmp_path / "killed" / "views", ignore_errors=True)
+        shutil.rmtree(tmp_path / "killed" / "thumbnails", ignore_errors=True)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while len(list(index.glob("*.parquet"))) < 3 and process.poll() is None and time.monotonic() < deadline:
@@ -60,4 +60,4 @@ def test_killed_with_its_workers_at_work_and_restarted_equals_never_killed(tmp_p
             break
     assert 3 <= len(list(index.glob("*.parquet"))) < 60
     subprocess.run(command, check=True, capture_output=True)
-    assert contents(tmp_path / "killed" / "views") == contents(tmp_path / "whole" / "views")
+    assert contents(tmp_path / "killed" / "thumbnails") == contents(tmp_path / "whole" / "thumbnails")

@@ -65,7 +65,7 @@ def progressive(image: Image.Image) -> bytes:
 
 
 def seen(thumbnail: bytes, spec: ImageSpec) -> npt.NDArray[np.int16]:
-    """What a view shows of a thumbnail, int16 (C, size, size)."""
+    """What a spec makes of a thumbnail, int16 (C, size, size)."""
     return spec.pixels(thumbnail).astype(np.int16)
 
 

@@ -19,8 +19,8 @@ from rhostream.errors import ConfigError, ShardError, WorkspaceError
 from rhostream.loaders.decode.rgb import content_hash, decode_rgb
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, read_shard_rows
 from rhostream.loaders.index.thumbnails import (
-    RENDITION_KEY,
-    RENDITIONS,
+    THUMBNAIL_INDEX,
+    THUMBNAIL_KEY,
     Thumbnails,
     read_thumbnail_rows,
     thumbnail_index,
@@ -44,8 +44,8 @@ def workspace(tmp_path: Path) -> Workspace:
     return write_workspace(tmp_path / "w", (5, 4, 3), test_rows=2)
 
 
-def views(workspace: Workspace) -> dict[str, str]:
-    return contents(Path(workspace.path("views")))
+def files(workspace: Workspace) -> dict[str, str]:
+    return contents(Path(workspace.path("thumbnails")))
 
 
 def rewrite_metadata(workspace: Workspace, **values: Any) -> CorpusMetadata:
@@ -86,9 +86,9 @@ def test_every_sample_has_its_thumbnail_in_the_order_of_the_shard(
 def test_the_files_are_flat_parquet_with_the_promised_columns(workspace: Workspace) -> None:
     make(workspace)
     table = workspace.read_table(thumbnail_index(NAME, "train-000000"))
-    assert table.schema.equals(RENDITIONS)
+    assert table.schema.equals(THUMBNAIL_INDEX)
     assert table.schema.metadata[SHARD_DIGEST_KEY] == b"train-000000"
-    assert json.loads(table.schema.metadata[RENDITION_KEY])["size"] == 6
+    assert json.loads(table.schema.metadata[THUMBNAIL_KEY])["size"] == 6
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -96,12 +96,12 @@ def test_any_number_of_workers_writes_the_same_bytes(workspace: Workspace, tmp_p
     make(workspace)
     other = write_workspace(tmp_path / "other", (5, 4, 3), test_rows=2)
     make(other, workers=workers)
-    assert views(other) == views(workspace)
+    assert files(other) == files(workspace)
 
 
 def test_what_is_made_is_not_made_again_and_what_is_missing_is(workspace: Workspace) -> None:
     assert make(workspace).shards_made == 3
-    expected = views(workspace)
+    expected = files(workspace)
     assert make(workspace).shards_made == 0
     workspace.remove(thumbnail_index(NAME, "train-000001"))
     workspace.remove(thumbnail_tar(NAME, "train-000002"))
@@ -112,27 +112,27 @@ def test_what_is_made_is_not_made_again_and_what_is_missing_is(workspace: Worksp
     workspace.write_bytes(thumbnail_index(NAME, "train-000000"), b"half a Parquet")
     assert make(workspace).shards_made == 1
     assert make(workspace, overwrite=True).shards_made == 3
-    assert views(workspace) == expected
+    assert files(workspace) == expected
 
 
 def test_a_part_of_other_settings_is_made_anew(workspace: Workspace) -> None:
     make(workspace)
-    expected = views(workspace)
+    expected = files(workspace)
     name = thumbnail_index(NAME, "train-000001")
     table = workspace.read_table(name)
-    settings = json.loads(table.schema.metadata[RENDITION_KEY]) | {"quality": 50}
-    metadata = {**table.schema.metadata, RENDITION_KEY: json.dumps(settings).encode()}
+    settings = json.loads(table.schema.metadata[THUMBNAIL_KEY]) | {"quality": 50}
+    metadata = {**table.schema.metadata, THUMBNAIL_KEY: json.dumps(settings).encode()}
     workspace.write_table(name, table.replace_schema_metadata(metadata))
     assert make(workspace).shards_made == 1
-    assert views(workspace) == expected
+    assert files(workspace) == expected
 
 
-def test_several_views_stand_side_by_side(workspace: Workspace) -> None:
+def test_several_thumbnails_stand_side_by_side(workspace: Workspace) -> None:
     make(workspace)
-    expected = views(workspace)
+    expected = files(workspace)
     assert make(workspace, size=4, format="jpeg").shards_made == 3
-    assert views(workspace).items() > expected.items()
-    assert workspace.names("views") == ["4-jpeg", NAME]
+    assert files(workspace).items() > expected.items()
+    assert workspace.names("thumbnails") == ["4-jpeg", NAME]
 
 
 def test_a_split_is_added_without_touching_the_others(workspace: Workspace) -> None:
@@ -144,14 +144,12 @@ def test_a_split_is_added_without_touching_the_others(workspace: Workspace) -> N
         make(workspace, splits=("tset",))
 
 
-def test_after_new_shards_the_view_is_refused_until_it_is_made_again(workspace: Workspace) -> None:
+def test_after_new_shards_thumbnails_are_refused_until_they_are_made_again(workspace: Workspace) -> None:
     make(workspace)
     rewrite_shard(workspace, "train-000001", "other labels")
     shards = workspace.read_json("corpus.json")["shards"][1:]
     corpus = rewrite_metadata(workspace, shards=shards, fingerprint="other")
-    with pytest.raises(
-        WorkspaceError, match="of another split of the corpus than the shards are now: run `rho thumbnails`"
-    ):
+    with pytest.raises(WorkspaceError, match="of another split of the corpus than the shards: run `rho thumbnails`"):
         Thumbnails.read(workspace, corpus, NAME)
     rows = read_shard_rows(workspace, corpus.split("train")[0])
     with pytest.raises(WorkspaceError, match=r"describes other samples .* --size 6 --format raw --split train"):
@@ -163,7 +161,7 @@ def test_after_new_shards_the_view_is_refused_until_it_is_made_again(workspace: 
     assert not workspace.exists(thumbnail_index(NAME, "train-000000"))
 
 
-def test_a_view_that_is_not_there_or_not_finished_is_told_with_the_command(workspace: Workspace) -> None:
+def test_missing_thumbnails_are_told_with_the_command(workspace: Workspace) -> None:
     corpus = CorpusMetadata.read(workspace)
     with pytest.raises(
         WorkspaceError, match=r"has no thumbnails/6-raw/thumbnails.json \(there are: none\); run `rho thumbnails"
@@ -176,7 +174,7 @@ def test_a_view_that_is_not_there_or_not_finished_is_told_with_the_command(works
     with pytest.raises(WorkspaceError, match=r"is missing: run `rho thumbnails .* --split test`"):
         read_thumbnail_rows(workspace, NAME, rows)
     workspace.write_json("thumbnails/6-raw/thumbnails.json", {"size": 6})
-    with pytest.raises(WorkspaceError, match="no card of thumbnails"):
+    with pytest.raises(WorkspaceError, match="does not describe thumbnails"):
         Thumbnails.read(workspace, corpus, NAME)
 
 
@@ -192,7 +190,7 @@ def test_a_damaged_original_is_named_and_nothing_is_published(workspace: Workspa
         make(workspace, workers=workers)
     assert not workspace.exists("thumbnails/6-raw/thumbnails.json")
     assert not workspace.exists(thumbnail_index(NAME, shard.name))
-    assert not list(Path(workspace.path("views")).rglob("*.tmp"))
+    assert not list(Path(workspace.path("thumbnails")).rglob("*.tmp"))
 
 
 def test_an_original_that_is_no_image_is_named(workspace: Workspace) -> None:
@@ -219,11 +217,11 @@ def test_a_truncated_shard_is_an_error(workspace: Workspace) -> None:
         make(workspace)
 
 
-def test_a_second_writer_of_the_same_view_is_refused(workspace: Workspace) -> None:
+def test_a_second_writer_of_the_same_thumbnails_is_refused(workspace: Workspace) -> None:
     with exclusive_lock(workspace, "rho thumbnails", "thumbnails/6-raw"):
         with pytest.raises(WorkspaceError, match="another `rho thumbnails` is writing"):
             make(workspace)
-        assert make(workspace, size=4).shards_made == 3  # another view is no matter
+        assert make(workspace, size=4).shards_made == 3  # another size is no matter
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
@@ -232,14 +230,14 @@ def test_settings_that_cannot_be_are_refused() -> None:
             ThumbnailsConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_a_remote_workspace_gets_its_view(tmp_path: Path) -> None:
+def test_a_remote_workspace_gets_its_thumbnails(tmp_path: Path) -> None:
     local = write_workspace(tmp_path / "w", (5, 3))
     remote = write_workspace("memory://thumbnails-test", (5, 3))  # type: ignore[arg-type]
     try:
         make(local)
         assert make(remote).shards_made == 2
         assert make(remote).shards_made == 0
-        for name in views(local):
+        for name in files(local):
             assert remote.read_bytes(f"thumbnails/{name}") == local.read_bytes(f"thumbnails/{name}")
     finally:
         remote.remove("")
@@ -248,7 +246,7 @@ def test_a_remote_workspace_gets_its_view(tmp_path: Path) -> None:
 def test_tars_that_lie_outside_the_workspace_are_left_there(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path / "w", (5, 3))
     make(workspace)
-    expected = views(workspace)
+    expected = files(workspace)
     shards = workspace.read_json("corpus.json")["shards"]
     (tmp_path / "elsewhere").mkdir()
     for shard in shards:
@@ -256,12 +254,12 @@ def test_tars_that_lie_outside_the_workspace_are_left_there(tmp_path: Path) -> N
         Path(workspace.path(f"shards/{shard['name']}.tar")).rename(source)
         shard["source"] = str(source)
     rewrite_metadata(workspace, shards=shards)
-    workspace.remove("views")
+    workspace.remove("thumbnails")
     assert make(workspace, workers=1).shards_made == 2
-    assert views(workspace) == expected
+    assert files(workspace) == expected
 
 
-def test_rho_shards_makes_the_view_that_the_manifest_or_the_flag_asks_for(tmp_path: Path) -> None:
+def test_rho_shards_makes_the_thumbnails_that_the_manifest_or_the_flag_asks_for(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
     manifest = tmp_path / "tiny.toml"
     manifest.write_text('format = "table"\nroot = "corpus"\nshard_size = 16\nholdout = 0.3\nthumbnails = 12\n')
@@ -273,12 +271,12 @@ def test_rho_shards_makes_the_view_that_the_manifest_or_the_flag_asks_for(tmp_pa
     summary = json.loads(result.stdout)
     assert summary["thumbnails"]["name"] == "12-jpeg"
     assert summary["thumbnails"]["rows"] == summary["samples"]["train"]
-    said = CliRunner().invoke(rho, [*command, "--thumbnails", "10", "--scoring-format", "raw"]).stdout
+    said = CliRunner().invoke(rho, [*command, "--thumbnails", "10", "--thumbnail-format", "raw"]).stdout
     assert "thumbnails 10-raw of train" in said
     assert "% of the originals'" in said
     assert CorpusMetadata.read(Workspace(tmp_path / "w")).manifest["thumbnails"] == 10
     environment = {"RHO_WORKSPACE": str(tmp_path / "w"), "RHO_THUMBNAILS_FORMAT": "jpeg"}
-    made = CliRunner().invoke(rho, ["view", "--json", "--workers", "0"], env=environment, catch_exceptions=False)
+    made = CliRunner().invoke(rho, ["thumbnails", "--json", "--workers", "0"], env=environment, catch_exceptions=False)
     assert json.loads(made.stdout)["name"] == "10-jpeg"  # its size is the corpus's
     none = CliRunner().invoke(rho, [*command, "--json", "--thumbnails", "0"], catch_exceptions=False)
     assert "thumbnails" not in json.loads(none.stdout)

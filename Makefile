@@ -92,7 +92,8 @@ types: install-dev
 	@mkdir -p build/types/rhostream
 	@ln -sfn $(CURDIR)/rhostream/*.py $(CURDIR)/rhostream/py.typed build/types/rhostream/
 	@for room in loaders selection pipeline cli; do ln -sfn $(CURDIR)/$$room build/types/rhostream/$$room; done
-	MYPYPATH=build/types $(VENV)/bin/mypy --package rhostream
+	$(VENV)/bin/mypy build/types/rhostream examples benchmarks/*.py benchmarks/loaders
+	MYPYPATH=benchmarks/reproductions $(VENV)/bin/mypy benchmarks/reproductions
 
 clean:
 	rm -rf build $(VENV)

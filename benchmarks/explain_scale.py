@@ -4,10 +4,10 @@
 
 Writes a workspace of 1M samples (14 classes, 38% of the labels wrong, Clothing-1M's names) with its IL table and the
 ledger of a run of super-batches of 320, of which 32 are selected by loss - IL; every sample is drawn once an epoch.
-Another run of 1M candidates stands beside it. Ledger parts have the size and layout of `selection/ledger/ledger.py`, and the
-history is made by `selection/ledger/history.py`. 10M candidates take 0.35 GB, 200M take 7 GB and about 10 minutes of a core to
-write; what is there is not written again. Then each statement is run in plain DuckDB over the views, with 2 threads
-and 4 GB, and its rows are counted.
+Another run of 1M candidates stands beside it. Ledger parts have the size and layout of `selection/ledger/ledger.py`,
+and the history is made by `selection/ledger/history.py`. 10M candidates take 0.35 GB, 200M take 7 GB and about 10
+minutes of a core to write; what is there is not written again. Then each statement is run in plain DuckDB over the
+views, with 2 threads and 4 GB, and its rows are counted.
 
 Expected: every answer below 2 s at 10M and below 20 s at 200M.
 """

@@ -52,7 +52,7 @@ from rhostream.pipeline.models.evaluation import EvaluationSet
 from rhostream.pipeline.models.registry import build_model
 from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
-from rhostream.selection.scoring.functions import ScoredCandidates, selection_function
+from rhostream.selection.scoring import ScoredCandidates, selection_function
 from rhostream.selection.scoring.scorer import Scorer
 from rhostream.selection.selector import OnlineSelector
 
@@ -147,10 +147,8 @@ def prepare(name: str, root: str, folder: Path) -> Workspace:
     for size in (64, 96, 128):
         for form in FORMATS:
             write_thumbnails(workspace, ThumbnailsConfig(size=size, format=form))
-    schedule = {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
-    train_il(
-        workspace, ILTrainConfig(name="il", model=MODEL, image_size=IL_SIZE, augmentation="shift_flip", **schedule)
-    )
+    schedule = ILTrainConfig(epochs=8, batch_size=64, learning_rate=2e-3)
+    train_il(workspace, replace(schedule, name="il", model=MODEL, image_size=IL_SIZE, augmentation="shift_flip"))
     score_il(workspace, ILScoreConfig(name="il"))
     return workspace
 
@@ -188,7 +186,7 @@ def training(
     stream = variant.stream(workspace, seed)
     if select == "uniform":
         stream.super_batch_size = BATCH
-    model = build_model(MODEL, len(stream.metadata.classes), stream.spec, seed=seed)
+    model = build_model(MODEL, len(stream.corpus.classes), stream.spec, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     selector = OnlineSelector(model, batch_size=BATCH, select=select, score_ahead=variant.ahead)
     model.train()

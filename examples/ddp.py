@@ -23,7 +23,7 @@ dist.init_process_group()
 device = torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
 
 stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream: no DistributedSampler
-model = nn.Sequential(
+network = nn.Sequential(
     nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),
     nn.ReLU(),
@@ -34,14 +34,14 @@ model = nn.Sequential(
     nn.Flatten(),
     nn.Linear(64, len(stream.corpus.classes)),
 )
-model = DistributedDataParallel(model.to(device))
+model = DistributedDataParallel(network.to(device))
 optimizer = torch.optim.AdamW(model.parameters())
 selector = OnlineSelector(model, batch_size=32)  # rhostream: each rank scores its own candidates, without DDP
 loader = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of DataLoader(dataset, …)
 
 step = 0
 for epoch in range(1 + options.steps // len(loader)):
-    loader.sampler.set_epoch(epoch)
+    loader.set_epoch(epoch)
     for images, labels in loader:
         if step == options.steps:
             break

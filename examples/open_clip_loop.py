@@ -26,7 +26,8 @@ class ZeroShot(nn.Module):  # rhostream: what scores candidates, logits over the
 
     def forward(self, images: Tensor) -> Tensor:
         texts = self.clip.encode_text(self.prompts, normalize=True)
-        return self.clip.logit_scale.exp() * self.clip.encode_image(images, normalize=True) @ texts.T
+        logits: Tensor = self.clip.logit_scale.exp() * self.clip.encode_image(images, normalize=True) @ texts.T
+        return logits
 
 
 def images_and_prompts(batch: SelectedBatch) -> tuple[Tensor, Tensor]:  # rhostream

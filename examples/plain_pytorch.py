@@ -31,4 +31,4 @@ for batch in islice(selector(stream), options.steps):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    print(f"step {selector.step}: loss {loss.item():.3f}, {len(batch)} of {len(batch.super_batch)} candidates")
+    print(f"step {selector.step}: loss {loss.item():.3f}, {len(batch)} samples")

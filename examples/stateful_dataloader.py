@@ -51,7 +51,7 @@ for batch in islice(selector(loader), options.steps):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    print(f"step {selector.step}: loss {loss.item():.3f}, {len(batch)} of {len(batch.super_batch)} candidates")
+    print(f"step {selector.step}: loss {loss.item():.3f}, {len(batch)} samples")
 
 if options.checkpoint:
     state = {"loader": loader.state_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}

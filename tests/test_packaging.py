@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,24 +13,54 @@ from pathlib import Path
 
 import pytest
 
+import rhostream
 from rhostream.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-ROOMS = ("loaders", "selection", "pipeline", "cli")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 
-#: Which rooms a room may import, itself aside; "" is the package root.
-MAY_IMPORT = {
-    "": set(),
-    "loaders": {""},
-    "selection": {"", "loaders"},
-    "pipeline": {"", "loaders", "selection"},
-    "cli": {"", "loaders", "selection", "pipeline"},
+#: The folders and, in each, its rooms and modules, lowest first: each imports those above it in this table.
+ORDER = {
+    "loaders": ("storage", "decode", "index", "reference", "stream"),
+    "selection": (
+        "rules",
+        "scoring",
+        "policies",
+        "ledger",
+        "selected_batch",
+        "companions",
+        "full_images",
+        "selector",
+        "data_loader",
+    ),
+    "pipeline": (
+        "config",
+        "jobs",
+        "corpora",
+        "shards",
+        "in_place",
+        "thumbnails",
+        "models",
+        "il",
+        "training",
+        "comparison",
+        "sql",
+        "explain",
+        "export",
+        "report",
+    ),
+    "cli": (),
+}
+FOLDERS = tuple(ORDER)
+RANK = {
+    f"rhostream.{folder}.{room}": rank
+    for rank, (folder, room) in enumerate((folder, room) for folder, rooms in ORDER.items() for room in rooms)
 }
 
 
-def folder(package: str) -> Path:
-    """Where a package lies in the tree: the rooms stand at the top level."""
+def folder_of(package: str) -> Path:
+    """Where a package lies in the tree: the folders stand at the top level."""
     return ROOT.joinpath(*package.split(".")[1:]) if "." in package else ROOT / package
 
 
@@ -48,13 +79,13 @@ def run(code: str, **environment: str) -> str:
 
 def test_the_listed_packages_are_the_packages_of_the_tree() -> None:
     found = {"rhostream"}
-    for room in ROOMS:
-        for init in (ROOT / room).rglob("__init__.py"):
+    for name in FOLDERS:
+        for init in (ROOT / name).rglob("__init__.py"):
             found.add("rhostream." + ".".join(init.parent.relative_to(ROOT).parts))
     assert set(SETUPTOOLS["packages"]) == found
-    assert all((folder(package) / "__init__.py").exists() for package in found)
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
+    assert all((folder_of(package) / "__init__.py").exists() for package in found)
+    for name in FOLDERS:
+        for path in (ROOT / name).rglob("*.py"):
             assert (path.parent / "__init__.py").exists(), f"{path} is in no package"
 
 
@@ -63,7 +94,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy of the sources."""
     pytest.importorskip("setuptools", reason="NOT TESTED: setuptools is not installed")
     source = tmp_path_factory.mktemp("source")
-    for name in ("rhostream", *ROOMS):
+    for name in ("rhostream", *FOLDERS):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source / name)
@@ -82,31 +113,99 @@ def test_the_wheel_holds_every_module_the_types_marker_and_nothing_else(wheel: P
     modules = {
         f"{package.replace('.', '/')}/{module.name}"
         for package in SETUPTOOLS["packages"]
-        for module in folder(package).glob("*.py")
+        for module in folder_of(package).glob("*.py")
     }
     data = {
-        f"{package.replace('.', '/')}/{path.relative_to(folder(package))}"
+        f"{package.replace('.', '/')}/{path.relative_to(folder_of(package))}"
         for package in SETUPTOOLS["packages"]
         for pattern in (*SETUPTOOLS["package-data"]["*"], *SETUPTOOLS["package-data"].get(package, ()))
-        for path in folder(package).glob(pattern)
+        for path in folder_of(package).glob(pattern)
     }
     assert len(data) > 1
     assert names == modules | data
 
 
-def test_the_installed_rooms_are_importable_under_rhostream_alone(wheel: Path, tmp_path: Path) -> None:
-    # A wheel without compiled code is installed by unpacking it.
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path)
-    code = """
-import importlib.util, rhostream.loaders
-rooms = ("loaders", "selection", "pipeline", "cli")
-print([importlib.util.find_spec(f"rhostream.{room}").origin for room in rooms])
-print([room for room in rooms if importlib.util.find_spec(room)])
+TINY = """
+name = "tiny"
+format = "synthetic"
+root = "corpus"
+seed = 0
+shard_size = 200
+
+[options]
+images = 400
+test_images = 56
+
+[image]
+size = 32
+
+[il]
+epochs = 1
 """
-    inside, outside = map(ast.literal_eval, run(code, PYTHONPATH=str(tmp_path)).splitlines())
-    assert inside == [str(tmp_path / "rhostream" / room / "__init__.py") for room in ROOMS]
-    assert outside == []
+
+SELECTS = """
+import importlib.util
+
+from torch import nn
+
+from rhostream.loaders import CandidateStream
+from rhostream.selection import OnlineSelector
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 14))
+selector = OnlineSelector(model, batch_size=4, select="rho_loss")
+stream = CandidateStream("workspace", il="small_cnn", super_batch_size=40, seed=0)
+print(len(next(iter(selector(stream))).keys))
+print([name for name in ("loaders", "selection", "pipeline", "cli") if importlib.util.find_spec(name)])
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_trains_and_names_the_extra_for_the_rest(wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+    def call(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "environment/bin" / program
+        command = [path if path.exists() else Path(sys.executable).with_name(program), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    def told(program: str, *arguments: str | Path) -> str:
+        done = call(program, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    told("uv", "venv", "--python", sys.executable, "environment")
+    told("uv", "pip", "install", "--python", "environment", "--constraints", ROOT / "requirements/run.lock", wheel)
+    assert told("rho", "--version") == f"rho {rhostream.__version__}\n"
+    told("rho", "shards", "--manifest", "tiny.toml", "--workspace", "workspace")
+    told("rho", "il", "train", "--workspace", "workspace")
+    told("rho", "il", "score", "--workspace", "workspace")
+    told("rho", "train", "--workspace", "workspace", "--steps", "2", "--select", "rho_loss")
+    assert told("python", "-c", SELECTS).splitlines() == ["4", "[]"]
+    for arguments, library, extra in (
+        (["query", "SELECT 1"], "duckdb", "sql"),
+        (["explain", "reasons"], "duckdb", "sql"),
+        (["report"], "matplotlib", "report"),
+        (["train", "--steps", "2", "--model", "resnet18"], "torchvision", "torchvision"),
+    ):
+        done = call("rho", *arguments, "--workspace", "workspace")
+        expected = f"rho: this needs {library}, which is not installed: run `pip install 'rhostream[{extra}]'`\n"
+        assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    project = PYPROJECT["project"]
+    declared = [
+        *project["dependencies"],
+        *(line for lines in project["optional-dependencies"].values() for line in lines),
+    ]
+    names = {re.split(r"[^\w-]", line)[0] for line in declared}
+    modules = {"pillow": "PIL"}
+    known = {modules.get(name, name.replace("-", "_")) for name in names} | set(sys.stdlib_module_names)
+    for name in ("rhostream", *FOLDERS):
+        for path in (ROOT / name).rglob("*.py"):
+            undeclared = {module.split(".")[0] for module in imports(path)} - known
+            assert not undeclared, f"{path.relative_to(ROOT)} imports {undeclared}"
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -121,24 +220,63 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room_of(module: str) -> str | None:
-    first, *rest = module.split(".")
-    if first != "rhostream":
+    """The room that a module lies in; its folder, where it lies in no room; None if it is not ours."""
+    parts = module.split(".")
+    if parts[0] != "rhostream":
         return None
-    return rest[0] if rest and rest[0] in ROOMS else ""
+    room = ".".join(parts[:3])
+    return room if room in RANK else ".".join(parts[:2]) if len(parts) > 1 and parts[1] in ORDER else "rhostream"
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_run_downward(room: str) -> None:
-    for path in sorted((ROOT / (room or "rhostream")).rglob("*.py")):
-        # `from rhostream import x` names the root, whatever x is.
-        used = {room_of(module) for module in imports(path)} - {None, room}
-        assert used <= MAY_IMPORT[room], f"{path.relative_to(ROOT)} imports {sorted(used - MAY_IMPORT[room])}"
+def rank(room: str) -> int:
+    if room in RANK:
+        return RANK[room]
+    if room == "rhostream":
+        return -1
+    # A folder's own names come from its rooms, the highest included.
+    return max((RANK[f"{room}.{inner}"] for inner in ORDER[room.split(".")[1]]), default=len(RANK))
 
 
-def test_all_code_imports_the_rooms_by_their_installed_names() -> None:
-    for name in ("rhostream", *ROOMS, "tests", "benchmarks", "examples"):
+def modules_of(folder: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts if folder == "rhostream" else ("rhostream", *parts)).removesuffix(".__init__"), path
+
+
+def test_the_order_names_each_room_of_the_tree() -> None:
+    for name in ("loaders", "selection", "pipeline"):
+        found = {
+            path.stem for path in (ROOT / name).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+        }
+        assert found - {"__init__"} == set(ORDER[name])
+
+
+@pytest.mark.parametrize("folder", ["rhostream", "loaders", "selection", "cli"])
+def test_imports_between_rooms_run_downward(folder: str) -> None:
+    for module, path in modules_of(folder):
+        own = room_of(module)
+        assert own
+        above = {room for used in imports(path) if (room := room_of(used)) and room != own and rank(room) >= rank(own)}
+        assert not above, f"{path.relative_to(ROOT)} imports {sorted(above)}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_rooms_import_each_other_by_their_public_names(folder: str) -> None:
+    for module, path in modules_of(folder):
+        for used in imports(path):
+            room = room_of(used)
+            if room not in RANK or used == room or room == room_of(module):
+                continue
+            name = used.removeprefix(f"{room}.")
+            is_package = folder_of(room).is_dir()
+            assert "." not in name or not is_package, f"{path.relative_to(ROOT)}: {used} is not imported from {room}"
+            assert not name.startswith("_"), f"{path.relative_to(ROOT)} imports {used}, a private name"
+
+
+def test_all_code_imports_the_folders_by_their_installed_names() -> None:
+    for name in ("rhostream", *FOLDERS, "tests", "benchmarks", "examples"):
         for path in sorted((ROOT / name).rglob("*.py")):
-            direct = {module.split(".")[0] for module in imports(path)} & set(ROOMS)
+            direct = {module.split(".")[0] for module in imports(path)} & set(FOLDERS)
             assert not direct, f"{path.relative_to(ROOT)} imports {direct}"
 
 

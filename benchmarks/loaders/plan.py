@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Loader:
 
     name: str
     variants: tuple[str, ...]
-    workers: dict[int, tuple[int, ...]]
+    workers: Mapping[int, tuple[int, ...]]
 
 
 _PROCESSES = {1: (0, 1), 2: (0, 1, 2)}

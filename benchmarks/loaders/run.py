@@ -78,7 +78,7 @@ def main() -> None:
     results: dict[Measurement, list[dict[str, Any]]] = {measurement: [] for measurement in plan}
     images = corpus.files(folder / "images")
     loads: list[float] = []
-    summary = {
+    summary: dict[str, Any] = {
         "benchmark": "loaders",
         "machine": machine() | {"load_at_rounds": loads},
         "versions": {name: version(name) for name in PACKAGES},

@@ -30,7 +30,7 @@ def batches(folder: Path, variant: str, workers: int) -> Iterator[Batch]:
     clean_stale_shared_memory()
     kind = _Pillow if variant == "PIL" else _Simplejpeg
     dataset = kind(local=str(folder / variant), shuffle=True, batch_size=BATCH)
-    loader = DataLoader(dataset, BATCH, num_workers=workers, persistent_workers=workers > 0)
+    loader: DataLoader[Any] = DataLoader(dataset, BATCH, num_workers=workers, persistent_workers=workers > 0)
     while True:
         for batch in loader:
             yield batch["image"], batch["label"]

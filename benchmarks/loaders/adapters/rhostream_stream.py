@@ -33,10 +33,10 @@ _FORMATS: tuple[ThumbnailFormat, ...] = ("jpeg", "raw")
 def prepare(images: Path, folder: Path) -> None:
     """Shards, two thumbnails, and an IL table of the size of a real one (its losses are random)."""
     manifest = Manifest(name="photographs", format="imagefolder", root=str(images), folds=2, image={"size": SIDE})
-    write_shards(folder, manifest)
-    for form in _FORMATS:
-        write_thumbnails(folder, ThumbnailsConfig(size=64, format=form))
     workspace = Workspace(folder)
+    write_shards(workspace, manifest)
+    for form in _FORMATS:
+        write_thumbnails(workspace, ThumbnailsConfig(size=64, format=form))
     metadata = CorpusMetadata.read(workspace)
     model = {"classes": metadata.classes, "fingerprint": metadata.fingerprint}
     workspace.write_json(f"il/{_IL}/model.json", model)

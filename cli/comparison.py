@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rhostream.pipeline.comparison import Comparison, Outcome, Spread, VariantOutcome
 
+PASSED_OVER = "passed over: "
+
 Table = Mapping[str, list[str]]
 
 
 def tables(comparison: "Comparison") -> list[Table]:
     """What the runs came to, a column a variant; then for each target accuracy what it took, a row a variant."""
     columns = [_column(variant) for variant in comparison.variants]
+    told = [line for line in columns[0] if not line.startswith(PASSED_OVER) or any(c[line] != "0" for c in columns)]
+    columns = [{line: column[line] for line in told} for column in columns]
     overview = {"": list(columns[0])} | {
         variant.variant: list(column.values()) for variant, column in zip(comparison.variants, columns, strict=True)
     }
@@ -49,8 +53,11 @@ def _column(variant: "VariantOutcome") -> dict[str, str]:
         "already correct, of selected": over_seeds(lambda outcome: outcome.correct, percent),
         "already correct, of candidates": over_seeds(lambda outcome: outcome.candidates_correct, percent),
     }
+    if first.early is not None:
+        until = f"up to {percent(first.early)} accuracy"
+        lines[f"already correct, of selected, {until}"] = over_seeds(lambda outcome: outcome.early_correct, percent)
     for reason in first.passed_over:
-        lines[f"passed over: {reason}"] = over_seeds(lambda outcome: outcome.passed_over[reason], whole)  # noqa: B023
+        lines[f"{PASSED_OVER}{reason}"] = over_seeds(lambda outcome: outcome.passed_over[reason], whole)  # noqa: B023
     for cost in first.seconds:
         lines[f"cost: {cost}"] = ", ".join(f"{over_seeds(figure, show)} {unit}" for figure, show, unit in _units(cost))
     return lines

@@ -1,5 +1,6 @@
 """What finished runs came to, under targets that they share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,9 +39,11 @@ class Outcome:
     """What one run came to.
 
     Attributes:
-        mislabeled, correct: shares among the selected; None where not known. Over those intervals of the run at whose
-            end its accuracy was at most the weakest run's final one, as in the paper (Fig. 3).
-        candidates_mislabeled, candidates_correct: the same of the candidates they were chosen from.
+        mislabeled, correct: shares among the selected, over the whole run; None where not known.
+        candidates_mislabeled, candidates_correct: the same of the candidates that they were chosen from.
+        early_correct, early_candidates_correct: over those intervals at whose end the run's accuracy was at most
+            `early`, the weakest run's final one, as in the paper (Fig. 3): redundancy only means something while there
+            is something left to learn.
         seconds, cpu_seconds, flops: by cost.
         il_runs: how many runs share the IL model in these figures.
         evaluated_on: the split whose accuracy is given; None where the corpus has none to spare.
@@ -57,6 +60,9 @@ class Outcome:
     candidates_mislabeled: float | None
     correct: float | None
     candidates_correct: float | None
+    early: float | None
+    early_correct: float | None
+    early_candidates_correct: float | None
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]
     flops: dict[str, float]
@@ -77,8 +83,14 @@ def summarize(runs: Sequence[Run], targets: Sequence[float] = (), *, il_runs: in
     """
     finals = [curve[-1] for run in runs if (curve := _accuracies(run))]
     bests = [max(curve) for run in runs if (curve := _accuracies(run))]
-    aims = tuple(targets) or (tuple(share * min(bests) for share in DEFAULT_TARGETS) if bests else ())
+    aims = tuple(targets) or (_default_targets(min(bests)) if bests else ())
     return tuple(_outcome(run, aims, min(finals) if finals else None, il_runs) for run in runs)
+
+
+def _default_targets(best: float) -> tuple[float, ...]:
+    """Whole percentages, but for the best itself."""
+    rounded = (math.floor(100 * share * best) / 100 for share in DEFAULT_TARGETS if share < 1)
+    return tuple(dict.fromkeys((*(target for target in rounded if target > 0), best)))
 
 
 def _accuracies(run: Run) -> list[float]:
@@ -88,7 +100,6 @@ def _accuracies(run: Run) -> list[float]:
 def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs: int | None) -> Outcome:
     lines, last = run.metrics, run.metrics[-1]
     curve = _accuracies(run)
-    # Redundancy only means something while there is something left to learn.
     early = [line for line in lines if weakest is None or (line["test_accuracy"] or 0.0) <= weakest] or lines
     corpus = run.workspace.read_json(f"{run.folder}/run.json")
     runs = last["il_runs"] if il_runs is None else il_runs
@@ -106,10 +117,13 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
         final_accuracy=curve[-1] if curve else None,
         best_accuracy=max(curve) if curve else None,
         reached=tuple(_reached(lines, target, runs) for target in targets),
-        mislabeled=_mean(early, "selected_mislabeled", "selected"),
-        candidates_mislabeled=_mean(early, "candidates_mislabeled", "candidates"),
-        correct=_mean(early, "selected_correct", "selected"),
-        candidates_correct=_mean(early, "candidates_correct", "candidates"),
+        mislabeled=_mean(lines, "selected_mislabeled", "selected"),
+        candidates_mislabeled=_mean(lines, "candidates_mislabeled", "candidates"),
+        correct=_mean(lines, "selected_correct", "selected"),
+        candidates_correct=_mean(lines, "candidates_correct", "candidates"),
+        early=weakest,
+        early_correct=_mean(early, "selected_correct", "selected"),
+        early_candidates_correct=_mean(early, "candidates_correct", "candidates"),
         **costs,
         il_runs=runs,
         evaluated_on=corpus["evaluated_on"],

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import os
 import sys
 
@@ -9,6 +10,7 @@ import click
 
 from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
+from rhostream.cli.remedies import RemediesAsCommands, told
 from rhostream.extras import install_command
 
 COMMANDS = {
@@ -76,6 +78,9 @@ def main() -> None:
     # Torch's idle threads sleep: where others use the cores too (our decoders do), spinning made training ten times
     # slower. Read when torch is imported, so it is set before any command is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings = logging.StreamHandler()
+    warnings.addFilter(RemediesAsCommands())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[warnings])
     code = _run()
     if code == EXIT_INTERRUPTED:
         # At once: an orderly end of the interpreter would wait for threads that are still computing.
@@ -92,7 +97,7 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except RhostreamError as error:
-        return _fail(str(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
+        return _fail(told(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
     except ModuleNotFoundError as error:

@@ -137,7 +137,7 @@ def test_indexed_tars_are_read_where_they_lie(former: Path, then: dict[str, Any]
 
 def test_former_thumbnails_say_what_makes_them_again(former: Path) -> None:
     workspace = Workspace(former / "ws")
-    with pytest.raises(WorkspaceError, match=r"of a former release.*rho thumbnails --workspace .* --size 8"):
+    with pytest.raises(WorkspaceError, match=r"of a former release.*: make the thumbnails \(size 8, format jpeg"):
         Thumbnails.read(workspace, CorpusMetadata.read(workspace), "8-jpeg")
 
 

@@ -14,6 +14,7 @@ from .corpus_metadata import (
     Shard as Shard,
     ShardRows as ShardRows,
     read_shard_rows as read_shard_rows,
+    undecodable as undecodable,
 )
 from .hashing import EVALUATED as EVALUATED, REMEMBERED as REMEMBERED, key_hash as key_hash, key_hashes as key_hashes
 from .keys import key_of as key_of, webdataset_key as webdataset_key
@@ -29,7 +30,7 @@ from .thumbnails import (
     read_thumbnail_rows as read_thumbnail_rows,
     thumbnail_index as thumbnail_index,
     thumbnail_tar as thumbnail_tar,
-    thumbnails_command as thumbnails_command,
     thumbnails_name as thumbnails_name,
+    thumbnails_remedy as thumbnails_remedy,
 )
 from .validation_samples import is_validation_sample as is_validation_sample

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rhostream.errors import WorkspaceError
+from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
 from rhostream.loaders.storage import Workspace
@@ -33,14 +33,14 @@ class CoreSet:
         if not workspace.exists(file):
             known = ", ".join(workspace.names("core_sets")) or "none"
             raise WorkspaceError(
-                f"core set {name!r}: workspace {workspace.location!r} has no {file} (core sets there: {known}); run "
-                f"`rho coreset --workspace {workspace.location} --name {name}` to the end"
+                f"core set {name!r}: workspace {workspace.location!r} has no {file} (core sets there: {known})",
+                Remedy(Stage.CORE_SET, workspace.location, {"name": name}),
             )
         written = workspace.read_json(file)
         if written["fingerprint"] != corpus.fingerprint:
             raise WorkspaceError(
-                f"core set {name!r} is of another split of the corpus than the shards are now: run `rho coreset --name "
-                f"{name} --overwrite`"
+                f"core set {name!r} is of another split of the corpus than the shards are now",
+                Remedy(Stage.CORE_SET, workspace.location, {"name": name, "overwrite": True}),
             )
         return cls(workspace=workspace, name=name, identity=written["identity"])
 
@@ -51,10 +51,10 @@ class CoreSet:
             WorkspaceError: its part is missing, or is of another shard or core set.
         """
         file = core_set_part(self.name, rows.shard.name)
-        remedy = f"run `rho coreset --name {self.name} --overwrite`"
+        remedy = Remedy(Stage.CORE_SET, self.workspace.location, {"name": self.name, "overwrite": True})
         if not self.workspace.exists(file):
             raise WorkspaceError(
-                f"core set {self.name!r} has no part for shard {rows.shard.name}: {remedy}, or stream the split train"
+                f"core set {self.name!r} has no part for shard {rows.shard.name}: stream the split train, or", remedy
             )
         table = self.workspace.read_table(file, ["key", "kept"])
         made_of = table.schema.metadata or {}
@@ -65,7 +65,8 @@ class CoreSet:
         ):
             raise WorkspaceError(
                 f"{self.workspace.path(file)} was made of other samples than shard {rows.shard.name} holds, or for "
-                f"another core set: {remedy}"
+                "another core set",
+                remedy,
             )
         return values(table.column("kept"))
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rhostream.errors import WorkspaceError
+from rhostream.errors import Remedy, ShardError, Stage, WorkspaceError
 from rhostream.former import manifest_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
@@ -30,7 +30,7 @@ class Shard:
     Attributes:
         fold: -1 where the corpus has no folds.
         digest: identifies keys, labels and contents.
-        source: path or URL of a tar that `rho index` has indexed where it lies; "" for one that `rho shards` wrote.
+        source: path or URL of a tar that was indexed where it lies; "" for one in the workspace.
             Several shards may share such a tar: one for each split.
     """
 
@@ -46,10 +46,10 @@ class Shard:
         """Name of the tar in the workspace, or the absolute path or URL of one outside it."""
         return self.source or f"shards/{self.name}.tar"
 
-    @property
-    def made_by(self) -> str:
-        """The command that wrote its index."""
-        return "rho index" if self.source else "rho shards"
+    def remedy(self, workspace: Workspace, *, overwrite: bool = False) -> Remedy:
+        """What makes it and its index again."""
+        settings = {"overwrite": True} if overwrite else {}
+        return Remedy(Stage.INDEX if self.source else Stage.SHARDS, workspace.location, settings)
 
     @property
     def index(self) -> str:
@@ -79,11 +79,11 @@ class CorpusMetadata:
 
     @classmethod
     def read(cls, workspace: Workspace) -> "CorpusMetadata":
-        """Raises WorkspaceError where `rho shards` has not finished."""
+        """Raises WorkspaceError where the shards are not finished."""
         if not workspace.exists(METADATA_NAME):
             raise WorkspaceError(
-                f"workspace {workspace.location!r} has no {METADATA_NAME}: run `rho shards --workspace "
-                f"{workspace.location}` to the end first, or name another workspace"
+                f"workspace {workspace.location!r} has no {METADATA_NAME}: name another workspace, or",
+                Remedy(Stage.SHARDS, workspace.location),
             )
         corpus = workspace.read_json(METADATA_NAME)
         try:
@@ -96,8 +96,8 @@ class CorpusMetadata:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise WorkspaceError(
-                f"{workspace.path(METADATA_NAME)} is no corpus metadata ({error!r}): run the command that made it "
-                "(`rho shards` or `rho index`) again with the same settings, it rewrites it"
+                f"{workspace.path(METADATA_NAME)} is no corpus metadata ({error!r}): restore it, or",
+                Remedy(Stage.SHARDS, workspace.location),
             ) from error
 
     def image_spec(self, size: int = 0) -> ImageSpec:
@@ -137,8 +137,8 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
     """
     if not workspace.exists(shard.index):
         raise WorkspaceError(
-            f"{workspace.path(shard.index)} is missing, though {METADATA_NAME} lists it: run `{shard.made_by}` "
-            "again with the same settings, it rewrites what is missing"
+            f"{workspace.path(shard.index)} is missing, though {METADATA_NAME} lists it",
+            shard.remedy(workspace),
         )
     present = set(workspace.column_names(shard.index)) if extra else set()
     table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)])
@@ -147,8 +147,8 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
         raise WorkspaceError(
             f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, "
-            f"which has other {differs}: start this command again if the index was rewritten meanwhile; else delete it "
-            f"and run `{shard.made_by}` again with the same settings, it rewrites what is missing"
+            f"which has other {differs}: start again if the index was rewritten meanwhile; else delete it and",
+            shard.remedy(workspace),
         )
     return ShardRows(
         shard=shard,
@@ -158,4 +158,14 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         hashes=table.column("content_hash").combine_chunks(),
         labels=values(table.column("label")),
         extra={name: values(table.column(name)) for name in extra if name in table.column_names},
+    )
+
+
+def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:
+    """The error for a stored sample that was decodable when its shard was made."""
+    key = read_shard_rows(workspace, shard).keys[row].as_py()
+    return ShardError(
+        f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the tar was changed or damaged after it was "
+        f"indexed: restore it, or{'' if shard.source else ' delete it and'}",
+        shard.remedy(workspace, overwrite=bool(shard.source)),
     )

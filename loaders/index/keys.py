@@ -26,7 +26,7 @@ def key_of(source: str, given: str | None = None) -> str:
 
 
 def webdataset_key(name: str, tar: str = "") -> str:
-    """The key under which `rho index` keeps the sample that webdataset calls `name` in `__key__`.
+    """The key under which an index of tars in place keeps the sample that webdataset calls `name` in `__key__`.
 
     `name` itself where it is safe as a tar name; else, as for "n01440764/n01440764_10026", a readable form with a hash
     of `name`. A leading "./" does not count.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rhostream.errors import WorkspaceError
+from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.former import THUMBNAILS_FOLDER as FORMER_FOLDER
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
@@ -86,24 +86,25 @@ class Thumbnails:
             if name in workspace.names(FORMER_FOLDER):
                 raise WorkspaceError(
                     f"thumbnails {name!r} in {workspace.path(FORMER_FOLDER)} are of a former release, which this one "
-                    f"does not read: run `{thumbnails_command(workspace, name, 'train')}` to make them again, and "
-                    "delete that folder"
+                    "does not read",
+                    thumbnails_remedy(workspace, name),
                 )
             known = ", ".join(workspace.names("thumbnails")) or "none"
             raise WorkspaceError(
-                f"thumbnails {name!r}: workspace {workspace.location!r} has no {file} (there are: {known}); "
-                f"run `rho thumbnails --workspace {workspace.location} --size PIXELS --format FORMAT` to the end"
+                f"thumbnails {name!r}: workspace {workspace.location!r} has no {file} (there are: {known})",
+                thumbnails_remedy(workspace, name),
             )
         written: dict[str, Any] = workspace.read_json(file)
         try:
             found = cls(**{**written, "splits": tuple(written["splits"])})
         except (KeyError, TypeError) as error:
             raise WorkspaceError(
-                f"{workspace.path(file)} does not describe thumbnails ({error!r}): run `rho thumbnails` again"
+                f"{workspace.path(file)} does not describe thumbnails ({error!r})", thumbnails_remedy(workspace, name)
             ) from error
         if found.fingerprint != corpus.fingerprint:
             raise WorkspaceError(
-                f"thumbnails {name!r} are of another split of the corpus than the shards: run `rho thumbnails` again"
+                f"thumbnails {name!r} are of another split of the corpus than the shards",
+                thumbnails_remedy(workspace, name),
             )
         return found
 
@@ -127,10 +128,11 @@ def metadata_file(name: str) -> str:
     return f"thumbnails/{name}/thumbnails.json"
 
 
-def thumbnails_command(workspace: Workspace, name: str, split: str) -> str:
-    """What a user types to make the thumbnails of a split."""
-    size, _, thumbnail_format = name.partition("-")
-    return f"rho thumbnails --workspace {workspace.location} --size {size} --format {thumbnail_format} --split {split}"
+def thumbnails_remedy(workspace: Workspace, name: str, split: str = "train", *, overwrite: bool = False) -> Remedy:
+    """What makes the thumbnails of a split."""
+    size, _, kind = name.partition("-")
+    settings: dict[str, str | bool] = {"size": size, "format": kind, "split": split}
+    return Remedy(Stage.THUMBNAILS, workspace.location, settings | ({"overwrite": True} if overwrite else {}))
 
 
 def current_thumbnails(workspace: Workspace, corpus: CorpusMetadata) -> list[Thumbnails]:
@@ -166,14 +168,14 @@ def read_thumbnail_rows(workspace: Workspace, name: str, rows: ShardRows) -> Thu
         WorkspaceError: it is missing, or was made from another shard than `rows` describes.
     """
     file = thumbnail_index(name, rows.shard.name)
-    remedy = f"run `{thumbnails_command(workspace, name, rows.shard.split)}`, it makes what is missing"
+    remedy = thumbnails_remedy(workspace, name, rows.shard.split)
     if not workspace.exists(file):
-        raise WorkspaceError(f"{workspace.path(file)} is missing: {remedy}")
+        raise WorkspaceError(f"{workspace.path(file)} is missing", remedy)
     table = workspace.read_table(file)
     digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY, b"").decode()
     if digest != rows.shard.digest or not table.column("key").combine_chunks().equals(rows.keys):
         raise WorkspaceError(
-            f"{workspace.path(file)} describes other samples than shard {rows.shard.name} holds: {remedy}"
+            f"{workspace.path(file)} describes other samples than shard {rows.shard.name} holds", remedy
         )
     return ThumbnailRows(
         tar=thumbnail_tar(name, rows.shard.name),

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import IrreducibleLossError
+from rhostream.errors import IrreducibleLossError, Remedy, Stage
 from rhostream.former import il_model_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows, values
@@ -60,24 +60,30 @@ class RowAlignedTable:
 
     def __init__(self, workspace: Workspace, corpus: CorpusMetadata, name: str) -> None:
         self._workspace, self._name = workspace, name
-        model_card = f"il/{name}/model.json"
-        if not workspace.exists(model_card):
+        metadata = f"il/{name}/model.json"
+        train_again = Remedy(Stage.IL_TRAIN, workspace.location, {"name": name, "overwrite": True})
+        score_again = Remedy(Stage.IL_SCORE, workspace.location, {"name": name})
+        if not workspace.exists(metadata):
             known = ", ".join(workspace.names("il")) or "none"
             raise IrreducibleLossError(
-                f"IL table {name!r}: workspace {workspace.location!r} has no {model_card} (IL models there: {known}); "
-                "run `rho il train` and `rho il score`"
+                f"IL table {name!r}: workspace {workspace.location!r} has no {metadata} (IL models there: {known})",
+                Remedy(Stage.IL_TRAIN, workspace.location, {"name": name}),
+                score_again,
             )
-        model = workspace.read_json(model_card)
+        model = workspace.read_json(metadata)
         classes = tuple(model["classes"])
         if classes != corpus.classes:
             raise IrreducibleLossError(
                 f"IL table {name!r} knows {len(classes)} classes {classes[:3]}…, the corpus has {len(corpus.classes)} "
-                f"{corpus.classes[:3]}…: train an IL model on this corpus"
+                f"{corpus.classes[:3]}…",
+                train_again,
+                score_again,
             )
         if model["fingerprint"] != corpus.fingerprint:
             raise IrreducibleLossError(
-                f"IL model {name!r} was trained on another split of the corpus than the one that the shards have now: "
-                f"run `rho il train --name {name} --overwrite`, then `rho il score --name {name}`"
+                f"IL model {name!r} was trained on another split of the corpus than the one that the shards have now",
+                train_again,
+                score_again,
             )
         self._model = il_digest(workspace, name)
 
@@ -121,7 +127,8 @@ class RowAlignedTable:
         return JoinedRows(il=il, predicted=values(table.column("predicted")))
 
     def _refusal(self, shard: Shard, cause: str) -> IrreducibleLossError:
-        return IrreducibleLossError(f"{cause}; run `rho il score --name {self._name} --only {shard.name}`")
+        settings: dict[str, str | bool] = {"name": self._name, "only": shard.name}
+        return IrreducibleLossError(cause, Remedy(Stage.IL_SCORE, self._workspace.location, settings))
 
 
 class ForeignTable:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import IO
 
-from rhostream.errors import ShardError, WorkspaceError
+from rhostream.errors import Remedy, ShardError, Stage, WorkspaceError
 from rhostream.loaders.storage import remote
 from rhostream.loaders.storage.shard_cache import CacheUnavailableError, ShardCache, tell_once
 from rhostream.loaders.storage.workspace import Workspace
@@ -20,7 +20,7 @@ MAX_REMOVED_SHARDS = 16  # of the open ones, those that the cache has removed: t
 PREFETCH_THREADS = 4
 
 #: A tar of thumbnails, see `thumbnails.thumbnail_tar`.
-_RENDITIONS = re.compile(
+_THUMBNAILS = re.compile(
     r"(?P<workspace>.+)/thumbnails/(?P<size>\d+)-(?P<format>\w+)/shards/(?P<split>[a-z]+)-[^/]+\.tar"
 )
 
@@ -71,16 +71,11 @@ class ShardReader:
                 return data
             end = self.workspace.size(tar)
         except FileNotFoundError as error:
-            raise ShardError(
-                f"{self.workspace.path(tar)} has vanished, though the index lists it: restore it, or "
-                f"{self._remade(tar)}"
-            ) from error
+            raise self._lost(tar, "has vanished, though the index lists it") from error
         except WorkspaceError as error:
-            raise ShardError(str(error)) from error
-        raise ShardError(
-            f"{self.workspace.path(tar)} ends at byte {end}, its index expects "
-            f"{size} bytes at {offset}: the tar is truncated; restore it, or {self._remade(tar)}"
-        )
+            raise ShardError(error.message, *error.remedies) from error
+        expected = f"its index expects {size} bytes at {offset}"
+        raise self._lost(tar, f"ends at byte {end}, {expected}: the tar is truncated")
 
     def prefetch(self, tars: Iterable[str]) -> None:
         """Begin to bring these tars near, in background threads: remote ones into the cache, local ones into memory.
@@ -158,17 +153,16 @@ class ShardReader:
                 del self._open[name]
         coming.set_result(stream)
 
-    def _remade(self, tar: str) -> str:
-        """How to come by this tar again."""
-        if found := _RENDITIONS.fullmatch(self.workspace.path(tar)):
+    def _lost(self, tar: str, cause: str) -> ShardError:
+        """The error for this tar, with how to come by it again."""
+        message = f"{self.workspace.path(tar)} {cause}: restore it, or"
+        if found := _THUMBNAILS.fullmatch(self.workspace.path(tar)):
             place = found["workspace"] if remote.is_remote(tar) or tar.startswith("/") else self.workspace.location
-            return (
-                f"run `rho thumbnails --workspace {place} --size {found['size']} --format {found['format']} --split "
-                f"{found['split']}`, it makes what is missing"
-            )
+            settings = {name: found[name] for name in ("size", "format", "split")}
+            return ShardError(message, Remedy(Stage.THUMBNAILS, place, settings))
         if tar.startswith("/") or "://" in tar:  # of another workspace, or one that others have made
-            return "make it and its index again"
-        return "run `rho shards` again with the same settings, it makes what is missing"
+            return ShardError(f"{message} make it and its index again")
+        return ShardError(message, Remedy(Stage.SHARDS, self.workspace.location))
 
     def _after_fork(self) -> None:
         if self._process != os.getpid():

@@ -31,17 +31,17 @@ class CandidateStream(SuperBatchStream):
     sample once an epoch, and every rank the same number of super-batches.
 
     Args:
-        workspace: where `rho shards` (or `rho index`) wrote.
+        workspace: a workspace with shards, or with an index of tars that lie elsewhere.
         il: an IL table: its name in the workspace, or the path of a Parquet with columns key and il. None joins none.
         super_batch_size: n_B of this rank.
         seed: of the order and the augmentation.
         shards: what to read; all shards of the split "train" where None.
         spec: of the pixels to train on; the manifest's where None.
-        thumbnails: name of thumbnails that `rho thumbnails` made ("64-jpeg"): candidates are then scored on its small
+        thumbnails: name of thumbnails ("64-jpeg"): candidates are then scored on its small
             thumbnails, and the images to train on are read for the selected alone. None scores what is trained on, as
             does an exact spec (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
         augmentation: see `rhostream.loaders.decode.augmentation`; drawn from (seed, epoch, key).
-        core_set: name of a core set that `rho coreset` made: other samples are passed over, without being read.
+        core_set: name of a core set: other samples are passed over, without being read.
         validation_share: share of the samples that is passed over, for the trainer to measure its progress on.
         prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
@@ -49,7 +49,7 @@ class CandidateStream(SuperBatchStream):
         order, reading: finer settings.
 
     Raises:
-        WorkspaceError: `rho shards` has not finished there, or there are no such shards, thumbnails or core set.
+        WorkspaceError: the shards there are not finished, or there are no such shards, thumbnails or core set.
         IrreducibleLossError: the IL table does not serve these shards.
     """
 
@@ -79,7 +79,7 @@ class CandidateStream(SuperBatchStream):
         self.shards = self.corpus.split("train") if shards is None else shards
         if not self.shards:
             raise WorkspaceError(
-                f"workspace {workspace.location!r} has no shards to stream: `rho shards` put {self.corpus.counts} there"
+                f"workspace {workspace.location!r} has no shards to stream, of {self.corpus.counts}: name other shards"
             )
         spec = spec or self.corpus.image_spec()
         self.thumbnails = Thumbnails.read(workspace, self.corpus, thumbnails) if thumbnails else None

@@ -97,7 +97,7 @@ class WithIL:
 def with_il(table: str | os.PathLike[str], *, il: str = "", on_missing: Literal["error", "drop"] = "error") -> WithIL:
     """`wds.WebDataset(...).decode(...).compose(with_il(table))`: joins every sample with its irreducible loss by key.
 
-    A sample is looked up by its `__key__` as it is; then, for tables of workspaces that `rho index` has made, by the
+    A sample is looked up by its `__key__` as it is; then, for tables of workspaces over tars in place, by the
     key that a name with a folder in it ("n01440764/n01440764_10026") has there; then by the one that `--keys tar` gives
     it, from `__url__` and `__key__`. A leading "./" does not count.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
 from rhostream.pipeline.explain.asked import Asked
@@ -103,7 +103,7 @@ def named_run(workspace: Workspace, name: str | None) -> str:
         ConfigError: there is none of the name, none at all, or several and none is named.
     """
     runs = [run for run in workspace.names("runs") if workspace.names(f"runs/{run}/history", ".parquet")]
-    return _named(workspace, "run", "--run", runs, name, "run `rho train` first")
+    return _named(workspace, "run", "--run", runs, name, Stage.TRAIN)
 
 
 def named_il_model(workspace: Workspace, name: str | None, run: str, *, required: bool) -> str | None:
@@ -119,13 +119,14 @@ def named_il_model(workspace: Workspace, name: str | None, run: str, *, required
         name = joined if joined in models else None
     if name is None and not models and not required:
         return None
-    return _named(workspace, "IL model", "--il", models, name, "run `rho il train` and `rho il score` first")
+    return _named(workspace, "IL model", "--il", models, name, Stage.IL_TRAIN, Stage.IL_SCORE)
 
 
-def _named(workspace: Workspace, what: str, option: str, known: list[str], name: str | None, remedy: str) -> str:
+def _named(workspace: Workspace, what: str, option: str, known: list[str], name: str | None, *stages: Stage) -> str:
     listed = ", ".join(known)
     if not known:
-        raise ConfigError(f"workspace {workspace.location!r} has no {what} to ask about: {remedy}")
+        remedies = (Remedy(stage, workspace.location) for stage in stages)
+        raise ConfigError(f"workspace {workspace.location!r} has no {what} to ask about", *remedies)
     if name is None:
         if len(known) > 1:
             raise ConfigError(

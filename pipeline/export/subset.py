@@ -102,10 +102,10 @@ class Subset:
                 tar = shards[row["shard"]].tar
                 image = reader.read(tar, row["offset"], row["size"])
                 if content_hash(image) != row["content_hash"]:
-                    remade = shards[row["shard"]].made_by
                     raise ShardError(
                         f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: "
-                        f"restore the tar, or run `{remade}` again"
+                        "restore the tar, or",
+                        shards[row["shard"]].remedy(self._workspace),
                     )
                 facts = {name.removeprefix("chosen."): value for name, value in row.items() if name not in _OWN}
                 relabeled = facts.get("action") == "relabel"

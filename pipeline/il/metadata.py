@@ -7,7 +7,7 @@ from typing import Any, Final
 import safetensors.torch
 from torch import nn
 
-from rhostream.errors import ConfigError, IrreducibleLossError, WorkspaceError
+from rhostream.errors import ConfigError, IrreducibleLossError, Remedy, Stage, WorkspaceError
 from rhostream.former import il_model_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
@@ -88,7 +88,8 @@ class ILMetadata:
             known = trained_models(workspace)
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no trained IL model {name!r} (there are: "
-                f"{', '.join(known) or 'none'}): run `rho il train --name {name}` first"
+                f"{', '.join(known) or 'none'})",
+                Remedy(Stage.IL_TRAIN, workspace.location, {"name": name}),
             )
         values = il_model_today(workspace.read_json(metadata_file(name)))
         if values.get("format") != FORMAT:
@@ -128,7 +129,7 @@ class ILMetadata:
 
     def require_fit(self, corpus: CorpusMetadata) -> None:
         """Raises IrreducibleLossError where the model was made for other classes or other shards than the corpus's."""
-        retrain = "train again with `rho il train --overwrite`, or use another --name"
+        retrain = "train again with --overwrite, or use another --name"
         if self.classes != corpus.classes:
             raise IrreducibleLossError(
                 f"IL model {self.name!r} knows {len(self.classes)} classes ({_difference(self.classes, corpus.classes)}"
@@ -163,7 +164,9 @@ def default_il_model(workspace: Workspace, corpus: CorpusMetadata) -> str:
     """
     models = trained_models(workspace)
     if not models:
-        raise ConfigError(f"workspace {workspace.location!r} has no trained IL model: run `rho il train` first")
+        raise ConfigError(
+            f"workspace {workspace.location!r} has no trained IL model", Remedy(Stage.IL_TRAIN, workspace.location)
+        )
     settings = corpus.manifest.get("il", {})
     usual = settings.get("name") or settings.get("model")
     if len(models) > 1 and usual not in models:

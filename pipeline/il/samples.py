@@ -18,10 +18,9 @@ from rhostream.loaders.decode import (
     shift_and_flip,
     uniform_draws,
 )
-from rhostream.loaders.index import Shard, distinct, read_shard_rows, taken
+from rhostream.loaders.index import Shard, distinct, read_shard_rows, taken, undecodable
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import CandidateStream, CandidateTable, Order
-from rhostream.pipeline.models import undecodable
 
 _READ_AT_ONCE: Final = 500  # samples
 

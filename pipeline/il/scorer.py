@@ -27,11 +27,12 @@ from rhostream.loaders.index import (
     distinct,
     read_shard_rows,
     read_thumbnail_rows,
-    thumbnails_command,
+    thumbnails_remedy,
+    undecodable,
 )
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
-from rhostream.pipeline.models import Costs, Precision, autocast, choose_device, place, resolve_precision, undecodable
+from rhostream.pipeline.models import Costs, Precision, autocast, choose_device, place, resolve_precision
 
 _PRECISION_KEY: Final = b"rhostream.precision"
 
@@ -139,12 +140,12 @@ class ILScorer:
     ) -> Pixels:
         pixels, failures = reader.submit(images.take(numbers), self._metadata.spec).result()
         for position, reason in failures[:1]:
-            row, spec = int(numbers[position]), self._settings.thumbnails
-            if spec is None:
+            row, thumbnails = int(numbers[position]), self._settings.thumbnails
+            if thumbnails is None:
                 raise undecodable(self._workspace, rows.shard, row, reason)
             raise ShardError(
-                f"{self._workspace.path(images.tars[0])} row {row}: {reason}; the thumbnails is damaged: run "
-                f"`{thumbnails_command(self._workspace, spec, rows.shard.split)} --overwrite`"
+                f"{self._workspace.path(images.tars[0])} row {row}: {reason}; the thumbnails are damaged",
+                thumbnails_remedy(self._workspace, thumbnails, rows.shard.split, overwrite=True),
             )
         return pixels
 

@@ -11,6 +11,6 @@ from .device import (
     restore_random_state as restore_random_state,
     seed_random as seed_random,
 )
-from .evaluation import EvaluationSet as EvaluationSet, undecodable as undecodable
+from .evaluation import EvaluationSet as EvaluationSet
 from .optimizers import adamw as adamw
 from .registry import build_model as build_model, count_parameters as count_parameters, takes_any_size as takes_any_size

@@ -11,21 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rhostream.errors import ShardError, WorkspaceError
+from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, ReadOptions
-from rhostream.loaders.index import EVALUATED, Shard, ShardRows, key_hashes, read_shard_rows
+from rhostream.loaders.index import EVALUATED, Shard, ShardRows, key_hashes, read_shard_rows, undecodable
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import Precision, autocast
 
 _NEWTON_STEPS: Final = 12
 _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
-
-#: How a tar and its index come to agree again, by what made the index.
-_REMADE: Final = {
-    "rho shards": "delete it and run `rho shards` again with the same settings, it makes it anew",
-    "rho index": "run `rho index` with --overwrite, which reads the tars again and never changes them",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,12 +193,3 @@ def calibrated_loss(logits: Tensor, labels: Tensor) -> float:
         moved = inverse - slope / max(curvature, 1e-12)
         inverse = min(max(moved, inverse / 2, _LOWEST_INVERSE), 2 * inverse, _HIGHEST_INVERSE)
     return float(functional.cross_entropy(inverse * logits, labels))
-
-
-def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:
-    """The error for a stored sample that was decodable when its shard was made."""
-    key = read_shard_rows(workspace, shard).keys[row].as_py()
-    return ShardError(
-        f"{workspace.path(shard.tar)} row {row}, key {key!r}: {reason}; the tar was changed or damaged after it was "
-        f"indexed: restore it, or {_REMADE[shard.made_by]}"
-    )

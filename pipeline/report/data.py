@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import duckdb
 
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import sample_reasons
@@ -138,7 +138,8 @@ def _il_model(workspace: Workspace, corpus: CorpusMetadata, run: ReportedRun | N
         if named not in known:
             raise ConfigError(
                 f"--il {named}: workspace {workspace.location!r} has no such IL model (there are: "
-                f"{', '.join(known) or 'none'}); name one of these, or run `rho il train --name {named}`"
+                f"{', '.join(known) or 'none'}); name one of these, or",
+                Remedy(Stage.IL_TRAIN, workspace.location, {"name": named}),
             )
         return named
     if run is not None and run.il is not None:

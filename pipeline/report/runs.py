@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.models import COST_NAMES
 
@@ -74,7 +74,8 @@ def reported_runs(workspace: Workspace, names: Sequence[str], lines: Sequence[di
         if name not in known:
             raise ConfigError(
                 f"--run {name}: workspace {workspace.location!r} has no such run (there are: "
-                f"{', '.join(known) or 'none'}); name one of these, or train it with `rho train --name {name}`"
+                f"{', '.join(known) or 'none'}); name one of these, or",
+                Remedy(Stage.TRAIN, workspace.location, {"name": name}),
             )
     return [_run(workspace, name, lines) for name in dict.fromkeys(names or known)]
 

@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from rhostream import schema
-from rhostream.errors import WorkspaceError
+from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.former import LEDGER_REASONS, METRICS_COLUMNS
 from rhostream.loaders.index import METADATA_NAME
 from rhostream.loaders.storage import Workspace
@@ -96,7 +96,7 @@ def _check(workspace: Workspace) -> None:
         return
     problem = "holds no workspace" if workspace.exists("") else "does not exist"
     raise WorkspaceError(
-        f"workspace {workspace.location!r} {problem}: name the one that `rho shards` filled, or fill it first"
+        f"workspace {workspace.location!r} {problem}: name another one, or", Remedy(Stage.SHARDS, workspace.location)
     )
 
 

@@ -29,6 +29,7 @@ from rhostream.loaders.index import (
     thumbnail_index,
     thumbnail_tar,
     thumbnails_name,
+    undecodable,
 )
 from rhostream.loaders.storage import ShardReader, Workspace
 from rhostream.pipeline.shards import PlainTar
@@ -163,8 +164,6 @@ class ThumbnailMaker:
                 raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
             return encoded(shrunk(original, self.size), self.format)
         except UndecodableImageError as error:
-            from rhostream.pipeline.models import undecodable
-
             raise undecodable(self.workspace, rows.shard, row, str(error)) from error
 
 

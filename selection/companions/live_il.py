@@ -27,7 +27,7 @@ class LiveIL:
     A super-batch costs one more scoring pass, and a point that was selected in an earlier epoch is no longer held out.
 
     Args:
-        model: trained on the holdout, on the learner's device; it scores in eval mode, as `rho il score` does.
+        model: trained on the holdout, on the learner's device; it scores in eval mode, as the IL table was made.
         learner: the learner's optimizer, whose rate (of its first group) is read at each step.
         share: of that rate; the paper's.
         weight_decay: of AdamW, its default.

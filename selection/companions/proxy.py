@@ -85,7 +85,7 @@ def require_architecture(proxy: nn.Module, workspace: Workspace, il: str) -> Non
     if il.endswith(".parquet") or not workspace.exists(corpus):
         raise ConfigError(
             f"a proxy for IL table {il!r}: workspace {workspace.location!r} has no {corpus}, which would tell its "
-            "architecture; name an IL model of `rho il train`"
+            "architecture; name an IL model of the workspace"
         )
     model = workspace.read_json(corpus)
     theirs = _shapes(safetensors.torch.load(workspace.read_bytes(f"il/{il}/{model['models'][0]['file']}")))

@@ -102,7 +102,7 @@ def test_a_vanished_and_a_truncated_object_are_clear_errors(s3: S3, cache: Path,
             reader.read("shards/train-000000.tar", 512, 263, whole=whole)
         with pytest.raises(ShardError, match=r"train-000001.tar ends at byte 700, its index expects 263 bytes at 512"):
             reader.read("shards/train-000001.tar", 512, 263, whole=whole)
-    with pytest.raises(WorkspaceError, match=r"has no corpus.json: run `rho shards"):
+    with pytest.raises(WorkspaceError, match=r"has no corpus.json: name another workspace, or write the shards"):
         CorpusMetadata.read(Workspace(f"{s3.url}/elsewhere"))
 
 

@@ -248,7 +248,7 @@ def test_missing_losses_are_dropped_only_when_asked_and_are_counted(workspace):
 
 def test_a_part_of_another_length_is_refused_with_the_remedy(workspace):
     spoil(workspace, lambda table: table.slice(0, 40))
-    with pytest.raises(IrreducibleLossError, match=r"has 41 rows, its IL part has 40.*--only train-000002"):
+    with pytest.raises(IrreducibleLossError, match=r"has 41 rows, its IL part has 40.*only train-000002\)"):
         list(stream_of(workspace))
 
 
@@ -290,14 +290,15 @@ def test_a_model_of_another_split_is_refused_before_the_first_step(workspace):
     write_workspace(Path(workspace.location), ROWS)
     workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "reshuffled"})
     with pytest.raises(
-        IrreducibleLossError, match=r"trained on another split.*rho il train --name small_cnn --overwrite"
+        IrreducibleLossError,
+        match=r"trained on another split.*train the IL model \(name small_cnn, overwrite\), then score the shards",
     ):
         stream_of(workspace)
 
 
 def test_a_card_that_is_none_and_a_location_without_a_driver_are_named(workspace):
     workspace.write_json("corpus.json", {})
-    with pytest.raises(WorkspaceError, match="is no corpus card"):
+    with pytest.raises(WorkspaceError, match="is no corpus metadata"):
         CorpusMetadata.read(workspace)
     with pytest.raises(ConfigError, match=r"foo://x/y.*Protocol not known"):
         Workspace("foo://x/y")
@@ -395,5 +396,5 @@ def test_mistakes_in_the_settings_are_named(workspace, tmp_path):
         stream_of(workspace, super_batch_size=0)
     with pytest.raises(ConfigError, match="name an IL table"):
         stream_of(workspace, il=None, prefilter=Prefilter())
-    with pytest.raises(WorkspaceError, match=r"has no corpus.json: run `rho shards"):
+    with pytest.raises(WorkspaceError, match=r"has no corpus.json: name another workspace, or write the shards"):
         CandidateStream(tmp_path / "nowhere")

@@ -146,7 +146,7 @@ def test_a_thumbnails_of_other_shards_is_refused(workspace):
 
 def test_an_il_table_of_another_view_is_told(workspace, caplog):
     corpus = workspace.read_json("il/small_cnn/model.json")
-    workspace.write_json("il/small_cnn/model.json", corpus | {"view": ImageSpec(size=64).to_dict()})
+    workspace.write_json("il/small_cnn/model.json", corpus | {"spec": ImageSpec(size=64).to_dict()})
     with caplog.at_level(logging.WARNING):
         stream_of(workspace)
     assert "computed on images of 64 pixels and 3 channel(s), candidates are scored on 8 pixels" in caplog.text

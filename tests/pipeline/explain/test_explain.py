@@ -337,9 +337,9 @@ def test_a_mistake_is_one_line_with_the_remedy(
 def test_a_workspace_without_runs_or_il_models_says_what_to_do(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write_json("corpus.json", {})
-    with pytest.raises(ConfigError, match="no run to ask about: run `rho train` first"):
+    with pytest.raises(ConfigError, match="no run to ask about: train a model"):
         explain(workspace, "skipped")
-    with pytest.raises(ConfigError, match="no IL model to ask about: run `rho il train` and `rho il score` first"):
+    with pytest.raises(ConfigError, match="no IL model to ask about: train the IL model, then score the shards"):
         explain(workspace, "mislabeled")
 
 

@@ -237,7 +237,7 @@ def test_fiftyones_layout_of_classification_datasets(made: Path, tmp_path: Path)
         ({"sql": "SELECT key FROM samples WHERE false"}, "no sample is chosen"),
         ({"sql": "SELECT key FROM samples UNION ALL FROM (SELECT key FROM samples)"}, "60 keys come twice"),
         ({"reasons": ("noisy",)}, "--reason 'noisy': known reasons are"),
-        ({"reasons": ("redundant",)}, "no run to ask about: run `rho train` first"),
+        ({"reasons": ("redundant",)}, "no run to ask about: train a model"),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused_in_one_line(made: Path, choice: dict[str, str], message: str) -> None:

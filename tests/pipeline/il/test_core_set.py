@@ -144,10 +144,12 @@ def test_the_same_command_finds_the_core_set_and_another_one_is_refused(workspac
 
 def test_a_core_set_of_other_shards_is_refused(workspace):
     write_core_set(workspace, CoreSetConfig())
-    with pytest.raises(WorkspaceError, match=r"core set 'mine'.*core sets there: svp.*run `rho coreset"):
+    with pytest.raises(
+        WorkspaceError, match=r"core set 'mine'.*core sets there: svp.*choose the core set \(name mine\)"
+    ):
         CandidateStream(workspace, core_set="mine")
     rewrite_shard(workspace, "train-000001", "another")
-    with pytest.raises(WorkspaceError, match=r"train-000001.parquet was made of other samples.*--overwrite"):
+    with pytest.raises(WorkspaceError, match=r"train-000001.parquet was made of other samples.*choose the core set"):
         list(CandidateStream(workspace, core_set="svp"))
     workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "another"})
     with pytest.raises(WorkspaceError, match="core set 'svp' is of another split"):

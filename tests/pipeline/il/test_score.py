@@ -55,7 +55,7 @@ def score(workspace: Workspace, **settings: Any) -> Any:
     return score_il(workspace, ILScoreConfig(device="cpu", **settings))
 
 
-def change_card(workspace: Workspace, **changes: Any) -> None:
+def change_metadata(workspace: Workspace, **changes: Any) -> None:
     workspace.write_json("corpus.json", workspace.read_json("corpus.json") | changes)
 
 
@@ -67,7 +67,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_an_exact_thumbnails_is_read_in_place_of_the_shards_and_gives_the_same_table(workspace: Workspace) -> None:
     score(workspace)
     expected = parts(workspace)
-    size = CorpusMetadata.read(workspace).view().size
+    size = CorpusMetadata.read(workspace).image_spec().size
     write_thumbnails(workspace, ThumbnailsConfig(size=size, format="raw", workers=0))
     for shard in CorpusMetadata.read(workspace).split("train"):
         Path(workspace.path(shard.tar)).rename(f"{workspace.path(shard.tar)}.away")
@@ -77,7 +77,7 @@ def test_an_exact_thumbnails_is_read_in_place_of_the_shards_and_gives_the_same_t
         tar.seek(600)
         tar.write(b"damaged!")
     with pytest.raises(
-        ShardError, match=rf"thumbnails/{size}-raw/shards/train-000001.tar row 0.* --format raw .* --overwrite"
+        ShardError, match=rf"thumbnails/{size}-raw/shards/train-000001.tar row 0.*format raw, .*overwrite"
     ):
         score(workspace, overwrite=True)
     with pytest.raises(ShardError, match="has vanished"):  # the view is of the training split alone
@@ -204,17 +204,17 @@ def test_only_what_is_missing_damaged_or_of_another_shard_is_scored(workspace: W
 def test_a_model_of_other_classes_or_other_shards_is_refused(workspace: Workspace) -> None:
     shards = workspace.read_json("corpus.json")["shards"]
     classes, fingerprint = (workspace.read_json("corpus.json")[name] for name in ("classes", "fingerprint"))
-    change_card(workspace, classes=["disc", "square", "cross", "star"])
+    change_metadata(workspace, classes=["disc", "square", "cross", "star"])
     with pytest.raises(IrreducibleLossError, match=r"knows 4 classes.*'ring'.*'star'.*--overwrite"):
         score(workspace)
     changed = [shard | {"digest": "new"} if shard["name"] == "holdout-000001" else shard for shard in shards]
-    change_card(workspace, classes=classes, fingerprint="another", shards=changed)
+    change_metadata(workspace, classes=classes, fingerprint="another", shards=changed)
     with pytest.raises(IrreducibleLossError, match=r"1 of its training shards changed, holdout-000001.*--overwrite"):
         score(workspace)
     with pytest.raises(IrreducibleLossError, match="holdout-000001"):
         train_il(workspace, ILTrainConfig(model="bn_cnn", epochs=1, device="cpu"))
-    change_card(workspace, fingerprint=fingerprint)
-    with pytest.raises(WorkspaceError, match=r"no trained IL model 'mlp'.*bn_cnn.*rho il train"):
+    change_metadata(workspace, fingerprint=fingerprint)
+    with pytest.raises(WorkspaceError, match=r"no trained IL model 'mlp'.*bn_cnn.*train the IL model \(name mlp\)"):
         score(workspace, name="mlp")
 
 
@@ -226,10 +226,10 @@ def test_without_a_name_the_only_trained_model_is_meant_or_the_manifests(workspa
         score(workspace)
     manifest = workspace.read_json("corpus.json")["manifest"]
     for settings, meant in (({"model": "bn_cnn"}, "bn_cnn"), ({"model": "bn_cnn", "name": "second"}, "second")):
-        change_card(workspace, manifest=manifest | {"il": settings})
+        change_metadata(workspace, manifest=manifest | {"il": settings})
         assert score(workspace).name == meant
     workspace.remove("il")
-    with pytest.raises(ConfigError, match="no trained IL model: run `rho il train`"):
+    with pytest.raises(ConfigError, match="no trained IL model: train the IL model"):
         score(workspace)
 
 
@@ -247,7 +247,7 @@ def test_a_second_scoring_with_the_same_model_is_refused_except_by_ranks(
 def test_weights_that_are_not_the_cards_are_refused(workspace: Workspace) -> None:
     path = Path(workspace.path("il/bn_cnn/model.safetensors"))
     path.write_bytes(path.read_bytes()[:-4] + bytes(4))
-    with pytest.raises(WorkspaceError, match=r"model.safetensors is not the one that its card describes"):
+    with pytest.raises(WorkspaceError, match=r"model.safetensors is not the one that its metadata describes"):
         score(workspace)
 
 

@@ -7,12 +7,12 @@ from rhostream.pipeline.jobs.identity import require_same
 
 
 def test_what_differs_is_named_with_both_values_and_the_remedy() -> None:
-    found = {"view": {"size": 32, "mean": [0.5]}, "model": "mlp", "weights": None}
-    asked = {"view": {"size": 64, "mean": [0.5]}, "model": "mlp", "noise": {"rate": 0.1}}
+    found = {"spec": {"size": 32, "mean": [0.5]}, "model": "mlp", "weights": None}
+    asked = {"spec": {"size": 64, "mean": [0.5]}, "model": "mlp", "noise": {"rate": 0.1}}
     with pytest.raises(WorkspaceError) as caught:
         require_same("run 'x' was made", found, asked, "use --overwrite")
     assert str(caught.value) == (
-        "run 'x' was made with other settings (noise None, asked for {'rate': 0.1}; view.size 32, asked for 64): use "
+        "run 'x' was made with other settings (noise None, asked for {'rate': 0.1}; spec.size 32, asked for 64): use "
         "--overwrite"
     )
     require_same("run 'x' was made", found, {name: value for name, value in found.items() if value}, "")

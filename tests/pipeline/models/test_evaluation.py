@@ -84,7 +84,7 @@ def test_an_image_damaged_after_it_was_stored_is_named(tmp_path: Path) -> None:
 
 def test_nothing_to_evaluate_on_is_an_error(shapes: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="no samples"):
-        EvaluationSet(shapes, (), CorpusMetadata.read(shapes).view())
+        EvaluationSet(shapes, (), CorpusMetadata.read(shapes).image_spec())
 
 
 def test_the_calibrated_loss_is_the_lowest_over_all_temperatures() -> None:

@@ -178,7 +178,7 @@ def test_the_command_writes_the_page(workspace: Workspace, data: ReportData, tmp
 
 
 def test_no_workspace_and_no_place_to_write_to_are_errors_in_one_line(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match="rho shards"):
+    with pytest.raises(WorkspaceError, match="write the shards"):
         write_report(tmp_path / "none", str(tmp_path / "r.html"))
     for output in (str(tmp_path), f"{tmp_path}/"):
         with pytest.raises(ConfigError, match=r"--output .*names a folder"):

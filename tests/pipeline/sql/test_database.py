@@ -148,9 +148,9 @@ def test_a_view_sees_files_that_come_later(tmp_path: Path) -> None:
 
 
 def test_no_workspace_is_an_error_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match=r"does not exist.*rho shards"):
+    with pytest.raises(WorkspaceError, match=r"does not exist.*write the shards"):
         query(tmp_path / "nothing", "SELECT 1")
-    with pytest.raises(WorkspaceError, match=r"holds no workspace.*rho shards"):
+    with pytest.raises(WorkspaceError, match=r"holds no workspace.*write the shards"):
         query(tmp_path, "SELECT 1")
     with pytest.raises(WorkspaceError, match="does not exist"):
         query("memory://test_query_nothing", "SELECT 1")

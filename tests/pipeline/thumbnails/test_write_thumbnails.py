@@ -149,10 +149,10 @@ def test_after_new_shards_thumbnails_are_refused_until_they_are_made_again(works
     rewrite_shard(workspace, "train-000001", "other labels")
     shards = workspace.read_json("corpus.json")["shards"][1:]
     corpus = rewrite_metadata(workspace, shards=shards, fingerprint="other")
-    with pytest.raises(WorkspaceError, match="of another split of the corpus than the shards: run `rho thumbnails`"):
+    with pytest.raises(WorkspaceError, match="of another split of the corpus than the shards: make the thumbnails"):
         Thumbnails.read(workspace, corpus, NAME)
     rows = read_shard_rows(workspace, corpus.split("train")[0])
-    with pytest.raises(WorkspaceError, match=r"describes other samples .* --size 6 --format raw --split train"):
+    with pytest.raises(WorkspaceError, match=r"describes other samples .*size 6, format raw, split train"):
         read_thumbnail_rows(workspace, NAME, rows)
     assert make(workspace).shards_made == 1
     assert Thumbnails.read(workspace, corpus, NAME).fingerprint == "other"
@@ -164,14 +164,14 @@ def test_after_new_shards_thumbnails_are_refused_until_they_are_made_again(works
 def test_missing_thumbnails_are_told_with_the_command(workspace: Workspace) -> None:
     corpus = CorpusMetadata.read(workspace)
     with pytest.raises(
-        WorkspaceError, match=r"has no thumbnails/6-raw/thumbnails.json \(there are: none\); run `rho thumbnails"
+        WorkspaceError, match=r"has no thumbnails/6-raw/thumbnails.json \(there are: none\): make the thumbnails"
     ):
         Thumbnails.read(workspace, corpus, NAME)
     make(workspace)
     with pytest.raises(WorkspaceError, match=r"\(there are: 6-raw\)"):
         Thumbnails.read(workspace, corpus, "64-jpeg")
     rows = read_shard_rows(workspace, corpus.split("test")[0])
-    with pytest.raises(WorkspaceError, match=r"is missing: run `rho thumbnails .* --split test`"):
+    with pytest.raises(WorkspaceError, match=r"is missing: make the thumbnails .*split test\)"):
         read_thumbnail_rows(workspace, NAME, rows)
     workspace.write_json("thumbnails/6-raw/thumbnails.json", {"size": 6})
     with pytest.raises(WorkspaceError, match="does not describe thumbnails"):

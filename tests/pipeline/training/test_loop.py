@@ -147,7 +147,7 @@ def test_which_il_table_is_meant_must_be_clear(workspace):
     with pytest.raises((ConfigError, WorkspaceError), match=r"big, second"):
         train(workspace, CONFIG)
     workspace.remove("il")
-    with pytest.raises((ConfigError, WorkspaceError), match="rho il train"):
+    with pytest.raises((ConfigError, WorkspaceError), match="train the IL model"):
         train(workspace, CONFIG)
     train(workspace, replace(CONFIG, select="uniform"))
 
@@ -217,7 +217,7 @@ def test_compare_refuses_what_would_stop_a_later_run_before_it_trains_the_first(
     with pytest.raises(ConfigError, match="rholoss"):
         compare(workspace, CONFIG, ["uniform", "rholoss"])
     workspace.remove("il")
-    with pytest.raises((ConfigError, WorkspaceError), match="rho il train"):
+    with pytest.raises((ConfigError, WorkspaceError), match="train the IL model"):
         compare(workspace, CONFIG, ["uniform", "rho_loss"])
     assert workspace.names("runs") == []
 

@@ -1,0 +1,46 @@
+"""An error's remedy as the command to type."""
+
+import logging
+import shlex
+from typing import Final
+
+from rhostream.errors import Remedy, RhostreamError, Stage
+
+_COMMANDS: Final = {
+    Stage.SHARDS: "rho shards --manifest FILE",
+    Stage.INDEX: "rho index TAR …",
+    Stage.THUMBNAILS: "rho thumbnails",
+    Stage.IL_TRAIN: "rho il train",
+    Stage.IL_SCORE: "rho il score",
+    Stage.CORE_SET: "rho coreset",
+    Stage.TRAIN: "rho train",
+}
+#: Stages that need more than the error knows: the settings they had before.
+_WITH_SETTINGS: Final = {
+    Stage.SHARDS: " with the settings it was made with, it makes what is missing",
+    Stage.INDEX: " with the settings it was made with, it makes what is missing",
+}
+
+
+def command(remedy: Remedy) -> str:
+    """For instance `rho il score --workspace W --name small_cnn`."""
+    settings = {"workspace": remedy.workspace, **remedy.settings}
+    flags = [
+        f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}" for name, value in settings.items()
+    ]
+    return " ".join((_COMMANDS[remedy.stage], *flags))
+
+
+def told(error: RhostreamError) -> str:
+    """The error's message, its remedies as commands."""
+    commands = [f"`{command(remedy)}`{_WITH_SETTINGS.get(remedy.stage, '')}" for remedy in error.remedies]
+    return error.with_remedies(f"run {', then '.join(commands)}") if commands else str(error)
+
+
+class RemediesAsCommands(logging.Filter):
+    """Errors that a warning tells of name commands, too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(told(value) if isinstance(value, RhostreamError) else value for value in record.args)
+        return True

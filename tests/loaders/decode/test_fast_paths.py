@@ -3,16 +3,16 @@
 import io
 import random
 import struct
-import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from helpers.decoding import reference
 from helpers.support import needs_shared, unpack
 from PIL import Image, ImageCms
 
 from rhostream.errors import UndecodableImageError
-from rhostream.loaders.decode.augmentation import AUGMENTATIONS, Augmentation, crop_box, decode_size, uniform_draws
+from rhostream.loaders.decode.augmentation import AUGMENTATIONS, Augmentation
 from rhostream.loaders.decode.fast_paths import fast_rgb
 from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.loaders.decode.rgb import decode_rgb, image_format
@@ -27,24 +27,6 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 def photograph(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def reference(data: bytes, spec: ImageSpec, augmentation: Augmentation = "none", draw: str = "") -> np.ndarray:
-    """The view's pixels (C, S, S) the ordinary way: Pillow decodes, resizes and crops; NumPy pads, shifts and flips."""
-    size = spec.size
-    image = decode_rgb(data, at_least=decode_size(size, augmentation), max_pixels=sys.maxsize)
-    draws = uniform_draws(draw)
-    box = crop_box(image.size, size, augmentation, draws)
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    pixels = np.asarray(image.convert("L"))[None] if spec.channels == 1 else np.asarray(image).transpose(2, 0, 1)
-    if augmentation in ("shift", "shift_flip"):
-        reach = size // 8
-        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-        left, top = (int(value * (2 * reach + 1)) for value in draws[2:4])
-        pixels = padded[:, top : top + size, left : left + size]
-    if augmentation in ("shift_flip", "resized_crop") and draws[4] < 0.5:
-        pixels = pixels[:, :, ::-1]
-    return pixels
 
 
 def views(size: int, channels: int = 3) -> ImageSpec:

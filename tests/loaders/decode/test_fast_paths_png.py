@@ -6,9 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers.decoding import reference
 from helpers.support import needs_shared, picture, unpack
 from PIL import Image, PngImagePlugin
-from test_fast_decode import reference
 
 from rhostream.loaders.decode.augmentation import AUGMENTATIONS, Augmentation
 from rhostream.loaders.decode.fast_paths import small_png

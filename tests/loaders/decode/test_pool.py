@@ -182,14 +182,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from helpers.stored_images import Stored
-from rhostream.loaders.decode.image_reader import ImageReader
-from rhostream.loaders.decode.read_options import Reading
-from rhostream.loaders.decode.image_spec import View
+from rhostream.loaders.decode import ImageReader, ImageSpec, ReadOptions
 
 stored = Stored(Path({folder!r}), 20)
-reader = ImageReader(stored.workspace, Reading(workers=2))
-picks, view = stored.picks(list(range(20)) * 8), View(size=128)
-pending = [reader.submit(picks, view) for _ in range(3)]
+reader = ImageReader(stored.workspace, ReadOptions(workers=2))
+refs, spec = stored.refs(list(range(20)) * 8), ImageSpec(size=128)
+pending = [reader.submit(refs, spec) for _ in range(3)]
 while len(reader.processes) < 2:
     time.sleep(0.01)
 if {forks} and os.fork() == 0:
@@ -197,14 +195,14 @@ if {forks} and os.fork() == 0:
     os._exit(0)
 print("ready", flush=True)
 while {forever}:
-    pending.append(reader.submit(picks, view))
+    pending.append(reader.submit(refs, spec))
     pending.pop(0).result()
 """
 
 
 @contextlib.contextmanager
 def run_script(folder: Path, *, forever: bool, forks: bool = False) -> "Iterator[subprocess.Popen[str]]":
-    code = _SCRIPT.format(tests=str(Path(__file__).parents[3]), folder=str(folder), forever=forever, forks=forks)
+    code = _SCRIPT.format(tests=str(Path(__file__).parents[2]), folder=str(folder), forever=forever, forks=forks)
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,

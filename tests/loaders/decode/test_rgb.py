@@ -330,7 +330,8 @@ def test_content_hash_is_half_of_sha256() -> None:
 
 
 def test_decoding_needs_no_torch() -> None:
-    code = "import sys, rhostream.loaders.decode.rgb, rhostream.loaders.decode.image_spec; sys.exit('torch' in sys.modules)"
+    modules = "rhostream.loaders.decode.rgb, rhostream.loaders.decode.image_spec"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

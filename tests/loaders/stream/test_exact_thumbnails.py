@@ -1,4 +1,4 @@
-"""A raw view of images that are no larger than its size: their very pixels, to score and to train on."""
+"""Raw thumbnails of images that are no larger than they are: their very pixels, to score and to train on."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def spoil_the_originals(workspace):
 
 
 @pytest.mark.parametrize(("size", "shrunk"), [(SIDE, 0), (64, 0), (SIDE - 1, 50)])
-def test_a_raw_view_is_exact_where_no_image_is_larger(workspace, size, shrunk):
+def test_raw_thumbnails_are_exact_where_no_image_is_larger(workspace, size, shrunk):
     spec = make(workspace, size=size)
     assert (spec.shrunk, spec.is_exact) == (shrunk, not shrunk)
     assert not make(workspace, size=size, format="jpeg").is_exact
@@ -54,7 +54,7 @@ def test_a_raw_view_is_exact_where_no_image_is_larger(workspace, size, shrunk):
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize(
-    "view", [ImageSpec(size=SIDE), ImageSpec(size=40), ImageSpec(size=SIDE, channels=1, mean=(0.5,), std=(0.5,))]
+    "spec", [ImageSpec(size=SIDE), ImageSpec(size=40), ImageSpec(size=SIDE, channels=1, mean=(0.5,), std=(0.5,))]
 )
 def test_the_stream_gives_the_pixels_of_the_originals_without_reading_them(workspace, augmentation, spec):
     make(workspace)

@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 import torch
+from helpers.streams import network
 from helpers.tiny import write_il, write_workspace
-from test_stream_thumbnails import network
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers.streams import network
 from helpers.tiny import image_of, write_il, write_workspace
 from torch import nn
 
@@ -30,11 +31,6 @@ def workspace(tmp_path):
 
 def stream_of(workspace, **settings):
     return CandidateStream(workspace, il="small_cnn", super_batch_size=20, thumbnails="8-raw", **settings)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
 
 
 def test_candidates_are_small_and_the_selected_are_full(workspace):
@@ -144,7 +140,7 @@ def test_a_thumbnails_of_other_shards_is_refused(workspace):
         CandidateStream(workspace, thumbnails="8-raw")
 
 
-def test_an_il_table_of_another_view_is_told(workspace, caplog):
+def test_an_il_table_of_another_spec_is_told(workspace, caplog):
     corpus = workspace.read_json("il/small_cnn/model.json")
     workspace.write_json("il/small_cnn/model.json", corpus | {"spec": ImageSpec(size=64).to_dict()})
     with caplog.at_level(logging.WARNING):

@@ -31,7 +31,7 @@ def test_unknown_option_is_refused_with_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_readers_other_than_torchvision_do_not_import_torch() -> None:
-    modules = ("clothing1m", "imagefolder", "table", "webdataset_tars", "formats")
+    modules = ("clothing1m", "imagefolder", "table", "webdataset", "formats")
     code = "import sys\n" + "".join(f"import rhostream.pipeline.corpora.{name}\n" for name in modules)
     subprocess.run([sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"], check=True)
 

@@ -244,7 +244,7 @@ def test_a_second_scoring_with_the_same_model_is_refused_except_by_ranks(
         assert score(workspace).scored_shards == 2
 
 
-def test_weights_that_are_not_the_cards_are_refused(workspace: Workspace) -> None:
+def test_weights_that_the_metadata_does_not_describe_are_refused(workspace: Workspace) -> None:
     path = Path(workspace.path("il/bn_cnn/model.safetensors"))
     path.write_bytes(path.read_bytes()[:-4] + bytes(4))
     with pytest.raises(WorkspaceError, match=r"model.safetensors is not the one that its metadata describes"):

@@ -92,7 +92,7 @@ def test_a_root_of_any_format_inside_a_folder_of_the_workspace_is_refused(tmp_pa
             with pytest.raises(ConfigError, match=r"lies in .*w/index, where"):
                 write_shards(str(tmp_path / "w"), manifest_of(root), workers=0, overwrite=True, dry_run=dry_run)
     drawn = manifest_of(tmp_path / "w/thumbnails/drawn", format="synthetic", classes=())
-    with pytest.raises(ConfigError, match=r"lies in .*w/views, where"):
+    with pytest.raises(ConfigError, match=r"lies in .*w/thumbnails, where"):
         write_shards(str(tmp_path / "w"), drawn, workers=0)
     assert contents(tmp_path) == before
 

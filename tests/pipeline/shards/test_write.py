@@ -436,7 +436,7 @@ def test_unusual_file_names_are_kept_as_source(tmp_path: Path) -> None:
 def test_workers_need_no_torch() -> None:
     code = (
         "import sys, rhostream.pipeline.shards.write, rhostream.pipeline.jobs.units\n"
-        "from rhostream.pipeline.corpora import clothing1m, imagefolder, table, webdataset_tars\n"
+        "from rhostream.pipeline.corpora import clothing1m, imagefolder, table, webdataset\n"
         "sys.exit('torch' in sys.modules or 'duckdb' in sys.modules or 'click' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@
 #   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
 #   make test-fast                                 the tests of a minute and a half; make test: lint, types, all tests
 #
-# On a machine without a GPU, UV_TORCH_BACKEND=cpu before any of these installs the CPU builds of torch: 2 GB, not 6.
+# On a machine without a GPU, UV_TORCH_BACKEND=cpu before any of these installs the CPU builds of torch: 1.3 GB, not 5.7.
 
 MANIFEST  ?= data_manifests/synthetic.toml
 ROOT      ?=
@@ -51,7 +51,7 @@ install-dev: $(VENV)/.develop
 
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(VENV)/bin/uv
 	@command -v nvidia-smi >/dev/null || test -n "$$UV_TORCH_BACKEND" || \
-		echo "No GPU here: UV_TORCH_BACKEND=cpu installs the CPU builds of torch, 2 GB rather than 6."
+		echo "No GPU here: UV_TORCH_BACKEND=cpu installs the CPU builds of torch, 1.3 GB rather than 5.7."
 	$(UV) install --quiet --python $(VENV) --constraints $< --build-constraints $< --editable '.[$(subst $() ,$(comma),$(RUN_EXTRAS))]'
 	@touch $@
 

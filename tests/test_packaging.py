@@ -96,7 +96,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("rhostream", *FOLDERS):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     built = tmp_path_factory.mktemp("wheel")
     build = f"from setuptools.build_meta import build_wheel; build_wheel({str(built)!r})"
@@ -110,6 +110,7 @@ def test_the_wheel_holds_every_module_the_types_marker_and_nothing_else(wheel: P
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "rho = rhostream.cli.main:main" in archive.read(entry_points).decode()
+        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in archive.namelist())
     modules = {
         f"{package.replace('.', '/')}/{module.name}"
         for package in SETUPTOOLS["packages"]
@@ -162,7 +163,8 @@ print([name for name in ("loaders", "selection", "pipeline", "cli") if importlib
 @pytest.mark.slow
 def test_the_wheel_alone_trains_and_names_the_extra_for_the_rest(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    unset = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
 
     def call(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "environment/bin" / program
@@ -186,7 +188,7 @@ def test_the_wheel_alone_trains_and_names_the_extra_for_the_rest(wheel: Path, tm
         (["query", "SELECT 1"], "duckdb", "sql"),
         (["explain", "reasons"], "duckdb", "sql"),
         (["report"], "matplotlib", "report"),
-        (["train", "--steps", "2", "--model", "resnet18"], "torchvision", "torchvision"),
+        (["train", "--name", "resnet", "--model", "resnet18"], "torchvision", "torchvision"),
     ):
         done = call("rho", *arguments, "--workspace", "workspace")
         expected = f"rho: this needs {library}, which is not installed: run `pip install 'rhostream[{extra}]'`\n"
@@ -206,6 +208,14 @@ def test_every_library_that_is_imported_is_declared() -> None:
         for path in (ROOT / name).rglob("*.py"):
             undeclared = {module.split(".")[0] for module in imports(path)} - known
             assert not undeclared, f"{path.relative_to(ROOT)} imports {undeclared}"
+
+
+def test_the_run_lock_pins_the_product_without_the_tools_that_check_it() -> None:
+    run, develop = (set((ROOT / f"requirements/{name}.lock").read_text().splitlines()) for name in ("run", "develop"))
+    assert run < develop
+    pinned = {line.partition("==")[0] for line in run}
+    assert {re.split(r"[^\w-]", line)[0] for line in PYPROJECT["project"]["dependencies"]} <= pinned
+    assert not pinned & {"accelerate", "lightning", "moto", "mypy", "playwright", "pytest", "transformers", "wandb"}
 
 
 def imports(path: Path) -> Iterator[str]:

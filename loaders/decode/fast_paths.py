@@ -1,4 +1,4 @@
-"""JPEG, PGM, PPM and small PNG files straight into arrays, where that gives the very pixels of `decode_rgb`; those alone."""
+"""JPEG, PGM, PPM and small PNG files straight into arrays, where that gives the very pixels of `decode_rgb`."""
 
 import re
 import threading

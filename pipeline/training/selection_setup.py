@@ -147,8 +147,8 @@ class SelectionSetup:
         il_metadata = self._il_card("live_il")
         if len(il_metadata.models) > 1:
             raise ConfigError(
-                f"live_il with IL model {il_metadata.name!r} of {len(il_metadata.models)} folds: which of them would go on "
-                "learning? Use one that was trained on a holdout"
+                f"live_il with IL model {il_metadata.name!r} of {len(il_metadata.models)} folds: which would go "
+                "on learning? Use one that was trained on a holdout"
             )
         model = il_metadata.load(self._workspace, il_metadata.models[0]).to(self._device)
         return LiveIL(model, optimizer, seed=self._config.seed)

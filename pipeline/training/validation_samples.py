@@ -76,9 +76,9 @@ def validation_samples(
     found = EvaluationSet(workspace, shards, spec, among=measured_on, threads=threads)
     if len(found) < 2:
         raise ConfigError(
-            f"select 'auto': {len(found)} of {sum(shard.rows for shard in shards)} training samples can be kept for validation "
-            f"to measure progress on: the corpus is too small, or the prefilter rules out too much ({out:.0%}); name a "
-            "selection function"
+            f"select 'auto': {len(found)} of {sum(shard.rows for shard in shards)} training samples can be kept for "
+            f"validation to measure progress on: the corpus is too small, or the prefilter rules out too much "
+            f"({out:.0%}); name a selection function"
         )
     return ValidationSamples(samples=found, ruled_out=out, wrong=wrong)
 

@@ -14,6 +14,7 @@ from rhostream.cli.remedies import RemediesAsCommands, told
 from rhostream.extras import install_command
 
 COMMANDS = {
+    "init": "rhostream.cli.init:init",
     "shards": "rhostream.cli.shards:shards",
     "index": "rhostream.cli.index:index",
     "thumbnails": "rhostream.cli.thumbnails:thumbnails",
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": "rhostream.cli.train:train",
     "explain": "rhostream.cli.explain:explain",
     "export": "rhostream.cli.export:export",
+    "status": "rhostream.cli.status:status",
     "report": "rhostream.cli.report:report",
     "query": "rhostream.cli.query:query",
     "views": "rhostream.cli.query:views",

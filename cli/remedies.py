@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     Stage.IL_SCORE: "rho il score",
     Stage.CORE_SET: "rho coreset",
     Stage.TRAIN: "rho train",
+    Stage.REPORT: "rho report",
 }
 #: Stages that need more than the error knows: the settings they had before.
 _WITH_SETTINGS: Final = {

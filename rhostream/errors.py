@@ -19,6 +19,7 @@ class Stage(StrEnum):
     IL_SCORE = "score the shards by the IL model"
     CORE_SET = "choose the core set"
     TRAIN = "train a model"
+    REPORT = "write the report"
 
 
 @dataclass(frozen=True)

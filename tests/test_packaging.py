@@ -52,7 +52,7 @@ ORDER = {
     ),
     "cli": (),
 }
-FOLDERS = tuple(ORDER)
+FOLDERS = (*ORDER, "data_manifests")
 RANK = {
     f"rhostream.{folder}.{room}": rank
     for rank, (folder, room) in enumerate((folder, room) for folder, rooms in ORDER.items() for room in rooms)

@@ -6,4 +6,5 @@ from .manifest import (
     load_manifest as load_manifest,
     resolve_manifest as resolve_manifest,
 )
+from .templates import write_template as write_template
 from .train_config import AUTO as AUTO, TrainConfig as TrainConfig, require_selection as require_selection

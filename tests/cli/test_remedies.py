@@ -25,7 +25,8 @@ SETTINGS = {
     Stage.IL_TRAIN: ("name", "overwrite"),
     Stage.IL_SCORE: ("name", "only"),
     Stage.CORE_SET: ("name", "overwrite"),
-    Stage.TRAIN: ("name",),
+    Stage.TRAIN: ("name", "select", "overwrite"),
+    Stage.REPORT: (),
 }
 
 

@@ -1,0 +1,32 @@
+"""`rho init`."""
+
+import click
+
+from rhostream.cli.options import examples
+
+
+@click.command(
+    epilog=examples(
+        "rho init imagefolder --root photos",
+        "rho init table --root photos/labels.csv --output manifests/photos.toml",
+    )
+)
+@click.argument("name", metavar="FORMAT")
+@click.option("--root", metavar="PATH", default="", show_default=False, help="Folder or file of the corpus.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    default="",
+    show_default=False,
+    help="The file to write; none is ever overwritten.  [default: FORMAT.toml]",
+)
+def init(name: str, root: str, output: str) -> None:
+    """Write a commented manifest for a corpus of FORMAT, to begin with.
+
+    FORMAT is a format (imagefolder, table, webdataset, torchvision, clothing1m, synthetic), or a corpus that is known:
+    mnist, cifar10, img2dataset.
+    """
+    from rhostream.pipeline.config import write_template
+
+    file = write_template(name, output, root)
+    click.echo(f"{file}: look through it, then run `rho shards --manifest {file} --workspace runs/{file.stem}`")

@@ -1,0 +1,1 @@
+"""Manifests: one for each corpus that is known, and templates for one's own. `rho init` copies them."""

@@ -1,0 +1,162 @@
+"""What is in a workspace, and which stage comes next: read from names and metadata, without opening a table."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rhostream.errors import Remedy, Stage, WorkspaceError
+from rhostream.former import THUMBNAILS_FOLDER
+from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, core_set_file, metadata_file
+from rhostream.loaders.storage import Workspace
+
+_GOES_ON = "the command that began it, with the same settings, goes on with it"
+_AFRESH = "it is of a former release, and can only be started afresh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStatus:
+    """An IL model. `scored` of the `shards` of the training split have a part of its table."""
+
+    name: str
+    trained: bool
+    scored: int
+    shards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """A run; `steps` are those measured so far, `former` is one of a former release that ended before its last step."""
+
+    name: str
+    select: str
+    steps: int
+    finished: bool
+    former: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceStatus:
+    """What is in a workspace.
+
+    Attributes:
+        corpus: name, format, classes, shards, entries, rejects and the samples by split; None where not finished.
+        thumbnails, core_sets: the finished ones by name.
+        missing: what is not there or not finished, in words.
+        next: the stage to run.
+    """
+
+    workspace: str
+    corpus: dict[str, Any] | None = None
+    thumbnails: tuple[str, ...] = ()
+    il_models: tuple[ModelStatus, ...] = ()
+    core_sets: tuple[str, ...] = ()
+    runs: tuple[RunStatus, ...] = ()
+    missing: tuple[str, ...] = field(default=())
+    next: Remedy
+
+
+def workspace_status(workspace: Workspace | str) -> WorkspaceStatus:
+    """Look through a workspace; an empty or missing one has nothing but a next stage.
+
+    Raises:
+        WorkspaceError: its metadata cannot be read.
+    """
+    workspace = Workspace(workspace)
+    if not workspace.exists(METADATA_NAME):
+        in_place = bool(workspace.names("scans"))
+        begun = bool(workspace.names("rejects")) or in_place
+        return WorkspaceStatus(
+            workspace=workspace.location,
+            missing=("the shards are not finished" if begun else "there are no shards",),
+            next=Remedy(Stage.INDEX if in_place else Stage.SHARDS, workspace.location),
+        )
+    corpus = CorpusMetadata.read(workspace)
+    models = tuple(_models(workspace, corpus))
+    runs = tuple(_runs(workspace))
+    former = [name for name in workspace.names(THUMBNAILS_FOLDER) if not workspace.exists(metadata_file(name))]
+    missing = [
+        *(f"thumbnails {name} are of a former release, which this one does not read" for name in former),
+        *(f"IL model {model.name} is not trained" for model in models if not model.trained),
+        *(
+            f"IL model {model.name} has scored {model.scored} of {model.shards} shards"
+            for model in models
+            if model.trained and model.scored < model.shards
+        ),
+        *(f"run {run.name} is not finished: {_AFRESH if run.former else _GOES_ON}" for run in runs if not run.finished),
+    ]
+    for what, found in (("IL model", models), ("run", runs)):
+        if not found:
+            missing.append(f"there is no {what}")
+    return WorkspaceStatus(
+        workspace=workspace.location,
+        corpus={
+            "name": corpus.manifest.get("name", ""),
+            "format": corpus.manifest.get("format", ""),
+            "classes": len(corpus.classes),
+            "shards": len(corpus.shards),
+            "entries": corpus.counts["entries"],
+            "rejects": corpus.counts["rejects"],
+            "samples": corpus.counts.get("splits", {}),
+        },
+        thumbnails=tuple(name for name in workspace.names("thumbnails") if workspace.exists(metadata_file(name))),
+        il_models=models,
+        core_sets=tuple(name for name in workspace.names("core_sets") if workspace.exists(core_set_file(name))),
+        runs=runs,
+        missing=tuple(missing),
+        next=_next(workspace, models, runs),
+    )
+
+
+def _models(workspace: Workspace, corpus: CorpusMetadata) -> Iterator[ModelStatus]:
+    shards = {f"{shard.name}.parquet" for shard in corpus.split("train")}
+    for name in workspace.names("il"):
+        yield ModelStatus(
+            name=name,
+            trained=workspace.exists(f"il/{name}/model.json"),
+            scored=len(shards & {*workspace.names(f"il/{name}/scores", ".parquet")}),
+            shards=len(shards),
+        )
+
+
+def _runs(workspace: Workspace) -> Iterator[RunStatus]:
+    for name in workspace.names("runs"):
+        folder = f"runs/{name}"
+        facts = workspace.read_json(f"{folder}/run.json") if workspace.exists(f"{folder}/run.json") else {}
+        # A ledger alone is of somebody's own trainer, who alone knows whether it has ended.
+        finished = not facts or workspace.exists(f"{folder}/model.safetensors")
+        yield RunStatus(
+            name=name,
+            select=facts.get("config", {}).get("select", ""),
+            steps=_steps(workspace, f"{folder}/metrics.jsonl"),
+            finished=finished,
+            former=not finished and facts.get("format_version") == 1,
+        )
+
+
+def _steps(workspace: Workspace, metrics: str) -> int:
+    """The step of the last line; 0 where there is none."""
+    lines = workspace.read_bytes(metrics).splitlines() if workspace.exists(metrics) else []
+    try:
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkspaceError(
+            f"{workspace.path(metrics)}: its last line tells no step ({error!r}): restore it"
+        ) from error
+
+
+def _next(workspace: Workspace, models: tuple[ModelStatus, ...], runs: tuple[RunStatus, ...]) -> Remedy:
+    """The first stage, in the pipeline's order, that is not finished."""
+
+    def stage(stage: Stage, **settings: str | bool) -> Remedy:
+        return Remedy(stage, workspace.location, settings)
+
+    trained = [model for model in models if model.trained]
+    if not trained:
+        return stage(Stage.IL_TRAIN, **({"name": models[0].name} if models else {}))
+    if not any(model.scored == model.shards for model in trained):
+        return stage(Stage.IL_SCORE, name=trained[0].name)
+    for run in runs:
+        if not run.finished:
+            return stage(Stage.TRAIN, name=run.name, select=run.select, **({"overwrite": True} if run.former else {}))
+    return stage(Stage.REPORT) if runs else stage(Stage.TRAIN)

@@ -25,11 +25,11 @@ from typing import Any
 from machine import machine
 
 from rhostream.loaders import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import Noise, load_manifest
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.explain.ask import Options, explain
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.sql.database import query

@@ -20,10 +20,10 @@ from pathlib import Path
 from machine import machine
 
 from rhostream.loaders import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import Noise, load_manifest
 from rhostream.pipeline.config.train_config import TrainConfig
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.training.loop import train

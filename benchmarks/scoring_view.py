@@ -44,14 +44,15 @@ from rhostream.loaders.index.thumbnails import ThumbnailFormat
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.loaders.stream.super_batch import SuperBatch
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import Manifest
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.models.evaluation import EvaluationSet
 from rhostream.pipeline.models.registry import build_model
 from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.selection.scoring import ScoredCandidates, selection_function
 from rhostream.selection.scoring.scorer import Scorer
 from rhostream.selection.selector import OnlineSelector

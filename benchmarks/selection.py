@@ -30,13 +30,14 @@ from PIL import Image
 
 from rhostream.loaders import Workspace
 from rhostream.pipeline.comparison.comparison import compare
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import Manifest, Noise, load_manifest
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.config.train_config import TrainConfig
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
 

@@ -6,19 +6,16 @@ from typing import Any
 
 import click
 
-from rhostream.cli.options import examples, given, json_option, option, workspace_option
+from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
+from rhostream.pipeline.config import CoreSetConfig
 
 
-@click.command(
-    epilog=examples(
-        "rho coreset --workspace runs/demo --keep 0.1",
-        "rho coreset --workspace runs/demo --keep 0.3 --il small_cnn --name third",
-    )
+@command(
+    "rho coreset --workspace runs/demo --keep 0.1",
+    "rho coreset --workspace runs/demo --keep 0.3 --il small_cnn --name third",
 )
 @workspace_option
-@option("--keep", type=float, metavar="SHARE", help="Of the training split, above 0 and at most 1.  [default: 0.1]")
-@option("--il", metavar="NAME", help="IL model that is the proxy.  [default: the only one]")
-@option("--name", envvar="RHO_CORESET_NAME", metavar="NAME", help="Name of the core set.  [default: svp]")
+@settings_options(CoreSetConfig)
 @click.option("--overwrite", is_flag=True, help="Choose anew, in the place of a core set of this name.")
 @json_option
 def coreset(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
@@ -28,11 +25,9 @@ def coreset(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     passes over the others without reading them: CandidateStream(…, core_set="svp").
     """
     from rhostream.loaders.storage import Workspace
-    from rhostream.pipeline.config import settings
-    from rhostream.pipeline.il import CoreSetConfig, write_core_set
+    from rhostream.pipeline.il import write_core_set
 
-    config = settings(CoreSetConfig, *given("keep", "il", "name"))
-    summary = write_core_set(Workspace(workspace), config, overwrite=overwrite)
+    summary = write_core_set(Workspace(workspace), chosen_settings(CoreSetConfig), overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(asdict(summary), indent=1))
         return

@@ -50,7 +50,14 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
 @option("--class", "class_name", metavar="NAME", help="Only samples of this class.")
 @option("--split", metavar="NAME", help="Only samples of this split.")
 @option("--by", metavar="COLUMN", show_default="class", help="Column of samples to group by (question classes).")
-@option("--steps", type=StepsType(), metavar="A:B", default=None, help="Only steps A to B of the run; A: or :B also.")
+@option(
+    "--steps",
+    envvar="RHO_EXPLAIN_STEPS",
+    type=StepsType(),
+    metavar="A:B",
+    default=None,
+    help="Only steps A to B of the run; A: or :B also.",
+)
 @option(
     "--limit",
     type=click.IntRange(min=0),
@@ -66,7 +73,7 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
     show_default="table, or what the suffix of --output says",
     help="How to write the rows.",
 )
-@option("--output", metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
+@option("--output", envvar=None, metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
 def explain(
     question: str,
     runs: tuple[str, ...],

@@ -4,8 +4,9 @@ from typing import Any
 
 import click
 
-from rhostream.cli.options import Command, examples, option, workspace_option
+from rhostream.cli.options import Command, chosen_settings, examples, option, settings_options, workspace_option
 from rhostream.cli.output import print_table
+from rhostream.pipeline.config import CleanListConfig
 
 
 @click.group()
@@ -47,23 +48,9 @@ def _which_samples(command: Command) -> Command:
     ),
 )
 @workspace_option
-@option("--run", metavar="RUN", help="Use the reasons of this run; without it the IL model alone decides.")
-@option("--il", metavar="NAME", show_default="the run's, or the only one", help="The IL model that is meant.")
-@option(
-    "--drop",
-    multiple=True,
-    default=("mislabeled",),
-    metavar="REASON",
-    help="Leave out samples with this reason; may be repeated. All but mislabeled need --run.",
-)
-@option(
-    "--relabel",
-    type=float,
-    metavar="P",
-    help="Relabel likely wrong labels where the IL model is at least this confident.",
-)
-@option("--output", required=True, metavar="FILE", type=click.Path(), help="Ends in .parquet or .csv.")
-def clean_list(workspace: str, output: str, **settings: Any) -> None:
+@settings_options(CleanListConfig)
+@option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="Ends in .parquet or .csv.")
+def clean_list(workspace: str, output: str, **_: Any) -> None:
     """Write which training samples to keep, to relabel and to leave out.
 
     The columns is_label_issue, label_quality, given_label and predicted_label are cleanlab's; action, label and class
@@ -72,12 +59,12 @@ def clean_list(workspace: str, output: str, **settings: Any) -> None:
     from collections import Counter
 
     from rhostream.errors import ConfigError
-    from rhostream.pipeline.export import CleanListConfig, clean_list as make
+    from rhostream.pipeline.export import clean_list as make
 
     form = output.rpartition(".")[2].lower()
     if form not in ("parquet", "csv"):
         raise ConfigError(f"--output {output}: name a file that ends in .parquet or .csv")
-    table = make(workspace, CleanListConfig(**settings))
+    table = make(workspace, chosen_settings(CleanListConfig))
     print_table(table, form, output)
     counts = Counter(table.column("action").to_pylist())
     click.echo(f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}")
@@ -92,7 +79,7 @@ def clean_list(workspace: str, output: str, **settings: Any) -> None:
 @workspace_option
 @option("--clean-list", required=True, metavar="FILE", type=click.Path(), help="A list of `rho export list`.")
 @option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the one it was read from.")
-@option("--output", required=True, metavar="FILE", type=click.Path(), help="The TOML file to write.")
+@option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="The TOML file to write.")
 def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> None:
     """Write a copy of the corpus's manifest that applies a clean list.
 
@@ -115,7 +102,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
 @workspace_option
 @_which_samples
 @option("--samples-per-tar", type=click.IntRange(min=1), default=10_000, metavar="N", help="Samples in a tar.")
-@option("--output", required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
+@option("--output", envvar=None, required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
 def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
     from rhostream.pipeline.export import Choice, Subset, write_webdataset
@@ -132,7 +119,7 @@ def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any)
 )
 @workspace_option
 @_which_samples
-@option("--output", required=True, metavar="FOLDER", type=click.Path(), help="Local folder to write to.")
+@option("--output", envvar=None, required=True, metavar="FOLDER", type=click.Path(), help="Local folder to write to.")
 def fiftyone(workspace: str, output: str, **choice: Any) -> None:
     """Write chosen samples in FiftyOne's format FiftyOneImageClassificationDataset.
 

@@ -1,58 +1,12 @@
 """`rho il train` and `rho il score`."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from rhostream.cli.options import (
-    Command,
-    device_option,
-    examples,
-    given,
-    json_option,
-    option,
-    workers_option,
-    workspace_option,
-)
-
-_TRAIN_SETTINGS = (
-    "name",
-    "model",
-    "weights",
-    "epochs",
-    "patience",
-    "batch_size",
-    "learning_rate",
-    "schedule",
-    "weight_decay",
-    "validation_share",
-    "validation_samples",
-    "image_size",
-    "augmentation",
-    "seed",
-    "device",
-    "precision",
-    "threads",
-)
-_SCORE_SETTINGS = ("name", "splits", "only", "batch_size", "device", "precision", "workers", "threads", "overwrite")
-
-
-def _il_option(flag: str, *names: str, **attributes: Any) -> Callable[[Command], Command]:
-    """An option whose variable begins with RHO_IL_, so that RHO_MODEL, say, stays that of `rho train`."""
-    variable = "RHO_IL_" + flag.removeprefix("--").replace("-", "_").upper()
-    return option(flag, *names, envvar=variable, **attributes)
-
-
-_precision = _il_option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    help="auto takes bfloat16 on GPUs that compute in it.  [default: auto to train, float32 to score]",
-)
-_threads = _il_option(
-    "--threads", type=click.IntRange(min=0), metavar="N", help="Decoding threads.  [default: one a core]"
-)
+from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
+from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
 
 
 @click.group()
@@ -60,68 +14,17 @@ def il() -> None:
     """Train the IL model, and score every sample with it.
 
     The irreducible loss of a sample is its loss under a small model that was never trained on it. Options are
-    also read from RHO_IL_<OPTION>, and from the manifest's table [il].
+    also read from the environment, and from the manifest's table [il].
     """
 
 
-@il.command(
-    epilog=examples(
-        "rho il train --workspace runs/demo",
-        "rho il train --workspace runs/demo --name big --model resnet18 --weights resnet18.safetensors",
-        "rho il train --workspace runs/demo --epochs 50 --overwrite",
-    )
+@command(
+    "rho il train --workspace runs/demo",
+    "rho il train --workspace runs/demo --name big --model resnet18 --weights resnet18.safetensors",
+    "rho il train --workspace runs/demo --epochs 50 --overwrite",
 )
 @workspace_option
-@_il_option("--name", metavar="NAME", help="Name of the IL model.  [default: that of --model]")
-@_il_option(
-    "--model",
-    metavar="MODEL",
-    help="small_cnn, lenet5, bn_cnn, mlp, small_mlp, mlp_dropout, resnet18_cifar "
-    "or a torchvision name.  [default: small_cnn]",
-)
-@_il_option("--weights", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
-@_il_option(
-    "--epochs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="At most so many; with one cycle, its length.  [default: 5]",
-)
-@_il_option(
-    "--patience",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Stop after N epochs without a lower validation loss; 0 for never.  [default: 3]",
-)
-@_il_option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[default: 128]")
-@_il_option("--learning-rate", type=float, metavar="X", help="Of AdamW; with one cycle, the peak.  [default: 0.003]")
-@_il_option(
-    "--schedule",
-    type=click.Choice(["one_cycle", "constant"]),
-    help="one_cycle rises for 30% of the steps and falls to 0 with the last; few epochs suffice.  [default: one_cycle]",
-)
-@_il_option("--weight-decay", type=float, metavar="X", help="Of AdamW.  [default: 0.01]")
-@_il_option(
-    "--validation-share",
-    type=float,
-    metavar="X",
-    help="Share of the train split that chooses the epoch.  [default: 0.1]",
-)
-@_il_option(
-    "--validation-samples", type=click.IntRange(min=1), metavar="N", help="At most so many of them.  [default: 2000]"
-)
-@_il_option(
-    "--image-size",
-    type=click.IntRange(min=1),
-    metavar="PIXELS",
-    help="Side of what the model sees.  [default: the manifest's]",
-)
-@_il_option(
-    "--augmentation", type=click.Choice(["none", "shift", "shift_flip", "resized_crop"]), help="[default: none]"
-)
-@_il_option("--seed", type=int, metavar="N", help="Of the model, the order and the augmentation.  [default: 0]")
-@_precision
-@_threads
-@device_option
+@settings_options(ILTrainConfig)
 @click.option("--overwrite", is_flag=True, help="Remove a model of this name, with its scores, and start afresh.")
 @json_option
 def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
@@ -133,12 +36,11 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     """
     from rhostream.loaders.index import CorpusMetadata
     from rhostream.loaders.storage import Workspace
-    from rhostream.pipeline.config import ILTrainConfig, settings
     from rhostream.pipeline.il import train_il
 
     place = Workspace(workspace)
     manifest = CorpusMetadata.read(place).manifest.get("il", {})
-    config = settings(ILTrainConfig, ("corpus.json [il]", manifest), *given(*_TRAIN_SETTINGS))
+    config = chosen_settings(ILTrainConfig, ("corpus.json [il]", manifest))
     training = train_il(place, config, overwrite=overwrite).to_dict()
     if as_json:
         click.echo(json.dumps(training, indent=1))
@@ -151,30 +53,14 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     )
 
 
-@il.command(
-    epilog=examples(
-        "rho il score --workspace runs/demo",
-        "rho il score --workspace runs/demo --name big --split train --split holdout",
-        "rho il score --workspace runs/demo --only train-000012",
-        "torchrun --nproc-per-node 8 --no-python rho il score --workspace runs/demo",
-    )
+@command(
+    "rho il score --workspace runs/demo",
+    "rho il score --workspace runs/demo --name big --split train --split holdout",
+    "rho il score --workspace runs/demo --only train-000012",
+    "torchrun --nproc-per-node 8 --no-python rho il score --workspace runs/demo",
 )
 @workspace_option
-@_il_option("--name", metavar="NAME", help="IL model to score with.  [default: the only one]")
-@_il_option(
-    "--split", "splits", multiple=True, metavar="SPLIT", help="Split to score; may be repeated.  [default: train]"
-)
-@_il_option("--only", multiple=True, metavar="SHARD", help="Score this shard alone; may be repeated.")
-@_il_option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Of one forward pass.  [default: as many as have 2 million values, 200 at least]",
-)
-@_precision
-@_threads
-@device_option
-@workers_option
+@settings_options(ILScoreConfig)
 @click.option("--overwrite", is_flag=True, help="Score again what is already scored.")
 @json_option
 def score(workspace: str, as_json: bool, **_: Any) -> None:
@@ -186,14 +72,17 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     from dataclasses import asdict
 
     from rhostream.loaders.storage import Workspace
-    from rhostream.pipeline.config import settings
-    from rhostream.pipeline.il import ILScoreConfig, score_il
+    from rhostream.pipeline.il import score_il
 
-    scores = asdict(score_il(Workspace(workspace), settings(ILScoreConfig, *given(*_SCORE_SETTINGS))))
+    scores = asdict(score_il(Workspace(workspace), chosen_settings(ILScoreConfig)))
     if as_json:
         click.echo(json.dumps(scores, indent=1))
         return
     _print_table([_rounded(scores)])
+
+
+il.add_command(train)
+il.add_command(score)
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

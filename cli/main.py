@@ -69,8 +69,8 @@ class LazyGroup(click.Group):
 def rho() -> None:
     """Train on points that are learnable, worth learning and not yet learnt.
 
-    Options are also read from the environment as RHO_<OPTION> (those of `rho il` as RHO_IL_<OPTION>); the flag
-    wins over the variable, the variable over the manifest. Results are printed on stdout, progress and errors on
+    Options are also read from the environment, mostly as RHO_<OPTION>: the help of a command names the variables. The
+    flag wins over the variable, the variable over the manifest. Results are printed on stdout, progress and errors on
     stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
 

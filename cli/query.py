@@ -25,7 +25,7 @@ from rhostream.cli.output import FORMATS, chosen_format, print_table
     show_default="table, or what the suffix of --output says",
     help="How to write the rows. JSON is a list of objects, with null for NaN and infinity.",
 )
-@option("--output", metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
+@option("--output", envvar=None, metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
 def query(sql: str, workspace: str, form: str | None, output: str | None) -> None:
     """Put one SQL statement to the tables of a workspace.
 

@@ -27,7 +27,7 @@ from rhostream.cli.options import examples, option, workspace_option
     show_default=False,
     help="IL model whose losses and predicted labels to show.  [default: the run's]",
 )
-@option("--output", metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
+@option("--output", envvar=None, metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
 def report(workspace: str, runs: tuple[str, ...], il: str, output: str) -> None:
     """Write one HTML file that shows what was skipped, and why.
 

@@ -6,51 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rhostream.cli.options import examples, given, json_option, option, workspace_option
+from rhostream.cli.options import command, given_settings, json_option, option, settings_options, workspace_option
 from rhostream.cli.thumbnails import text as thumbnails_text
+from rhostream.pipeline.config import Manifest, ThumbnailsConfig, load_manifest
 
 if TYPE_CHECKING:
-    from rhostream.pipeline.config import Manifest
     from rhostream.pipeline.shards import ShardsSummary
 
-MANIFEST_SETTINGS = ("root", "seed", "holdout", "folds", "shard_size", "max_side", "thumbnails", "thumbnail_format")
 
-
-@click.command(
-    epilog=examples(
-        "rho shards --manifest data_manifests/clothing1m.toml --root /data/clothing1m --workspace runs/clothing1m",
-        "rho shards --manifest data_manifests/cifar10.toml --workspace runs/cifar10 --folds 2",
-        "rho shards --manifest data_manifests/imagefolder.toml --root photos --workspace runs/photos --thumbnails 64",
-        "rho shards --manifest data_manifests/table.toml --root photos/labels.csv --workspace runs/photos --dry-run",
-        "rho shards --manifest data_manifests/synthetic.toml --workspace runs/demo --overwrite --json",
-    )
+@command(
+    "rho shards --manifest data_manifests/clothing1m.toml --root /data/clothing1m --workspace runs/clothing1m",
+    "rho shards --manifest data_manifests/cifar10.toml --workspace runs/cifar10 --folds 2",
+    "rho shards --manifest data_manifests/imagefolder.toml --root photos --workspace runs/photos --thumbnails 64",
+    "rho shards --manifest data_manifests/table.toml --root photos/labels.csv --workspace runs/photos --dry-run",
+    "rho shards --manifest data_manifests/synthetic.toml --workspace runs/demo --overwrite --json",
 )
 @option("--manifest", required=True, metavar="FILE", type=click.Path(), help="TOML file that describes the corpus.")
 @workspace_option
-@option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the manifest's.")
-@option("--seed", type=int, metavar="N", help="Salts the split and the order of the listing.")
-@option("--holdout", type=float, metavar="SHARE", help="Share of the training samples that trains the IL model.")
-@option("--folds", type=int, metavar="K", help="No holdout: K IL models, each scoring what it has not seen.")
-@option("--shard-size", type=int, metavar="N", help="Entries in a slice of the listing, the unit of work.")
-@option("--max-side", type=int, metavar="PIXELS", help="Re-encode images with a longer side; 0 stores all as found.")
-@option(
-    "--thumbnails",
-    envvar="RHO_THUMBNAILS_SIZE",
-    type=click.IntRange(min=0),
-    metavar="PIXELS",
-    help="Also store "
-    "thumbnails of the training samples, of this shorter side, for scoring; 0: none. See `rho thumbnails`.",
-)
-@option(
-    "--thumbnail-format", envvar="RHO_THUMBNAILS_FORMAT", type=click.Choice(["jpeg", "raw"]), help="Of the thumbnails."
-)
-@option(
-    "--workers",
-    type=click.IntRange(min=0),
-    metavar="N",
-    show_default="one per core",
-    help="Local worker processes; 0 works in this one. The result is the same for any number.",
-)
+@settings_options(Manifest)
+@settings_options(ThumbnailsConfig, "workers")
 @option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
 @click.option(
     "--overwrite",
@@ -67,20 +41,19 @@ def shards(
     Every entry becomes a sample or a row in rejects with its reason. Run the same command again after an interruption:
     it goes on with the slices that are missing.
     """
-    from rhostream.pipeline.config import load_manifest
     from rhostream.pipeline.shards import write_shards
 
-    environment, flags = (values for _, values in given(*MANIFEST_SETTINGS))
+    environment, flags = (values for _, values in given_settings(Manifest))
     resolved = load_manifest(manifest, flags, environment)
     summary = write_shards(workspace, resolved, workers=workers, overwrite=overwrite, dry_run=dry_run)
     report(resolved, summary, workers, as_json=as_json)
 
 
-def report(manifest: "Manifest", summary: "ShardsSummary", workers: int | None, *, as_json: bool) -> None:
+def report(manifest: Manifest, summary: "ShardsSummary", workers: int | None, *, as_json: bool) -> None:
     """Print what has been made, after making the thumbnails that the manifest asks for."""
     made = None
     if manifest.thumbnails and not summary.dry_run:
-        from rhostream.pipeline.thumbnails import ThumbnailsConfig, write_thumbnails
+        from rhostream.pipeline.thumbnails import write_thumbnails
 
         config = ThumbnailsConfig(size=manifest.thumbnails, format=manifest.thumbnail_format, workers=workers)
         made = write_thumbnails(summary.workspace, config)

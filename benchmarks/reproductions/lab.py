@@ -14,14 +14,16 @@ import torch
 
 from rhostream.loaders import Workspace
 from rhostream.pipeline.comparison.comparison import compare
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.core_set_config import CoreSetConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import Manifest
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.config.train_config import TrainConfig
-from rhostream.pipeline.il.core_set import CoreSetConfig, write_core_set
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.core_set import write_core_set
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 CORE_SET = "svp"
 

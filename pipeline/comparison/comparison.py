@@ -12,8 +12,8 @@ from rhostream.pipeline.comparison.outcomes import Outcome, Reached, summarize
 from rhostream.pipeline.comparison.over_seeds import Spread, spread, spread_until
 from rhostream.pipeline.comparison.variants import parse_variant
 from rhostream.pipeline.config import TrainConfig
-from rhostream.pipeline.models import build_model, choose_device
-from rhostream.pipeline.training import Run, il_table, thumbnails_for, train
+from rhostream.pipeline.models import build_model
+from rhostream.pipeline.training import Run, TrainPlan, follow, plan_training, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +89,15 @@ def compare(
     """
     workspace = Workspace(workspace)
     corpus = CorpusMetadata.read(workspace)
-    plan = _plan(config, variants, seeds, sum(shard.rows for shard in corpus.split("train")))
-    for each, *_ in plan:  # what would stop the last run stops the first; seeds change none of it
-        il_table(workspace, corpus, each)
-        thumbnails_for(workspace, corpus, each)
-        choose_device(each.device)
-        build_model(
-            each.model, len(corpus.classes), corpus.image_spec(each.image_size), seed=0, weights=each.weights or None
-        )
+    plans = [
+        [_planned(workspace, text, each) for each in row]
+        for text, row in zip(variants, _configs(config, variants, seeds, corpus), strict=True)
+    ]
+    for first, *_ in plans:  # what would stop the last run stops the first; seeds change none of it
+        model, weights = first.config.model, first.config.weights or None
+        build_model(model, len(corpus.classes), first.spec, seed=0, weights=weights)
     # Seed by seed: what changes on the machine over hours falls on all variants alike.
-    done = [[train(workspace, each, overwrite=overwrite) for each in column] for column in zip(*plan, strict=True)]
+    done = [[follow(plan, overwrite=overwrite) for plan in column] for column in zip(*plans, strict=True)]
     return report([text.strip() for text in variants], list(zip(*done, strict=True)), targets, config.il_runs)
 
 
@@ -116,7 +115,16 @@ def report(names: Sequence[str], runs: Sequence[Sequence[Run]], targets: Sequenc
     return Comparison(targets=tuple(found[0].reached), il_runs=il_runs, variants=tuple(found))
 
 
-def _plan(config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], samples: int) -> list[list[TrainConfig]]:
+def _planned(workspace: Workspace, variant: str, config: TrainConfig) -> TrainPlan:
+    try:
+        return plan_training(workspace, config)
+    except ConfigError as error:
+        raise ConfigError(f"variant {variant.strip()!r}: {error}") from error
+
+
+def _configs(
+    config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], corpus: CorpusMetadata
+) -> list[list[TrainConfig]]:
     """The runs: a row a variant, a column a seed."""
     parsed = [parse_variant(text) for text in variants]
     names = [variant.file_name for variant in parsed]
@@ -127,17 +135,18 @@ def _plan(config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], sa
     if seeds and (own := [variant.text for variant in parsed if "seed" in variant.settings]):
         raise ConfigError(f"variant {own[0]!r} has a seed of its own: leave out that, or --seeds")
     # The budget is that of the method which draws super-batches: the same number of steps for all.
-    steps = replace(config, select="train_loss").budget(samples)
-    plan = []
+    samples = sum(shard.rows for shard in corpus.split("train"))
+    steps = steps_of(replace(config, select="train_loss"), samples)
+    rows = []
     for variant in parsed:
         own_config = variant.config(config, steps)
         name = "-".join(part for part in (config.name, variant.file_name) if part)
-        plan.append(
+        rows.append(
             [replace(own_config, name=f"{name}-seed{seed}", seed=seed) for seed in seeds]
             if seeds
             else [replace(own_config, name=name)]
         )
-    return plan
+    return rows
 
 
 def _variant(name: str, runs: Sequence[Run], outcomes: tuple[Outcome, ...], il_runs: int) -> VariantOutcome:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rhostream.errors import ConfigError
-from rhostream.pipeline.config import TrainConfig, from_text, require_selection
+from rhostream.pipeline.config import TrainConfig, from_text
+from rhostream.pipeline.training import require_selection
 
 #: Settings that all variants of a comparison share, and why a variant has none of its own.
 SHARED: Final = {

@@ -1,4 +1,13 @@
-from .il_config import ILTrainConfig as ILTrainConfig
+from .choices import (
+    AUTO as AUTO,
+    BUILT_IN_MODELS as BUILT_IN_MODELS,
+    SELECTION_FUNCTIONS as SELECTION_FUNCTIONS,
+    Precision as Precision,
+)
+from .clean_list_config import CleanListConfig as CleanListConfig
+from .core_set_config import CoreSetConfig as CoreSetConfig
+from .definition import Setting as Setting, StageConfig as StageConfig, definitions as definitions, setting as setting
+from .il_config import ILScoreConfig as ILScoreConfig, ILTrainConfig as ILTrainConfig
 from .layers import from_text as from_text, settings as settings
 from .manifest import (
     Manifest as Manifest,
@@ -6,5 +15,8 @@ from .manifest import (
     load_manifest as load_manifest,
     resolve_manifest as resolve_manifest,
 )
+from .tables import settings_table as settings_table
 from .templates import write_template as write_template
-from .train_config import AUTO as AUTO, TrainConfig as TrainConfig, require_selection as require_selection
+from .thumbnails_config import ThumbnailsConfig as ThumbnailsConfig
+from .train_config import TrainConfig as TrainConfig
+from .webdataset_options import WebDatasetOptions as WebDatasetOptions

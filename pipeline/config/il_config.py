@@ -1,23 +1,18 @@
-"""The settings of `rho il train`."""
+"""The settings of `rho il train` and `rho il score`."""
 
 import hashlib
 import math
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import Augmentation
-from rhostream.pipeline.models import Precision
+from rhostream.pipeline.config.choices import BUILT_IN_MODELS, Augmentation, Precision
+from rhostream.pipeline.config.definition import StageConfig, setting
+from rhostream.pipeline.config.shared import DEVICE, NAME, NAME_FORM, WORKERS
 
 #: Settings that do not bear on the result, and those that the metadata holds elsewhere.
 _NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
-
-#: No path: `rho train --il` tells a table of the workspace from a Parquet file by its name.
-_NAME: Final = re.compile(r"(?!\.)(?!.*\.parquet$)[A-Za-z0-9._-]+")
-
-Schedule = Literal["one_cycle", "constant"]
 
 _WARM_UP: Final = 0.3  # of a cycle, during which the rate rises to its peak
 _FIRST_RATE: Final = 1 / 25  # of the peak
@@ -27,63 +22,84 @@ _FEWEST_SAMPLES: Final = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILTrainConfig:
+class ILTrainConfig(StageConfig):
     """How the IL model is trained: AdamW with PyTorch's defaults, as in arXiv 2206.07137.
 
-    Attributes:
-        name: of the IL model in the workspace; the architecture's where empty.
-        model: see `rhostream.pipeline.models.registry.build_model`.
-        weights: a local file of initial weights, or None.
-        epochs: at most this many; with one cycle, its length. Fewer than some 3,000 samples want more of them.
-        patience: stop after so many epochs without a lower validation loss; 0 for never.
-        validation_share, validation_samples: the part of D that chooses the epoch: this share, though 1,000 samples
-            where D has them, and at most this many.
-        learning_rate: the peak, where the schedule changes it.
-        schedule: "one_cycle" raises the rate over the first 30 % of all steps and lets it fall to 0 along a cosine
-            (Smith and Topin, arXiv 1708.07120), by which few epochs suffice; "constant" leaves it.
-        image_size: side in pixels of what the model sees; 0 for the manifest's.
-        augmentation: see `rhostream.loaders.decode.augmentation`.
-        threads: that decode images; 0 for one a core.
+    "one_cycle" raises the rate over the first 30 % of all steps and lets it fall to 0 along a cosine (Smith and Topin,
+    arXiv 1708.07120), by which few epochs suffice.
+
+    Raises:
+        ConfigError: a value that its setting does not allow.
     """
 
-    name: str = ""
-    model: str = "small_cnn"
-    weights: str | None = None
-    epochs: int = 5
-    patience: int = 3
-    batch_size: int = 128
-    learning_rate: float = 3e-3
-    schedule: Schedule = "one_cycle"
-    weight_decay: float = 0.01
-    validation_share: float = 0.1
-    validation_samples: int = 2_000
-    image_size: int = 0
-    augmentation: Augmentation = "none"
-    seed: int = 0
-    device: str = "auto"
-    precision: Precision = "auto"
-    threads: int = 0
+    STAGE: ClassVar[str] = "IL "
+    VARIABLES: ClassVar[str] = "RHO_IL_"
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validation_samples", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"IL {name} {getattr(self, name)}: give a number above 0")
-        for name in ("patience", "weight_decay", "threads", "image_size"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"IL {name} {getattr(self, name)}: give 0 or more")
-        if self.schedule not in get_args(Schedule):
-            raise ConfigError(f"IL schedule {self.schedule!r}: choose {' or '.join(get_args(Schedule))}")
-        if not 0 < self.validation_share <= 1:
-            raise ConfigError(f"IL validation_share {self.validation_share}: give a share above 0 and at most 1")
-        if not _NAME.fullmatch(self.resolved_name):
-            raise ConfigError(
-                f"IL name {self.resolved_name!r}: use letters, digits, '.', '_' and '-', without a dot in front or "
-                "'.parquet' at the end"
-            )
+    # No path: `rho train --il` tells a table of the workspace from a Parquet file by its name.
+    name: str = setting(
+        "", metavar="NAME", pattern=NAME, form=NAME_FORM, unset="the model's", help="Name of the IL model."
+    )
+    model: str = setting(
+        "small_cnn",
+        group="Model",
+        metavar="MODEL",
+        help=f"One of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME.",
+    )
+    weights: str | None = setting(
+        None, group="Model", metavar="FILE", help="Local .safetensors or .pt weights to start from."
+    )
+    epochs: int = setting(
+        5,
+        group="Budget",
+        minimum=1,
+        metavar="N",
+        help="At most so many; with one cycle, its length. Fewer than some 3,000 samples want more of them.",
+    )
+    patience: int = setting(
+        3,
+        group="Budget",
+        minimum=0,
+        metavar="N",
+        help="Stop after N epochs without a lower validation loss; 0 for never.",
+    )
+    batch_size: int = setting(128, group="Model", minimum=1, metavar="N", help="Samples of a gradient step.")
+    learning_rate: float = setting(
+        3e-3, group="Model", above=0, metavar="X", help="Of AdamW; with one cycle, the peak."
+    )
+    schedule: Literal["one_cycle", "constant"] = setting(
+        "one_cycle",
+        group="Model",
+        help="one_cycle rises for 30% of the steps and falls to 0 with the last; few epochs suffice.",
+    )
+    weight_decay: float = setting(0.01, group="Model", minimum=0, metavar="X", help="Of AdamW.")
+    validation_share: float = setting(
+        0.1,
+        group="Budget",
+        above=0,
+        maximum=1,
+        metavar="X",
+        help="Share of the train split that chooses the epoch, though 1,000 samples where there are so many.",
+    )
+    validation_samples: int = setting(2_000, group="Budget", minimum=1, metavar="N", help="At most so many of them.")
+    image_size: int = setting(
+        0,
+        group="Reading",
+        minimum=0,
+        metavar="PIXELS",
+        unset="the manifest's",
+        help="Side of the images that the model sees.",
+    )
+    augmentation: Augmentation = setting("none", group="Model", help="Random changes of the images trained on.")
+    seed: int = setting(0, group="Model", metavar="N", help="Of the model, the order and the augmentation.")
+    device: str = setting("auto", group="Model", **DEVICE)
+    precision: Precision = setting(
+        "auto", group="Model", help="Of the passes; auto takes bfloat16 on GPUs that compute in it."
+    )
+    threads: int = setting(0, group="Reading", minimum=0, metavar="N", unset="one a core", help="Decoding threads.")
 
     @property
     def resolved_name(self) -> str:
-        return self.name or self.model
+        return self.name or self.model.replace("/", "-")
 
     def validation_size(self, available: int) -> int:
         """How many of `available` samples choose the epoch."""
@@ -113,3 +129,44 @@ class ILTrainConfig:
                 raise ConfigError(f"weights {self.weights!r}: {error.strerror}; give a local file") from error
             values["weights"] = {"file": path.name, "sha256": digest}
         return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ILScoreConfig(StageConfig):
+    """Which shards are scored by which IL model, and how.
+
+    Raises:
+        ConfigError: a value that its setting does not allow.
+    """
+
+    STAGE: ClassVar[str] = "IL scoring "
+    VARIABLES: ClassVar[str] = "RHO_IL_SCORE_"
+
+    name: str = setting(
+        "", metavar="NAME", variable="RHO_IL_NAME", unset="the only one", help="IL model to score with."
+    )
+    splits: tuple[str, ...] = setting(
+        ("train",), flag="--split", metavar="SPLIT", help="Split to score; may be repeated."
+    )
+    only: tuple[str, ...] = setting(
+        (), metavar="SHARD", help="Score this shard alone, whatever its split; may be repeated."
+    )
+    batch_size: int = setting(
+        0,
+        minimum=0,
+        metavar="N",
+        unset="as many as have 2 million values, 200 at least",
+        help="Samples of one forward pass.",
+    )
+    device: str = setting("auto", **DEVICE)
+    precision: Precision = setting("float32", help="Of the passes; auto takes bfloat16 on GPUs that compute in it.")
+    workers: int = setting(0, **WORKERS)
+    threads: int = setting(
+        0,
+        variable="RHO_IL_THREADS",
+        minimum=0,
+        metavar="N",
+        unset="one a core",
+        help="Decoding threads, of each process.",
+    )
+    overwrite: bool = setting(False, hidden=True, help="Score again what is already scored.")

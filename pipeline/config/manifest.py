@@ -5,100 +5,125 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import MAX_PIXELS, ImageSpec
-from rhostream.loaders.index import ThumbnailFormat
+from rhostream.pipeline.config.choices import MAX_PIXELS, ThumbnailFormat
+from rhostream.pipeline.config.definition import StageConfig, described, setting
+from rhostream.pipeline.config.il_config import ILTrainConfig
 from rhostream.pipeline.config.layers import checked, settings
-from rhostream.pipeline.config.stage_settings import ILSettings, TrainSettings
+from rhostream.pipeline.config.train_config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
-    """Label noise for experiments: a label moves to another class, the original is kept as `clean_label`.
+class Noise(StageConfig):
+    """Label noise for experiments: a label moves to another class, the original is kept as `clean_label`."""
 
-    Attributes:
-        kind: "uniform" over the other classes, or "structured": only along `pairs`.
-        rate: probability that a training label (train and holdout alike) moves.
-        pairs: for "structured", [from, to] class names.
-    """
+    STAGE: ClassVar[str] = "[noise] "
 
-    kind: Literal["uniform", "structured"] = "uniform"
-    rate: float = 0.1
-    seed: int = 0
-    pairs: tuple[tuple[str, str], ...] = ()
+    kind: Literal["uniform", "structured"] = setting(
+        "uniform", hidden=True, help="uniform over the other classes, or structured: only along `pairs`."
+    )
+    rate: float = setting(
+        0.1, hidden=True, minimum=0, maximum=1, help="Probability that a training label (holdout included) moves."
+    )
+    seed: int = setting(0, hidden=True, help="Of the draws.")
+    pairs: tuple[tuple[str, str], ...] = setting((), hidden=True, help="[from, to] class names, for structured noise.")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ConfigError(f"[noise] rate {self.rate}: give a share between 0 and 1, for instance 0.1")
+        super().__post_init__()
         if any(len(pair) != 2 for pair in self.pairs):
             raise ConfigError(f"[noise] pairs {self.pairs}: give [from, to] class names")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(StageConfig):
     """`data_manifests/*.toml`, resolved: flag > environment > manifest > default.
 
-    Attributes:
-        root: folder or file of the corpus; a relative one in the TOML is relative to the manifest's own folder,
-            a relative one from a flag or `RHO_ROOT` to the working directory.
-        seed: salts the split and the listing's order.
-        holdout: share of the training entries that trains the IL model; 0 with `folds`.
-        folds: number of IL models, each scoring what it has not seen; 0 for a holdout.
-        shard_size: entries in a slice of the listing (a unit of work).
-        max_side: re-encode images whose longer side exceeds this many pixels; 0 keeps all as found.
-        max_pixels: larger images are refused as decompression bombs.
-        thumbnails: `rho shards` also makes thumbnails of this size, pixels; 0 makes none. `thumbnail_format` is
-            "jpeg" or "raw", see `rhostream.loaders.index.thumbnails.Thumbnails`.
-        clean_list: Parquet or CSV with the columns key, action and class (`rhostream.schema.CLEAN_LIST`): training
-            entries that are left out or get another label; "" for none. Relative to the manifest's folder.
-        max_reject_share: a corpus of which a larger share is refused stops `rho shards`.
-        options: of the format's reader.
-        image, il, train: defaults of the spec, of `rho il train` and of `rho train`.
+    A relative root in the TOML is relative to the manifest's own folder, one of a flag or of `RHO_ROOT` to the working
+    directory.
     """
 
-    name: str
-    format: str
-    root: str = ""
-    seed: int = 0
-    holdout: float = 0.1
-    folds: int = 0
-    shard_size: int = 10_000
-    max_side: int = 0
-    thumbnails: int = 0
-    thumbnail_format: ThumbnailFormat = "jpeg"
-    max_pixels: int = MAX_PIXELS
-    max_reject_share: float = 0.5
-    clean_list: str = ""
-    classes: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    noise: Noise | None = None
-    image: dict[str, Any] = field(default_factory=dict)
-    il: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
+    name: str = field(metadata=described(hidden=True, unset="the file's name", help="Of the corpus."))
+    format: str = field(metadata=described(hidden=True, help="Which reader the corpus needs."))
+    root: str = setting(
+        "", metavar="PATH", unset="the manifest's", help="Folder or file of the corpus, in place of the manifest's."
+    )
+    seed: int = setting(0, variable="RHO_SPLIT_SEED", metavar="N", help="Salts the split and the order of the listing.")
+    holdout: float = setting(
+        0.1,
+        minimum=0,
+        below=1,
+        metavar="SHARE",
+        help="Share of the training samples that trains the IL model; none with folds.",
+    )
+    folds: int = setting(
+        0,
+        minimum=0,
+        metavar="K",
+        unset="a holdout",
+        help="No holdout: K IL models, each scoring what it has not seen.",
+    )
+    shard_size: int = setting(
+        10_000, minimum=1, metavar="N", help="Entries in a slice of the listing, the unit of work."
+    )
+    max_side: int = setting(
+        0,
+        minimum=0,
+        metavar="PIXELS",
+        unset="as found",
+        help="Re-encode images with a longer side; 0 stores all as found.",
+    )
+    thumbnails: int = setting(
+        0,
+        variable="RHO_THUMBNAILS_SIZE",
+        minimum=0,
+        metavar="PIXELS",
+        unset="none",
+        help="Also store thumbnails of the training samples, of this shorter side, for scoring; 0 for none. See "
+        "`rho thumbnails`.",
+    )
+    thumbnail_format: ThumbnailFormat = setting("jpeg", variable="RHO_THUMBNAILS_FORMAT", help="Of the thumbnails.")
+    max_pixels: int = setting(
+        MAX_PIXELS, hidden=True, minimum=1, help="Larger images are refused as decompression bombs."
+    )
+    max_reject_share: float = setting(
+        0.5, hidden=True, minimum=0, maximum=1, help="A corpus of which a larger share is refused stops `rho shards`."
+    )
+    clean_list: str = setting(
+        "",
+        hidden=True,
+        help="Parquet or CSV with the columns key, action and class: training entries that are left out or get another "
+        "label. Relative to the manifest's folder.",
+    )
+    classes: tuple[str, ...] = setting(
+        (),
+        metavar="A,B,...",
+        commas=True,
+        unset="all labels that occur",
+        help="Names of the classes, in the order of their numbers; other labels are refused.",
+    )
+    options: dict[str, Any] = setting({}, hidden=True, help="Of the format's reader.")
+    noise: Noise | None = setting(None, hidden=True, help="Label noise for experiments.")
+    image: dict[str, Any] = setting({}, hidden=True, help="Defaults of the image spec.")
+    il: dict[str, Any] = setting({}, hidden=True, help="Defaults of `rho il train`.")
+    train: dict[str, Any] = setting({}, hidden=True, help="Defaults of `rho train`.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.folds:
             object.__setattr__(self, "holdout", 0.0)
-        elif not 0 < self.holdout < 1:
+        elif not self.holdout:
             raise ConfigError(f"holdout {self.holdout}: give a share between 0 and 1, for instance 0.1, or `folds`")
-        if self.folds < 0 or self.folds == 1:
-            raise ConfigError(f"folds {self.folds}: give 2 or more, or 0 for a holdout")
-        if self.shard_size < 1:
-            raise ConfigError(f"shard_size {self.shard_size}: a shard needs at least 1 entry")
-        if self.max_side < 0:
-            raise ConfigError(f"max_side {self.max_side}: give pixels, or 0 to store images as found")
-        if self.thumbnails < 0:
-            raise ConfigError(f"thumbnails {self.thumbnails}: give pixels, for instance 64, or 0 for none")
-        if self.max_pixels < 1:
-            raise ConfigError(f"max_pixels {self.max_pixels}: every image would be refused; the default is 178956970")
-        if not 0 <= self.max_reject_share <= 1:
-            raise ConfigError(f"max_reject_share {self.max_reject_share}: give a share between 0 and 1")
+        if self.folds == 1:
+            raise ConfigError("folds 1: give 2 or more, or 0 for a holdout")
         for name in self.classes:
             if self.classes.count(name) > 1:
                 raise ConfigError(f"classes: {name!r} is listed {self.classes.count(name)} times; list each class once")
-        ImageSpec.from_dict(self.image)  # refuses what no spec can be
+        if self.image:
+            from rhostream.loaders.decode import ImageSpec  # imports numpy
+
+            ImageSpec.from_dict(self.image)  # refuses what no spec can be
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `corpus.json`."""
@@ -132,9 +157,9 @@ def load_manifest(
     noise = content.get("noise")
     if isinstance(noise, Mapping):
         content["noise"] = settings(Noise, (f"{file}: [noise]", noise))
-    for table, kind in (("il", ILSettings), ("train", TrainSettings)):
+    for table, kind in (("il", ILTrainConfig), ("train", TrainConfig)):
         if isinstance(given := content.get(table), Mapping):
-            checked(get_type_hints(kind), f"{file}: [{table}]", given)
+            checked(kind, f"{file}: [{table}]", given)
     content.setdefault("name", file.stem)
     if "format" not in content:
         raise ConfigError(f'{file}: no `format`: say which reader the corpus needs, for instance format = "table"')

@@ -1,106 +1,254 @@
 """The settings of `rho train`."""
 
-import math
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Literal
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import AUGMENTATIONS, Augmentation
-from rhostream.pipeline.models import Precision
-from rhostream.selection.policies import RULES, RuleName, SelectionConfig
-from rhostream.selection.scoring import BatchNormPolicy, selection_function, selection_functions
+from rhostream.pipeline.config.choices import (
+    AUTO,
+    BUILT_IN_MODELS,
+    SELECTION_FUNCTIONS,
+    Augmentation,
+    BatchNormPolicy,
+    Precision,
+    RuleName,
+)
+from rhostream.pipeline.config.definition import StageConfig, setting
+from rhostream.pipeline.config.shared import DEVICE
 
-Schedule = Literal["cosine", "constant"]
-SCHEDULES: tuple[str, ...] = get_args(Schedule)
-AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.policies.auto`
-
-
-def require_selection(name: str) -> None:
-    """Raises ConfigError where this is neither a selection function nor `auto`."""
-    if name not in (*selection_functions(), AUTO):
-        raise ConfigError(f"select {name!r}: known are {', '.join((AUTO, *selection_functions()))}")
+Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Settings of a run. The paper's, where it fixes one (section 4 and appendix B).
+class TrainConfig(StageConfig):
+    """Settings of a run. The paper's, where it fixes one (arXiv 2206.07137, section 4 and appendix B).
 
-    Attributes:
-        name: of the run; the selection function's name where empty.
-        il: name (or Parquet path) of the IL table; "" takes the only one of the workspace.
-        batch_size, super_batch_size: n_b and n_B.
-        steps, epochs, candidates: the budget, in one of three units: gradient steps, passes over the training split,
-            or candidates drawn; `epochs` or `candidates` replace `steps` where above 0.
-        schedule: of the learning rate; "cosine" falls to 0 at the end of the budget.
-        image_size: side in pixels of what the model sees; 0 for the manifest's.
-        thumbnails: name of the thumbnails that candidates are scored on; "none" scores the images that are trained
-            on; "auto" takes the workspace's largest one that is smaller than these, if there is one.
-        share: of each super-batch that is trained on; more than batch_size / super_batch_size re-uses one scored
-            super-batch for several steps. 0 for one batch.
-        rule, temperature, class_floor, score_floor: how batches are chosen given the scores, see
-            `rhostream.selection.policies.selection_config.SelectionConfig`.
-        score_age: steps for which the loss of a candidate is re-used; 1 scores every candidate afresh.
-        score_precision, score_size, score_compile: of the scoring pass, see
-            `rhostream.selection.scoring.scorer.ScoringOptions`.
-        proxy: score by a small model, of the IL model's architecture, that is trained along.
-        live_il: the original selection function: the IL model goes on learning (an ablation).
-        core_set: name of a core set that `rho coreset` made, to train on alone.
-        score_ahead: score the next super-batch while the model is trained on this one: its scores are one step old,
-            which costs accuracy (README). Not where batches are filled from more or less than one super-batch each.
-        prefilter: rules candidates out by IL before they are read; 0 is off, see `rhostream.loaders.reference.il_table.Prefilter`.
-        on_missing: "drop" passes over samples without a finite irreducible loss.
-        threads, workers: of decoding, see `rhostream.loaders.decode.read_options.ReadOptions`.
-        evaluate_every: steps between evaluations, at each of which a checkpoint is written; 0 for a twentieth.
-        evaluate_at_most: evaluate on so many samples of the split, the same each time; 0 for all.
-        il_runs: number of runs that share the IL model, over which its cost is spread.
-        tensorboard: whether to write its event files; None where the package is installed.
-        wandb: project of Weights & Biases to log to; "" for none.
+    Raises:
+        ConfigError: a value that its setting does not allow, or values that do not go together. What depends on the
+            selection function, the model or the workspace is checked by `rhostream.pipeline.training.plan_training`.
     """
 
-    name: str = ""
-    il: str = ""
-    model: str = "bn_cnn"
-    weights: str = ""
-    select: str = "rho_loss"
-    batch_size: int = 32
-    super_batch_size: int = 320
-    steps: int = 1000
-    epochs: float = 0.0
-    candidates: int = 0
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    schedule: Schedule = "cosine"
-    image_size: int = 0
-    augmentation: Augmentation = "none"
-    batchnorm: BatchNormPolicy = "batch"
-    thumbnails: str = "auto"
-    score_ahead: bool = False
-    share: float = 0.0
-    rule: RuleName = "default"
-    temperature: float = 1.0
-    class_floor: float = 0.0
-    score_floor: float | None = None
-    score_age: int = 1
-    score_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    score_size: int = 0
-    score_compile: bool = False
-    proxy: bool = False
-    live_il: bool = False
-    core_set: str = ""
-    prefilter: float = 0.0
-    on_missing: Literal["error", "drop"] = "error"
-    evaluate_every: int = 0
-    evaluate_at_most: int = 0
-    il_runs: int = 1
-    seed: int = 0
-    device: str = "auto"
-    precision: Precision = "auto"
-    threads: int = 0
-    workers: str = "auto"
-    tensorboard: bool | None = None
-    wandb: str = ""
+    name: str = setting("", metavar="RUN", help="Name of the run.", unset="the selection function's")
+
+    steps: int = setting(1000, group="Budget", minimum=1, metavar="N", help="Budget in gradient steps.")
+    epochs: float = setting(
+        0.0, group="Budget", minimum=0, metavar="X", unset="off", help="Budget in passes over the training split."
+    )
+    candidates: int = setting(0, group="Budget", minimum=0, metavar="N", unset="off", help="Budget in candidates.")
+    il_runs: int = setting(
+        1, group="Budget", minimum=1, metavar="N", help="Runs among which the cost of the IL model is shared."
+    )
+
+    model: str = setting(
+        "bn_cnn",
+        group="Model",
+        metavar="MODEL",
+        help=f"One of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME.",
+    )
+    weights: str = setting("", group="Model", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
+    optimizer: str = setting("AdamW", group="Model", metavar="NAME", help="Class of torch.optim, as AdamW or SGD.")
+    learning_rate: float = setting(
+        1e-3, group="Model", above=0, metavar="X", help="Its peak, where a schedule moves it."
+    )
+    weight_decay: float = setting(0.01, group="Model", minimum=0, metavar="X", help="Of the optimizer.")
+    momentum: float = setting(
+        0.0, group="Model", minimum=0, below=1, metavar="X", help="Of optimizers such as SGD that have one."
+    )
+    nesterov: bool = setting(False, group="Model", help="Nesterov's momentum, of SGD.")
+    optimizer_options: dict[str, Any] = setting(
+        {},
+        group="Model",
+        flag="--optimizer-option",
+        metavar="NAME=VALUE",
+        help="A further argument of the optimizer's class, its value as JSON (betas=[0.9,0.98]); may be repeated.",
+    )
+    schedule: Schedule = setting(
+        "cosine",
+        group="Model",
+        help="Of the learning rate. cosine and linear end at 0 with the budget; under constant and inverse_sqrt a "
+        "finished run can be extended.",
+    )
+    warmup: float = setting(
+        0.0,
+        group="Model",
+        minimum=0,
+        metavar="X",
+        unset="off",
+        help="Steps during which the learning rate rises to its peak; below 1 a share of the budget.",
+    )
+    augmentation: Augmentation = setting("none", group="Model", help="Random changes of the images trained on.")
+    seed: int = setting(0, group="Model", metavar="N", help="Of the model, the order and the augmentation.")
+    device: str = setting("auto", group="Model", **DEVICE)
+    precision: Precision = setting(
+        "auto", group="Model", help="Of the passes; auto takes bfloat16 on GPUs that compute in it."
+    )
+
+    select: str = setting(
+        "rho_loss",
+        group="Selection",
+        metavar="FUNCTION",
+        help=f"Selection function: {', '.join(SELECTION_FUNCTIONS)}; or auto, which finds out while training.",
+    )
+    il: str = setting(
+        "",
+        group="Selection",
+        metavar="NAME",
+        unset="the only one",
+        help="IL table of the workspace, or a Parquet file with the columns key and il.",
+    )
+    batch_size: int = setting(32, group="Selection", minimum=1, metavar="N", help="n_b, trained on in each step.")
+    super_batch_size: int = setting(
+        320, group="Selection", minimum=1, metavar="N", help="n_B, candidates that are scored in each step."
+    )
+    share: float = setting(
+        0.0,
+        group="Selection",
+        minimum=0,
+        maximum=1,
+        metavar="X",
+        unset="one batch of it",
+        help="Of each super-batch that is trained on; more than n_b/n_B makes several steps of one scoring pass.",
+    )
+    rule: RuleName = setting(
+        "default",
+        group="Selection",
+        unset="the function's own, mostly top",
+        help="How candidates are chosen by their scores.",
+    )
+    temperature: float = setting(1.0, group="Selection", above=0, metavar="X", help="Of the rule gumbel.")
+    class_floor: float = setting(
+        0.0,
+        group="Selection",
+        minimum=0,
+        maximum=1,
+        metavar="X",
+        unset="off",
+        help="Each class gets at least X of what uniform sampling would give it.",
+    )
+    score_floor: float | None = setting(
+        None,
+        group="Selection",
+        metavar="X",
+        unset="off",
+        help="Train on no candidate with a score of X or less; batches then fill from several super-batches.",
+    )
+    core_set: str = setting(
+        "", group="Selection", metavar="NAME", unset="off", help="Train on a core set of `rho coreset` alone."
+    )
+    prefilter: float = setting(
+        0.0,
+        group="Selection",
+        minimum=0,
+        metavar="X",
+        unset="off",
+        help="Pass over candidates, unread, whose IL model predicts another class and finds the label X times less "
+        "likely than a guess.",
+    )
+    on_missing: Literal["error", "drop"] = setting(
+        "error", group="Selection", help="What becomes of samples without a finite IL."
+    )
+
+    thumbnails: str = setting(
+        "auto",
+        group="Scoring",
+        metavar="NAME",
+        unset="auto: exact ones, else the largest that are smaller",
+        help="Score thumbnails of the candidates (`rho thumbnails`), and read the full images of the selected only; "
+        "none scores full images.",
+    )
+    batchnorm: BatchNormPolicy = setting(
+        "batch", group="Scoring", help="Statistics while scoring: of the candidates, or the running ones."
+    )
+    score_ahead: bool = setting(
+        False,
+        group="Scoring",
+        help="Score the next candidates while the model is trained on these: scores are one step old.",
+    )
+    score_age: int = setting(
+        1,
+        group="Scoring",
+        minimum=1,
+        metavar="N",
+        unset="1, none",
+        help="Re-use losses that were computed fewer than N steps ago.",
+    )
+    score_precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", group="Scoring", help="Of the scoring pass; auto takes that of training."
+    )
+    score_size: int = setting(
+        0,
+        group="Scoring",
+        minimum=0,
+        metavar="PIXELS",
+        unset="as they are",
+        help="Shrink candidates for the scoring pass.",
+    )
+    score_compile: bool = setting(False, group="Scoring", help="Score by torch.compile.")
+    proxy: bool = setting(
+        False,
+        group="Scoring",
+        help="Score by a small model of the IL model's architecture that is trained along.",
+    )
+    live_il: bool = setting(
+        False,
+        group="Scoring",
+        help="Let the IL model go on learning: the paper's original function, an ablation.",
+    )
+
+    image_size: int = setting(
+        0,
+        group="Reading",
+        minimum=0,
+        metavar="PIXELS",
+        unset="the manifest's",
+        help="Side of the images that the model sees.",
+    )
+    threads: int = setting(
+        0,
+        group="Reading",
+        minimum=0,
+        metavar="N",
+        unset="one a core, half of them where the model trains on the CPU",
+        help="Decoding threads.",
+    )
+    workers: str = setting(
+        "auto",
+        group="Reading",
+        metavar="N",
+        variable="RHO_DECODE_WORKERS",
+        pattern=r"auto|\d+",
+        form="give a number of decoding processes, or auto",
+        help="Decoding processes; auto starts them once they are worth it.",
+    )
+
+    evaluate_every: int = setting(
+        0,
+        group="Logging",
+        minimum=0,
+        metavar="N",
+        unset="a twentieth of the budget",
+        help="Steps between evaluations, each with a checkpoint.",
+    )
+    evaluate_at_most: int = setting(
+        0, group="Logging", minimum=0, metavar="N", unset="all", help="Samples to evaluate on."
+    )
+    tensorboard: bool | None = setting(
+        None,
+        group="Logging",
+        unset="where it is installed",
+        help="Write TensorBoard's event files beside the run's metrics.",
+    )
+    wandb: str = setting(
+        "",
+        group="Logging",
+        metavar="PROJECT",
+        unset="off",
+        help="Log to this project of Weights & Biases too (`pip install rhostream[wandb]`; its own variables hold, "
+        "for instance WANDB_MODE=offline).",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size > self.super_batch_size:
             raise ConfigError(
                 f"batch size {self.batch_size} exceeds the super-batch size {self.super_batch_size}: there must be at "
@@ -108,107 +256,27 @@ class TrainConfig:
             )
         if self.epochs and self.candidates:
             raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
-        for name in ("steps", "batch_size", "il_runs", "learning_rate", "score_age"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: give a number above 0")
-        for name in (
-            "epochs",
-            "candidates",
-            "weight_decay",
-            "prefilter",
-            "evaluate_every",
-            "evaluate_at_most",
-            "image_size",
-            "threads",
-            "score_size",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: give 0 or more")
-        require_selection(self.select)
-        if self.select != AUTO:
-            self.selection()  # raises for what does not go together
-        elif self.share or self.rule != "default" or self.class_floor or self.score_floor is not None:
-            raise ConfigError("select 'auto' decides on share, rule and floors itself: leave them out")
-        for name, known in (
-            ("augmentation", AUGMENTATIONS),
-            ("schedule", SCHEDULES),
-            ("on_missing", ("error", "drop")),
-            ("rule", RULES),
-            ("batchnorm", get_args(BatchNormPolicy)),
-            ("precision", get_args(Precision)),
-            ("score_precision", ("auto", "float32", "bfloat16", "float16")),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
-        if self.workers != "auto" and not self.workers.isdecimal():
-            raise ConfigError(f"workers {self.workers!r}: give a number of decoding processes, or auto")
+        if self.warmup > 1 and self.warmup != int(self.warmup):
+            raise ConfigError(f"warmup {self.warmup}: give a whole number of steps, or a share below 1")
         if self.proxy and self.live_il:
             raise ConfigError("proxy and live_il: score by the one or the other")
-        if (self.proxy or self.live_il or self.score_age > 1 or self.score_size) and not self.scores:
-            raise ConfigError(
-                f"select {self.select!r} scores nothing: leave proxy, live_il and the score_… settings out"
-            )
-        if self.score_ahead and self.select != AUTO and "draws" in selection_function(self.select).needs:
-            raise ConfigError(
-                f"score_ahead with select {self.select!r}, whose random numbers the training would meet: "
-                "leave score_ahead out"
-            )
-        if self.share and not self.scores:
-            raise ConfigError(f"share {self.share} with select {self.select!r}, which trains on all that it draws")
-        if self.select == AUTO and self.core_set:
+        if self.select == AUTO:
+            self._check_auto()
+
+    def _check_auto(self) -> None:
+        if self.share or self.rule != "default" or self.class_floor or self.score_floor is not None:
+            raise ConfigError("select 'auto' decides on share, rule and floors itself: leave them out")
+        if self.core_set:
             raise ConfigError("select 'auto' with core_set: it judges its filter by the whole corpus; leave one out")
-        if self.select == AUTO and self.live_il:
+        if self.live_il:
             raise ConfigError("select 'auto' with live_il: it compares selections by one IL table that stays as it is")
 
     @property
-    def scores(self) -> bool:
-        """Is there a scoring pass, at least at times?"""
-        return self.select == AUTO or selection_function(self.select).score is not None
+    def run_name(self) -> str:
+        return self.name or self.select
 
     @property
-    def needs_il(self) -> bool:
-        """Is an IL table joined?"""
-        by_function = self.select == AUTO or "il" in selection_function(self.select).needs
-        return by_function or self.prefilter > 0 or self.proxy or self.live_il
-
-    def selection(self) -> SelectionConfig:
-        """How batches are chosen, where one selection is in force all the time."""
-        return SelectionConfig(
-            function=self.select,
-            batch_size=self.batch_size,
-            share=self.share,
-            rule=self.rule,
-            temperature=self.temperature,
-            class_floor=self.class_floor,
-            score_floor=self.score_floor,
-            # What the stream passes over would leave short batches.
-            full=not self.scores and bool(self.prefilter or self.core_set),
-        )
-
-    @property
-    def _draws_as_it_goes(self) -> bool:
-        if self.select in (AUTO, "grad_norm_is"):
-            return True
-        selection = self.selection()
-        return selection.full or selection.make_rule().falls_short
-
-    def budget(self, samples: int) -> int:
-        """Gradient steps, for a training split of this many samples: the one place where units are converted."""
-        drawn = self.candidates or self.epochs * samples
-        if drawn and self._draws_as_it_goes:
-            unit = "candidates" if self.candidates else "epochs"
-            raise ConfigError(
-                f"a budget in {unit} with select {self.select!r} as it is set: how many candidates a step takes is not "
-                "known beforehand; give it in steps"
-            )
-        return math.ceil(drawn / self.drawn_per_step) if drawn else self.steps
-
-    @property
-    def drawn_per_step(self) -> float:
-        """Candidates that a step takes on average: n_B, of which `share` may serve several steps."""
-        return self.drawn_at_once if not self.share else self.batch_size / self.share
-
-    @property
-    def drawn_at_once(self) -> int:
-        """n_B; uniform sampling draws no more than it trains on."""
-        return self.super_batch_size if self.scores else self.batch_size
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """Of the optimizer's class, beside the learning rate and the weight decay."""
+        given = {"momentum": self.momentum, "nesterov": self.nesterov}
+        return {name: value for name, value in given.items() if value} | self.optimizer_options

@@ -11,6 +11,6 @@ from .tars.members import (
     Member as Member,
     tar_members as tar_members,
 )
-from .tars.samples import SampleReader as SampleReader, TarSample as TarSample, WebDatasetOptions as WebDatasetOptions
+from .tars.samples import SampleReader as SampleReader, TarSample as TarSample
 from .tars.urls import TarFile as TarFile, list_tars as list_tars
 from .webdataset import bad_tar as bad_tar, skipped as skipped

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 
 from rhostream.errors import CorpusError
-from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.labels import LabelParser, derive_classes, label_text
 from rhostream.pipeline.corpora.splits import checked_splits
 from rhostream.pipeline.corpora.tars.files import find_tars
 from rhostream.pipeline.corpora.tars.img2dataset import failed_and_missing
 from rhostream.pipeline.corpora.tars.members import Damage, DamagedTarError
-from rhostream.pipeline.corpora.tars.samples import SampleReader, TarSample, WebDatasetOptions
+from rhostream.pipeline.corpora.tars.samples import SampleReader, TarSample
 
 
 class WebDatasetTars:

@@ -1,55 +1,28 @@
 """`rho export list`: which samples to keep, to relabel and to leave out."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import CleanListConfig
 from rhostream.pipeline.explain import REASONS, indented, named_il_model, named_run, sample_reasons
 from rhostream.pipeline.sql import query, quote
 from rhostream.schema import CLEAN_LIST
-
-
-@dataclass(frozen=True, kw_only=True)
-class CleanListConfig:
-    """What becomes of which samples.
-
-    Attributes:
-        run: whose reasons to use; None for the IL model alone. With one, a label that the run's model has come to
-            predict is no issue.
-        il: name of the IL model; None for the run's, or the only one.
-        drop: reasons for which a sample is left out; all but "mislabeled" need a run.
-        relabel: a likely wrong label becomes the predicted one where the IL model is at least so confident (0 to 1);
-            None relabels nothing.
-    """
-
-    run: str | None = None
-    il: str | None = None
-    drop: Collection[str] = ("mislabeled",)
-    relabel: float | None = None
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.drop) - set(REASONS)):
-            raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
-        if self.relabel is not None and not 0 <= self.relabel <= 1:
-            raise ConfigError(f"--relabel {self.relabel}: give a probability between 0 and 1, for instance 0.9")
-        if self.run is None and (of_runs := sorted(set(self.drop) - {"mislabeled"})):
-            raise ConfigError(f"--drop {of_runs[0]}: only a run can tell, name one with --run")
 
 
 def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListConfig()) -> pa.Table:
     """A row per training sample, `rhostream.schema.CLEAN_LIST`, the likeliest issues first.
 
     Raises:
-        ConfigError: an unknown run or IL model, or several where none is named.
+        ConfigError: an unknown reason, run or IL model, or several where none is named.
         WorkspaceError: no workspace.
     """
     return query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)
 
 
 def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
+    if unknown := sorted(set(config.drop) - set(REASONS)):
+        raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
     workspace = Workspace(workspace)
     run = named_run(workspace, config.run) if config.run is not None else ""
     model = named_il_model(workspace, config.il, run, required=True)

@@ -1,9 +1,9 @@
-from .core_set import CoreSetConfig as CoreSetConfig, write_core_set as write_core_set
+from .core_set import write_core_set as write_core_set
 from .metadata import (
     ILMetadata as ILMetadata,
     default_il_model as default_il_model,
     il_costs as il_costs,
     trained_models as trained_models,
 )
-from .score import ILScoreConfig as ILScoreConfig, score_il as score_il
+from .score import score_il as score_il
 from .train import train_il as train_il

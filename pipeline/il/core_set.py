@@ -7,7 +7,6 @@ these alone. The proxy is an IL model, whose table holds the entropy of every sa
 import hashlib
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream import schema
-from rhostream.errors import ConfigError
 from rhostream.loaders.index import (
     CORE_SET_KEY,
     SHARD_DIGEST_KEY,
@@ -29,35 +27,12 @@ from rhostream.loaders.index import (
 )
 from rhostream.loaders.reference import open_il_table
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import CoreSetConfig
 from rhostream.pipeline.il.metadata import ILMetadata, default_il_model, model_digest
 from rhostream.pipeline.jobs import exclusive_lock, require_same
 from rhostream.pipeline.shards import remove_own
 
 _FORMAT: Final = 1
-_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoreSetConfig:
-    """What to keep.
-
-    Attributes:
-        name: of the core set.
-        keep: share of the training split, in (0, 1].
-        il: the IL model that is the proxy; where empty, see `default_il_model`.
-    """
-
-    name: str = "svp"
-    keep: float = 0.1
-    il: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise ConfigError(f"keep {self.keep}: give the share of the training split to keep, above 0 and at most 1")
-        if not _NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"core set name {self.name!r}: use letters, digits, '.', '_' and '-', without a dot in front"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,11 @@ from rhostream.pipeline.jobs import Progress, progress, require_same
 from rhostream.pipeline.models import (
     Costs,
     EvaluationSet,
-    adamw,
     autocast,
     build_model,
     choose_device,
     load_checkpoint,
+    make_optimizer,
     place,
     random_state,
     repeatable_convolutions,
@@ -80,7 +80,7 @@ class Fit:
         spec = self._view = corpus.image_spec(config.image_size)
         model = build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
-        self._optimizer = adamw(self.model, config.learning_rate, config.weight_decay)
+        self._optimizer = make_optimizer("AdamW", self.model, config.learning_rate, config.weight_decay)
         self.validation = EvaluationSet(
             workspace,
             plan.validate,

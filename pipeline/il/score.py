@@ -11,46 +11,16 @@ from typing import Final
 import numpy as np
 import pyarrow.compute as pc
 
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, exact_thumbnails
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import ILScoreConfig
 from rhostream.pipeline.il.metadata import ILMetadata, default_il_model
 from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
 from rhostream.pipeline.jobs import exclusive_lock, hold_as_worker, in_processes, progress
-from rhostream.pipeline.models import Precision
 
 _FEWEST: Final = 200
 _VALUES: Final = 2_000_000  # few enough that a pass takes moderate memory, and so many that starting it takes no time
-
-
-@dataclass(frozen=True, kw_only=True)
-class ILScoreConfig:
-    """Which shards are scored by which IL model, and how.
-
-    Attributes:
-        name: of the IL model; where empty, see `default_il_model`.
-        splits: whose shards to score.
-        only: names of shards; where given, these alone are scored, whatever their split.
-        batch_size: samples of one forward pass; 0 for as many as have two million pixels and channels, 200 at least.
-        workers: local processes, each scoring whole shards; 0 works in this one. The result is the same.
-        threads: that decode images, in each process; 0 shares the cores out.
-        overwrite: score again what is already scored.
-    """
-
-    name: str = ""
-    splits: tuple[str, ...] = ("train",)
-    only: tuple[str, ...] = ()
-    batch_size: int = 0
-    device: str = "auto"
-    precision: Precision = "float32"
-    workers: int = 0
-    threads: int = 0
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "workers", "threads"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"IL scoring {name} {getattr(self, name)}: give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,9 @@ from rhostream.loaders.index import (
     undecodable,
 )
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Precision
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
-from rhostream.pipeline.models import Costs, Precision, autocast, choose_device, place, resolve_precision
+from rhostream.pipeline.models import Costs, autocast, choose_device, place, resolve_precision
 
 _PRECISION_KEY: Final = b"rhostream.precision"
 

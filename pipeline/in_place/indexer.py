@@ -12,12 +12,11 @@ import pyarrow.compute as pc
 from rhostream.errors import CorpusError
 from rhostream.loaders.index import webdataset_key
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
     LabelParser,
     SampleReader,
     TarFile,
-    WebDatasetOptions,
     checked_splits,
     derive_classes,
 )

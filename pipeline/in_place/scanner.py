@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
 from rhostream.loaders.decode import decode_rgb, image_format
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
     Damage,
     DamagedTarError,
@@ -22,7 +22,6 @@ from rhostream.pipeline.corpora import (
     SampleReader,
     TarFile,
     TarSample,
-    WebDatasetOptions,
     bad_tar,
     failed_and_missing,
     label_text,

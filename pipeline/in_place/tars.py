@@ -10,8 +10,8 @@ from rhostream.errors import ConfigError, CorpusError, WorkspaceError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest, settings
-from rhostream.pipeline.corpora import SampleReader, WebDatasetOptions, checked_splits, list_tars
+from rhostream.pipeline.config import Manifest, WebDatasetOptions, settings
+from rhostream.pipeline.corpora import SampleReader, checked_splits, list_tars
 from rhostream.pipeline.in_place.indexer import TarIndexer, classes_of, require_unique_keys
 from rhostream.pipeline.in_place.scanner import SCANS, ScanRecord, TarScanner, TarUnit
 from rhostream.pipeline.jobs import exclusive_lock, make_units, progress, require_same

@@ -1,7 +1,6 @@
 from .checkpoint import load_checkpoint as load_checkpoint, save_checkpoint as save_checkpoint
 from .costs import COST_NAMES as COST_NAMES, Costs as Costs
 from .device import (
-    Precision as Precision,
     autocast as autocast,
     choose_device as choose_device,
     place as place,
@@ -12,5 +11,5 @@ from .device import (
     seed_random as seed_random,
 )
 from .evaluation import EvaluationSet as EvaluationSet
-from .optimizers import adamw as adamw
+from .optimizers import make_optimizer as make_optimizer
 from .registry import build_model as build_model, count_parameters as count_parameters, takes_any_size as takes_any_size

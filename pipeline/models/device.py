@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from rhostream.errors import ConfigError
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from rhostream.pipeline.config import Precision
 
 _M_TRIM_THRESHOLD: Final = -1  # of glibc's malloc.h, as the next
 _M_MMAP_MAX: Final = -4

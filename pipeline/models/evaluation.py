@@ -15,8 +15,9 @@ from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, ReadOptions
 from rhostream.loaders.index import EVALUATED, Shard, ShardRows, key_hashes, read_shard_rows, undecodable
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.costs import Costs
-from rhostream.pipeline.models.device import Precision, autocast
+from rhostream.pipeline.models.device import autocast
 
 _NEWTON_STEPS: Final = 12
 _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever

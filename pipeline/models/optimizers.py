@@ -1,12 +1,63 @@
-"""The optimizer of IL models and targets."""
+"""The optimizers of IL models and targets."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
 from torch import nn
 
+from rhostream.errors import ConfigError
 
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW, as in arXiv 2206.07137.
+#: On a CPU the plain one takes longer than a small model's forward and backward pass together.
+_FUSED: Final = ("Adam", "AdamW", "SGD")
+_UNFIT: Final = {
+    "Optimizer": "it is the base of the others",
+    "LBFGS": "it wants the loss computed several times a step",
+    "SparseAdam": "it takes sparse gradients alone",
+}
 
-    Fused: on a CPU the plain one takes longer than a small model's forward and backward pass together.
+
+def make_optimizer(
+    name: str, model: nn.Module, learning_rate: float, weight_decay: float, options: Mapping[str, Any] | None = None
+) -> torch.optim.Optimizer:
+    """A `torch.optim` optimizer of the model's parameters, fused where that is faster and gives the same.
+
+    Args:
+        name: of its class, in any case.
+        options: further arguments of the class.
+
+    Raises:
+        ConfigError: no such class, or arguments that it does not take.
     """
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    known: dict[str, Any] = {
+        each: kind
+        for each, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
+    }
+    by_case = {each.lower(): each for each in known}
+    found = by_case.get(name.lower())
+    if found is None:
+        close = difflib.get_close_matches(name.lower(), by_case, 1)
+        hint = (
+            f"did you mean {by_case[close[0]]}?"
+            if close
+            else f"known are {', '.join(sorted(set(known) - set(_UNFIT)))}"
+        )
+        raise ConfigError(f"optimizer {name!r} is not in torch.optim: {hint}")
+    if found in _UNFIT:
+        raise ConfigError(f"optimizer {name!r}: {_UNFIT[found]}; choose another, AdamW for instance")
+    takes = inspect.signature(known[found]).parameters
+    arguments = {**(options or {}), **({"weight_decay": weight_decay} if weight_decay else {})}
+    if unknown := sorted(arguments.keys() - takes.keys()):
+        raise ConfigError(f"optimizer {found} takes no {unknown[0]}: leave it out (a weight decay: set it to 0)")
+    if "weight_decay" in takes:
+        arguments["weight_decay"] = weight_decay  # 0, where the class has another default
+    fused = {"fused": True} if found in _FUSED else {}
+    try:
+        optimizer: torch.optim.Optimizer = known[found](model.parameters(), lr=learning_rate, **{**fused, **arguments})
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"optimizer {found} with {arguments}: {reason}; give other settings or another") from error
+    return optimizer

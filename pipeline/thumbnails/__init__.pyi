@@ -1,5 +1,4 @@
 from .write import (
-    ThumbnailsConfig as ThumbnailsConfig,
     ThumbnailsSummary as ThumbnailsSummary,
     write_thumbnails as write_thumbnails,
 )

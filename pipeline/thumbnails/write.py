@@ -2,53 +2,24 @@
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import get_args
 
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import (
     CorpusMetadata,
     Shard,
-    ThumbnailFormat,
     Thumbnails,
     metadata_file,
     thumbnail_index,
     thumbnail_tar,
 )
 from rhostream.loaders.storage import Workspace, is_remote
+from rhostream.pipeline.config import ThumbnailsConfig
 from rhostream.pipeline.jobs import exclusive_lock, make_units, progress
 from rhostream.pipeline.shards import remove_own
 from rhostream.pipeline.thumbnails.maker import Part, ShardToDo, ThumbnailMaker
 
 REMOTE_THREADS = 16  # of each process: a remote store makes them wait, not work
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThumbnailsConfig:
-    """Which thumbnails to make, of which shards.
-
-    Attributes:
-        size: shorter side of the thumbnails, pixels.
-        format: "jpeg" or "raw", see `rhostream.loaders.index.thumbnails.Thumbnails`.
-        splits: whose shards; candidates come from "train".
-        workers: local processes, each making whole shards; 0 works in this one, None takes one per core. The result
-            is the same.
-        overwrite: make again what is already made.
-    """
-
-    size: int = 64
-    format: ThumbnailFormat = "jpeg"
-    splits: tuple[str, ...] = ("train",)
-    workers: int | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"thumbnails of {self.size} pixels: give 1 or more, for instance 64")
-        if self.format not in get_args(ThumbnailFormat):
-            raise ConfigError(f"thumbnails format {self.format!r}: choose 'jpeg' or 'raw'")
-        if self.workers is not None and self.workers < 0:
-            raise ConfigError(f"thumbnails workers {self.workers}: give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,6 @@
-from .candidates import thumbnails_for as thumbnails_for
-from .loop import il_table as il_table, train as train
+from .budget import steps_of as steps_of
+from .loop import follow as follow, train as train
+from .plan import TrainPlan as TrainPlan, plan_training as plan_training
 from .properties import PASSED_OVER as PASSED_OVER
 from .run import Run as Run
+from .selection_plan import require_selection as require_selection

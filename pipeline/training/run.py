@@ -8,7 +8,7 @@ import torch
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.jobs import remove_contents, require_same
+from rhostream.pipeline.jobs import remove_contents
 from rhostream.pipeline.models import load_checkpoint, save_checkpoint
 from rhostream.schema import METRICS
 
@@ -19,49 +19,50 @@ class Run:
     """`runs/<name>`: run.json, metrics.jsonl, checkpoints/, ledger/, model.safetensors.
 
     Args:
-        facts: what determines the run's result, as JSON values: its settings, the corpus, the IL table.
         overwrite: `begin` starts afresh, whatever is there.
 
+    Attributes:
+        facts: what determines the result of a run that has begun, as its run.json has it; None for one that begins.
+
     Raises:
-        WorkspaceError: a run of this name was made from other facts.
+        ConfigError: a name that is none.
+        WorkspaceError: a run of this name was made by a former release.
     """
 
-    def __init__(self, workspace: Workspace, name: str, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(self, workspace: Workspace, name: str, *, overwrite: bool = False) -> None:
         if not name or not all(letter.isalnum() or letter in "._-" for letter in name) or name.startswith("."):
             raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-'")
         self.workspace, self.name = workspace, name
         self.folder = f"runs/{name}"
-        self._corpus, self._facts = f"{self.folder}/run.json", facts
+        self._facts_file = f"{self.folder}/run.json"
         # Without a checkpoint nothing has been done that could be lost.
-        started = workspace.exists(self._corpus) and (
+        started = workspace.exists(self._facts_file) and (
             workspace.exists(self._checkpoint) or workspace.exists(self._model)
         )
         self._afresh = overwrite or not started
-        if not self._afresh:
-            found = workspace.read_json(self._corpus)
-            if found.get("format_version") != RUN_FORMAT:
-                raise WorkspaceError(
-                    f"run {name!r} is of a former release (format {found.get('format_version')}, this one writes "
-                    f"{RUN_FORMAT}), which can be read but not continued: choose another --name, or start afresh with "
-                    "--overwrite"
-                )
-            require_same(
-                f"run {name!r} was made",
-                found,
-                json.loads(json.dumps(facts)),  # tuples as JSON has them
-                "continue it with the same ones, choose another --name, or start afresh with --overwrite",
+        self.facts: dict[str, Any] | None = None if self._afresh else workspace.read_json(self._facts_file)
+        if self.facts is not None and self.facts.get("format_version") != RUN_FORMAT:
+            raise WorkspaceError(
+                f"run {name!r} is of a former release (format {self.facts.get('format_version')}, this one writes "
+                f"{RUN_FORMAT}), which can be read but not continued: choose another --name, or start afresh with "
+                "--overwrite"
             )
         self.metrics = [] if self._afresh else self._read_metrics()
 
-    def begin(self) -> None:
-        """Make the folder anew, or keep it where the run goes on.
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Make the folder anew, or keep it where the run goes on; with a larger budget it is no longer finished.
 
         Call it under the lock on the folder, and when nothing is left that a user can get wrong.
+
+        Args:
+            facts: what determines the result: settings, budget, corpus, IL table.
         """
         if self._afresh:
-            self.workspace.remove(self._corpus)  # first: what is left of a folder without it is never taken up
+            self.workspace.remove(self._facts_file)  # first: what is left of a folder without it is never taken up
             remove_contents(self.workspace, self.folder)
-            self.workspace.write_json(self._corpus, self._facts)
+        if self.facts != facts:
+            self.workspace.remove(self._model)
+            self.workspace.write_json(self._facts_file, dict(facts))
 
     @property
     def finished(self) -> bool:

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import ImageSpec
-from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.reference import Prefilter
-from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import SuperBatch
-from rhostream.pipeline.config import AUTO, TrainConfig
 from rhostream.pipeline.il import ILMetadata
 from rhostream.pipeline.models import Costs, build_model, resolve_precision
+from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
 from rhostream.selection.companions import LiveIL, ProxyScorer
 from rhostream.selection.policies import Auto, Fixed, GatedImportance, Policy, Validation, usual_arms
@@ -30,8 +27,6 @@ class SelectionSetup:
 
     Args:
         model, optimizer: of the learner, on its device.
-        spec: the pixels that are trained on.
-        il: name of the IL table, or None.
 
     Raises:
         ConfigError: the settings ask for what the IL table or the corpus does not give.
@@ -39,21 +34,16 @@ class SelectionSetup:
 
     def __init__(
         self,
-        workspace: Workspace,
-        corpus: CorpusMetadata,
-        config: TrainConfig,
+        plan: TrainPlan,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        spec: ImageSpec,
-        il: str | None,
         costs: Costs,
     ) -> None:
-        self._workspace, self._metadata, self._config = workspace, corpus, config
-        self._model, self._view, self._il, self._costs = model, spec, il, costs
-        self._device = next(model.parameters()).device
+        self._plan, self._config, self._device = plan, plan.config, plan.device
+        self._model, self._costs = model, costs
         self.scorer = self._scorer()
-        self.live = self._live_il(optimizer) if config.live_il else None
+        self.live = self._live_il(optimizer) if self._config.live_il else None
         self.policy = self._policy()
 
     def candidates(self, stream: Iterable[SuperBatch]) -> Iterable[SuperBatch]:
@@ -88,25 +78,23 @@ class SelectionSetup:
             self.live.load_state_dict(state["live_il"])
 
     def _policy(self) -> Policy:
-        config = self._config
-        if config.select == AUTO:
+        config, selection = self._config, self._plan.selection.config
+        if selection is None:
             return self._auto()
-        selection = config.selection()
         if config.select == "grad_norm_is" and config.rule == "default":
             return GatedImportance(selection, config.super_batch_size)
         return Fixed(selection)
 
     def _auto(self) -> Auto:
-        if self._il is None:  # `TrainConfig.needs_il` sees to it
-            raise ConfigError("select 'auto' needs an IL table")
-        config, costs = self._config, self._costs
+        plan, config, costs = self._plan, self._config, self._costs
+        assert plan.il is not None, "`plan_selection` sees to it"
         with costs.charge("auto"):
             chance = config.prefilter or 1.0
             kept = validation_samples(
-                self._workspace, self._metadata, self._il, Prefilter(chance=chance), self._view, threads=config.threads
+                plan.workspace, plan.corpus, plan.il, Prefilter(chance=chance), plan.spec, threads=config.threads
             )
 
-        guessing = math.log(len(self._metadata.classes))
+        guessing = math.log(len(self._plan.corpus.classes))
 
         def validate() -> Validation:
             precision = resolve_precision(self._device, config.precision)
@@ -136,24 +124,27 @@ class SelectionSetup:
         )
         if not config.proxy:
             return Scorer(self._model, options, seed=config.seed)
-        il_metadata = self._il_card("proxy")
-        proxy = build_model(il_metadata.architecture, len(self._metadata.classes), il_metadata.spec, seed=config.seed)
+        il_metadata = self._il_metadata("proxy")
+        proxy = build_model(
+            il_metadata.architecture, len(self._plan.corpus.classes), il_metadata.spec, seed=config.seed
+        )
         options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=il_metadata.spec.size)
         return ProxyScorer(
-            proxy.to(self._device), self._workspace, il=il_metadata.name, options=options, seed=config.seed
+            proxy.to(self._device), self._plan.workspace, il=il_metadata.name, options=options, seed=config.seed
         )
 
     def _live_il(self, optimizer: torch.optim.Optimizer) -> LiveIL:
-        il_metadata = self._il_card("live_il")
+        il_metadata = self._il_metadata("live_il")
         if len(il_metadata.models) > 1:
             raise ConfigError(
                 f"live_il with IL model {il_metadata.name!r} of {len(il_metadata.models)} folds: which would go "
                 "on learning? Use one that was trained on a holdout"
             )
-        model = il_metadata.load(self._workspace, il_metadata.models[0]).to(self._device)
+        model = il_metadata.load(self._plan.workspace, il_metadata.models[0]).to(self._device)
         return LiveIL(model, optimizer, seed=self._config.seed)
 
-    def _il_card(self, setting: str) -> ILMetadata:
-        if self._il is None or self._il.endswith(".parquet") or "/" in self._il:
-            raise ConfigError(f"{setting} needs an IL model of `rho il train`, not {self._il!r}: name one with --il")
-        return ILMetadata.read(self._workspace, self._il)
+    def _il_metadata(self, setting: str) -> ILMetadata:
+        il = self._plan.il
+        if il is None or il.endswith(".parquet") or "/" in il:
+            raise ConfigError(f"{setting} needs an IL model of `rho il train`, not {il!r}: name one with --il")
+        return ILMetadata.read(self._plan.workspace, il)

@@ -17,7 +17,8 @@ from helpers import tables
 
 from rhostream import ConfigError, WorkspaceError, __version__
 from rhostream.cli import main as frame
-from rhostream.cli.options import device_option, examples, given, option, workers_option
+from rhostream.cli.options import examples, given, option, settings_options
+from rhostream.pipeline.config.il_config import ILScoreConfig
 
 Run = Callable[..., tuple[int, str, str]]
 RHO = [sys.executable, "-c", "from rhostream.cli.main import main; main()"]
@@ -118,8 +119,7 @@ def test_options_read_the_environment_and_the_flag_wins(
     @option("--il", "il_name", help="IL model.")
     @option("--flag/--no-flag", default=False, help="A switch.")
     @option("--rate", default=0.5, help="With a default.")
-    @device_option
-    @workers_option
+    @settings_options(ILScoreConfig, "device", "workers")
     def added(**values: object) -> None:
         for where, layer in given():
             click.echo(f"{where}: {sorted(layer.items())}")

@@ -8,8 +8,8 @@ from pathlib import Path
 from helpers.corpus_fixture import write_shapes
 
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 
 

@@ -10,7 +10,8 @@ import pytest
 from helpers.killable import KILLS, finish, start
 from helpers.tiny import write_il, write_workspace
 
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 
 def results(workspace: Path) -> dict[str, bytes]:

@@ -9,10 +9,11 @@ from helpers.gpu import DEVICE, needs_compiler, needs_gpu, require_alike, requir
 from helpers.runs import THAT_REMEMBER, dying_after, ledger, named
 
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.core_set_config import CoreSetConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.train_config import TrainConfig
-from rhostream.pipeline.il.core_set import CoreSetConfig, write_core_set
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.core_set import write_core_set
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.training.loop import train
 

@@ -22,10 +22,10 @@ from helpers.tiny import write_il, write_workspace
 
 from rhostream import ConfigError
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.il.metadata import il_costs
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import choose_device, resolve_precision

@@ -16,7 +16,8 @@ from rhostream.loaders import CandidateStream, ImageSpec, ReadOptions, SuperBatc
 from rhostream.loaders.decode import page_lock
 from rhostream.loaders.decode.buffers import BufferPool
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.pipeline.training.picture_grid import picture_grids
 from rhostream.selection import OnlineSelector
 

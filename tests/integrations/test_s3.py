@@ -18,8 +18,8 @@ from rhostream.loaders.storage.retries import Retries
 from rhostream.loaders.storage.shard_reader import ShardReader
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
-from rhostream.pipeline.config.il_config import ILTrainConfig
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
 

@@ -18,8 +18,9 @@ from rhostream.loaders.reference.il_table import il_digest, open_il_table
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.pipeline.config.manifest import Manifest
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.schema import IL
 
 VARIANTS = ("full", "64-jpeg", "64-raw", "full+32", "64-jpeg+32", "64-raw+32")

@@ -3,14 +3,15 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final
 
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.decode import image_format
+from rhostream.pipeline.config import WebDatasetOptions
 from rhostream.pipeline.corpora.columns import extra_column_name
 from rhostream.pipeline.corpora.labels import without_surrogates
 from rhostream.pipeline.corpora.tars.members import Damage, DamagedTarError, Member, tar_members
@@ -23,28 +24,6 @@ _MAGIC_BYTES: Final = 32  # at least as many as `image_format` looks at
 _MOST_TEXT_BYTES: Final = {"cls": 1 << 16, "txt": 1 << 20, "json": 1 << 22}
 _MOST_IMAGE_BYTES: Final = 1 << 28
 _STRAY: Final = ""  # the extension of an image that belongs to no sample
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebDatasetOptions:
-    """Attributes:
-    label: where the label is: "cls" or "txt" (the member's text), or "json.<field>".
-    images: extensions of images; a sample with several uses the first one here.
-    extra: fields of the .json to keep in the index, or "txt" for the text of the .txt; a list keeps them as text,
-        a table gives each its Arrow type (`{ sender_id = "int64" }`).
-    splits: official splits by the name of the tar: a glob, and "train", "val" or "test".
-    keys: "sample" keeps WebDataset's own key of a sample; "tar" also names the tar in it, for tars that number their
-        samples alike.
-    on_bad_tar: "error" stops at a damaged tar; "skip" goes on at the next valid header, and refuses the bytes between
-        as `truncated`.
-    """
-
-    label: str = "cls"
-    images: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-    extra: tuple[str, ...] | dict[str, str] = ()
-    splits: dict[str, str] = field(default_factory=dict)
-    keys: Literal["sample", "tar"] = "sample"
-    on_bad_tar: Literal["error", "skip"] = "error"
 
 
 @dataclass(kw_only=True)

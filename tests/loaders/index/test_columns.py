@@ -51,7 +51,8 @@ def test_the_first_super_batch_does_not_wait_for_pandas(tmp_path: Path, thumbnai
     workspace = write_workspace(tmp_path / "w", (20, 20))
     write_il(workspace)
     if thumbnails:
-        from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+        from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+        from rhostream.pipeline.thumbnails.write import write_thumbnails
 
         write_thumbnails(workspace, ThumbnailsConfig(size=16, workers=0))
     code = (

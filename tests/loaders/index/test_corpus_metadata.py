@@ -19,8 +19,9 @@ from rhostream.loaders.storage.shard_reader import ShardReader
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.mixture import MixedStream
 from rhostream.loaders.stream.order import Order
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 
 def copied(folder: Path) -> Workspace:

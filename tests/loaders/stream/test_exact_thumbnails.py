@@ -11,10 +11,11 @@ from torch import nn
 from rhostream.loaders import CandidateStream, CorpusMetadata, ImageSpec
 from rhostream.loaders.decode.augmentation import AUGMENTATIONS
 from rhostream.loaders.index.thumbnails import Thumbnails
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.config.train_config import TrainConfig
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
-from rhostream.pipeline.training.candidates import thumbnails_for
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.pipeline.training.loop import train
+from rhostream.pipeline.training.plan import plan_training
 from rhostream.selection import OnlineSelector
 
 SIDE = 24
@@ -102,10 +103,8 @@ def test_a_training_run_takes_it_by_itself_and_ends_with_the_same_weights(worksp
 
 
 def test_automatic_choice(workspace):
-    corpus = CorpusMetadata.read(workspace)
-
     def chosen(spec="auto", **settings):
-        return thumbnails_for(workspace, corpus, TrainConfig(thumbnails=spec, steps=1, **settings))
+        return plan_training(workspace, TrainConfig(thumbnails=spec, steps=1, **settings)).thumbnails
 
     make(workspace, size=16, format="jpeg")
     assert chosen(select="rho_loss", model="bn_cnn") == "16-jpeg"

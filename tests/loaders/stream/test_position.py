@@ -14,7 +14,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rhostream.errors import ConfigError, ShardError
 from rhostream.loaders import CandidateStream, CorpusMetadata, Order, ReadOptions
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.selection import OnlineSelector
 from rhostream.selection.ledger.ledger import Ledger
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from rhostream.errors import ShardError, WorkspaceError
 from rhostream.loaders import CandidateStream, CorpusMetadata, ImageSpec, ReadOptions
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.selection import OnlineSelector
 from rhostream.selection.ledger.ledger import Ledger
 

@@ -22,8 +22,8 @@ from rhostream.errors import ConfigError, IrreducibleLossError
 from rhostream.loaders import CandidateStream, CorpusMetadata, Workspace, with_il
 from rhostream.loaders.decode.rgb import content_hash
 from rhostream.loaders.index.keys import webdataset_key
-from rhostream.pipeline.config.il_config import ILTrainConfig
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 
 

@@ -80,8 +80,8 @@ def compared(tmp_path) -> Comparison:
     """Two variants of three seeds, one of which never reaches 60%; charged for 4 runs, reported for 2."""
 
     def finished(name, seed, accuracies, il):
-        run = Run(Workspace(tmp_path), name, {"config": {"seed": seed}, "evaluated_on": "test"})
-        run.begin()
+        run = Run(Workspace(tmp_path), name)
+        run.begin({"config": {"seed": seed}, "evaluated_on": "test"})
         for number, accuracy in enumerate(accuracies, 1):
             known = dict.fromkeys(METRICS.names) | line(10 * number, accuracy, il_runs=4, il=il)
             run.add_metrics(known)

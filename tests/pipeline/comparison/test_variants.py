@@ -55,7 +55,7 @@ def test_a_variants_name_is_safe_as_a_files(text, name):
         ),
         ("uniform:batch_size=many", "batch_size = 'many' is not a whole number"),
         ("uniform:score_ahead=maybe", "score_ahead = 'maybe' is not true or false"),
-        ("uniform:schedule=linear", "schedule = 'linear' is not one of cosine, constant"),
+        ("uniform:schedule=step", "schedule = 'step' is not one of cosine, linear, constant"),
         ("uniform:batch_size", "'batch_size' is no setting; write function:setting=value"),
         ("uniform:batch_size=", "'batch_size=' is no setting"),
         ("uniform:batch_size=1:batch_size=2", "batch_size is set twice"),

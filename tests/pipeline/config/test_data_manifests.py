@@ -11,8 +11,8 @@ from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.pipeline.config.il_config import ILTrainConfig
 from rhostream.pipeline.config.layers import settings
 from rhostream.pipeline.config.manifest import load_manifest
+from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.corpora.formats import FORMATS, open_corpus
-from rhostream.pipeline.training.loop import TrainConfig
 
 FOLDER = Path(__file__).parents[3] / "data_manifests"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))

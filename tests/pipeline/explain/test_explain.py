@@ -347,6 +347,6 @@ def test_a_variable_of_the_environment_that_does_not_bear_on_the_question_is_lef
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RHO_RUN", "rho_loss")
-    monkeypatch.setenv("RHO_STEPS", "1:2")
+    monkeypatch.setenv("RHO_EXPLAIN_STEPS", "1:2")
     command = ["explain", "rejects", "--workspace", workspace.location]
     assert "html" in CliRunner().invoke(rho, command, catch_exceptions=False).stdout

@@ -20,8 +20,9 @@ from rhostream import ConfigError, ShardError
 from rhostream.cli.main import rho
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config.clean_list_config import CleanListConfig
 from rhostream.pipeline.config.manifest import load_manifest
-from rhostream.pipeline.export.clean_list import CleanListConfig, clean_list
+from rhostream.pipeline.export.clean_list import clean_list
 from rhostream.pipeline.export.subset import Choice, Subset
 from rhostream.pipeline.shards.clean_list import CleanList
 from rhostream.pipeline.shards.write import write_shards

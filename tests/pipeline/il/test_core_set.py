@@ -19,10 +19,11 @@ from rhostream.loaders.index.core_set import CoreSet
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
-from rhostream.pipeline.config.il_config import ILTrainConfig
-from rhostream.pipeline.il.core_set import CoreSetConfig, highest, write_core_set
+from rhostream.pipeline.config.core_set_config import CoreSetConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.il.core_set import highest, write_core_set
 from rhostream.pipeline.il.metadata import ILMetadata
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.sql.database import query
 from rhostream.selection import Ledger, OnlineSelector

@@ -23,14 +23,15 @@ from rhostream import ConfigError, IrreducibleLossError, RhostreamError, ShardEr
 from rhostream.cli.main import rho
 from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, read_shard_rows
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.il.metadata import ILMetadata, il_costs, model_digest
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.jobs.lock import exclusive_lock
 from rhostream.pipeline.jobs.processes import in_processes
 from rhostream.pipeline.models.evaluation import EvaluationSet
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 
 def prepare(folder: Path, **changes: Any) -> Workspace:

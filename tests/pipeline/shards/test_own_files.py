@@ -14,8 +14,9 @@ from helpers.tiny import write_workspace
 
 from rhostream.cli.main import rho
 from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, write_thumbnails
+from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 FOLDERS = ("shards", "index", "rejects", "scans", "views")
 

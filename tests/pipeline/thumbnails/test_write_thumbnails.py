@@ -28,8 +28,9 @@ from rhostream.loaders.index.thumbnails import (
 )
 from rhostream.loaders.storage.shard_reader import ShardReader
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.jobs.lock import exclusive_lock
-from rhostream.pipeline.thumbnails.write import ThumbnailsConfig, ThumbnailsSummary, write_thumbnails
+from rhostream.pipeline.thumbnails.write import ThumbnailsSummary, write_thumbnails
 
 NAME = "6-raw"
 

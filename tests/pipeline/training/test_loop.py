@@ -17,6 +17,7 @@ from rhostream.pipeline.il.metadata import write_il_cost
 from rhostream.pipeline.jobs.lock import exclusive_lock
 from rhostream.pipeline.models.registry import build_model
 from rhostream.pipeline.training import loop as train_module
+from rhostream.pipeline.training.budget import steps_of
 from rhostream.pipeline.training.loop import train
 
 CONFIG = TrainConfig(
@@ -130,7 +131,7 @@ def test_the_checkpoint_and_the_weights_load_without_pickle(workspace):
     [({"steps": 7}, 7), ({"epochs": 2.0}, 13), ({"candidates": 100}, 7), ({"epochs": 0.5, "select": "uniform"}, 13)],
 )
 def test_a_budget_in_any_unit_becomes_steps_in_one_place(budget, steps):
-    assert replace(CONFIG, **budget).budget(samples=100) == steps
+    assert steps_of(replace(CONFIG, **budget), samples=100) == steps
 
 
 def test_a_budget_in_two_units_or_a_batch_larger_than_its_candidates_is_refused():

@@ -18,10 +18,11 @@ from rhostream import ConfigError, RhostreamError
 from rhostream.cli.main import rho
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.train_config import TrainConfig
-from rhostream.pipeline.il.score import ILScoreConfig, score_il
+from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.training.budget import steps_of
 from rhostream.pipeline.training.loop import train
 
 CONFIG = TrainConfig(
@@ -180,4 +181,4 @@ def test_a_batch_that_takes_several_epochs_to_fill_is_filled(tmp_path):
 )
 def test_a_budget_in_epochs_is_refused_where_nobody_knows_how_many_candidates_a_step_takes(settings):
     with pytest.raises(ConfigError, match=r"a budget in epochs with select .* give it in steps"):
-        replace(CONFIG, epochs=2.0, **settings).budget(1000)
+        steps_of(replace(CONFIG, epochs=2.0, **settings), 1000)

@@ -1,0 +1,30 @@
+"""The values that settings choose from, told without the imports of what implements them (tests compare the two)."""
+
+from typing import Final, Literal
+
+Augmentation = Literal["none", "shift", "shift_flip", "resized_crop"]
+BatchNormPolicy = Literal["batch", "eval"]
+Precision = Literal["auto", "float32", "bfloat16"]
+RuleName = Literal["default", "top", "gumbel", "importance"]
+ThumbnailFormat = Literal["jpeg", "raw"]
+
+AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.policies.Auto`
+
+#: The selection functions that come with rhostream; others can be registered.
+SELECTION_FUNCTIONS: Final = (
+    "bald",
+    "conditional_entropy",
+    "entropy",
+    "grad_norm",
+    "grad_norm_is",
+    "irreducible_loss",
+    "loss_minus_conditional_entropy",
+    "rho_loss",
+    "selective_backprop",
+    "train_loss",
+    "uniform",
+)
+
+BUILT_IN_MODELS: Final = ("small_cnn", "lenet5", "bn_cnn", "mlp", "small_mlp", "mlp_dropout", "resnet18_cifar")
+
+MAX_PIXELS: Final = 178_956_970  # Pillow's own bound for decompression bombs, twice its warning

@@ -1,0 +1,51 @@
+"""Budget and learning rate of a run: functions of its settings alone, so that a checkpoint needs neither."""
+
+import math
+
+from rhostream.errors import ConfigError
+from rhostream.pipeline.config import TrainConfig
+from rhostream.pipeline.training.selection_plan import plan_selection
+
+
+def steps_of(config: TrainConfig, samples: int) -> int:
+    """The budget in gradient steps, for a training split of this many samples: units are converted here alone.
+
+    Raises:
+        ConfigError: a unit of which it is not known beforehand how much a step takes.
+    """
+    drawn = config.candidates or config.epochs * samples
+    if not drawn:
+        return config.steps
+    selection = plan_selection(config)
+    if selection.candidates_per_step is None:
+        unit = "candidates" if config.candidates else "epochs"
+        raise ConfigError(
+            f"a budget in {unit} with select {config.select!r} as it is set: how many candidates a step takes is not "
+            "known beforehand; give it in steps"
+        )
+    return math.ceil(drawn / selection.candidates_per_step)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """The rate of step 1 … `steps`."""
+    warmup = round(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
+    if step <= warmup:
+        return config.learning_rate * step / warmup
+    progress = (step - 1 - warmup) / (steps - warmup)
+    match config.schedule:
+        case "constant":
+            return config.learning_rate
+        case "inverse_sqrt":
+            return config.learning_rate * math.sqrt(max(warmup, 1) / step)
+        case "linear":
+            return config.learning_rate * (1 - progress)
+        case "cosine":
+            return config.learning_rate * (0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def same_rates(config: TrainConfig, first: int, other: int) -> bool:
+    """Does a run of `first` steps go through the rates with which a run of `other` steps begins?"""
+    return all(
+        learning_rate(config, step, first) == learning_rate(config, step, other)
+        for step in range(1, min(first, other) + 1)
+    )

@@ -1,0 +1,185 @@
+"""What starts a run, resolved once: everything that depends on the workspace and the machine as well as on settings."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.index import CorpusMetadata, Thumbnails, current_thumbnails, exact_thumbnails
+from rhostream.loaders.reference import il_digest
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import TrainConfig
+from rhostream.pipeline.il import default_il_model
+from rhostream.pipeline.jobs import require_same
+from rhostream.pipeline.models import choose_device, takes_any_size
+from rhostream.pipeline.training.budget import same_rates, steps_of
+from rhostream.pipeline.training.run import RUN_FORMAT
+from rhostream.pipeline.training.selection_plan import SelectionPlan, plan_selection
+
+#: Settings that may change between the parts of a run (what device and threads change is rounding), and those that
+#: run.json records resolved.
+_ASIDE: Final = (
+    *("name", "il_runs", "device", "threads", "workers", "tensorboard", "wandb"),
+    *("il", "thumbnails", "steps", "epochs", "candidates", "evaluate_every"),
+)
+_REMEDY: Final = "choose another --name, or start afresh with --overwrite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """What a run is made of.
+
+    Attributes:
+        spec: of the images that are trained on.
+        il, thumbnails: names of the IL table and of the thumbnails that are read, or None.
+        il_digest, weights_digest: of their content; None without.
+        samples: of the training split.
+        steps: the budget.
+        evaluate_every: steps between evaluations.
+        evaluated_on: the split that accuracy is reported on, or None.
+        device: where the model trains.
+    """
+
+    workspace: Workspace
+    corpus: CorpusMetadata
+    config: TrainConfig
+    selection: SelectionPlan
+    spec: ImageSpec
+    il: str | None
+    il_digest: str | None
+    thumbnails: str | None
+    weights_digest: str | None
+    samples: int
+    steps: int
+    evaluate_every: int
+    evaluated_on: str | None
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        return self.config.run_name
+
+    def facts(self) -> dict[str, Any]:
+        """All that the run's result depends on, as JSON values: what run.json records."""
+        facts = {
+            "format_version": RUN_FORMAT,
+            "config": {name: value for name, value in asdict(self.config).items() if name not in _ASIDE},
+            "steps": self.steps,
+            "evaluate_every": self.evaluate_every,
+            "weights_digest": self.weights_digest,
+            "il": self.il,
+            "il_digest": self.il_digest,
+            "corpus_fingerprint": self.corpus.fingerprint,
+            "classes": list(self.corpus.classes),
+            "spec": self.spec.to_dict(),
+            "thumbnails": self.thumbnails,
+            "evaluated_on": self.evaluated_on,
+        }
+        found: dict[str, Any] = json.loads(json.dumps(facts))  # tuples as JSON has them
+        return found
+
+    def going_on(self, found: Mapping[str, Any]) -> "TrainPlan":
+        """This plan for a run that has begun: evaluated as often as before, and longer if its schedule allows it.
+
+        Args:
+            found: the facts that its run.json records.
+
+        Raises:
+            WorkspaceError: it was made from other facts, or cannot be extended.
+        """
+        every = self.config.evaluate_every or found["evaluate_every"]
+        plan = replace(self, evaluate_every=every)
+        same = {**plan.facts(), "steps": found["steps"]}
+        require_same(f"run {self.name!r} was made", found, same, f"continue it with the same ones, {_REMEDY}")
+        before, config = found["steps"], self.config
+        if self.steps < before:
+            raise WorkspaceError(f"run {self.name!r} has a budget of {before} steps, asked for {self.steps}: {_REMEDY}")
+        if self.steps > before and not same_rates(config, before, self.steps):
+            share = " and a warm-up that is a share of the budget" if 0 < config.warmup < 1 else ""
+            raise WorkspaceError(
+                f"run {self.name!r} has a budget of {before} steps under schedule {config.schedule}{share}, whose "
+                f"learning rates would have been others for {self.steps}: {_REMEDY}; runs with --schedule constant can "
+                "be extended"
+            )
+        if self.steps > before and config.score_ahead and before % every:
+            raise WorkspaceError(
+                f"run {self.name!r} scored ahead and ended at step {before}, between two evaluations every {every} "
+                f"steps, where it cannot go on exactly: {_REMEDY}"
+            )
+        return plan
+
+
+def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
+    """Resolve the settings of a run against its workspace and this machine; nothing is written.
+
+    Raises:
+        ConfigError, WorkspaceError, IrreducibleLossError: the settings do not fit each other or the workspace.
+    """
+    workspace = Workspace(workspace)
+    selection = plan_selection(config)
+    corpus = CorpusMetadata.read(workspace)
+    spec = corpus.image_spec(config.image_size)
+    il = (config.il or default_il_model(workspace, corpus)) if selection.needs_il else None
+    samples = sum(shard.rows for shard in corpus.split("train"))
+    steps = steps_of(config, samples)
+    return TrainPlan(
+        workspace=workspace,
+        corpus=corpus,
+        config=config,
+        selection=selection,
+        spec=spec,
+        il=il,
+        il_digest=il_digest(workspace, il) if il is not None else None,
+        thumbnails=_thumbnails(workspace, corpus, config, spec, scores=selection.scores),
+        weights_digest=_digest(config.weights) if config.weights else None,
+        samples=samples,
+        steps=steps,
+        evaluate_every=config.evaluate_every or max(1, steps // 20),
+        # The target never trains on the holdout.
+        evaluated_on=next((split for split in ("test", "val", "holdout") if corpus.split(split)), None),
+        device=choose_device(config.device),
+    )
+
+
+def _thumbnails(
+    workspace: Workspace, corpus: CorpusMetadata, config: TrainConfig, trained: ImageSpec, *, scores: bool
+) -> str | None:
+    """The thumbnails that a run reads, or None.
+
+    Exact ones serve every run. Others are for runs that score, of another size than the images only where the model
+    takes any size.
+    """
+    if config.thumbnails == "none":
+        return None
+    if config.thumbnails != "auto":
+        asked = Thumbnails.read(workspace, corpus, config.thumbnails)
+        if asked.shows(trained):
+            return asked.name
+        if not scores:
+            return None
+        if not takes_any_size(config.model) and asked.size != trained.size:
+            raise ConfigError(
+                f"thumbnails {config.thumbnails!r}: model {config.model} takes images of {trained.size} pixels "
+                "only; use --thumbnails none, or a convolutional model"
+            )
+        return config.thumbnails
+    made = current_thumbnails(workspace, corpus)
+    if exact := exact_thumbnails(made, trained, {"train"}):
+        return exact
+    if not scores or not takes_any_size(config.model):
+        return None
+    smaller = [each for each in made if "train" in each.splits and each.size < trained.size]
+    return max(smaller, key=lambda each: (each.size, each.name)).name if smaller else None
+
+
+def _digest(weights: str) -> str:
+    try:
+        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"weights {weights!r}: {error.strerror}; give a local file") from error

@@ -1,0 +1,78 @@
+"""What the selection of a run needs, and whether its settings go together: known before anything is read."""
+
+from dataclasses import dataclass
+
+from rhostream.errors import ConfigError
+from rhostream.pipeline.config import AUTO, TrainConfig
+from rhostream.selection.policies import SelectionConfig
+from rhostream.selection.scoring import selection_function, selection_functions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionPlan:
+    """What follows from the settings of the selection.
+
+    Attributes:
+        config: how batches are chosen, where one selection is in force all the time; None under `auto`.
+        scores: is there a scoring pass, at least at times?
+        needs_il: is an IL table joined?
+        drawn_at_once: candidates of a super-batch: n_B; uniform sampling draws no more than it trains on.
+        candidates_per_step: on average; None where it is not known beforehand.
+    """
+
+    config: SelectionConfig | None
+    scores: bool
+    needs_il: bool
+    drawn_at_once: int
+    candidates_per_step: float | None
+
+
+def require_selection(name: str) -> None:
+    """Raises ConfigError where this is neither a selection function nor `auto`."""
+    if name not in (*selection_functions(), AUTO):
+        raise ConfigError(f"select {name!r}: known are {', '.join((AUTO, *selection_functions()))}")
+
+
+def plan_selection(config: TrainConfig) -> SelectionPlan:
+    """The selection that the settings ask for.
+
+    Raises:
+        ConfigError: an unknown function, or settings that do not go with it.
+    """
+    require_selection(config.select)
+    by_il = config.prefilter > 0 or config.proxy or config.live_il
+    if config.select == AUTO:
+        return SelectionPlan(
+            config=None, scores=True, needs_il=True, drawn_at_once=config.super_batch_size, candidates_per_step=None
+        )
+    function = selection_function(config.select)
+    scores = function.score is not None
+    selection = SelectionConfig(
+        function=config.select,
+        batch_size=config.batch_size,
+        share=config.share,
+        rule=config.rule,
+        temperature=config.temperature,
+        class_floor=config.class_floor,
+        score_floor=config.score_floor,
+        # What the stream passes over would leave short batches.
+        full=not scores and bool(config.prefilter or config.core_set),
+    )
+    if not scores and (config.proxy or config.live_il or config.score_age > 1 or config.score_size):
+        raise ConfigError(f"select {config.select!r} scores nothing: leave proxy, live_il and the score_… settings out")
+    if not scores and config.share:
+        raise ConfigError(f"share {config.share} with select {config.select!r}, which trains on all that it draws")
+    if config.score_ahead and "draws" in function.needs:
+        raise ConfigError(
+            f"score_ahead with select {config.select!r}, whose random numbers the training would meet: "
+            "leave score_ahead out"
+        )
+    drawn_at_once = config.super_batch_size if scores else config.batch_size
+    varies = config.select == "grad_norm_is" or selection.full or selection.make_rule().falls_short
+    return SelectionPlan(
+        config=selection,
+        scores=scores,
+        needs_il=by_il or "il" in function.needs,
+        drawn_at_once=drawn_at_once,
+        candidates_per_step=None if varies else config.batch_size / config.share if config.share else drawn_at_once,
+    )

@@ -1,0 +1,292 @@
+"""Tables and a picture of what `benchmarks/results/*.json` holds; `docs/render.py` puts them into README and docs."""
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+#: Cases of selection.json as they are named to readers, in order.
+CASES = {
+    "mnist-clean": "MNIST, clean",
+    "mnist-10": "MNIST, 10% wrong",
+    "mnist-40": "MNIST, 40% wrong",
+    "mnist-5x": "MNIST five times over, 10% wrong",
+    "cifar10-10": "CIFAR-10, 10% wrong",
+    "cifar10-40": "CIFAR-10, 40% wrong",
+}
+VARIANTS = {
+    "uniform": "uniform, n_b 32",
+    "uniform:batch_size=128": "uniform, n_b 128",
+    "uniform:prefilter=1": "IL filter, n_b 32",
+    "uniform:batch_size=128:prefilter=1": "IL filter, n_b 128",
+    "rho_loss": "rho_loss",
+    "rho_loss:share=0.25:prefilter=1": "rho_loss, a quarter of each super-batch, filtered",
+    "auto": "auto",
+}
+LOADERS = {
+    "ceiling": "the C decoder alone (simplejpeg into one buffer)",
+    "ffcv_beton": "FFCV",
+    "litdata_chunks": "litdata",
+    "imagefolder": "ImageFolder, simplejpeg",
+    "webdataset_tars": "webdataset, simplejpeg",
+    "hf_datasets": "HF datasets, simplejpeg",
+    "mosaicml_streaming": "MosaicML streaming, simplejpeg",
+}
+OURS = {
+    "64-raw": "rhostream, thumbnails of 64 pixels, raw",
+    "64-jpeg": "rhostream, thumbnails of 64 pixels, JPEG",
+    "full": "rhostream, full photographs",
+}
+
+
+@cache
+def result(name: str) -> dict[str, Any]:
+    """A result file by its name without `.json`."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _variant(name: str) -> str:
+    return re.sub(r":steps=\d+", "", name)
+
+
+def _reached(variant: dict[str, Any], figure: str) -> tuple[float | None, int, int]:
+    """Median over the seeds (one that never arrives counts as infinite), seeds that arrive, and all."""
+    values = [run["reached"][0][figure] for run in variant["runs"]]
+    known = sorted(value for value in values if value is not None)
+    ordered = [*known, *[float("inf")] * (len(values) - len(known))]
+    median = statistics.median(ordered)
+    return (None if median == float("inf") else median), len(known), len(values)
+
+
+def cost_to_target(case: str, variant: str, figure: str = "cpu_seconds") -> float | None:
+    """Median cost until the case's target accuracy, a tenth of the IL model charged; None where most never arrive."""
+    found = next(entry for entry in result("selection")["results"] if entry["case"] == case)
+    return _reached(next(v for v in found["variants"] if _variant(v["variant"]) == variant), figure)[0]
+
+
+def selection_table() -> str:
+    """CPU-seconds (the whole IL model charged in brackets) and steps to each case's target."""
+    cases = result("selection")["results"]
+    header = ["", *(f"{CASES.get(case['case'], case['case'])}, {case['target']:.0%}" for case in cases)]
+    rows = []
+    for name, title in VARIANTS.items():
+        cells = [title]
+        for case in cases:
+            variant = next((v for v in case["variants"] if _variant(v["variant"]) == name), None)
+            if variant is None:
+                cells.append("")
+                continue
+            seconds, arrived, seeds = _reached(variant, "cpu_seconds")
+            if seconds is None:
+                cells.append("never" if not arrived else f"{arrived} of {seeds}")
+                continue
+            whole, steps = _reached(variant, "cpu_seconds_whole_il")[0], _reached(variant, "steps")[0]
+            note = "" if arrived == seeds else f", {arrived} of {seeds}"
+            cells.append(f"{seconds:.1f} ({whole:.1f}), {steps:.0f}{note}")
+        rows.append(cells)
+    return table(header, rows)
+
+
+def auto_ratios() -> str:
+    """`auto`'s CPU-seconds over those of the best of the others, case by case."""
+    ratios = []
+    for case in result("selection")["results"]:
+        others = [cost_to_target(case["case"], name) for name in VARIANTS if name != "auto" and _has(case, name)]
+        auto = cost_to_target(case["case"], "auto")
+        best = min(value for value in others if value is not None)
+        ratios.append("never" if auto is None else f"{auto / best:.2f}")
+    return ", ".join(ratios)
+
+
+def _has(case: dict[str, Any], name: str) -> bool:
+    return any(_variant(variant["variant"]) == name for variant in case["variants"])
+
+
+def loaders_table() -> str:
+    """Images a second on one and on two cores, median of the rounds, fastest first."""
+    rates: dict[tuple[str, int], float] = {}
+    for entry in result("loaders")["measurements"]:
+        if entry["task"] != "rate" or entry["variant"].endswith("+32"):
+            continue
+        if entry["loader"] == "rhostream_stream":
+            title = OURS[entry["variant"]]
+        elif entry["variant"] == "PIL":
+            title = "webdataset, as it comes (Pillow)"
+        else:
+            title = LOADERS[entry["loader"]]
+        rate = statistics.median(one["rate"] for one in entry["rounds"])
+        rates[title, entry["cores"]] = max(rate, rates.get((title, entry["cores"]), 0.0))
+    titles = sorted({title for title, _ in rates}, key=lambda title: -rates[title, 2])
+    return table(
+        ["images a second", "one core", "two cores"],
+        [[title, *(f"{rates[title, cores]:,.0f}" for cores in (1, 2))] for title in titles],
+    )
+
+
+def join_table() -> str:
+    """What the join costs, and memory, by the number of rows."""
+    found = result("join")["results"]
+    columns = list(found)
+    rows = [
+        ["join, a candidate", *(f"{found[n]['join_microseconds_per_candidate']:.2f} µs" for n in columns)],
+        ["its share of the loader's CPU time", *(f"{found[n]['join_share_of_cpu']:.2%}" for n in columns)],
+        ["memory above PyTorch's import", *(f"{found[n]['memory_mb']:.0f} MB" for n in columns)],
+        ["first super-batch after", *(f"{found[n]['seconds_to_first_super_batch']:.2f} s" for n in columns)],
+    ]
+    return table(["", *(f"{int(n):,} rows" for n in columns)], rows)
+
+
+def mnist_table() -> str:
+    """Steps to an accuracy on MNIST with wrong labels, by seed."""
+
+    def steps(values: list[int | None]) -> str:
+        return ", ".join("never" if value is None else f"{value:,}" for value in values)
+
+    rows = []
+    for case in result("mnist_noise")["results"]:
+        loss = steps(case["train_loss"]["steps_to_target"]) if "train_loss" in case else ""
+        ours = steps(case["rho_loss"]["steps_to_target"])
+        uniform = steps(case["uniform"]["steps_to_target"])
+        rows.append(
+            [case["case"], f"{case['target']:.0%}", uniform, ours, f"{case['share_of_uniforms_steps']:.2f}", loss]
+        )
+    return table(["labels", "to", "uniform", "rho_loss", "ratio", "train_loss"], rows)
+
+
+def thumbnails_table() -> str:
+    """Steps to a late accuracy where candidates are scored on thumbnails, and the selected in common with full size."""
+    found = result("thumbnails")["results"]
+    corpora = list(found)
+    kinds = ("uniform", "full", "128-jpeg", "96-jpeg", "64-jpeg", "64-jpeg scored ahead")
+    rows = []
+    for kind in kinds:
+        cells = [kind]
+        for corpus in corpora:
+            runs = found[corpus]["training"].get(kind)
+            steps = runs if isinstance(runs, list) else (runs or {}).get("steps_to_target", [])
+            steps = steps if isinstance(steps, list) else [steps]
+            cells.append(", ".join("never" if step is None else f"{step}" for step in steps))
+        for moment in ("step 10", "step 50", "step 150"):
+            shares = [found[corpus]["selection"][moment].get(kind, {}).get("overlap") for corpus in corpora]
+            cells.append(" and ".join(f"{share:.0%}" for share in shares if share is not None))
+        rows.append(cells)
+    return table(["scored on", *corpora, "in common at step 10", "step 50", "step 150"], rows)
+
+
+def mislabeled_table() -> str:
+    """Precision and recall of `rho explain mislabeled`."""
+    return table(
+        ["corpus", "wrong labels", "named", "precision", "recall"],
+        [
+            [
+                case["case"],
+                f"{case['base_rate']:.0%}",
+                f"{case['il']['named']:,}",
+                f"{case['il']['precision']:.1%}",
+                f"{case['il']['recall']:.1%}",
+            ]
+            for case in result("mislabeled")["results"]
+        ],
+    )
+
+
+def explain_table() -> str:
+    """The slowest question and view over large ledgers, in seconds."""
+    rows = []
+    for case in result("explain_scale")["results"]:
+        questions = [answer for answer in case["answers"] if not answer["asked"].startswith("view ")]
+        views = [answer for answer in case["answers"] if answer["asked"].startswith("view ")]
+        slowest, second = sorted(questions, key=lambda answer: -answer["seconds"])[:2]
+        rows.append(
+            [
+                f"{case['ledger_rows']:,}",
+                f"{slowest['seconds']:.1f} s (`{slowest['asked']}`)",
+                f"{second['seconds']:.1f} s (`{second['asked']}`)",
+                f"{max(answer['seconds'] for answer in views):.1f} s",
+            ]
+        )
+    return table(["ledger rows", "slowest question", "next", "slowest view"], rows)
+
+
+def report_figures() -> str:
+    """What a report of a million samples weighs and takes."""
+    found = result("report_scale")
+    case = found["results"][0]
+    opened = case["open_seconds"]
+    return (
+        f"A report over {found['samples']:,} samples and {case['ledger_rows']:,} ledger rows took {case['seconds']:.0f} s "
+        f"and {case['peak_memory_gib']:.1f} GiB to write; the page has {case['page_mb']:.1f} MB and opens in "
+        f"{min(opened):.1f} to {max(opened):.1f} s."
+    )
+
+
+def steps_table(name: str) -> str:
+    """Steps to each target, a row a method, of a reproduction's result."""
+    rows = result(f"reproductions/{name}")["rows"]
+    columns = list(dict.fromkeys((row["study"], row["target"]) for row in rows))
+    methods = list(dict.fromkeys(row["variant"] for row in rows))
+    steps = {(row["study"], row["target"], row["variant"]): row["steps"] for row in rows}
+    cells = [[method, *(_steps(steps.get((study, target, method))) for study, target in columns)] for method in methods]
+    return table(["", *(f"{study}, {target:.0%}" for study, target in columns)], cells)
+
+
+def _steps(value: float | None) -> str:
+    return "never" if value is None else f"{value:,.0f}"
+
+
+def paying_table() -> str:
+    """README's: CIFAR-10 with wrong labels, by the cost that each way of selecting had until the target."""
+    names = ("uniform", "uniform:prefilter=1", "rho_loss", "auto")
+    rows = []
+    for name in names:
+        cells = [VARIANTS[name]]
+        for case in ("cifar10-10", "cifar10-40"):
+            steps, seconds = (cost_to_target(case, name, figure) for figure in ("steps", "cpu_seconds"))
+            cells.append("never" if steps is None else f"{steps:,.0f} steps, {seconds:.0f} CPU-s")
+        rows.append(cells)
+    targets = {case["case"]: case["target"] for case in result("selection")["results"]}
+    header = ["until", *(f"{CASES[c]}: {targets[c]:.0%}" for c in ("cifar10-10", "cifar10-40"))]
+    return table(header, rows)
+
+
+def render_picture() -> bytes:
+    """Steps and CPU-seconds to the targets of `paying_table`, as SVG: the same bytes every time."""
+    import io
+
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    names = ("uniform", "uniform:batch_size=128", "uniform:prefilter=1", "rho_loss", "auto")
+    colors = {"uniform": "#9aa5b1", "uniform:batch_size=128": "#cbd2d9", "rho_loss": "#d9480f", "auto": "#1971c2"}
+    with plt.rc_context({"svg.hashsalt": "rhostream", "svg.fonttype": "none", "font.size": 9}):
+        figure, panels = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
+        for panel, unit, title in zip(
+            panels, ("steps", "cpu_seconds"), ("gradient steps", "CPU-seconds, all costs charged"), strict=True
+        ):
+            for number, name in enumerate(reversed(names)):
+                value = cost_to_target("cifar10-40", name, unit)
+                panel.barh(number, value or 0, color=colors.get(name, "#74b816"))
+                panel.text(value or 0, number, " never" if value is None else f" {value:,.0f}", va="center")
+            panel.set_yticks(range(len(names)), [VARIANTS[name] for name in reversed(names)])
+            panel.set_title(title, fontsize=9, loc="left")
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.margins(x=0.15)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return buffer.getvalue()

@@ -20,7 +20,7 @@ export RHO_WORKSPACE := $(WORKSPACE)
 # Cached bytecode halves the start of every process that imports torch; some images switch the cache off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo shards il train report query browser install install-dev lock test test-fast lint types clean
+.PHONY: demo shards il train report query browser install install-dev lock test test-fast lint types docs clean
 .NOTPARALLEL:
 
 demo: shards il
@@ -77,7 +77,7 @@ browser:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
-test: lint types
+test: lint types docs
 	$(VENV)/bin/python -m pytest -n auto
 
 test-fast: install-dev
@@ -90,10 +90,14 @@ lint: install-dev
 # The rooms lie at the top level; the type checker wants to see them as they are imported.
 types: install-dev
 	@mkdir -p build/types/rhostream
-	@ln -sfn $(CURDIR)/rhostream/*.py $(CURDIR)/rhostream/py.typed build/types/rhostream/
+	@ln -sfn $(CURDIR)/rhostream/*.py $(CURDIR)/rhostream/*.pyi $(CURDIR)/rhostream/py.typed build/types/rhostream/
 	@for room in loaders selection pipeline cli; do ln -sfn $(CURDIR)/$$room build/types/rhostream/$$room; done
-	$(VENV)/bin/mypy build/types/rhostream examples benchmarks/*.py benchmarks/loaders
+	$(VENV)/bin/mypy build/types/rhostream examples docs benchmarks/*.py benchmarks/loaders
 	MYPYPATH=benchmarks/reproductions $(VENV)/bin/mypy benchmarks/reproductions
+
+# The site, in build/site; a broken link or name fails. Its figures: python docs/render.py.
+docs: types
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 clean:
 	rm -rf build $(VENV)

@@ -227,8 +227,8 @@ def report_figures() -> str:
     case = found["results"][0]
     opened = case["open_seconds"]
     return (
-        f"A report over {found['samples']:,} samples and {case['ledger_rows']:,} ledger rows took {case['seconds']:.0f} s "
-        f"and {case['peak_memory_gib']:.1f} GiB to write; the page has {case['page_mb']:.1f} MB and opens in "
+        f"A report over {found['samples']:,} samples and {case['ledger_rows']:,} ledger rows took "
+        f"{case['seconds']:.0f} s and {case['peak_memory_gib']:.1f} GiB to write; the page has {case['page_mb']:.1f} MB and opens in "
         f"{min(opened):.1f} to {max(opened):.1f} s."
     )
 

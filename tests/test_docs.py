@@ -1,30 +1,47 @@
-"""The README's commands exist, its SQL runs and answers what it says, and every command explains itself."""
+"""Commands, SQL and Python of README and docs run; their figures are those of the results; every command has help."""
 
 import re
 import shlex
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import torch
 from helpers import tables
+from helpers.corpus_fixture import write_shapes
+from torch import nn
+from torch.nn import functional
 
 from rhostream.cli.main import rho
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.explain.reasons import REASONS
 from rhostream.pipeline.explain.titles import QUESTIONS
+from rhostream.pipeline.il import ILScoreConfig, score_il, train_il
+from rhostream.pipeline.models import build_model
 from rhostream.pipeline.sql.database import query
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(page.relative_to(ROOT)): page.read_text()
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """Every fenced block of a language in README and docs, each once."""
+    pattern = rf"^```{language}\n(.*?)^```"
+    found = [block for text in PAGES.values() for block in re.findall(pattern, text, re.MULTILINE | re.DOTALL)]
+    return list(dict.fromkeys(found))
 
 
 def commands(program: str) -> list[list[str]]:
-    """The arguments of every call of `program` in the README's shell blocks."""
+    """The arguments of every call of `program` in the shell blocks of README and docs."""
     calls = []
     for line in "\n".join(blocks("sh")).replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
@@ -69,19 +86,45 @@ def all_commands(group: click.Group, prefix: str = "") -> dict[str, click.Comman
 ALL_COMMANDS = all_commands(rho)
 
 
-def test_the_readme_shows_commands_queries_and_every_ready_question() -> None:
-    assert len(commands("rho")) >= 5
-    assert len(blocks("sql")) >= 1
+def test_the_docs_show_every_ready_question() -> None:
     assert {call[1] for call in commands("rho") if call[0] == "explain"} == set(QUESTIONS)
 
 
-def test_the_readme_explains_every_reason_for_which_a_sample_is_skipped() -> None:
-    table = README.split("| reason | the first that fits |")[1].split("\n\n")[0]
+def test_the_docs_show_every_command() -> None:
+    shown = {" ".join(call[:2]) for call in commands("rho")} | {call[0] for call in commands("rho")}
+    assert {name for name, command in ALL_COMMANDS.items() if not isinstance(command, click.Group)} <= shown
+
+
+def test_the_docs_explain_every_reason_for_skipping() -> None:
+    table = PAGES["docs/explain.md"].split("| reason | the first that fits |")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) >= set(REASONS)
 
 
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert PAGES["README.md"].count("\n") <= 150
+
+
+def test_the_pages_and_picture_show_the_figures_of_the_results() -> None:
+    check = [sys.executable, str(ROOT / "docs" / "render.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_figure_of_a_table_is_typed_by_hand() -> None:
+    for name, text in PAGES.items():
+        by_hand = re.sub(r"<!-- render: .*?<!-- /render -->", "", text, flags=re.DOTALL)
+        typed = re.findall(r"[\d.,]+ (?:CPU-s|images/s|µs|MB/s)\b|\b\d+ (?:of|steps against) \d[\d,]* steps", by_hand)
+        assert not typed, f"{name}: {typed}"
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            assert (ROOT / name).parent.joinpath(target).exists(), f"{name} links to {target}"
+
+
 @pytest.mark.parametrize("arguments", commands("rho"), ids=" ".join)
-def test_a_rho_command_of_the_readme_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_documented_command_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RHO_WORKSPACE", raising=False)
     parse(arguments)
 
@@ -91,14 +134,14 @@ def test_a_command_with_an_unknown_option_does_not_parse() -> None:
         parse(["query", "SELECT 1", "--workspace", "w", "--color", "red"])
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
+def test_documented_make_targets_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {word for arguments in commands("make") for word in arguments if "=" not in word and word[0] != "-"}
     assert named <= targets
 
 
 @pytest.mark.parametrize("name", ALL_COMMANDS)
-def test_every_command_has_help_with_examples_of_itself(name: str) -> None:
+def test_every_command_has_help_with_examples(name: str) -> None:
     command = ALL_COMMANDS[name]
     assert command.help
     if not isinstance(command, click.Group):
@@ -113,7 +156,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.mark.parametrize("sql", blocks("sql"), ids=lambda sql: sql.splitlines()[0].lstrip("- "))
-def test_a_query_of_the_readme_returns_rows(workspace: Workspace, sql: str) -> None:
+def test_a_documented_query_returns_rows(workspace: Workspace, sql: str) -> None:
     assert query(workspace, sql).num_rows > 0
 
 
@@ -127,7 +170,7 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("sql", QUERIES)
-def test_a_query_in_a_command_of_the_readme_returns_rows(workspace: Workspace, sql: str) -> None:
+def test_a_query_in_a_documented_command_returns_rows(workspace: Workspace, sql: str) -> None:
     assert query(workspace, sql).num_rows > 0
 
 
@@ -143,3 +186,35 @@ def test_most_skipped_classes_are_ranked_by_share(workspace: Workspace) -> None:
     by_class = {row["class"]: (row["candidates"], row["selected"]) for row in rows}
     assert by_class == {"shirt": (9, 6), "dress": (12, 9), "coat": (12, 9)}
     assert rows[0]["skipped"] == pytest.approx(1 / 3)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with a trained IL model and its table."""
+    made = write_shapes(tmp_path_factory.mktemp("shapes"), splits={"train": 400, "holdout": 80, "test": 40})
+    train_il(made, ILTrainConfig(model="small_cnn", epochs=1))
+    score_il(made, ILScoreConfig())
+    return made
+
+
+#: Without the examples that pages include, which tests/integrations runs.
+SNIPPETS = [code for code in blocks("python") if "--8<--" not in code]
+
+
+@pytest.mark.parametrize("code", SNIPPETS, ids=lambda code: code.splitlines()[0])
+def test_a_documented_snippet_runs(shapes: Workspace, code: str) -> None:
+    spec = CorpusMetadata.read(shapes).image_spec()
+
+    def network(num_classes: int = 4) -> nn.Module:
+        return build_model("small_cnn", num_classes, spec, seed=0)
+
+    model = network()
+    names = {
+        "MyModel": network,
+        "model": model,
+        "small_model": network(),
+        "il_model": network(),
+        "optimizer": torch.optim.AdamW(model.parameters()),
+        "criterion": partial(functional.cross_entropy, reduction="none"),
+    }
+    exec(code.replace("runs/clothing1m", shapes.location), names)

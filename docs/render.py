@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import figures  # noqa: E402
 
 from rhostream import schema  # noqa: E402
+from rhostream.pipeline import config  # noqa: E402
 
 PICTURE = ROOT / "docs" / "assets" / "paying.svg"
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,6 +56,11 @@ def meanings(name: str) -> str:
     return figures.table(["value", "means"], [[f"`{value}`", text] for value, text in getattr(schema, name).items()])
 
 
+def settings(name: str) -> str:
+    """The settings of a dataclass of `rhostream.pipeline.config`."""
+    return config.settings_table(getattr(config, name)).strip()
+
+
 def rendered(page: Path) -> str:
     """The page as its sources would have it."""
 
@@ -62,7 +68,7 @@ def rendered(page: Path) -> str:
         function = globals().get(match["name"]) or getattr(figures, match["name"])
         arguments = [match["argument"].strip("\"'")] if match["argument"] else []
         content = function(*arguments)
-        between = match["break"]
+        between = 2 * match["break"]  # Markdown wants a table to stand alone
         return f"<!-- render: {match['name']}({match['argument']}) -->{between}{content}{between}<!-- /render -->"
 
     return _MARKED.sub(render, page.read_text())

@@ -1,5 +1,6 @@
 """`rho train`."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,8 @@ def train(
 
     if seeds and not compare:
         raise click.UsageError("--seeds goes with --compare; a single run has --seed")
-    _check_plot(plot)
+    if compare or plot:
+        _check_plot(plot)
     corpus = CorpusMetadata.read(Workspace(workspace))
     manifest = ("the manifest's [train] (`rho shards` again takes up its corrections)", corpus.manifest["train"])
     layers = (manifest, *given_settings(TrainConfig))
@@ -123,7 +125,8 @@ def _seeds(text: str | None) -> tuple[int, ...]:
 
 
 def _check_plot(file: str | None) -> None:
-    """Hours of training must not end in a plot that cannot be written."""
+    """Hours of training must not end in a plot that cannot be drawn or written."""
+    importlib.import_module("matplotlib")
     if file is None:
         return
     if Path(file).suffix.lower() != ".png":

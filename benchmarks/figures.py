@@ -243,6 +243,26 @@ def steps_table(name: str) -> str:
     return table(["", *(f"{study}, {target:.0%}" for study, target in columns)], cells)
 
 
+def reproduction(name: str) -> str:
+    """One of the paper's tables or figures as we found it: setting, what the paper says, and our rows."""
+    found = result(f"reproductions/{name}")
+    rows, setting, machine = found["rows"], found["setting"], found["machine"]
+    where = machine.get("gpu") or f"{machine['cores']} CPU cores"
+    about = (
+        f"Setting *{setting['name']}*, seeds {', '.join(map(str, found['seeds']))}, on {where}. Paper: {found['paper']}"
+    )
+    if "steps" in rows[0]:
+        return f"{about}\n\n{steps_table(name)}"
+    header = list(dict.fromkeys(column for row in rows for column in row))
+    return f"{about}\n\n{table(header, [[_cell(row.get(column)) for column in header] for row in rows])}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
 def _steps(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}"
 

@@ -228,8 +228,8 @@ def report_figures() -> str:
     opened = case["open_seconds"]
     return (
         f"A report over {found['samples']:,} samples and {case['ledger_rows']:,} ledger rows took "
-        f"{case['seconds']:.0f} s and {case['peak_memory_gib']:.1f} GiB to write; the page has {case['page_mb']:.1f} MB "
-        f"and opens in {min(opened):.1f} to {max(opened):.1f} s."
+        f"{case['seconds']:.0f} s and {case['peak_memory_gib']:.1f} GiB to write; its page of {case['page_mb']:.1f} MB "
+        f"opens in {min(opened):.1f} to {max(opened):.1f} s."
     )
 
 

@@ -19,10 +19,10 @@ from torch.nn import functional
 from rhostream.cli.main import rho
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.config import ILTrainConfig
+from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.explain.reasons import REASONS
 from rhostream.pipeline.explain.titles import QUESTIONS
-from rhostream.pipeline.il import ILScoreConfig, score_il, train_il
+from rhostream.pipeline.il import score_il, train_il
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.sql.database import query
 

@@ -115,7 +115,7 @@ class Variant:
             read_options=ReadOptions(workers=0),
         )
         if self.enlarged:
-            stream.scored = stream.spec
+            stream.scoring_spec = stream.spec
         return stream
 
 

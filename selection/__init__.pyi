@@ -37,5 +37,7 @@ from .scoring import (
     selection_function as selection_function,
     selection_functions as selection_functions,
 )
-from .selected_batch import Considered as Considered, SelectedBatch as SelectedBatch
+from .selected_batch import SelectedBatch as SelectedBatch
 from .selector import OnlineSelector as OnlineSelector
+from .tasks import Classification as Classification, MultiLabel as MultiLabel, Task as Task
+from .transforms import PerBatch as PerBatch, PerSample as PerSample, Transform as Transform

@@ -78,7 +78,7 @@ class TurnSampler(DistributedSampler[Any]):
     @property
     def begins(self) -> tuple[int, int]:
         """Epoch and position at which the next turn begins."""
-        return self.at or self.stream.place
+        return self.at or self.stream.position
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of this epoch, unless a state in mid-epoch was loaded: its rest comes first."""
@@ -237,9 +237,9 @@ class SelectingLoader(DataLoader[Any]):
         self._turns.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins. Small numbers and texts only."""
+        """The selector's state, with the position at which the next batch begins."""
         epoch, position = self._turns.begins
-        return {**self.stream.state_at(epoch, position), "step": self.selector.step}
+        return {**self.selector.state_dict(), "stream": self.stream.state_at(epoch, position)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there, in O(1), with any number of ranks or workers.
@@ -247,8 +247,7 @@ class SelectingLoader(DataLoader[Any]):
         Raises:
             WorkspaceError: the state is of another order: other shards, or another seed.
         """
-        self.stream.load_state_dict(state)
-        self.selector.step = state["step"]
+        self.selector.load_state_dict(state, self.stream)
         self._selections.leave()
         self._turns.at = None
 

@@ -19,7 +19,7 @@ class FullImageReading:
         self._tolerance: tuple[int, Tolerance] | None = None  # with its epoch
 
     def begin(self, super_batch: SuperBatch, positions: npt.NDArray[np.int64]) -> PendingImages | None:
-        """Begin to read the full images at these positions, int64 (m,); None where the scored ones are trained on."""
+        """Begin to read the full images at these positions, int64 (m,); None where there are none behind the scored."""
         if super_batch.full is None or not len(positions):
             return None
         self._reader = super_batch.full.reader()
@@ -27,8 +27,10 @@ class FullImageReading:
 
     def of(
         self, super_batch: SuperBatch, positions: npt.NDArray[np.int64], pending: PendingImages | None
-    ) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+    ) -> tuple[Tensor | None, npt.NDArray[np.bool_]]:
         """uint8 images of the chosen that could be read, and which of the chosen these are: bool (m,).
+
+        There are no images where the candidates' own are trained on.
 
         Args:
             super_batch: on the model's device.
@@ -40,7 +42,7 @@ class FullImageReading:
         readable = np.ones(len(positions), bool)
         device = super_batch.images.device
         if pending is None:
-            return super_batch.images[torch.from_numpy(positions).to(device)], readable
+            return None, readable
         with self._meter.charge("load"):
             pixels, failures = pending.result()
             images = torch.from_numpy(pixels).to(device)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import PendingImages
 from rhostream.loaders.stream import SuperBatch, SuperBatchStream
+from rhostream.selection.companions import LiveIL
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.policies import Fixed, Policy, SelectionConfig
@@ -28,11 +29,13 @@ from rhostream.selection.scoring import (
     Scorer,
     Scores,
 )
-from rhostream.selection.selected_batch import Considered, Samples, SelectedBatch
+from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.tasks import Classification, Criterion, Forward, Task
+from rhostream.selection.transforms import Transform, transformed
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begun:
+class _PendingScores:
     """A super-batch that is being scored.
 
     Attributes:
@@ -65,15 +68,11 @@ class _Choice:
 
     @property
     def correct(self) -> Tensor | None:
-        if self.scored is None or self.scored.logits is None:
-            return None
-        return self.scored.logits.argmax(dim=1) == self.scored.labels
+        return None if self.scored is None else self.scored.correct
 
     @property
     def loss(self) -> Tensor | None:
-        if self.scored is None or (self.scored.logits is None and self.scored.known_loss is None):
-            return None
-        return self.scored.loss
+        return None if self.scored is None else self.scored.losses
 
 
 class OnlineSelector:
@@ -82,9 +81,15 @@ class OnlineSelector:
     Args:
         model: the model in training; it is read at each step and never changed.
         batch_size: n_b, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
-        select: name of a selection function ("uniform" takes the candidates as they come), a `SelectionConfig` for finer
-            settings, or a `Policy` that goes over from one selection to another.
-        scorer: how the scoring pass runs; a `ProxyScorer` has another model score.
+        select: name of a selection function ("uniform" takes the candidates as they come), a `SelectionConfig` for
+            finer settings, or a `Policy` that goes over from one selection to another.
+        task: what goes into the model and what a candidate's loss is; a `Classification` of images by default.
+        forward: (model, batch) -> outputs, for a model that takes something else than images.
+        criterion: (outputs, batch) -> float32 (n,), the loss of each candidate.
+        transform: of the selected images, before they are normalized: a function of one uint8 image (C, H, W), a
+            `PerSample` or a `PerBatch`.
+        scorer: how the scoring pass runs, and with what task; a `ProxyScorer` has another model score.
+        live_il: gives the candidates their irreducible losses, in place of an IL table.
         cache: re-uses losses of the last steps, for functions that read the loss alone.
         ledger: where to record every candidate, or None.
         meter: what it charges its costs to.
@@ -98,7 +103,7 @@ class OnlineSelector:
         seed: of the rules that draw at random.
 
     Raises:
-        ConfigError: an unknown selection function, or one that needs an IL table which the stream does not join.
+        ConfigError: an unknown selection function; or a task, forward or criterion beside a scorer, which has its own.
     """
 
     def __init__(
@@ -107,7 +112,12 @@ class OnlineSelector:
         *,
         batch_size: int = 32,
         select: str | SelectionConfig | Policy = "rho_loss",
+        task: Task | None = None,
+        forward: Forward | None = None,
+        criterion: Criterion | None = None,
+        transform: Transform | None = None,
         scorer: Scorer | None = None,
+        live_il: LiveIL | None = None,
         cache: ScoreCache | None = None,
         ledger: Ledger | None = None,
         meter: Meter | None = None,
@@ -119,10 +129,14 @@ class OnlineSelector:
             select = SelectionConfig(function=select, batch_size=batch_size)
         self.model = model
         self.policy: Policy = Fixed(select) if isinstance(select, SelectionConfig) else select
-        self.scorer = scorer or Scorer(model)
+        if scorer is not None and (task, forward, criterion) != (None, None, None):
+            raise ConfigError("a scorer has a task of its own: give it task, forward and criterion, not the selector")
+        task = (task or Classification()).using(forward=forward, criterion=criterion)
+        self.scorer = scorer or Scorer(model, task=task)
         self.step = 0
         self._ledger = ledger
         self._meter = meter or NoMeter()
+        self._transform, self._live_il = transform, live_il
         self._cache = cache
         self._scoring = CandidateScores(self.scorer, cache, self._meter)
         self._background: tuple[BackgroundScoring, CandidateScores] | None = None
@@ -131,8 +145,9 @@ class OnlineSelector:
         self._rules: dict[SelectionConfig, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
         self._seed = seed
-        self._queue: list[Samples] = []
-        self._considered: list[Considered] = []
+        self._queue: list[SelectedBatch] = []
+        self._considered: list[SuperBatch] = []
+        self._unreadable = 0  # of those chosen from them
         self._last: SuperBatch | None = None
         self._at: tuple[int, dict[str, Any]] = (0, {})  # epoch and state of the stream after the last super-batch
 
@@ -149,7 +164,7 @@ class OnlineSelector:
     @property
     def waiting(self) -> int:
         """Samples that are chosen and wait to fill a batch."""
-        return sum(len(samples) for samples in self._queue)
+        return sum(len(batch) for batch in self._queue)
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
@@ -165,14 +180,14 @@ class OnlineSelector:
                 stream.prefiltering = selection.prefilter
             with self._meter.charge("load"):
                 super_batch = next(super_batches, None)
-            begun = None
+            pending = None
             if super_batch is not None:
-                begun = self._begin(super_batch, selection, beside_training=waiting is not None)
+                pending = self._begin(super_batch, selection, beside_training=waiting is not None)
             if waiting is not None:
                 yield from self._finished(waiting)
-            if begun is None:
+            if pending is None:
                 return
-            waiting = self._choose(begun)
+            waiting = self._choose(pending)
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
         """Choose a batch from one super-batch; None, and no step, where it has too few readable candidates.
@@ -185,25 +200,41 @@ class OnlineSelector:
         return next(self._finished(self._choose(self._begin(super_batch, self.policy.next()))), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must carry beside the stream's state (`batch.state`): tensors and plain values."""
+        """All that a run needs to go on after the last batch, the stream's position included: tensors and plain values.
+
+        The model and its optimizer are the trainer's to save; so are a `LiveIL`'s, unless this selector was given it.
+        """
         if self._background is not None:
             self._background[0].wait()  # it may be writing to the cache
-        waiting = Samples.concatenated(self._queue).state_dict() if self._queue else None
+        waiting = SelectedBatch.concat(self._queue).state_dict() if self._queue else None
         return {
             "step": self.step,
-            "at": list(self._at),
+            "epoch": self._at[0],
+            "stream": self._at[1],
             "queue": waiting,
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
             "scoring": self._scoring.state_dict(),
+            "live_il": None if self._live_il is None else self._live_il.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`, for a selector made with the same settings."""
+    def load_state_dict(self, state: dict[str, Any], stream: SuperBatchStream | None = None) -> None:
+        """The inverse of `state_dict`, for a selector made with the same settings.
+
+        Args:
+            stream: put where the state says.
+
+        Raises:
+            WorkspaceError: the stream has another order: other shards, or another seed.
+        """
+        if stream is not None and state["stream"]:
+            stream.load_state_dict(state["stream"])
         self.step = state["step"]
-        self._at = (state["at"][0], state["at"][1])
-        self._queue = [Samples.from_state_dict(state["queue"], self._device)] if state["queue"] else []
-        self._considered, self._last = [], None
+        self._at = (state["epoch"], state["stream"])
+        self._queue = [SelectedBatch.from_state_dict(state["queue"], self._device)] if state["queue"] else []
+        self._considered, self._unreadable, self._last = [], 0, None
+        if self._live_il is not None:
+            self._live_il.load_state_dict(state["live_il"])
         self.policy.load_state_dict(state["policy"])
         self._rules = {}
         self._rule_states = dict(state["rules"])
@@ -217,21 +248,28 @@ class OnlineSelector:
         reserved = self._fresh_every and (self.step + 1) % self._fresh_every == 0
         return self._score_ahead and not selection.queues and not reserved
 
-    def _begin(self, super_batch: SuperBatch, selection: SelectionConfig, *, beside_training: bool = False) -> _Begun:
+    def _begin(
+        self, super_batch: SuperBatch, selection: SelectionConfig, *, beside_training: bool = False
+    ) -> _PendingScores:
         """Score a super-batch, now or beside the training."""
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
+        if self._live_il is not None:
+            with self._meter.charge("score"):
+                work = partial(self._live_il.il, on_device)
+                il = self._meter.flops("score", ("live IL", *on_device.images.shape), work)
+            on_device = replace(on_device, il=il)
         scores: Callable[[], Scores] | None = None
         # A pass over a single candidate has no statistics for BatchNorm; to take it as it comes needs no pass.
-        if len(super_batch) >= (1 if selection.queues and selection.scored is None else self._least(selection)):
+        if len(super_batch) >= (1 if selection.queues and not selection.scores else self._least(selection)):
             with self._meter.charge("score"):
-                if beside_training and selection.scored is not None:
+                if beside_training and selection.scores:
                     background, scoring = self._beside_training()
                     scores = background.begin(partial(scoring.score, on_device, selection.chosen_by, self.step))
                 else:
                     found = self._scoring.score(on_device, selection.chosen_by, self.step)
                     scores = lambda: found  # noqa: E731 - there already
-        return _Begun(super_batch=on_device, selection=selection, scores=scores)
+        return _PendingScores(super_batch=on_device, selection=selection, scores=scores)
 
     def _beside_training(self) -> tuple[BackgroundScoring, CandidateScores]:
         if self._background is None:
@@ -239,14 +277,14 @@ class OnlineSelector:
             self._background = background, CandidateScores(background.scorer, self._cache, self._meter)
         return self._background
 
-    def _choose(self, begun: _Begun) -> _Choice:
+    def _choose(self, pending: _PendingScores) -> _Choice:
         """Choose by the scores, once they are there, and begin to read the full images of the chosen."""
-        super_batch, selection = begun.super_batch, begun.selection
+        super_batch, selection = pending.super_batch, pending.selection
         scored, score = None, None
         chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
-        if begun.scores is not None:
+        if pending.scores is not None:
             with self._meter.charge("score"):
-                scored, score = begun.scores()
+                scored, score = pending.scores()
                 if score is not None:
                     self.policy.scored(score)
                 chosen = self._chosen(super_batch, selection, score)
@@ -262,7 +300,8 @@ class OnlineSelector:
         )
 
     def _chosen(self, super_batch: SuperBatch, selection: SelectionConfig, score: Tensor | None) -> Chosen:
-        quota = selection.quota(super_batch.drawn, super_batch.size)
+        """The n_b highest, by the rule `rhostream.selection.rules.top.Top`, unless the selection has another rule."""
+        quota = selection.quota(super_batch.candidate_count, super_batch.size)
         if score is None:
             return unweighted(torch.arange(min(quota, len(super_batch)), device=self._device))
         if selection not in self._rules:
@@ -270,8 +309,8 @@ class OnlineSelector:
             if selection.label in self._rule_states:
                 rule.load_state_dict(self._rule_states.pop(selection.label))
         # A function of the super-batch, so that there is nothing to restore, whatever the number of ranks.
-        draw = hashlib.blake2b(f"{self._seed}/{super_batch.epoch}/{super_batch.keys[0]}".encode(), digest_size=8)
-        random = torch.Generator().manual_seed(int.from_bytes(draw.digest()) >> 1)
+        seed = hashlib.blake2b(f"{self._seed}/{super_batch.epoch}/{super_batch.keys[0]}".encode(), digest_size=8)
+        random = torch.Generator().manual_seed(int.from_bytes(seed.digest()) >> 1)
         return self._rules[selection].choose(score, super_batch.labels, quota, random)
 
     def _finished(self, choice: _Choice) -> Iterator[SelectedBatch]:
@@ -287,15 +326,10 @@ class OnlineSelector:
         self._last, self._at = super_batch, (super_batch.epoch, super_batch.state)
         # Of those that have completed no batch all but the newest give their pixels back: there may be many.
         self._considered = [considered.without_images() for considered in self._considered]
-        self._considered.append(
-            Considered(
-                super_batch=super_batch,
-                correct=choice.correct,
-                unreadable=len(choice.positions) - len(positions),
-            )
-        )
+        self._considered.append(replace(super_batch, correct=choice.correct))
+        self._unreadable += len(choice.positions) - len(positions)
         if len(positions):
-            self._queue.append(self._samples(choice, positions, images, readable))
+            self._queue.append(self._waiting_batch(choice, positions, images, readable))
         if alone:
             yield self._batch(len(positions))
         else:
@@ -309,43 +343,45 @@ class OnlineSelector:
         """The next batch out of the queue."""
         self.step += 1
         self.policy.stepped()
-        waiting = Samples.concatenated(self._queue)
-        samples, rest = waiting.split(size)
+        batch, rest = SelectedBatch.concat(self._queue).split(size)
         self._queue = [rest] if len(rest) else []
-        considered, self._considered = tuple(self._considered), []
-        images = samples.spec.normalize(samples.images)
-        return SelectedBatch(
-            images=images,
-            labels=samples.labels,
-            keys=samples.keys,
-            weights=samples.weights,
-            il=samples.il,
-            correct=samples.correct,
-            scored=images if samples.scored is None else samples.scored_spec.normalize(samples.scored),
-            extra=samples.extra,
-            epoch=self._at[0],
-            state=self._at[1],
-            super_batch=self._last,
-            considered=considered,
-        )
+        considered, unreadable = tuple(self._considered), self._unreadable
+        self._considered, self._unreadable = [], 0
+        epoch, state = self._at
+        batch = replace(batch, epoch=epoch, state=state, super_batch=self._last)
+        return replace(batch, fields=self._inputs(batch), considered=considered, unreadable=unreadable)
 
-    def _samples(
-        self, choice: _Choice, positions: npt.NDArray[np.int64], images: Tensor, readable: npt.NDArray[np.bool_]
-    ) -> Samples:
+    def _inputs(self, batch: SelectedBatch) -> dict[str, Tensor]:
+        """The fields of a batch that has waited, transformed and normalized."""
+        fields = {name: batch.specs[name].normalize(field) for name, field in batch.fields.items()}
+        if self._transform is not None:
+            with self._meter.charge("load"):
+                seed = f"transform/{self._seed}/{batch.epoch}"
+                images = transformed(self._transform, batch.images, batch.keys, seed)
+            normalized = batch.specs["image"].normalize(images) if images.dtype == torch.uint8 else images.float()
+            fields = {"thumbnail": fields["image"], **fields, "image": normalized}
+        return fields
+
+    def _waiting_batch(
+        self, choice: _Choice, positions: npt.NDArray[np.int64], full: Tensor | None, readable: npt.NDArray[np.bool_]
+    ) -> SelectedBatch:
+        """What was chosen and could be read; `full` are its full-size images, where thumbnails were scored."""
         super_batch = choice.super_batch
-        at = torch.from_numpy(positions).to(images.device)
-        full = super_batch.full
-        return Samples(
-            images=images,
-            spec=super_batch.spec if full is None else full.spec,
-            scored=None if full is None else super_batch.images[at],
-            scored_spec=super_batch.spec,
-            labels=super_batch.labels[at],
-            keys=[super_batch.keys[position] for position in positions],
+        chosen = replace(super_batch, correct=choice.correct).take(positions)
+        fields, specs = chosen.fields, chosen.specs
+        if full is not None and super_batch.full is not None:
+            fields = {"image": full, "thumbnail": chosen.images}
+            specs = {"image": super_batch.full.spec, "thumbnail": chosen.spec}
+        return SelectedBatch(
+            fields=fields,
+            labels=chosen.labels,
             weights=choice.weights[torch.from_numpy(readable).to(choice.weights.device)],
-            il=None if super_batch.il is None else super_batch.il[at],
-            correct=None if choice.correct is None else choice.correct[at],
-            extra={name: column[positions] for name, column in super_batch.extra.items()},
+            il=chosen.il,
+            correct=chosen.correct,
+            candidates=chosen.candidates,
+            specs=specs,
+            epoch=super_batch.epoch,
+            state=super_batch.state,
         )
 
     @staticmethod
@@ -362,7 +398,7 @@ class OnlineSelector:
         if self._ledger is None:
             return
         if unscored is None and choice.score is None:
-            unscored = "not_needed" if choice.selection.scored is None else "too_few"
+            unscored = "too_few" if choice.selection.scores else "not_needed"
         chosen = readable & (unscored != "too_few")
         self._ledger.record(
             self.step + 1,

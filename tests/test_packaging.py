@@ -24,6 +24,7 @@ SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 ORDER = {
     "loaders": ("storage", "decode", "index", "reference", "stream"),
     "selection": (
+        "tasks",
         "rules",
         "scoring",
         "policies",
@@ -31,6 +32,7 @@ ORDER = {
         "selected_batch",
         "companions",
         "full_images",
+        "transforms",
         "selector",
         "data_loader",
     ),

@@ -26,14 +26,14 @@ def decode_chunk(
         ShardError: a tar has vanished or is truncated.
     """
     failures = []
-    tars, hashes, draws = refs.tars, refs.hashes, refs.draws
+    tars, hashes, seeds = refs.tars, refs.hashes, refs.augmentation_seeds
     where = zip(refs.numbers.tolist(), refs.offsets.tolist(), refs.sizes.tolist(), strict=True)
     for position, (number, offset, size) in enumerate(where):
         try:
             data = shards.read(tars[number], offset, size, whole=whole)
             if hashes is not None and content_hash(data) != hashes[position]:
                 raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
-            fill_pixels(into[position], data, augmentation, draws[position] if draws else "")
+            fill_pixels(into[position], data, augmentation, seeds[position] if seeds else "")
         except UndecodableImageError as error:
             failures.append((position, str(error)))
     return failures

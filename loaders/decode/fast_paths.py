@@ -68,7 +68,7 @@ def _raw(data: bytes, into: Pixels | None) -> Pixels | None:
 
 @lru_cache
 def raw_header(width: int, height: int, channels: int) -> bytes:
-    """What a raw thumbnails's picture begins with: a PGM of one channel, a PPM of three."""
+    """What a raw thumbnail begins with: a PGM of one channel, a PPM of three."""
     return b"P%d\n%d %d\n255\n" % (5 if channels == 1 else 6, width, height)
 
 

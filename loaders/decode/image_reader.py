@@ -90,7 +90,7 @@ class ImageReader:
 
 
 class _Engine:
-    """Lanes and their buffers, in the process that made them."""
+    """The pool of decoders and its buffers, in the process that made them."""
 
     def __init__(self, workspace: Workspace, read_options: ReadOptions) -> None:
         self.pid = os.getpid()
@@ -117,7 +117,7 @@ class _Engine:
         starts = range(0, len(refs), length)
         tasks = [
             DecodeTask(
-                refs=_part(refs, slice(start, start + length)),
+                refs=refs.take(slice(start, start + length)),
                 augmentation=augmentation,
                 into=images[start : start + length],
                 buffer=buffer,
@@ -128,14 +128,3 @@ class _Engine:
         ]
         self.pool.submit(tasks)
         return images.transpose(0, 3, 1, 2), list(zip(starts, (task.done for task in tasks), strict=True))
-
-
-def _part(refs: ImageRefs, part: slice) -> ImageRefs:
-    return ImageRefs(
-        tars=refs.tars,
-        numbers=refs.numbers[part],
-        offsets=refs.offsets[part],
-        sizes=refs.sizes[part],
-        hashes=None if refs.hashes is None else refs.hashes[part],
-        draws=None if refs.draws is None else refs.draws[part],
-    )

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+#: Some of n rows: their numbers, int64 (m,), in any order, or a slice.
+Positions = npt.NDArray[np.int64] | slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,7 @@ class ImageRefs:
         numbers: int32 (n,), which of `tars` holds each image.
         offsets, sizes: int64 (n,), bytes.
         hashes: the `content_hash` that each image must have, length n; None compares nothing.
-        draws: the text that decides each image's augmentation, length n; None where there is none.
+        augmentation_seeds: the text that decides each image's augmentation, length n; None where there is none.
     """
 
     tars: Sequence[str]
@@ -25,25 +28,26 @@ class ImageRefs:
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     hashes: Sequence[str] | None = None
-    draws: Sequence[str] | None = None
+    augmentation_seeds: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def take(self, positions: npt.NDArray[np.int64]) -> "ImageRefs":
-        """Those at these positions, in this order."""
+    def take(self, positions: Positions) -> "ImageRefs":
+        """The images at these positions, in this order."""
+        seeds = self.augmentation_seeds
         return ImageRefs(
             tars=self.tars,
             numbers=self.numbers[positions],
             offsets=self.offsets[positions],
             sizes=self.sizes[positions],
-            hashes=None if self.hashes is None else [self.hashes[position] for position in positions],
-            draws=None if self.draws is None else [self.draws[position] for position in positions],
+            hashes=None if self.hashes is None else take_texts(self.hashes, positions),
+            augmentation_seeds=None if seeds is None else take_texts(seeds, positions),
         )
 
     @classmethod
-    def concatenated(cls, parts: Sequence[Self]) -> "ImageRefs":
-        """All of them, one part after the other."""
+    def concat(cls, parts: Sequence[Self]) -> "ImageRefs":
+        """One part after the other."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.tars) for part in parts)])
@@ -53,8 +57,30 @@ class ImageRefs:
             offsets=np.concatenate([part.offsets for part in parts]),
             sizes=np.concatenate([part.sizes for part in parts]),
             hashes=_joined([part.hashes for part in parts]),
-            draws=_joined([part.draws for part in parts]),
+            augmentation_seeds=_joined([part.augmentation_seeds for part in parts]),
         )
+
+
+def take_texts(texts: Any, positions: Positions) -> Any:
+    """The texts at these positions, in this order.
+
+    Args:
+        texts: a list, an Arrow array (which takes a third of a list's memory) or a NumPy array of objects.
+
+    Returns:
+        A list, of positions; of a slice the same kind as `texts`.
+    """
+    if isinstance(positions, slice):
+        return texts[positions]
+    if isinstance(texts, np.ndarray):
+        return texts[positions].tolist()
+    if not hasattr(texts, "to_pylist"):
+        return [texts[position] for position in positions.tolist()]
+    import pyarrow as pa  # here, so that processes which only decode do not load it
+
+    # Arrow's own conversion of a NumPy array imports pandas where it is installed: a second, before the first batch.
+    buffer = pa.py_buffer(np.ascontiguousarray(positions, np.int64))
+    return texts.take(pa.Array.from_buffers(pa.int64(), len(positions), [None, buffer])).to_pylist()
 
 
 def _joined(columns: Sequence[Sequence[str] | None]) -> list[str] | None:

@@ -58,18 +58,18 @@ class ImageSpec:
     def to_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    def pixels(self, data: bytes, augmentation: Augmentation = "none", draw: str = "") -> Pixels:
+    def pixels(self, data: bytes, augmentation: Augmentation = "none", seed: str = "") -> Pixels:
         """Decode an image file: uint8 (channels, size, size).
 
         Args:
-            augmentation: a random change of the image; its parameters are a function of the text `draw` alone, so
+            augmentation: a random change of the image; its parameters are a function of the text `seed` alone, so
                 that a resumed or re-sharded run sees the same pixels.
 
         Raises:
             UndecodableImageError: the bytes are not an image.
         """
         pixels = np.empty((self.size, self.size, self.channels), np.uint8)
-        fill_pixels(pixels, data, augmentation, draw)
+        fill_pixels(pixels, data, augmentation, seed)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def normalize(self, images: "torch.Tensor") -> "torch.Tensor":

@@ -12,13 +12,13 @@ from rhostream.loaders.decode.rgb import decode_rgb
 __all__ = ["Pixels", "fill_pixels"]
 
 
-def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", draw: str = "") -> None:
+def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", seed: str = "") -> None:
     """Decode an image file: the shorter side resized to the spec's, the center cropped; then augmented.
 
     Args:
         into: uint8 (size, size, channels), contiguous: filled, but where an error is raised undefined. One channel is
             luma.
-        augmentation: a random change of the image; its parameters are a function of the text `draw` alone, so that a
+        augmentation: a random change of the image; its parameters are a function of the text `seed` alone, so that a
             resumed or re-sharded run sees the same pixels.
 
     Raises:
@@ -31,7 +31,7 @@ def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", 
         fast = fast_rgb(data, at_least, into if augmentation == "none" else None)
         if fast is into:
             return
-    draws = uniform_draws(draw) if augmentation != "none" else ()
+    draws = uniform_draws(seed) if augmentation != "none" else ()
     if fast is not None and augmentation != "resized_crop" and min(fast.shape[:2]) == size:
         top, left = (fast.shape[0] - size) // 2, (fast.shape[1] - size) // 2
         square = fast[top : top + size, left : left + size]

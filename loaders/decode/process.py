@@ -36,7 +36,7 @@ class DecodeRequest(NamedTuple):
         shape: (n, size, size, channels).
         gone: numbers of buffers that will not be used any more.
         whole: see `ShardReader.read`.
-        tars, hashes, draws: as in `ImageRefs`.
+        tars, hashes, augmentation_seeds: as in `ImageRefs`.
         numbers, offsets, sizes: int32 and int64 (n,), as in `ImageRefs`, their bytes.
     """
 
@@ -48,7 +48,7 @@ class DecodeRequest(NamedTuple):
     augmentation: Augmentation
     tars: list[str]
     hashes: list[str] | None
-    draws: list[str] | None
+    augmentation_seeds: list[str] | None
     numbers: bytes
     offsets: bytes
     sizes: bytes
@@ -60,7 +60,7 @@ class DecodeRequest(NamedTuple):
             offsets=np.frombuffer(self.offsets, np.int64),
             sizes=np.frombuffer(self.sizes, np.int64),
             hashes=self.hashes,
-            draws=self.draws,
+            augmentation_seeds=self.augmentation_seeds,
         )
 
 
@@ -146,7 +146,7 @@ class DecodeProcess:
             augmentation=augmentation,
             tars=tars,
             hashes=None if refs.hashes is None else list(refs.hashes),
-            draws=None if refs.draws is None else list(refs.draws),
+            augmentation_seeds=None if refs.augmentation_seeds is None else list(refs.augmentation_seeds),
             numbers=numbers.astype(np.int32, copy=False).tobytes(),
             offsets=refs.offsets.astype(np.int64, copy=False).tobytes(),
             sizes=refs.sizes.astype(np.int64, copy=False).tobytes(),

@@ -1,4 +1,4 @@
-from .columns import distinct as distinct, taken as taken, values as values
+from .columns import distinct as distinct, values as values
 from .core_set import (
     CORE_SET_KEY as CORE_SET_KEY,
     CoreSet as CoreSet,

@@ -22,13 +22,6 @@ def values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return converted
 
 
-def taken(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[Any]:
-    """The values at these positions, in this order."""
-    positions = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows, np.int64))])
-    found: list[Any] = array.take(positions).to_pylist()
-    return found
-
-
 def distinct(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Equal values once.
 

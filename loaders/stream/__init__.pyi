@@ -1,3 +1,4 @@
+from .batch import Batch as Batch
 from .candidate_stream import CandidateStream as CandidateStream
 from .candidate_table import CandidateTable as CandidateTable
 from .mixture import MixedStream as MixedStream

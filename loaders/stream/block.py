@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,13 @@ from rhostream.loaders.index import (
     is_validation_sample,
     read_shard_rows,
     read_thumbnail_rows,
-    taken,
 )
 from rhostream.loaders.reference import ILTable, JoinedRows, Prefilter, unusable
 from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream.candidate_table import CandidateTable
 
-#: Why a row is passed over before it is read, by its verdict; 0 is none.
-VERDICTS = (None, "filtered", "il_missing", "not_in_core_set", "validation")
-FILTERED = VERDICTS.index("filtered")
+#: The reason of what the prefilter rules out.
+FILTERED: Final = "filtered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,55 +52,10 @@ class JoinSettings:
             raise ConfigError(f"on_missing {self.on_missing!r}: choose 'error' or 'drop'")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    """Where the images of a block's rows lie: the originals, or their thumbnails in thumbnails."""
-
-    tars: list[str]
-    numbers: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    hashes: pa.Array
-
-    def refs(self, rows: npt.NDArray[np.int64], *, draws: Sequence[str] | None, verify: bool) -> ImageRefs:
-        """Those of these rows of the block, in this order; `verify` has their contents compared."""
-        return ImageRefs(
-            tars=self.tars,
-            numbers=self.numbers[rows],
-            offsets=self.offsets[rows],
-            sizes=self.sizes[rows],
-            hashes=taken(self.hashes, rows) if verify else None,
-            draws=draws,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Rows of a few shards laid end to end, each array of length n.
-
-    Attributes:
-        shards, numbers: the shards, and which of them holds each row.
-        verdicts: int8 (n,), an index of `VERDICTS`.
-        originals: their images.
-        thumbnails: those of the thumbnails; None where the originals are scored.
-    """
-
-    shards: list[Shard]
-    numbers: npt.NDArray[np.int32]
-    rows: npt.NDArray[np.int32]
-    keys: pa.Array
-    labels: npt.NDArray[np.int32]
-    il: npt.NDArray[np.float32] | None
-    verdicts: npt.NDArray[np.int8]
-    extra: dict[str, npt.NDArray[Any]]
-    originals: Files
-    thumbnail_files: Files | None
-
-
 def load_block(
     workspace: Workspace, shards: list[Shard], join: JoinSettings, extra: tuple[str, ...], thumbnails: str | None
-) -> Block:
-    """Read and join the index of these shards.
+) -> CandidateTable:
+    """Read and join the index of these shards, laid end to end; `refs` name the tars in the order of the shards.
 
     Raises:
         WorkspaceError: an index is missing or does not fit corpus.json.
@@ -109,45 +63,48 @@ def load_block(
     """
     parts = [read_shard_rows(workspace, shard, extra) for shard in shards]
     joined = [join.table.join(part) for part in parts] if join.table else None
-    names = [name for name in extra if all(name in part.extra for part in parts)]
-    numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    thumbnail_files = [read_thumbnail_rows(workspace, thumbnails, part) for part in parts] if thumbnails else None
-    return Block(
-        shards=shards,
-        numbers=numbers,
-        rows=np.concatenate([np.arange(len(part), dtype=np.int32) for part in parts]),
+    counts = [len(part) for part in parts]
+    reasons = np.concatenate([_reasons(part, joined[i] if joined else None, join) for i, part in enumerate(parts)])
+    refs = {"image": _refs([shard.tar for shard in shards], parts)}
+    if thumbnails:
+        rows = [read_thumbnail_rows(workspace, thumbnails, part) for part in parts]
+        refs["thumbnail"] = _refs([part.tar for part in rows], rows)
+    names: Any = np.repeat(np.array([shard.name for shard in shards], object), counts)
+    return CandidateTable(
         keys=pa.concat_arrays([part.keys for part in parts]),
+        shards=names,
+        rows=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
         labels=np.concatenate([part.labels for part in parts]),
         il=np.concatenate([part.il for part in joined]) if joined else None,
-        verdicts=np.concatenate([_verdicts(part, joined[i] if joined else None, join) for i, part in enumerate(parts)]),
-        extra={name: np.concatenate([part.extra[name] for part in parts]) for name in names},
-        originals=_files([shard.tar for shard in shards], numbers, parts),
-        thumbnail_files=_files([part.tar for part in thumbnail_files], numbers, thumbnail_files)
-        if thumbnail_files
-        else None,
+        extra={
+            name: np.concatenate([part.extra[name] for part in parts])
+            for name in extra
+            if all(name in part.extra for part in parts)
+        },
+        reasons=reasons if (reasons != "").any() else None,
+        refs=refs,
     )
 
 
-def _files(
-    tars: list[str], numbers: npt.NDArray[np.int32], parts: Sequence[ShardRows] | Sequence[ThumbnailRows]
-) -> Files:
-    return Files(
+def _refs(tars: list[str], parts: Sequence[ShardRows] | Sequence[ThumbnailRows]) -> ImageRefs:
+    return ImageRefs(
         tars=tars,
-        numbers=numbers,
+        numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.offsets) for part in parts]),
         offsets=np.concatenate([part.offsets for part in parts]),
         sizes=np.concatenate([part.sizes for part in parts]),
         hashes=pa.concat_arrays([part.hashes for part in parts]),
     )
 
 
-def _verdicts(rows: ShardRows, joined: JoinedRows | None, join: JoinSettings) -> npt.NDArray[np.int8]:
-    verdicts = np.zeros(len(rows), np.int8)
+def _reasons(rows: ShardRows, joined: JoinedRows | None, join: JoinSettings) -> npt.NDArray[Any]:
+    """Why each row is not to be read, "" for those that are; of several reasons the last one asked for."""
+    reasons = np.full(len(rows), "", object)
     if joined is not None:
         if join.prefilter is not None:
-            verdicts[join.prefilter.rules_out(joined, rows.labels, join.classes)] = FILTERED
-        verdicts[unusable(joined, rows, join.on_missing)] = VERDICTS.index("il_missing")
+            reasons[join.prefilter.rules_out(joined, rows.labels, join.classes)] = FILTERED
+        reasons[unusable(joined, rows, join.on_missing)] = "il_missing"
     if join.core_set is not None:
-        verdicts[~join.core_set.kept(rows)] = VERDICTS.index("not_in_core_set")
+        reasons[~join.core_set.kept(rows)] = "not_in_core_set"
     if join.validation_share:
-        verdicts[is_validation_sample(rows.keys.to_pylist(), join.validation_share)] = VERDICTS.index("validation")
-    return verdicts
+        reasons[is_validation_sample(rows.keys.to_pylist(), join.validation_share)] = "validation"
+    return reasons

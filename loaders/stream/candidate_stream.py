@@ -14,7 +14,7 @@ from rhostream.loaders.index import CoreSet, CorpusMetadata, Shard, Thumbnails
 from rhostream.loaders.reference import Prefilter, il_spec, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.block import JoinSettings
-from rhostream.loaders.stream.candidate_reader import CandidateReader
+from rhostream.loaders.stream.candidate_reader import CandidateReader, Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import EpochOrder, Order
 from rhostream.loaders.stream.super_batch_stream import SuperBatchStream, read_options_here
@@ -88,7 +88,7 @@ class CandidateStream(SuperBatchStream):
             super_batch_size=super_batch_size,
             seed=seed,
             spec=spec,
-            scored=_scored(spec, self.thumbnails),
+            scoring_spec=_scoring_spec(spec, self.thumbnails),
             augmentation=augmentation,
             order=order,
             read_options=read_options,
@@ -106,10 +106,10 @@ class CandidateStream(SuperBatchStream):
             EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
         )
         self._extra = extra
-        self._drawer: tuple[int, CandidateReader] | None = None  # with its process
+        self._reading: tuple[int, CandidateReader] | None = None  # with its process
         made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
         self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-        self._tell_views(il)
+        self._tell_specs(il)
 
     @property
     def samples(self) -> int:
@@ -129,20 +129,20 @@ class CandidateStream(SuperBatchStream):
     def joins_il(self) -> bool:
         return self._join.table is not None
 
-    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> CandidateTable:
-        """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
-        return CandidateTable.concatenated(self.parts(epoch, first, last, prefiltering=prefiltering))
+    def read(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Candidates:
+        to_read, passed_over = zip(*self.parts(epoch, first, last, prefiltering=prefiltering), strict=True)
+        return CandidateTable.concat(to_read), CandidateTable.concat(passed_over)
 
-    def parts(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> list[CandidateTable]:
+    def parts(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> list[Candidates]:
         """The same in parts of one block each; empty where first is last."""
-        if self._drawer is None or self._drawer[0] != os.getpid():
-            self._drawer = (os.getpid(), self._make_drawer())
-        return self._drawer[1].draw(epoch, first, last, prefiltering)
+        if self._reading is None or self._reading[0] != os.getpid():
+            self._reading = (os.getpid(), self._candidate_reader())
+        return self._reading[1].read(epoch, first, last, prefiltering)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_drawer": None}
+        return {**super().__getstate__(), "_reading": None}
 
-    def _make_drawer(self) -> CandidateReader:
+    def _candidate_reader(self) -> CandidateReader:
         return CandidateReader(
             self.workspace,
             self.shards,
@@ -156,23 +156,23 @@ class CandidateStream(SuperBatchStream):
             with_originals=self.thumbnails is not None and not self.thumbnails.shows(self.spec),
         )
 
-    def _tell_views(self, il: str | None) -> None:
+    def _tell_specs(self, il: str | None) -> None:
         """Losses of unlike pixels are compared: the paper's own practice for a small IL model, but to be known."""
         seen = il_spec(self.workspace, il) if il is not None else None
-        if seen is not None and (seen.size, seen.channels) != (self.scored.size, self.scored.channels):
+        if seen is not None and (seen.size, seen.channels) != (self.scoring_spec.size, self.scoring_spec.channels):
             _log.warning(
                 "IL table %r was computed on images of %d pixels and %d channel(s), candidates are scored on %d pixels "
                 "and %d channel(s)",
                 il,
                 seen.size,
                 seen.channels,
-                self.scored.size,
-                self.scored.channels,
+                self.scoring_spec.size,
+                self.scoring_spec.channels,
             )
 
 
-def _scored(spec: ImageSpec, thumbnails: Thumbnails | None) -> ImageSpec:
-    """The pixels that candidates are scored on."""
+def _scoring_spec(spec: ImageSpec, thumbnails: Thumbnails | None) -> ImageSpec:
+    """Of the pixels that candidates are scored on."""
     if thumbnails is None or thumbnails.shows(spec):
         return spec
     return replace(spec, size=min(spec.size, thumbnails.size))

@@ -1,81 +1,78 @@
-"""Candidates whose images have not been read yet: the one record that a row travels in."""
+"""The one record in which a row travels, from the index joined with the IL table to the ledger."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from rhostream.loaders.decode import ImageRefs
-from rhostream.loaders.stream.super_batch import PassedOver
+from rhostream.loaders.decode import ImageRefs, Positions, take_texts
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateTable:
-    """Candidates whose images have not been read yet; columns of length n.
+    """n candidates, in columns of length n.
 
     Attributes:
-        images: the images to score.
-        originals: the full-size ones behind them, where thumbnails is read that is not exact; else None.
-        passed_over: candidates drawn with these and not to be read.
+        keys: names; an Arrow array in a block of the index, else a list.
+        shards: name of the shard of each.
+        rows: int32, position in the shard.
+        labels: int32.
+        il: float32, irreducible losses in nats; None where the stream joins no IL table.
+        extra: further columns of the index.
+        reasons: why each is not read (one of `rhostream.schema.UNSCORED_REASONS`), "" for one that is read; None where
+            all are.
+        refs: where the stored bytes lie that are still to be read: of the "thumbnail" where there are thumbnails, and
+            of the "image".
     """
 
-    keys: list[str]
-    shards: list[str]
+    keys: Sequence[str]
+    shards: Sequence[str]
     rows: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
     il: npt.NDArray[np.float32] | None
-    extra: dict[str, npt.NDArray[Any]]
-    images: ImageRefs
-    originals: ImageRefs | None
-    passed_over: list[PassedOver]
+    extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    reasons: npt.NDArray[np.object_] | None = None
+    refs: dict[str, ImageRefs] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.rows)
 
-    def take(self, positions: npt.NDArray[np.int64]) -> "CandidateTable":
-        """Those at these positions, in this order, and all that are passed over."""
-        return CandidateTable(
-            keys=[self.keys[position] for position in positions],
-            shards=[self.shards[position] for position in positions],
+    def take(self, positions: Positions) -> Self:
+        """The candidates at these positions, in this order."""
+        return replace(
+            self,
+            keys=take_texts(self.keys, positions),
+            shards=take_texts(self.shards, positions),
             rows=self.rows[positions],
             labels=self.labels[positions],
             il=None if self.il is None else self.il[positions],
             extra={name: column[positions] for name, column in self.extra.items()},
-            images=self.images.take(positions),
-            originals=None if self.originals is None else self.originals.take(positions),
-            passed_over=self.passed_over,
+            reasons=None if self.reasons is None else self.reasons[positions],
+            refs={name: refs.take(positions) for name, refs in self.refs.items()},
         )
 
-    def pass_over(self, position: int, reason: str) -> PassedOver:
-        """The candidate at this position as one that is passed over."""
-        return PassedOver(
-            key=self.keys[position],
-            shard=self.shards[position],
-            row=int(self.rows[position]),
-            label=int(self.labels[position]),
-            il=None if self.il is None else float(self.il[position]),
-            reason=reason,
-            extra={name: column[position] for name, column in self.extra.items()},
-        )
+    def passed_over(self, reason: str) -> Self:
+        """The same candidates, none of which is read."""
+        return replace(self, reasons=np.full(len(self), reason, object), refs={})
 
     @classmethod
-    def concatenated(cls, parts: Sequence["CandidateTable"]) -> "CandidateTable":
-        """All of them; of the extra columns those that every part has."""
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """One part after the other; of the extra columns those that every part has."""
+        parts = [part for part in parts if len(part)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
         il = [part.il for part in parts if part.il is not None]
-        originals = [part.originals for part in parts if part.originals is not None]
+        reasons = [np.full(len(part), "", object) if part.reasons is None else part.reasons for part in parts]
         shared = [name for name in parts[0].extra if all(name in part.extra for part in parts)]
         return cls(
             keys=[key for part in parts for key in part.keys],
             shards=[shard for part in parts for shard in part.shards],
             rows=np.concatenate([part.rows for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
-            il=np.concatenate(il) if il else None,
+            il=np.concatenate(il) if len(il) == len(parts) else None,
             extra={name: np.concatenate([part.extra[name] for part in parts]) for name in shared},
-            images=ImageRefs.concatenated([part.images for part in parts]),
-            originals=ImageRefs.concatenated(originals) if originals else None,
-            passed_over=[candidate for part in parts for candidate in part.passed_over],
+            reasons=None if all(part.reasons is None for part in parts) else np.concatenate(reasons),
+            refs={name: ImageRefs.concat([part.refs[name] for part in parts]) for name in parts[0].refs},
         )

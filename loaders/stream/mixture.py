@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageRefs, ReadOptions
+from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, shuffled
@@ -65,7 +66,7 @@ class MixedStream(SuperBatchStream):
             super_batch_size=super_batch_size,
             seed=seed,
             spec=first.spec,
-            scored=first.scored,
+            scoring_spec=first.scoring_spec,
             augmentation=first.augmentation,
             order=order,
             read_options=read_options,
@@ -86,8 +87,7 @@ class MixedStream(SuperBatchStream):
         """Identifies the corpora, their weights and orders."""
         return self._order_digest
 
-    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> CandidateTable:
-        """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read."""
+    def read(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Candidates:
         begin, end, whole = self._given(first), self._given(last), self._given(self._samples)
         parts = []
         for number, (name, stream) in enumerate(self.corpora.items()):
@@ -96,11 +96,11 @@ class MixedStream(SuperBatchStream):
             while position < stop:
                 own_epoch, start = divmod(position, stream.samples)
                 count = min(stop - position, stream.samples - start)
-                drawn = stream.parts(own_epoch, start, start + count, prefiltering=prefiltering)
-                parts += [_named(part, name, stream) for part in drawn]
+                own = stream.parts(own_epoch, start, start + count, prefiltering=prefiltering)
+                parts += [(_named(to_read, name, stream), _named(passed, name, stream)) for to_read, passed in own]
                 position += count
-        together = CandidateTable.concatenated(parts)
-        return together.take(shuffled(len(together), self.seed, epoch, first))
+        to_read, passed_over = (CandidateTable.concat(tables) for tables in zip(*parts, strict=True))
+        return to_read.take(shuffled(len(to_read), self.seed, epoch, first)), passed_over
 
     def _given(self, position: int) -> list[int]:
         """How many of the first `position` candidates of an epoch each corpus gives."""
@@ -116,9 +116,7 @@ def _named(part: CandidateTable, name: str, stream: CandidateStream) -> Candidat
     return replace(
         part,
         shards=[f"{name}/{shard}" for shard in part.shards],
-        images=_absolute(part.images, stream),
-        originals=None if part.originals is None else _absolute(part.originals, stream),
-        passed_over=[replace(candidate, shard=f"{name}/{candidate.shard}") for candidate in part.passed_over],
+        refs={field: _absolute(refs, stream) for field, refs in part.refs.items()},
     )
 
 
@@ -134,7 +132,7 @@ def _require_alike(corpora: Mapping[str, CandidateStream]) -> None:
         for what, one, other in (
             ("classes", first.corpus.classes, stream.corpus.classes),
             ("spec", first.spec, stream.spec),
-            ("scored spec", first.scored, stream.scored),
+            ("scoring spec", first.scoring_spec, stream.scoring_spec),
             ("thumbnails", first.thumbnails is None, stream.thumbnails is None),
             ("augmentation", first.augmentation, stream.augmentation),
             ("IL table", first.joins_il, stream.joins_il),

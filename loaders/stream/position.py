@@ -17,7 +17,7 @@ class EpochPass:
     Attributes:
         epoch, position: where it began.
         turn: of its next super-batch, counted from there; None for the first of this process.
-        written: how often the main process had set the place when it began.
+        written: how often the main process had set the position when it began.
         resumed: it was loaded, and has not begun.
     """
 
@@ -38,7 +38,7 @@ class StreamPosition:
     def __init__(self) -> None:
         # Epoch, position, and how often they were set.
         self._at = torch.zeros(3, dtype=torch.int64, device="cpu").share_memory_()
-        # Of each worker: how often the place had been set when its last pass began.
+        # Of each worker: how often the position had been set when its last pass began.
         self._begun = torch.full((MAX_WORKERS,), -1, dtype=torch.int64, device="cpu").share_memory_()
         self._pass: EpochPass | None = None  # of a worker
         self._loaded: int | None = None  # the epoch of a state from which nothing has been read on

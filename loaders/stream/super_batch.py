@@ -2,29 +2,27 @@
 
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from rhostream.errors import ShardError
-from rhostream.loaders.decode import Augmentation, ImageReader, ImageRefs, ImageSpec, PendingImages, ReadOptions
+from rhostream.loaders.decode import (
+    Augmentation,
+    ImageReader,
+    ImageRefs,
+    ImageSpec,
+    PendingImages,
+    ReadOptions,
+)
 from rhostream.loaders.storage import Workspace
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PassedOver:
-    """A candidate of a super-batch that is not among its images, and why (`rhostream.schema.UNSCORED_REASONS`)."""
-
-    key: str
-    shard: str
-    row: int
-    label: int
-    il: float | None
-    reason: str
-    extra: dict[str, Any] = field(default_factory=dict)
+from rhostream.loaders.stream.batch import Batch
+from rhostream.loaders.stream.candidate_table import CandidateTable
 
 
 class Tolerance:
@@ -46,7 +44,7 @@ class Tolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class FullImages:
-    """The full-size images behind a super-batch whose thumbnails was read; only those asked for are read.
+    """The full-size images behind a super-batch whose thumbnails were read; only those asked for are read.
 
     Attributes:
         spec: the pixels to make of them.
@@ -68,58 +66,79 @@ class FullImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuperBatch:
+class SuperBatch(Batch):
     """The candidates B_t of one step (arXiv 2206.07137, Algorithm 1, line 5), joined with their irreducible losses.
 
     Attributes:
+        fields: the pixels to score: "image" is uint8 (n, C, H, W), channels last in memory. `specs` normalizes them.
+        labels: int64 (n,).
+        il: float32 (n,), nats; None where no irreducible losses are known.
+        candidates: the same n as the index has them.
+        passed_over: candidates read off the order with these and not decoded, each with its reason.
+        specs: of each field.
         epoch: the epoch it belongs to.
         index: its number, counted over all ranks from where this pass over the epoch began.
-        size: n_B that was asked for; an epoch's last super-batch may have been drawn shorter.
+        size: n_B that was asked for; an epoch's last super-batch may be shorter.
         state: for `CandidateStream.load_state_dict`: continues after this super-batch (and those of its round).
-        keys, shards: names, length n.
-        rows: int32 (n,), position in the shard.
-        labels: int64 (n,).
-        images: uint8 (n, C, H, W), channels last in memory: the pixels to score; `spec.normalize` makes them a model's
-            input.
-        il: float32 (n,), nats; None where the stream joins no IL table.
-        extra: further columns of the index, (n,) each.
-        passed_over: candidates drawn with these and not read, each with its reason.
-        full: the images to train on, where `images` are those of thumbnails that is not exact; else None.
+        full: the images to train on, where `fields` are thumbnails that are not exact; else None.
+        correct: bool (n,), did the model predict the label when a selector scored them? None where not known.
     """
 
+    il: Tensor | None
+    candidates: CandidateTable = field(repr=False)
+    passed_over: CandidateTable = field(repr=False)
+    specs: dict[str, ImageSpec]
     epoch: int
     index: int
     size: int
     state: dict[str, Any]
-    keys: list[str]
-    shards: list[str]
-    rows: npt.NDArray[np.int32]
-    labels: torch.Tensor
-    images: torch.Tensor
-    il: torch.Tensor | None
-    spec: ImageSpec
-    extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    passed_over: tuple[PassedOver, ...] = ()
-    full: FullImages | None = None
+    full: FullImages | None = field(default=None, repr=False)
+    correct: Tensor | None = field(default=None, repr=False)
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    _columns: ClassVar[tuple[str, ...]] = ("labels", "il", "correct")
 
     @property
-    def drawn(self) -> int:
-        """Candidates drawn from the order: those with images and those passed over."""
-        return len(self.keys) + len(self.passed_over)
+    def keys(self) -> Sequence[str]:
+        return self.candidates.keys
 
-    def pin_memory(self) -> Self:
-        """Page-locked tensors, for asynchronous copies to a GPU; `DataLoader(pin_memory=True)` calls this."""
-        return self._tensors(lambda tensor: tensor.pin_memory())
+    @property
+    def shards(self) -> Sequence[str]:
+        return self.candidates.shards
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return self._tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    @property
+    def rows(self) -> npt.NDArray[np.int32]:
+        """int32 (n,), position in the shard."""
+        return self.candidates.rows
 
-    def _tensors(self, change: Any) -> Self:
-        il = None if self.il is None else change(self.il)
-        return replace(self, images=change(self.images), labels=change(self.labels), il=il)
+    @property
+    def extra(self) -> dict[str, npt.NDArray[Any]]:
+        """Further columns of the index, (n,) each."""
+        return self.candidates.extra
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Of the field "image"."""
+        return self.specs["image"]
+
+    @property
+    def candidate_count(self) -> int:
+        """Candidates read off the order: those that were decoded and those passed over."""
+        return len(self) + len(self.passed_over)
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Self:
+        """The candidates at these positions, in this order, and all that are passed over."""
+        at = torch.from_numpy(positions).to(self.labels.device)
+        part = self._each_tensor(lambda tensor: tensor[at])
+        full = None if self.full is None else replace(self.full, refs=self.full.refs.take(positions))
+        return replace(part, candidates=self.candidates.take(positions), full=full)
+
+    def normalized(self) -> Self:
+        """With fields as a model takes them: float32."""
+        return replace(self, fields={name: self.specs[name].normalize(each) for name, each in self.fields.items()})
+
+    def without_images(self) -> Self:
+        """With no rows in its fields, whose memory is then free."""
+        return replace(self, fields={name: each[:0].clone() for name, each in self.fields.items()}, full=None)
 
 
 _readers: "weakref.WeakValueDictionary[tuple[int, str, ReadOptions], ImageReader]" = weakref.WeakValueDictionary()

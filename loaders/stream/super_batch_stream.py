@@ -15,8 +15,9 @@ import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import Augmentation, ImageReader, ImageSpec, PendingImages, ReadOptions
+from rhostream.loaders.decode import Augmentation, Failures, ImageReader, ImageSpec, PendingImages, ReadOptions
 from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, Rounds
 from rhostream.loaders.stream.position import StreamPosition
@@ -33,7 +34,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         super_batch_size: n_B of this rank.
         seed: of the order and the augmentation.
         spec: of the pixels to train on.
-        scored: the pixels to score; `spec` where no thumbnails is read.
+        scoring_spec: of the pixels to score; `spec` where no thumbnails are read.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         super_batch_size: int,
         seed: int,
         spec: ImageSpec,
-        scored: ImageSpec,
+        scoring_spec: ImageSpec,
         augmentation: Augmentation,
         order: Order,
         read_options: ReadOptions,
@@ -54,14 +55,14 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self.super_batch_size = super_batch_size
         self.seed = seed
         self.spec = spec
-        self.scored = scored
+        self.scoring_spec = scoring_spec
         self.augmentation: Augmentation = augmentation
         self.order = order
         self.read_options = read_options
         #: Are candidates ruled out by their IL passed over, where a prefilter was given? May change while streaming.
         self.prefiltering = True
         self._rank, self._ranks = distributed()
-        self._place = StreamPosition()
+        self._position = StreamPosition()
         self._reader: ImageReader | None = None
 
     @property
@@ -75,8 +76,12 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         """Identifies all that the order depends on beside seed and epoch."""
 
     @abstractmethod
-    def draw(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> CandidateTable:
-        """The candidates at positions [first, last) of the epoch's global sequence."""
+    def read(self, epoch: int, first: int, last: int, *, prefiltering: bool = True) -> Candidates:
+        """The candidates at positions [first, last) of the epoch's global sequence, their images not yet read.
+
+        Returns:
+            The candidates to read, and those passed over.
+        """
 
     def __len__(self) -> int:
         """Super-batches of a whole epoch on this rank."""
@@ -92,12 +97,12 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
         A state in its middle that was loaded, and not read on from, stays: trainers set the epoch after resuming, too.
         """
-        self._place.set_epoch(epoch)
+        self._position.set_epoch(epoch)
 
     @property
-    def place(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int]:
         """Epoch and position of the next super-batch, where no DataLoader's workers have read on."""
-        return self._place.now
+        return self._position.now
 
     def state_dict(self, num_samples: int | None = None, from_beginning: bool = False) -> dict[str, Any]:
         """Where the next super-batch begins. Small numbers and texts only.
@@ -113,11 +118,11 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
             ConfigError: a DataLoader's workers have read on, and this process cannot know how far.
         """
         if num_samples is not None:
-            epoch, position = self._place.now
+            epoch, position = self._position.now
             return self.state_at(epoch, num_samples if from_beginning else position + num_samples)
         if get_worker_info() is None:
-            return self.state_at(*self._place.known)
-        epoch, position, turn = self._place.of_worker
+            return self.state_at(*self._position.known)
+        epoch, position, turn = self._position.of_worker
         return {**self.state_at(epoch, position), "turn": turn}
 
     def state_at(self, epoch: int, position: int) -> dict[str, Any]:
@@ -142,10 +147,10 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                     f"this stream's {name} is {expected}, the state's is {state[name]}: it was saved "
                     "by a run over other shards or with another seed, and cannot be continued here"
                 )
-        self._place.load(state["epoch"], state["position"], state.get("turn"))
+        self._position.load(state["epoch"], state["position"], state.get("turn"))
 
     def __iter__(self) -> Iterator[SuperBatch]:
-        epoch, position, first, stride = self._place.begin()
+        epoch, position, first, stride = self._position.begin()
         rounds = self.rounds(position)
         if not len(rounds):
             if position < self.samples and self.order.remainder == "spread":
@@ -157,9 +162,9 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                 )
             epoch, rounds = epoch + 1, self.rounds()
         maker = _Maker(self, epoch, rounds)
-        # One thread draws ahead, in order; the decoders work for it.
-        with ThreadPoolExecutor(1, thread_name_prefix="rhostream-draw") as executor:
-            pending: deque[tuple[int, Future[_Begun]]] = deque()
+        # One thread reads ahead, in order; the decoders work for it.
+        with ThreadPoolExecutor(1, thread_name_prefix="rhostream-read") as executor:
+            pending: deque[tuple[int, Future[_PendingSuperBatch]]] = deque()
             turns = iter(range(first, len(rounds), stride))
             try:
                 while True:
@@ -169,7 +174,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                         break
                     turn, future = pending.popleft()
                     batch = maker.finish(future.result())
-                    self._place.give_out(turn, (batch.state["epoch"], batch.state["position"]), stride)
+                    self._position.give_out(turn, (batch.state["epoch"], batch.state["position"]), stride)
                     yield batch
             finally:
                 for _, future in pending:
@@ -197,11 +202,12 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begun:
+class _PendingSuperBatch:
     """A super-batch whose images are being read."""
 
     turn: int
-    drawn: CandidateTable
+    candidates: CandidateTable
+    passed_over: CandidateTable
     images: PendingImages
 
 
@@ -216,52 +222,51 @@ class _Maker:
         self._images = stream._reader = shared_reader(stream.workspace, self._read_options)
         self._tolerance = Tolerance(self._read_options.max_unreadable)
 
-    def begin(self, turn: int, prefiltering: bool) -> _Begun:
-        stream = self._stream
-        drawn = stream.draw(self._epoch, *self._rounds.bounds(turn, self._rank), prefiltering=prefiltering)
-        return _Begun(
-            turn=turn, drawn=drawn, images=self._images.submit(drawn.images, stream.scored, stream.augmentation)
-        )
+    def begin(self, turn: int, prefiltering: bool) -> _PendingSuperBatch:
+        stream, bounds = self._stream, self._rounds.bounds(turn, self._rank)
+        candidates, passed_over = stream.read(self._epoch, *bounds, prefiltering=prefiltering)
+        refs = candidates.refs["thumbnail" if "thumbnail" in candidates.refs else "image"]
+        images = self._images.submit(refs, stream.scoring_spec, stream.augmentation)
+        return _PendingSuperBatch(turn=turn, candidates=candidates, passed_over=passed_over, images=images)
 
-    def finish(self, begun: _Begun) -> SuperBatch:
+    def finish(self, pending: _PendingSuperBatch) -> SuperBatch:
         """Raises ShardError where more images than are tolerated cannot be read."""
-        stream, drawn = self._stream, begun.drawn
-        pixels, failures = begun.images.result()
-        images = torch.from_numpy(pixels)
-        if failures:
-            for position, cause in failures:
-                self._tolerance.count(drawn.keys[position], drawn.shards[position], cause)
-            unreadable = [drawn.pass_over(position, "unreadable") for position, _ in failures]
-            readable = np.setdiff1d(np.arange(len(drawn)), [position for position, _ in failures])
-            images, drawn = images[torch.from_numpy(readable)], drawn.take(readable)
-            drawn.passed_over.extend(unreadable)
-        done = begun.turn == len(self._rounds) - 1
-        epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(begun.turn))
+        stream, candidates = self._stream, pending.candidates
+        pixels, failures = pending.images.result()
         full = None
-        if drawn.originals is not None:
+        if "thumbnail" in candidates.refs and "image" in candidates.refs:
             full = FullImages(
                 workspace=stream.workspace,
-                refs=drawn.originals,
+                refs=candidates.refs["image"],
                 spec=stream.spec,
                 augmentation=stream.augmentation,
                 read_options=self._read_options,
             )
-        return SuperBatch(
+        done = pending.turn == len(self._rounds) - 1
+        epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(pending.turn))
+        super_batch = SuperBatch(
+            fields={"image": torch.from_numpy(pixels)},
+            labels=torch.from_numpy(candidates.labels.astype(np.int64)),
+            il=None if candidates.il is None else torch.from_numpy(candidates.il),
+            candidates=replace(candidates, refs={}),
+            passed_over=pending.passed_over,
+            specs={"image": stream.scoring_spec},
             epoch=self._epoch,
-            index=begun.turn * self._rounds.ranks + self._rank,
+            index=pending.turn * self._rounds.ranks + self._rank,
             size=stream.super_batch_size,
             state=stream.state_at(epoch, position),
-            spec=stream.scored,
-            keys=drawn.keys,
-            shards=drawn.shards,
-            rows=drawn.rows,
-            labels=torch.from_numpy(drawn.labels.astype(np.int64)),
-            images=images,
-            il=None if drawn.il is None else torch.from_numpy(drawn.il),
-            extra=drawn.extra,
-            passed_over=tuple(drawn.passed_over),
             full=full,
         )
+        return self._without_unreadable(super_batch, failures) if failures else super_batch
+
+    def _without_unreadable(self, super_batch: SuperBatch, failures: Failures) -> SuperBatch:
+        candidates = super_batch.candidates
+        for position, cause in failures:
+            self._tolerance.count(candidates.keys[position], candidates.shards[position], cause)
+        unreadable = np.array([position for position, _ in failures], np.int64)
+        passed_over = [super_batch.passed_over, candidates.take(unreadable).passed_over("unreadable")]
+        readable = super_batch.take(np.setdiff1d(np.arange(len(candidates)), unreadable))
+        return replace(readable, passed_over=CandidateTable.concat(passed_over))
 
 
 def read_options_here(read_options: ReadOptions) -> ReadOptions:

@@ -16,9 +16,10 @@ from rhostream.loaders.decode import (
     Pixels,
     ReadOptions,
     shift_and_flip,
+    take_texts,
     uniform_draws,
 )
-from rhostream.loaders.index import Shard, distinct, read_shard_rows, taken, undecodable
+from rhostream.loaders.index import Shard, distinct, read_shard_rows, undecodable
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import CandidateStream, CandidateTable, Order
 
@@ -83,9 +84,9 @@ class TrainingSamples:
             self._held = self._read()
         rounds = stream.rounds()
         for turn in range(len(rounds)):
-            drawn = stream.draw(epoch, *rounds.bounds(turn, 0))
-            images = torch.from_numpy(self._pixels(*self._held, drawn)).permute(0, 3, 1, 2)
-            yield images, torch.from_numpy(drawn.labels.astype(np.int64))
+            samples, _ = stream.read(epoch, *rounds.bounds(turn, 0))
+            images = torch.from_numpy(self._pixels(*self._held, samples)).permute(0, 3, 1, 2)
+            yield images, torch.from_numpy(samples.labels.astype(np.int64))
 
     def close(self) -> None:
         """Let the pixels go."""
@@ -106,7 +107,7 @@ class TrainingSamples:
             numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[first],
             offsets=np.concatenate([part.offsets for part in parts])[first],
             sizes=np.concatenate([part.sizes for part in parts])[first],
-            hashes=taken(hashes, first) if stream.read_options.verify else None,
+            hashes=take_texts(hashes, first) if stream.read_options.verify else None,
         )
         held = np.empty((len(first), spec.size, spec.size, spec.channels), np.uint8)
         reader = ImageReader(stream.workspace, stream.read_options)
@@ -121,9 +122,10 @@ class TrainingSamples:
         reader.close()
         return held, which
 
-    def _pixels(self, held: Pixels, which: npt.NDArray[np.int64], drawn: CandidateTable) -> Pixels:
-        pixels = held[which[np.asarray([self._starts[shard] for shard in drawn.shards]) + drawn.rows]]
-        if drawn.images.draws is not None:
-            for image, draw in zip(pixels, drawn.images.draws, strict=True):
-                image[...] = shift_and_flip(image, self._stream.augmentation, uniform_draws(draw))
+    def _pixels(self, held: Pixels, which: npt.NDArray[np.int64], samples: CandidateTable) -> Pixels:
+        pixels = held[which[np.asarray([self._starts[shard] for shard in samples.shards]) + samples.rows]]
+        seeds = samples.refs["image"].augmentation_seeds
+        if seeds is not None:
+            for image, seed in zip(pixels, seeds, strict=True):
+                image[...] = shift_and_flip(image, self._stream.augmentation, uniform_draws(seed))
         return pixels

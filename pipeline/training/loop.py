@@ -4,7 +4,7 @@ The main path is `train`; it reads top to bottom.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
@@ -90,6 +90,7 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
         model,
         select=setup.policy,
         scorer=setup.scorer,
+        live_il=setup.live_il,
         cache=ScoreCache(config.score_age) if config.score_age > 1 else None,
         ledger=ledger,
         meter=costs,
@@ -107,16 +108,14 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
         if state is not None:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-            stream.load_state_dict(state["stream"])
             costs.load_state_dict(state["costs"])
             restore_random_state(state["random"], device)
-            selector.load_state_dict(state["selector"])
-            setup.load_state_dict(state["chooser"])
+            selector.load_state_dict(state["selector"], stream)
         ledger.forget_after(selector.step)
 
         model.train()
         with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
-            for batch in _endless(selector, lambda: setup.candidates(stream), stop_after=steps):
+            for batch in _endless(selector, stream, stop_after=steps):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, selector.step, steps)
                 with costs.charge("train"):
@@ -149,10 +148,8 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                         {
                             "step": selector.step,
                             "selector": selector.state_dict(),
-                            "chooser": setup.state_dict(),
                             "model": model.state_dict(),
                             "optimizer": optimizer.state_dict(),
-                            "stream": batch.state,
                             "costs": costs.state_dict(),
                             "random": random_state(device),
                         }
@@ -163,14 +160,12 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
     return run
 
 
-def _endless(
-    selector: OnlineSelector, epoch: Callable[[], Iterable[SuperBatch]], stop_after: int
-) -> Iterator[SelectedBatch]:
+def _endless(selector: OnlineSelector, stream: Iterable[SuperBatch], stop_after: int) -> Iterator[SelectedBatch]:
     """Batches of as many epochs as it takes to reach step `stop_after`."""
     fruitless = 0  # passes in a row; of two, one was a whole epoch, whatever the first went on from
     while selector.step < stop_after:
         before = selector.step, selector.waiting
-        for batch in selector(epoch()):
+        for batch in selector(stream):
             yield batch
             if selector.step >= stop_after:
                 return

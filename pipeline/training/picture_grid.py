@@ -29,8 +29,7 @@ def picture_grids(batch: SelectedBatch, classes: Sequence[str]) -> dict[str, Ima
     selected = set(batch.keys)
     places: dict[str, tuple[SuperBatch, int]] = {}
     passed: list[tuple[float, str]] = []
-    for considered in batch.considered:
-        candidates = considered.super_batch
+    for candidates in batch.considered:
         if not len(candidates.images):  # given back, when the next one was considered
             continue
         places |= {key: (candidates, position) for position, key in enumerate(candidates.keys)}

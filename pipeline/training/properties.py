@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from rhostream.selection.selected_batch import Considered, SelectedBatch
+from rhostream.loaders.stream import SuperBatch
+from rhostream.selection.selected_batch import SelectedBatch
 
 PASSED_OVER = ("filtered", "il_missing", "not_in_core_set", "validation", "unreadable")
 
@@ -37,8 +38,9 @@ class Properties:
         self._loss += float(loss)
         self._steps += 1
         self._selected += len(batch)
-        for considered in batch.considered:
-            self._add_candidates(considered)
+        for super_batch in batch.considered:
+            self._add_candidates(super_batch)
+        self._passed_over["unreadable"] += batch.unreadable
         clean = batch.extra.get("clean_label")
         if clean is not None:
             known = ~np.isnan(clean.astype(np.float64))
@@ -46,19 +48,18 @@ class Properties:
         correct = batch.correct if batch.correct is not None else logits.argmax(dim=1) == batch.labels
         self._correct["selected"].add(correct.cpu().numpy())
 
-    def _add_candidates(self, considered: Considered) -> None:
-        candidates = considered.super_batch
-        self._candidates += candidates.drawn
-        self._passed_over.update(row.reason for row in candidates.passed_over)
-        self._passed_over["unreadable"] += considered.unreadable
-        clean = candidates.extra.get("clean_label")
-        if clean is not None:
-            known = ~np.isnan(clean.astype(np.float64))
-            self._mislabeled["candidates"].add((clean != candidates.labels.cpu().numpy())[known])
-            passed = [(row.extra["clean_label"], row.label) for row in candidates.passed_over]
-            self._mislabeled["candidates"].add(np.array([c != label for c, label in passed if not np.isnan(c)], bool))
-        if considered.correct is not None:
-            self._correct["candidates"].add(considered.correct.cpu().numpy())
+    def _add_candidates(self, super_batch: SuperBatch) -> None:
+        self._candidates += super_batch.candidate_count
+        passed_over = super_batch.passed_over
+        if passed_over.reasons is not None:
+            self._passed_over.update(passed_over.reasons.tolist())
+        for table in (super_batch.candidates, passed_over):
+            clean = table.extra.get("clean_label")
+            if clean is not None:
+                known = ~np.isnan(clean.astype(np.float64))
+                self._mislabeled["candidates"].add((clean != table.labels)[known])
+        if super_batch.correct is not None:
+            self._correct["candidates"].add(super_batch.correct.cpu().numpy())
 
     def metrics(self) -> dict[str, Any]:
         """Columns of `rhostream.schema.METRICS`."""

@@ -1,17 +1,13 @@
 """How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.reference import Prefilter
-from rhostream.loaders.stream import SuperBatch
 from rhostream.pipeline.il import ILMetadata
 from rhostream.pipeline.models import Costs, build_model, resolve_precision
 from rhostream.pipeline.training.plan import TrainPlan
@@ -43,19 +39,8 @@ class SelectionSetup:
         self._plan, self._config, self._device = plan, plan.config, plan.device
         self._model, self._costs = model, costs
         self.scorer = self._scorer()
-        self.live = self._live_il(optimizer) if self._config.live_il else None
+        self.live_il = self._live_il(optimizer) if self._config.live_il else None
         self.policy = self._policy()
-
-    def candidates(self, stream: Iterable[SuperBatch]) -> Iterable[SuperBatch]:
-        """One iteration over the stream, with the losses of the live IL model, if there is one."""
-        return stream if self.live is None else self._with_live_il(stream, self.live)
-
-    def _with_live_il(self, stream: Iterable[SuperBatch], live: LiveIL) -> Iterator[SuperBatch]:
-        for super_batch in stream:
-            with self._costs.charge("score"):
-                shape = ("live IL", *super_batch.images.shape)
-                il = self._costs.flops("score", shape, partial(live.il, super_batch))
-            yield replace(super_batch, il=il)
 
     def learned(self, batch: SelectedBatch, logits: Tensor) -> None:
         """Take in a gradient step of the learner.
@@ -65,17 +50,9 @@ class SelectionSetup:
         """
         if isinstance(self.policy, GatedImportance):
             self.policy.learned(grad_norm(ScoredCandidates(labels=batch.labels, logits=logits.float())))
-        for name, other in (("proxy's step", self.scorer), ("live IL's step", self.live)):
+        for name, other in (("proxy's step", self.scorer), ("live IL's step", self.live_il)):
             if isinstance(other, (ProxyScorer, LiveIL)):
-                self._costs.flops("score", (name, *batch.scored.shape), partial(other.step, batch))
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must carry beside the selector's state."""
-        return {} if self.live is None else {"live_il": self.live.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.live is not None:
-            self.live.load_state_dict(state["live_il"])
+                self._costs.flops("score", (name, *batch.thumbnails.shape), partial(other.update, batch))
 
     def _policy(self) -> Policy:
         config, selection = self._config, self._plan.selection.config

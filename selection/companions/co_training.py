@@ -1,28 +1,35 @@
-"""A step of a second model that is trained along with the learner, on what was selected for it."""
+"""A gradient step of a second model that is trained along with the learner, on what was selected for it."""
+
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rhostream.selection.scoring import seed_generators
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.tasks import Task
 
 
 def co_train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, batch: SelectedBatch, random: str
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    images: Tensor,
+    batch: SelectedBatch,
+    random: str,
 ) -> None:
-    """One step on the weighted cross-entropy of the batch, whose images are these, (n_b, C, H, W).
+    """One step on the weighted losses of the batch.
 
     Args:
+        images: (n_b, C, H, W), in place of those of the batch.
         random: names the stream of random numbers (dropout); those of the learner's training stay as they were.
     """
     device = images.device
+    given = replace(batch.to(device), fields={**batch.fields, "image": images})
     model.train()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
         seed_generators(random, device)
-        output = model(images)
-        logits = getattr(output, "logits", output)
-        losses = F.cross_entropy(logits, batch.labels.to(device), reduction="none")
-        (losses * batch.weights.to(device)).mean().backward()
+        losses = task.losses(task.outputs(model, given), given)
+        (losses * given.weights).mean().backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -1,11 +1,8 @@
 """Irreducible losses of a model that goes on learning: the original selection function of arXiv 2206.07137."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
@@ -13,6 +10,7 @@ from rhostream.loaders.stream import SuperBatch
 from rhostream.selection.companions.co_training import co_train
 from rhostream.selection.scoring import Scorer, ScoringOptions
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.tasks import Classification, Task
 
 
 class LiveIL:
@@ -20,9 +18,9 @@ class LiveIL:
     approximation that the paper makes; its table 4 finds this one worse, so it is an ablation).
 
         live = LiveIL(il_model, learner=optimizer)
-        for batch in selector(live.join(stream)):   # a stream that joins no IL
-            ...                                     # the learner's step
-            live.step(batch)
+        for batch in OnlineSelector(model, live_il=live)(stream):   # a stream that joins no IL
+            ...                                                     # the learner's step
+            live.update(batch)
 
     A super-batch costs one more scoring pass, and a point that was selected in an earlier epoch is no longer held out.
 
@@ -31,6 +29,7 @@ class LiveIL:
         learner: the learner's optimizer, whose rate (of its first group) is read at each step.
         share: of that rate; the paper's.
         weight_decay: of AdamW, its default.
+        task: what goes into the model and what its loss is.
         seed: of the model's dropout, if it has any.
 
     Raises:
@@ -44,13 +43,14 @@ class LiveIL:
         *,
         share: float = 0.01,
         weight_decay: float = 0.01,
+        task: Task = Classification(),
         seed: int = 0,
     ) -> None:
         if not share > 0:
             raise ConfigError(f"live IL at {share} of the learner's rate: give a share above 0, or use an IL table")
         self.model = model
         self._learner, self._share, self._seed = learner, share, seed
-        self._scorer = Scorer(model, ScoringOptions(batchnorm="eval"))
+        self._scorer = Scorer(model, ScoringOptions(batchnorm="eval"), task=task)
         self._optimizer = torch.optim.AdamW(model.parameters(), lr=self._rate, weight_decay=weight_decay)
         self._steps = 0
 
@@ -61,19 +61,14 @@ class LiveIL:
     def il(self, super_batch: SuperBatch) -> Tensor:
         """float32 (n,), nats, of the candidates as the model is now."""
         device = next(self.model.parameters()).device
-        logits = self._scorer.logits(super_batch.spec.normalize(super_batch.images.to(device)))
-        return F.cross_entropy(logits, super_batch.labels.to(device), reduction="none")
+        return self._scorer.losses(super_batch.to(device).normalized())
 
-    def join(self, stream: Iterable[SuperBatch]) -> Iterator[SuperBatch]:
-        """The super-batches of one iteration over `stream`, each with the losses of the moment it is drawn at."""
-        for super_batch in stream:
-            yield replace(super_batch, il=self.il(super_batch))
-
-    def step(self, batch: SelectedBatch) -> None:
+    def update(self, batch: SelectedBatch) -> None:
         """Train the model on the batch that the learner has got, at its share of the learner's rate."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate
-        co_train(self.model, self._optimizer, batch.scored, batch, random=f"live_il/{self._seed}/{self._steps}")
+        random = f"live_il/{self._seed}/{self._steps}"
+        co_train(self.model, self._optimizer, self._scorer.task, batch.thumbnails, batch, random=random)
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:

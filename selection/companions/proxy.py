@@ -1,5 +1,6 @@
 """Scoring by a small model that is trained along with the learner (ClassAct: arXiv 2312.05328)."""
 
+from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
@@ -11,6 +12,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.selection.companions.co_training import co_train
 from rhostream.selection.scoring import Scorer, ScoringOptions, without_ddp
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.tasks import Classification, Task
 
 
 class ProxyScorer(Scorer):
@@ -21,7 +23,7 @@ class ProxyScorer(Scorer):
         scorer = ProxyScorer(build_model("small_cnn", 10, spec, seed=1), workspace, il="small_cnn")
         for batch in OnlineSelector(model, scorer=scorer)(stream):
             ...                  # the learner's step
-            scorer.step(batch)   # the proxy's
+            scorer.update(batch) # the proxy's
 
     The IL table must come from the proxy's own architecture: with another one the scores mean nothing (their rank
     correlation with the right ones was measured at −0.05). In the ledger, `loss` and `correct` are the proxy's.
@@ -29,7 +31,7 @@ class ProxyScorer(Scorer):
     Args:
         proxy: of the IL model's architecture and untrained, on the learner's device.
         workspace, il: name of the IL model, whose table the stream joins.
-        options, seed: see `Scorer`; the proxy is trained on the pixels that it scores.
+        options, task, seed: see `Scorer`; the proxy is trained on the pixels that it scores.
         learning_rate, weight_decay: of AdamW, its defaults.
 
     Raises:
@@ -43,20 +45,22 @@ class ProxyScorer(Scorer):
         *,
         il: str,
         options: ScoringOptions = ScoringOptions(),
+        task: Task = Classification(),
         seed: int = 0,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
     ) -> None:
         require_architecture(without_ddp(proxy), Workspace(workspace), il)
-        super().__init__(proxy, options, seed=seed)
+        super().__init__(proxy, options, task=task, seed=seed)
         self._proxy = proxy  # a DistributedDataParallel shares its gradients with the other ranks
         self._optimizer = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=weight_decay)
         self._steps = 0
 
-    def step(self, batch: SelectedBatch) -> None:
+    def update(self, batch: SelectedBatch) -> None:
         """Train the proxy on the batch that the learner has got."""
-        images = self._prepared(batch.scored)
-        co_train(self._proxy, self._optimizer, images, batch, random=f"proxy/{self._seed}/{self._steps}")
+        images = self._prepared(replace(batch, fields={"image": batch.thumbnails})).images
+        random = f"proxy/{self._seed}/{self._steps}"
+        co_train(self._proxy, self._optimizer, self.task, images, batch, random=random)
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The ledger: one row per candidate of a run, with what became of it."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ class Ledger:
                 ends before.
             selected: int64 (m,), positions in the super-batch.
             selection: what was chosen by.
-            weights: float32 (m,), of the selected; those of a candidate that is drawn twice add up.
+            weights: float32 (m,), of the selected; those of a candidate that is chosen twice add up.
             loss, score: float32 (n,), or None where not computed.
             correct: bool (n,), whether the model in training already predicts the label.
             unscored: why these candidates were not scored, or not trained on.
@@ -72,12 +72,11 @@ class Ledger:
         if self._rows >= PART_ROWS and step != self._last_step:  # parts of one first step would have one name
             self._write_part()
         n, passed = len(batch), batch.passed_over
-        chosen = np.zeros(n + len(passed), bool)
-        chosen[selected] = True
-        weight = np.zeros(n + len(passed), np.float32)
-        np.add.at(weight, selected, weights.cpu().numpy())
-        il = batch.il.cpu().numpy() if batch.il is not None else None
         total = n + len(passed)
+        chosen = np.zeros(total, bool)
+        chosen[selected] = True
+        weight = np.zeros(total, np.float32)
+        np.add.at(weight, selected, weights.cpu().numpy())
         reasons = [unscored] * n
         for position in unreadable if unreadable is not None else ():
             reasons[position] = "unreadable"
@@ -92,23 +91,18 @@ class Ledger:
             "epoch": pa.repeat(pa.scalar(batch.epoch, pa.int32()), total),
             "step": pa.repeat(pa.scalar(step, pa.int64()), total),
             "rank": pa.repeat(pa.scalar(self._rank, pa.int16()), total),
-            "key": [*batch.keys, *(row.key for row in passed)],
-            "shard": [*batch.shards, *(row.shard for row in passed)],
-            "row": np.concatenate([batch.rows, np.array([row.row for row in passed], np.int32)]),
-            "label": np.concatenate([batch.labels.cpu().numpy(), np.array([row.label for row in passed], np.int64)]),
+            "key": [*batch.keys, *passed.keys],
+            "shard": [*batch.shards, *passed.shards],
+            "row": np.concatenate([batch.rows, passed.rows]),
+            "label": np.concatenate([batch.candidates.labels, passed.labels]),
             "loss": column(_numpy(loss), pa.float32()),
-            "il": pa.concat_arrays(
-                [
-                    pa.nulls(n, pa.float32()) if il is None else pa.array(il, pa.float32()),
-                    pa.array([row.il for row in passed], pa.float32()),
-                ]
-            ),
+            "il": pa.concat_arrays([_losses(n, _numpy(batch.il)), _losses(len(passed), passed.il)]),
             "score": column(_numpy(score), pa.float32()),
             "correct": column(_numpy(correct), pa.bool_()),
             "selected": chosen,
             "selection": pa.repeat(selection, total),
             "weight": pa.array(weight, pa.float32(), mask=~chosen),
-            "reason": reasons + [row.reason for row in passed],
+            "reason": [*reasons, *(() if passed.reasons is None else passed.reasons)],
         }
         self._first_step = self._first_step if self._tables else step
         self._tables.append(pa.table({name: columns[name] for name in LEDGER.names}, schema=LEDGER))
@@ -134,5 +128,10 @@ class Ledger:
         self._tables, self._rows = [], 0
 
 
-def _numpy(values: Tensor | None) -> object:
+def _numpy(values: Tensor | None) -> Any:
     return None if values is None else values.cpu().numpy()
+
+
+def _losses(count: int, il: npt.NDArray[np.float32] | None) -> pa.Array:
+    """Nulls where they are not known."""
+    return pa.nulls(count, pa.float32()) if il is None else pa.array(il, pa.float32(), mask=~np.isfinite(il))

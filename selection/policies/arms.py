@@ -35,7 +35,7 @@ class Arm:
     candidates: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.selection.scored and not self.candidates:
+        if self.selection.scores and not self.candidates:
             raise ConfigError(f"arm {self.selection.label!r} scores: say how many candidates for a gradient step")
 
     def expected(self, error: float) -> float:
@@ -78,7 +78,7 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
     def arm(selection: SelectionConfig) -> Arm:
         gain: float = (selection.batch_size / batch_size) ** _BATCH_POWER
         candidates, hard = 0.0, 0.0
-        if selection.scored:
+        if selection.scores:
             gain *= selection.share**_CHOICE_POWER
             candidates = selection.batch_size / selection.share
         if selection.prefilter:

@@ -1,4 +1,4 @@
-"""Selection: the settings of a selector."""
+"""The settings of a selector."""
 
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
@@ -56,7 +56,7 @@ class SelectionConfig:
             ("class_floor", self.class_floor > 0),
             ("score_floor", self.score_floor is not None),
         )
-        if self.scored is None and (given := [name for name, is_given in by_score if is_given]):
+        if not self.scores and (given := [name for name, is_given in by_score if is_given]):
             raise ConfigError(f"{', '.join(given)} with {self.function}, which has no scores: use another function")
 
     @property
@@ -64,9 +64,9 @@ class SelectionConfig:
         return selection_function(self.function)
 
     @property
-    def scored(self) -> object | None:
-        """The score of the function; None for uniform sampling."""
-        return self.chosen_by.score
+    def scores(self) -> bool:
+        """Are candidates scored? Not for uniform sampling."""
+        return self.chosen_by.score is not None
 
     @property
     def queues(self) -> bool:
@@ -96,8 +96,8 @@ class SelectionConfig:
             rule = ClassFloor(rule, self.class_floor)
         return rule if self.score_floor is None else ScoreFloor(rule, self.score_floor)
 
-    def quota(self, drawn: int, size: int) -> int:
-        """How many to choose of a super-batch of which `drawn` of `size` candidates were drawn."""
+    def quota(self, available: int, size: int) -> int:
+        """How many to choose of a super-batch for which `available` candidates were there of the `size` asked for."""
         if self.share:
-            return max(1, round(self.share * drawn))
-        return max(min(2, self.batch_size), round(self.batch_size * min(1.0, drawn / size)))
+            return max(1, round(self.share * available))
+        return max(min(2, self.batch_size), round(self.batch_size * min(1.0, available / size)))

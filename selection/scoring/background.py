@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.stream import Batch
 from rhostream.selection.scoring.candidates import ScoredCandidates
 from rhostream.selection.scoring.scorer import Scorer, scoring_mode
 
@@ -33,7 +34,7 @@ class ShadowScorer(Scorer):
             raise ConfigError(
                 f"score_ahead: {type(self._followed).__name__} cannot be copied ({error}): leave score_ahead out"
             ) from error
-        super().__init__(shadow, scorer.options)
+        super().__init__(shadow, scorer.options, task=scorer.task)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -41,15 +42,15 @@ class ShadowScorer(Scorer):
         for own, followed in zip(_tensors(self.model), _tensors(self._followed), strict=True):
             own.copy_(followed)
 
-    def draws(self, images: Tensor, k: int = 10) -> Tensor:
+    def draws(self, batch: Batch | Tensor, k: int = 10) -> Tensor:
         raise ConfigError(
             "score_ahead with a selection function that draws (MC dropout): the training uses the same random "
             "generators meanwhile; leave score_ahead out"
         )
 
     @contextlib.contextmanager
-    def _running(self, images: Tensor) -> Iterator[None]:
-        with scoring_mode(self.model, self.options.batchnorm, keep_generators=False), self.autocast(images.device):
+    def _running(self, device: torch.device) -> Iterator[None]:
+        with scoring_mode(self.model, self.options.batchnorm, keep_generators=False), self.autocast(device):
             yield
 
 
@@ -86,20 +87,21 @@ class BackgroundScoring:
                     stream.wait_event(ready)
                 return work()
 
-        begun = self._last = self._thread.submit(run)
-        return partial(self._result, begun)
+        scores = self._last = self._thread.submit(run)
+        return partial(self._result, scores)
 
     def wait(self) -> None:
         """Until nothing is being scored; what failed is raised where its scores are wanted."""
         if self._last is not None:
             self._last.exception()
 
-    def _result(self, begun: Future[Scores]) -> Scores:
-        scored, score = begun.result()
+    def _result(self, scores: Future[Scores]) -> Scores:
+        scored, score = scores.result()
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
             here.wait_stream(self._stream)
-            for tensor in (score, *((scored.logits, scored.known_loss) if scored is not None else ())):
+            found = () if scored is None else (scored.losses, scored.correct, scored.logits)
+            for tensor in (score, *found):
                 if tensor is not None:  # its memory may be used again once this stream is done with it, too
                     tensor.record_stream(here)
         return scored, score

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
@@ -14,6 +13,7 @@ from rhostream.selection.scoring.candidates import ScoredCandidates
 from rhostream.selection.scoring.functions import SelectionFunction
 from rhostream.selection.scoring.meter import Meter
 from rhostream.selection.scoring.scorer import Scorer
+from rhostream.selection.tasks import logits_of
 
 
 class CandidateScores:
@@ -41,20 +41,23 @@ class CandidateScores:
         """
         if function.score is None:
             return None, None
-        if "il" in function.needs and super_batch.il is None:
-            raise ConfigError(
-                f"selection function {function.name!r} needs irreducible losses, and the stream joins "
-                'none: name an IL table, CandidateStream(…, il="small_cnn")'
-            )
+        self._require(function, super_batch)
+        task = self._scorer.task
         scored = ScoredCandidates(labels=super_batch.labels, il=super_batch.il)
         if self._cache is not None and function.loss_suffices:
-            scored = replace(scored, known_loss=self._losses(super_batch, self._cache, step))
-        else:
-            images = super_batch.spec.normalize(super_batch.images)
+            scored = replace(scored, losses=self._losses(super_batch, self._cache, step))
+        elif function.needs - {"il"}:
+            batch = super_batch.normalized()
             if "logits" in function.needs:
-                scored = replace(scored, logits=self._metered("logits", images))
+                outputs = self._metered("outputs", batch)
+                scored = replace(
+                    scored,
+                    losses=task.losses(outputs, batch),
+                    correct=task.correct(outputs, batch),
+                    logits=logits_of(outputs) if task.gives_logits else None,
+                )
             if "draws" in function.needs:
-                scored = replace(scored, draws=self._metered("draws", images))
+                scored = replace(scored, draws=self._metered("draws", batch))
         score = function.score(scored)
         finite = int(torch.isfinite(score).sum())
         if finite < len(score):
@@ -76,15 +79,31 @@ class CandidateScores:
     def _losses(self, super_batch: SuperBatch, cache: ScoreCache, step: int) -> Tensor:
         """Losses of all candidates, those of recent steps from the cache."""
         split = cache.split(super_batch.keys, step)
-        device = super_batch.images.device
-        fresh = torch.empty(0, device=device)
+        fresh = torch.empty(0, device=super_batch.labels.device)
         if len(split.fresh):
-            at = split.fresh.to(device)
-            logits = self._metered("logits", super_batch.spec.normalize(super_batch.images[at]))
-            fresh = F.cross_entropy(logits, super_batch.labels[at], reduction="none")
-            cache.remember([super_batch.keys[position] for position in split.fresh.tolist()], fresh, step)
+            batch = super_batch.take(split.fresh.numpy()).normalized()
+            fresh = self._scorer.task.losses(self._metered("outputs", batch), batch)
+            cache.remember(batch.keys, fresh, step)
         return split.merged(fresh)
 
-    def _metered(self, what: str, images: Tensor) -> Tensor:
-        work = self._scorer.logits if what == "logits" else self._scorer.draws
-        return self._meter.flops("score", (what, *images.shape), lambda: work(images))
+    def _require(self, function: SelectionFunction, super_batch: SuperBatch) -> None:
+        """Raises ConfigError where the stream or the task does not give what the function needs."""
+        if "il" in function.needs and super_batch.il is None:
+            raise ConfigError(
+                f"selection function {function.name!r} needs irreducible losses, and the stream joins "
+                'none: name an IL table, CandidateStream(…, il="small_cnn")'
+            )
+        reads_logits = "draws" in function.needs or ("logits" in function.needs and not function.loss_suffices)
+        task = self._scorer.task
+        if reads_logits and not task.gives_logits:
+            own = " with a criterion of its own" if task.criterion is not None else ""
+            raise ConfigError(
+                f"selection function {function.name!r} reads logits over classes, which the task {type(task).__name__}"
+                f"{own} does not give: use one that reads the loss alone (rho_loss, train_loss; one of your own is "
+                "registered with loss_suffices=True)"
+            )
+
+    def _metered(self, what: str, batch: SuperBatch) -> Any:
+        work = self._scorer.outputs if what == "outputs" else self._scorer.draws
+        shapes = tuple(tuple(field.shape) for field in batch.fields.values())
+        return self._meter.flops("score", (what, *shapes), lambda: work(batch))

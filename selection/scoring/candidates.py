@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError
@@ -16,28 +15,29 @@ class ScoredCandidates:
     """n candidates of C classes. What a function has not asked for may be None.
 
     Attributes:
-        labels: int64 (n,).
+        labels: as of the batch.
         il: float32 (n,), irreducible loss in nats; None where the stream joins no IL table.
-        logits: float32 (n, C) of the model in training.
+        losses: float32 (n,), of each candidate under the model in training, as the task says.
+        correct: bool (n,), does that model predict the label already?
+        logits: float32 (n, C) of that model; None for a task that does not give them.
         draws: float32 (k, n, C), logits of k passes with dropout on (`Scorer.draws`).
-        known_loss: float32 (n,), nats, in place of the logits where the losses alone are known (`ScoreCache`).
     """
 
     labels: Tensor
     il: Tensor | None = None
+    losses: Tensor | None = None
+    correct: Tensor | None = None
     logits: Tensor | None = None
     draws: Tensor | None = None
-    known_loss: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
-        """float32 (n,), cross-entropy of each candidate under the model in training, nats."""
-        if self.known_loss is not None:
-            return self.known_loss
-        return F.cross_entropy(self.require_logits(), self.labels, reduction="none")
+        """float32 (n,). Raises ConfigError where there is none, as the other three do."""
+        if self.losses is None:
+            raise ConfigError("this selection function reads the model's losses: register it with needs={'logits'}")
+        return self.losses
 
     def require_logits(self) -> Tensor:
-        """Raises ConfigError where there are none, as the other two do."""
         if self.logits is None:
             raise ConfigError("this selection function reads the model's outputs: register it with needs={'logits'}")
         return self.logits

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.stream import Batch
+from rhostream.selection.tasks import Classification, Criterion, Forward, Task, logits_of
 
 BatchNormPolicy = Literal["batch", "eval"]
 ScoringPrecision = Literal["float32", "bfloat16", "float16"]
@@ -106,64 +108,86 @@ def scoring_mode(
 
 
 class Scorer:
-    """Logits of candidates under the model in training.
+    """What the model in training makes of candidates.
 
     Args:
-        model: any module from images (n, C, H, W) to logits (n, classes), or to an output with an attribute `logits`.
-            Of a DistributedDataParallel the module inside is run.
+        model: of a DistributedDataParallel the module inside is run.
+        task: what goes into the model and what the loss is; a classification of images by default.
+        forward, criterion: those of the task, in place of its own.
         seed: of the dropout in `draws`.
     """
 
-    def __init__(self, model: nn.Module, options: ScoringOptions = ScoringOptions(), *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        options: ScoringOptions = ScoringOptions(),
+        *,
+        task: Task = Classification(),
+        forward: Forward | None = None,
+        criterion: Criterion | None = None,
+        seed: int = 0,
+    ) -> None:
         self.model = without_ddp(model)
         self.options = options
+        self.task = task.using(forward=forward, criterion=criterion)
         self._seed = seed
-        self._drawn = 0  # calls of `draws`
+        self._draw_calls = 0
         compiled = options.compile and not hasattr(self.model, "_orig_mod")
-        self._compiled: Callable[[Tensor], Any] | None = torch.compile(self.model) if compiled else None
+        self._compiled: Callable[..., Any] | None = torch.compile(self.model) if compiled else None
 
-    def logits(self, images: Tensor) -> Tensor:
-        """float32 (n, classes) for normalized images float32 (n, C, H, W) on the model's device.
+    def outputs(self, batch: Batch) -> Any:
+        """The outputs of the model for a batch of normalized fields on its device.
 
         Raises:
             ConfigError: the model does not take images of `options.size`, or there is no compiler.
         """
-        with self._running(images):
-            return self._forward(self._prepared(images), self._compiled or self.model)
+        with self._running(batch.labels.device):
+            return self._forward(self._prepared(batch), self._compiled or self.model)
 
-    def draws(self, images: Tensor, k: int = 10) -> Tensor:
+    def losses(self, batch: Batch) -> Tensor:
+        """float32 (n,), the loss of each sample; otherwise as `outputs`."""
+        return self.task.losses(self.outputs(batch), batch)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """float32 (n, classes) for normalized images float32 (n, C, H, W); otherwise as `outputs`."""
+        return logits_of(self.outputs(_unlabeled(images)))
+
+    def draws(self, batch: Batch | Tensor, k: int = 10) -> Tensor:
         """float32 (k, n, classes): logits of k passes with dropout on (MC dropout: Gal & Ghahramani, 2016).
 
-        All else is as in `logits`. The random numbers come from a stream of their own, a function of the seed and the
-        number of calls before, so that those of the training stay as they were. Not compiled.
+        All else is as in `outputs` (a tensor is that of the images). The random numbers come from a stream of their
+        own, a function of the seed and the number of calls before, so that those of the training stay as they were. Not
+        compiled.
 
         Raises:
-            ConfigError: the model has no dropout, so that all draws would be the same; or as of `logits`.
+            ConfigError: the model has no dropout, so that all draws would be the same; or as of `outputs`.
         """
+        batch = _unlabeled(batch) if isinstance(batch, Tensor) else batch
+        device = batch.labels.device
         dropouts = [module for module in self.model.modules() if isinstance(module, _DropoutNd) and module.p > 0]
         if not dropouts:
             raise ConfigError(
                 f"{type(self.model).__name__} has no dropout module with p above 0, so that all draws would be the "
                 "same: add an nn.Dropout, or use a selection function without draws"
             )
-        with self._running(images):
+        with self._running(device):
             for module in dropouts:
                 module.training = True  # `scoring_mode` puts it back
-            seed_generators(f"draws/{self._seed}/{self._drawn}", images.device)
-            self._drawn += 1
-            prepared = self._prepared(images)
-            return torch.stack([self._forward(prepared, self.model) for _ in range(k)])
+            seed_generators(f"draws/{self._seed}/{self._draw_calls}", device)
+            self._draw_calls += 1
+            prepared = self._prepared(batch)
+            return torch.stack([logits_of(self._forward(prepared, self.model)) for _ in range(k)])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry for the draws to go on as they would have."""
-        return {"drawn": self._drawn}
+        return {"draw_calls": self._draw_calls}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._drawn = state["drawn"]
+        self._draw_calls = state["draw_calls"]
 
     @contextlib.contextmanager
-    def _running(self, images: Tensor) -> Iterator[None]:
-        with scoring_mode(self.model, self.options.batchnorm), self.autocast(images.device):
+    def _running(self, device: torch.device) -> Iterator[None]:
+        with scoring_mode(self.model, self.options.batchnorm), self.autocast(device):
             yield
 
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
@@ -176,15 +200,20 @@ class Scorer:
         context: AbstractContextManager[None] = torch.autocast(device.type, precision, cache_enabled=False)
         return context
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        size = self.options.size
+    def _prepared(self, batch: Batch) -> Batch:
+        """With its images as the options say."""
+        if "image" not in batch.fields:
+            return batch
+        images, size = batch.images, self.options.size
         if size is not None and size < max(images.shape[2:]):
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-        return images.contiguous(memory_format=torch.channels_last) if self.options.channels_last else images
+        if self.options.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return batch if images is batch.images else replace(batch, fields={**batch.fields, "image": images})
 
-    def _forward(self, images: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
+    def _forward(self, batch: Batch, run: Callable[..., Any]) -> Any:
         try:
-            output = run(images)
+            return self.task.outputs(run, batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -193,14 +222,16 @@ class Scorer:
                     f"scoring with compile: torch.compile has no compiler to work with ({missing}); install one "
                     "(Debian: apt install g++ python3-dev), or leave compile out"
                 ) from error
-            if self.options.size == images.shape[3]:
+            if self.options.size is not None and "image" in batch.fields and self.options.size == batch.images.shape[3]:
                 raise ConfigError(
                     f"scoring size {self.options.size}: the model takes no images of it ({_first_line(error)}); leave "
                     "size out, or use a model that takes any size"
                 ) from error
             raise
-        logits: Tensor = getattr(output, "logits", output)
-        return logits.float()
+
+
+def _unlabeled(images: Tensor) -> Batch:
+    return Batch(fields={"image": images}, labels=images.new_empty(len(images), 0))
 
 
 def _missing_compiler(error: RuntimeError) -> str | None:

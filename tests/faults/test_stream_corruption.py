@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from helpers.shards_corpus import manifest_of, samples, write_corpus
+from helpers.streams import passed_over
 
 from rhostream.errors import ShardError
 from rhostream.loaders import CandidateStream, ReadOptions
@@ -45,7 +46,7 @@ def test_silent_corruption_is_found_when_a_sample_is_first_read(workspace):
     with pytest.raises(ShardError, match=rf"sample {key} of shard train-\d+ cannot be read .*its bytes are not"):
         list(stream_of(workspace))
     batches = list(stream_of(workspace, max_unreadable=1))
-    assert [(row.key, row.reason) for batch in batches for row in batch.passed_over] == [(key, "unreadable")]
+    assert passed_over(batches) == [(key, "unreadable")]
 
 
 def test_verification_can_be_switched_off(workspace):

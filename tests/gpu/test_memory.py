@@ -170,7 +170,7 @@ def test_a_selector_scores_and_trains_on_the_pixels_of_the_samples_that_it_names
             assert batch.super_batch is not None
             for images, spec, keys, expected in (
                 (batch.images, ImageSpec(size=SIDE), batch.keys, full),
-                (batch.scored, batch.super_batch.spec, batch.keys, scored),
+                (batch.thumbnails, batch.super_batch.spec, batch.keys, scored),
                 (batch.super_batch.images, None, batch.super_batch.keys, scored),
             ):
                 pixels = torch.stack([expected[key] for key in keys])

@@ -111,7 +111,7 @@ def test_draws_are_a_function_of_the_seed_and_the_number_of_calls() -> None:
     assert not torch.equal(first[0], first[1])
     torch.manual_seed(123)  # whatever training has drawn meanwhile
     resumed = Scorer(model, seed=5)
-    resumed.load_state_dict({"drawn": 1})
+    resumed.load_state_dict({"draw_calls": 1})
     assert torch.allclose(resumed.draws(images(), k=3), second, atol=1e-5)
 
 

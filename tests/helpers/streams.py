@@ -1,7 +1,17 @@
 """What streams gave, in tests."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
+
+from rhostream.loaders import SuperBatch
+
+
+def passed_over(batches: Iterable[SuperBatch]) -> list[tuple[str, str]]:
+    """Key and reason of every candidate that was not read."""
+    tables = [batch.passed_over for batch in batches if len(batch.passed_over)]
+    return [pair for table in tables for pair in zip(table.keys, table.reasons, strict=True)]
 
 
 def network() -> nn.Module:

@@ -80,7 +80,7 @@ def test_the_example_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     example_workspace(tmp_path / "w")
     arguments = (tmp_path / "w", "--steps", 2, "--checkpoint", tmp_path / "checkpoint")
     first = run_example("accelerate_loop", monkeypatch, *arguments)["loader"]
-    assert first.state_dict()["position"] == 640
+    assert first.state_dict()["stream"]["position"] == 640
     second = run_example("accelerate_loop", monkeypatch, *arguments)["loader"]
     assert {name: second.state_dict()[name] for name in ("epoch", "step")} == {"epoch": 1, "step": 4}
 

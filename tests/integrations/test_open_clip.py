@@ -35,7 +35,7 @@ def test_the_example_trains_epochs_of_open_clips_own_loop(tmp_path, monkeypatch,
         ("0", "18", "96", "100"),
     ]
     info.set_epoch(7)
-    assert loader.state_dict()["epoch"] == 7
+    assert loader.state_dict()["stream"]["epoch"] == 7
     images, texts = next(iter(loader))
     assert images.shape == (32, 3, 8, 8)
     assert texts.shape == (32, 77)

@@ -117,7 +117,7 @@ def test_a_super_batch_without_two_candidates_repeats_a_batch_so_that_the_length
     assert len(batches) == len(loader) == len(passes)
     read = Counter(key for keys in seen.candidates for key in keys)
     assert max(read.values()) == 1
-    state, position = loader.state_dict(), {"epoch": 1, "position": 0}
+    state, position = loader.state_dict()["stream"], {"epoch": 1, "position": 0}
     assert {name: state[name] for name in position} == position
 
 

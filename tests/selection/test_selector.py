@@ -9,9 +9,11 @@ from helpers.tiny import write_il, write_workspace
 from torch import nn
 
 from rhostream import ConfigError, RhostreamError
+from rhostream.loaders.stream import Batch
 from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.schema import LEDGER
 from rhostream.selection import (
+    Classification,
     Ledger,
     OnlineSelector,
     ScoredCandidates,
@@ -39,7 +41,8 @@ def probabilities() -> list[list[float]]:
 def score(name: str) -> list[float]:
     function = selection_function(name).score
     assert function is not None
-    return function(ScoredCandidates(labels=LABELS, il=IL, logits=LOGITS)).tolist()
+    losses = Classification().losses(LOGITS, Batch(fields={}, labels=LABELS))
+    return function(ScoredCandidates(labels=LABELS, il=IL, losses=losses, logits=LOGITS)).tolist()
 
 
 def test_train_loss_is_the_negative_log_likelihood_in_nats():

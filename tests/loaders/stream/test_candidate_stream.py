@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from helpers.streams import passed_over
 from helpers.tiny import CLASSES, il_of, image_of, rewrite_shard, write_il, write_workspace
 from torch.utils.data import DataLoader
 
@@ -213,9 +214,7 @@ def test_the_prefilter_passes_candidates_over_without_reading_them(workspace):
     for key in expected:  # whoever reads one of them stops with an error
         overwrite_image(workspace, key, b"\0" * 10_000)
     batches = list(stream_of(workspace, il="contrary", prefilter=Prefilter(chance=1.0)))
-    ruled_out = [row for batch in batches for row in batch.passed_over]
-    assert {row.key for row in ruled_out} == expected
-    assert {row.reason for row in ruled_out} == {"filtered"}
+    assert set(passed_over(batches)) == {(key, "filtered") for key in expected}
     assert expected | set(keys_of(batches)) == {f"s{n}" for n in range(TOTAL)}
     with pytest.raises(ShardError, match="cannot be read"):
         list(stream_of(workspace, il="contrary"))
@@ -240,10 +239,10 @@ def test_a_missing_or_non_finite_loss_is_an_error_with_counts(workspace, bad):
 def test_missing_losses_are_dropped_only_when_asked_and_are_counted(workspace):
     spoil(workspace, lambda table: with_il_values(table, [None, *table.column("il").to_pylist()[1:]]))
     batches = list(stream_of(workspace, on_missing="drop"))
-    dropped = [row for batch in batches for row in batch.passed_over]
-    assert [(row.key, row.reason, row.il) for row in dropped] == [("s57", "il_missing", None)]
+    assert passed_over(batches) == [("s57", "il_missing")]
+    assert np.isnan(np.concatenate([batch.passed_over.il for batch in batches])).all()
     assert len(keys_of(batches)) == TOTAL - 1
-    assert sum(batch.drawn for batch in batches) == TOTAL
+    assert sum(batch.candidate_count for batch in batches) == TOTAL
 
 
 def test_a_part_of_another_length_is_refused_with_the_remedy(workspace):
@@ -296,7 +295,7 @@ def test_a_model_of_another_split_is_refused_before_the_first_step(workspace):
         stream_of(workspace)
 
 
-def test_a_card_that_is_none_and_a_location_without_a_driver_are_named(workspace):
+def test_corpus_metadata_that_is_none_and_a_location_without_a_driver_are_named(workspace):
     workspace.write_json("corpus.json", {})
     with pytest.raises(WorkspaceError, match="is no corpus metadata"):
         CorpusMetadata.read(workspace)
@@ -342,7 +341,7 @@ def test_an_image_that_stopped_decoding_is_an_error_or_a_counted_skip_within_a_b
     with pytest.raises(ShardError, match=r"sample s50 of shard train-000001 cannot be read"):
         list(stream_of(workspace))
     batches = list(stream_of(workspace, read_options=ReadOptions(max_unreadable=1)))
-    assert [(row.key, row.reason) for batch in batches for row in batch.passed_over] == [("s50", "unreadable")]
+    assert passed_over(batches) == [("s50", "unreadable")]
     assert sorted(keys_of(batches)) == sorted(f"s{n}" for n in range(TOTAL) if n != 50)
 
 

@@ -149,7 +149,7 @@ def test_an_il_table_of_another_spec_is_told(workspace, caplog):
     assert "computed on images of 64 pixels and 3 channel(s), candidates are scored on 8 pixels" in caplog.text
 
 
-def test_augmentation_is_the_same_draw_on_both_views(workspace):
+def test_augmentation_is_the_same_on_thumbnails_and_full_images(workspace):
     batch = next(iter(stream_of(workspace, augmentation="shift_flip")))
     plain = next(iter(stream_of(workspace)))
     full, failures = batch.full.submit(np.arange(20)).result()

@@ -17,13 +17,14 @@ from PIL import Image
 from rhostream import ConfigError
 from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.super_batch import SuperBatch
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.training import observers
 from rhostream.pipeline.training.loop import train
 from rhostream.pipeline.training.picture_grid import PASSED_OVER, SELECTED, picture_grids
 from rhostream.pipeline.training.run import Run
-from rhostream.selection.selected_batch import Considered, SelectedBatch
+from rhostream.selection.selected_batch import SelectedBatch
 
 CONFIG = TrainConfig(
     model="mlp",
@@ -161,33 +162,37 @@ def test_without_the_packages_a_run_is_not_followed_unless_that_was_asked_for(
 def batch(il: list[float] | None) -> SelectedBatch:
     """Six candidates, of which 4 and 1 are selected; candidate i is all of brightness 40 * i."""
     images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 8, 8) * 40
+    candidates = CandidateTable(
+        keys=list("abcdef"),
+        shards=["s"] * 6,
+        rows=np.arange(6, dtype=np.int32),
+        labels=np.array([0, 1, 2, 0, 1, 2], np.int32),
+        il=None,
+    )
     super_batch = SuperBatch(
+        fields={"image": images},
+        labels=torch.from_numpy(candidates.labels).long(),
+        il=None if il is None else torch.tensor(il),
+        candidates=candidates,
+        passed_over=candidates.take(slice(0, 0)),
+        specs={"image": ImageSpec(size=8)},
         epoch=0,
         index=0,
         size=6,
         state={},
-        keys=list("abcdef"),
-        shards=["s"] * 6,
-        rows=np.arange(6, dtype=np.int32),
-        labels=torch.tensor([0, 1, 2, 0, 1, 2]),
-        images=images,
-        il=None if il is None else torch.tensor(il),
-        spec=ImageSpec(size=8),
     )
-    images = torch.zeros(2, 3, 8, 8)
     return SelectedBatch(
-        images=images,
+        fields={"image": torch.zeros(2, 3, 8, 8)},
         labels=torch.tensor([1, 1]),
-        keys=["e", "b"],
         weights=torch.ones(2),
         il=None,
         correct=None,
-        scored=images,
-        extra={},
+        candidates=candidates.take(np.array([4, 1])),
+        specs=super_batch.specs,
         epoch=0,
         state={},
         super_batch=super_batch,
-        considered=(Considered(super_batch=super_batch, correct=None, unreadable=0),),
+        considered=(super_batch,),
     )
 
 

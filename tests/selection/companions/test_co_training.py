@@ -88,7 +88,7 @@ def test_the_proxy_scores_in_the_learners_place_and_learns_from_its_batches(work
         best = sorted(range(50), key=lambda i: -scores[i])[:5]
         assert sorted(batch.keys) == sorted(candidates.keys[i] for i in best)
         step_of(model, optimizer, batch)
-        scorer.step(batch)
+        scorer.update(batch)
         step_of(by_hand, by_hand_optimizer, batch)
         for mine, theirs in zip(proxy.state_dict().values(), by_hand.state_dict().values(), strict=True):
             assert torch.allclose(mine, theirs, atol=1e-6)
@@ -101,7 +101,7 @@ def test_the_proxys_steps_leave_the_learner_and_its_random_numbers_alone(workspa
     scorer = ProxyScorer(small(), workspace, il="small_cnn")
     batch = next(OnlineSelector(model, batch_size=8, scorer=scorer)(foreign(workspace)))
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    scorer.step(batch)
+    scorer.update(batch)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -112,16 +112,16 @@ def test_the_proxy_goes_on_from_a_checkpoint_as_if_never_interrupted(workspace):
     whole = ProxyScorer(small(), workspace, il="small_cnn", options=options, seed=3)
     batches = list(OnlineSelector(learner(), batch_size=8, select="uniform")(foreign(workspace)))
     for batch in batches:
-        whole.step(batch)
+        whole.update(batch)
     first = ProxyScorer(small(), workspace, il="small_cnn", options=options, seed=3)
     for batch in batches[:2]:
-        first.step(batch)
+        first.update(batch)
     saved = io.BytesIO()
     torch.save(first.state_dict(), saved)
     saved.seek(0)
     resumed = ProxyScorer(small(77), workspace, il="small_cnn", options=options, seed=3)
     resumed.load_state_dict(torch.load(saved, weights_only=True))
-    resumed.step(batches[2])
+    resumed.update(batches[2])
     for mine, theirs in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -147,14 +147,14 @@ def test_live_il_is_the_models_loss_at_the_moment_and_its_steps_take_a_hundredth
     live = LiveIL(il_model, optimizer)
     by_hand_optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.0005)
     ledger = Ledger(workspace, "original")
-    selector = OnlineSelector(model, batch_size=5, ledger=ledger)
-    for number, batch in enumerate(selector(live.join(CandidateStream(workspace, super_batch_size=50)))):
+    selector = OnlineSelector(model, batch_size=5, live_il=live, ledger=ledger)
+    for number, batch in enumerate(selector(CandidateStream(workspace, super_batch_size=50))):
         candidates = batch.super_batch
         with torch.no_grad():
             logits = by_hand.eval()(candidates.spec.normalize(candidates.images))
         assert candidates.il.tolist() == pytest.approx(losses(logits, candidates.labels), abs=1e-5)
         step_of(model, optimizer, batch)
-        live.step(batch)
+        live.update(batch)
         step_of(by_hand.train(), by_hand_optimizer, batch)
         optimizer.param_groups[0]["lr"] = 0.05 / (number + 2)  # a schedule
         by_hand_optimizer.param_groups[0]["lr"] = 0.0005 / (number + 2)
@@ -172,7 +172,7 @@ def test_live_il_of_what_was_trained_on_falls(workspace):
     trained = [batch.super_batch.keys.index(key) for key in batch.keys]
     before = live.il(batch.super_batch)
     for _ in range(20):
-        live.step(batch)
+        live.update(batch)
     after = live.il(batch.super_batch)
     assert float(after[trained].mean()) < 0.8 * float(before[trained].mean())
 
@@ -184,14 +184,14 @@ def test_live_il_goes_on_from_a_checkpoint_as_if_never_interrupted(workspace):
     )
     whole, first, resumed = LiveIL(small(5), optimizer), LiveIL(small(5), optimizer), LiveIL(small(6), optimizer)
     for batch in batches:
-        whole.step(batch)
+        whole.update(batch)
     for batch in batches[:2]:
-        first.step(batch)
+        first.update(batch)
     saved = io.BytesIO()
     torch.save(first.state_dict(), saved)
     saved.seek(0)
     resumed.load_state_dict(torch.load(saved, weights_only=True))
-    resumed.step(batches[2])
+    resumed.update(batches[2])
     for mine, theirs in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 

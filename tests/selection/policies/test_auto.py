@@ -158,7 +158,7 @@ def test_what_arms_cost_that_were_not_tried_follows_from_a_few_steps(scoring):
         return 0.002 + 0.00009 * size
 
     def seconds(selection: SelectionConfig, steps: int) -> float:
-        return steps * training(selection.batch_size) + (320 * scoring if selection.scored else 0.0)
+        return steps * training(selection.batch_size) + (320 * scoring if selection.scores else 0.0)
 
     def elapse(more: float) -> None:
         now[0] += more
@@ -217,7 +217,7 @@ def test_any_arms_will_do(arms):
     auto = Auto(arms, super_batch_size=80, validate=validate, clock=lambda: seconds)
     for _ in range(300):
         selection = auto.next()
-        seconds += 0.02 if selection.scored else 0.01
+        seconds += 0.02 if selection.scores else 0.01
         auto.stepped()
     assert all(name in auto.note for name in arms)
 
@@ -234,7 +234,7 @@ def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_
         ("rho_loss", 32, True, 0.25),
         ("rho_loss", 128, True, 0.4),
     }
-    assert [arm.candidates for arm in arms.values() if arm.selection.scored] == pytest.approx([320, 128, 320])
+    assert [arm.candidates for arm in arms.values() if arm.selection.scores] == pytest.approx([320, 128, 320])
     assert arms["filter@32"].gain == pytest.approx(1.0)
     assert arms["filter@128"].gain == pytest.approx(4**0.75)
     assert arms["uniform@128"].gain == pytest.approx(0.6 * 4**0.75)

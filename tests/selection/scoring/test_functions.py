@@ -23,6 +23,7 @@ LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
 GENERATOR = torch.Generator().manual_seed(3)
 DRAWS = 3 * torch.randn(K, N, C, generator=GENERATOR)
 LOGITS = 2 * torch.randn(N, C, generator=GENERATOR)
+LOSSES = torch.nn.functional.cross_entropy(LOGITS, LABELS, reduction="none")
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -46,7 +47,7 @@ def mean(rows: list[list[float]]) -> list[float]:
 def score(name: str, draws: torch.Tensor = DRAWS) -> list[float]:
     function = selection_function(name).score
     assert function is not None
-    return function(ScoredCandidates(labels=LABELS, logits=LOGITS, draws=draws)).tolist()
+    return function(ScoredCandidates(labels=LABELS, losses=LOSSES, logits=LOGITS, draws=draws)).tolist()
 
 
 def test_entropy_is_that_of_the_mean_of_the_draws():
@@ -92,7 +93,7 @@ def test_selective_backprop_and_grad_norm_is_score_as_train_loss_and_grad_norm()
 
 def test_a_known_loss_serves_every_function_that_says_so_and_no_other():
     losses = torch.tensor([0.1, 2.0, 0.3, 4.0, 0.5, 6.0])
-    known = ScoredCandidates(labels=LABELS, il=torch.ones(N), known_loss=losses)
+    known = ScoredCandidates(labels=LABELS, il=torch.ones(N), losses=losses)
     for name in selection_functions():
         function = selection_function(name)
         if function.score is None or function.needs == {"il"}:

@@ -1,0 +1,44 @@
+"""Samples as a model takes them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """n samples: named fields, and what is to be predicted of each.
+
+    Attributes:
+        fields: tensors of n rows by name; "image" is (n, C, H, W).
+        labels: int64 (n,).
+    """
+
+    fields: dict[str, Tensor] = field(repr=False)
+    labels: Tensor
+
+    #: The tensors of n rows beside the fields; None where there is none.
+    _columns: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def images(self) -> Tensor:
+        """The field "image", (n, C, H, W)."""
+        return self.fields["image"]
+
+    def pin_memory(self) -> Self:
+        """Page-locked tensors, for asynchronous copies to a GPU; `DataLoader(pin_memory=True)` calls this."""
+        return self._each_tensor(Tensor.pin_memory)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _each_tensor(self, change: Callable[[Tensor], Tensor]) -> Self:
+        columns = {name: getattr(self, name) for name in self._columns}
+        changed: dict[str, Any] = {name: None if each is None else change(each) for name, each in columns.items()}
+        return replace(self, fields={name: change(field) for name, field in self.fields.items()}, **changed)

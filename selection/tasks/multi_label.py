@@ -1,0 +1,26 @@
+"""Any number of classes a sample."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rhostream.loaders.stream import Batch
+from rhostream.selection.tasks.task import Task, logits_of, tells_logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabel(Task):
+    """Classes of which each is there or not: labels bool or float (n, C), outputs logits (n, C).
+
+    The loss is the binary cross-entropy, nats, mean over the classes. A sample is correct where every class is.
+    """
+
+    def correct(self, outputs: Any, batch: Batch) -> Tensor | None:
+        if not tells_logits(outputs):
+            return None
+        return ((logits_of(outputs) > 0) == (batch.labels > 0.5)).all(dim=1)
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(dim=1)

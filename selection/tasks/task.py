@@ -1,0 +1,82 @@
+"""What every task says of a batch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from torch import Tensor
+
+from rhostream.errors import ConfigError
+from rhostream.loaders.stream import Batch
+
+#: Runs a model on a batch whose fields are normalized: (model, batch) -> outputs. It calls the model that it is given,
+#: which may be a copy of the one in training, or a compiled one.
+Forward = Callable[[Callable[..., Any], Batch], Any]
+#: The loss of each sample: (outputs, batch) -> float32 (n,).
+Criterion = Callable[[Any, Batch], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What of a batch goes into a model, and what each sample's loss and correctness is.
+
+    Attributes:
+        forward: `model(batch.images)` where None.
+        criterion: the task's own loss where None. It is given the outputs as the model made them.
+    """
+
+    forward: Forward | None = None
+    criterion: Criterion | None = None
+
+    def using(self, *, forward: Forward | None = None, criterion: Criterion | None = None) -> Self:
+        """The same task with these functions, where they are given."""
+        return replace(self, forward=forward or self.forward, criterion=criterion or self.criterion)
+
+    def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
+        """What the model makes of a batch whose fields are normalized."""
+        return model(batch.images) if self.forward is None else self.forward(model, batch)
+
+    def losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """float32 (n,), the loss of each sample.
+
+        Raises:
+            ConfigError: the criterion does not give one number a sample.
+        """
+        if self.criterion is None:
+            return self._losses(logits_of(outputs), batch.labels)
+        losses = self.criterion(outputs, batch)
+        if losses.shape != (len(batch),):
+            raise ConfigError(
+                f"the criterion gave losses of shape {tuple(losses.shape)} for {len(batch)} samples: it must give one "
+                'number a sample, as torch\'s criteria do with reduction="none"'
+            )
+        return losses.float()
+
+    @property
+    def gives_logits(self) -> bool:
+        """Are the outputs logits over classes that exclude each other, of which the loss is the cross-entropy?"""
+        return False
+
+    @abstractmethod
+    def correct(self, outputs: Any, batch: Batch) -> Tensor | None:
+        """bool (n,), whether the model predicts the label already; None where the outputs do not tell."""
+
+    @abstractmethod
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """float32 (n,), of logits float32."""
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """float32: the outputs, or their `logits`."""
+    logits: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+    return logits.float()
+
+
+def tells_logits(outputs: Any) -> bool:
+    """Are the outputs a tensor, or do they hold `logits`?"""
+    return (
+        isinstance(outputs, Tensor)
+        or hasattr(outputs, "logits")
+        or (isinstance(outputs, Mapping) and "logits" in outputs)
+    )

@@ -12,7 +12,8 @@ from helpers.tiny import write_il, write_workspace
 from hypothesis import given, settings, strategies as st
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.index.columns import taken, values
+from rhostream.loaders.decode import take_texts
+from rhostream.loaders.index.columns import values
 from rhostream.loaders.storage.workspace import Workspace
 
 
@@ -36,12 +37,12 @@ def test_what_is_no_plain_number_is_converted_too() -> None:
     assert np.isnan(il[1])
 
 
-def test_values_are_taken_in_the_order_asked_for() -> None:
+def test_texts_are_taken_in_the_order_asked_for() -> None:
     texts = pa.array([f"key {number}" for number in range(100)]).slice(10)
     rows = np.array([3, 0, 89, 3])
-    assert taken(texts, rows) == ["key 13", "key 10", "key 99", "key 13"]
-    assert taken(texts, np.arange(90)[::-30]) == ["key 99", "key 69", "key 39"]
-    assert taken(texts, rows[:0]) == []
+    assert take_texts(texts, rows) == ["key 13", "key 10", "key 99", "key 13"]
+    assert take_texts(texts, np.arange(90)[::-30]) == ["key 99", "key 69", "key 39"]
+    assert take_texts(texts, rows[:0]) == []
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="NOT TESTED: pandas is not installed")

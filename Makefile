@@ -92,7 +92,7 @@ types: install-dev
 	@mkdir -p build/types/rhostream
 	@ln -sfn $(CURDIR)/rhostream/*.py $(CURDIR)/rhostream/*.pyi $(CURDIR)/rhostream/py.typed build/types/rhostream/
 	@for room in loaders selection pipeline cli; do ln -sfn $(CURDIR)/$$room build/types/rhostream/$$room; done
-	$(VENV)/bin/mypy build/types/rhostream examples docs benchmarks/*.py benchmarks/loaders
+	$(VENV)/bin/mypy build/types/rhostream examples docs tests benchmarks/*.py benchmarks/loaders
 	MYPYPATH=benchmarks/reproductions $(VENV)/bin/mypy benchmarks/reproductions
 
 # The site, in build/site; a broken link or name fails. Its figures: python docs/render.py.

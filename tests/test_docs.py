@@ -63,10 +63,12 @@ def commands(program: str) -> list[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Parse as the shell would have it parsed, without running the command."""
-    context, command = None, rho
+    context: click.Context | None = None
+    command: click.Command | None = rho
     while isinstance(command, click.Group):
         context = command.make_context(command.name, arguments, parent=context)
         _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+    assert command
     command.make_context(command.name, arguments, parent=context)
 
 

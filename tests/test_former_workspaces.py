@@ -66,7 +66,10 @@ def test_stream_of_a_former_workspace_opens_and_joins(former: Path, name: str, i
     assert len(set(keys)) == len(keys) == {"ws": 79, "indexed": 70}[name]
     if il:
         table = {row["key"]: row["il"] for row in pq.read_table(former / "ws/il/small_mlp/scores").to_pylist()}
-        joined = {key: value for batch in batches for key, value in zip(batch.keys, batch.il.tolist(), strict=True)}
+        joined: dict[str, float] = {}
+        for batch in batches:
+            assert batch.il is not None
+            joined |= zip(batch.keys, batch.il.tolist(), strict=True)
         assert joined == table
 
 

@@ -16,6 +16,7 @@ from helpers.shards_corpus import contents, rejects, samples
 from helpers.support import encoded, jpeg, picture, put
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.decode import decode_rgb
 from rhostream.pipeline.corpora.tars.urls import TarFile
 from rhostream.pipeline.in_place import scanner as tar_scan
 from rhostream.pipeline.shards.write import write_shards
@@ -184,11 +185,10 @@ def test_a_corpus_that_is_mostly_bad_stops_early(tmp_path: Path) -> None:
 
 def test_a_tar_that_is_rewritten_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar(tmp_path / "a.tar", *many("a"))
-    decode = tar_scan.decode_rgb
 
     def decode_while_another_writes(*arguments: object, **named: object) -> object:
         os.utime(tmp_path / "a.tar", ns=(1, 1))
-        return decode(*arguments, **named)  # type: ignore[arg-type]
+        return decode_rgb(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tar_scan, "decode_rgb", decode_while_another_writes)
     with pytest.raises(CorpusError, match=r"a\.tar was rewritten while it was read"):

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from helpers.killable import KILLS
 from helpers.tiny import write_il, write_workspace
@@ -18,7 +19,7 @@ ROWS = (37, 50, 41, 60, 22, 45)
 EPOCHS = 2 + KILLS // 5  # long enough to be killed so often
 
 
-def follow(workspace: str, report: Path, state: dict | None, workers: int) -> None:
+def follow(workspace: str, report: Path, state: dict[str, Any] | None, workers: int) -> None:
     """Stream up to the end of the last epoch, and report every super-batch with the state after it."""
     stream = CandidateStream(
         workspace,

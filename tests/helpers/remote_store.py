@@ -45,6 +45,7 @@ class S3:
     bucket: str = ""
     requests: list[str] = field(default_factory=list)
     fault: Callable[[dict[str, Any]], str | None] = lambda environ: None
+    client: Any = None
 
     @property
     def url(self) -> str:
@@ -80,7 +81,7 @@ def serving_s3() -> S3:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     os.environ.update(settings)
-    store.client = boto3.client("s3")  # type: ignore[attr-defined]
+    store.client = boto3.client("s3")
     return store
 
 
@@ -92,7 +93,7 @@ def s3() -> Iterator[S3]:
     """A well-behaved S3 with an empty bucket."""
     store = serving_s3()
     store.bucket = f"bucket-{next(_numbers)}"
-    store.client.create_bucket(Bucket=store.bucket)  # type: ignore[attr-defined]
+    store.client.create_bucket(Bucket=store.bucket)
     store.requests.clear()
     yield store
     store.fault = lambda environ: None
@@ -103,7 +104,7 @@ def upload(folder: Path, store: S3) -> str:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = f"{folder.name}/{path.relative_to(folder)}"
-            store.client.put_object(Bucket=store.bucket, Key=name, Body=path.read_bytes())  # type: ignore[attr-defined]
+            store.client.put_object(Bucket=store.bucket, Key=name, Body=path.read_bytes())
     return f"{store.url}/{folder.name}"
 
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -52,7 +53,7 @@ def contents(workspace: Path) -> dict[str, str]:
     }
 
 
-def samples(workspace: Path) -> list[dict[str, object]]:
+def samples(workspace: Path) -> list[dict[str, Any]]:
     return rows_of(workspace, "index")
 
 

@@ -42,7 +42,7 @@ def test_batches_are_exact_pairs_and_the_last_one_is_at_the_stated_length(worksp
         optimizer, num_epochs=2, step_on_epochs=False, updates_per_epoch=len(loader), warmup_epochs=0
     )
     for epoch in range(epochs):
-        loader.sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         for index, batch in enumerate(loader):
             assert type(batch) is tuple
             images, target = batch

@@ -52,11 +52,11 @@ def test_images_come_in_the_order_asked_for_channels_last_in_memory(stored: Stor
 def test_augmentation_is_drawn_from_each_images_text(stored: Stored) -> None:
     wanted = [1, 1, 2, 1]
     refs = stored.refs(wanted)
-    refs = ImageRefs(**{**vars(refs), "draws": ["a", "b", "a", "a"]})
+    refs = ImageRefs(**{**vars(refs), "augmentation_seeds": ["a", "b", "a", "a"]})
     reader = ImageReader(stored.workspace, THREADS)
     images, _ = reader.submit(refs, VIEW, "resized_crop").result()
-    for image, draw, pixels in zip(wanted, refs.draws or (), images, strict=True):
-        assert (pixels == VIEW.pixels(stored.files[image], "resized_crop", draw)).all()
+    for image, seed, pixels in zip(wanted, refs.augmentation_seeds or (), images, strict=True):
+        assert (pixels == VIEW.pixels(stored.files[image], "resized_crop", seed)).all()
     reader.close()
 
 
@@ -123,8 +123,8 @@ def test_super_batches_reuse_memory_but_never_that_of_a_batch_still_held(stored:
         if turn % 8 == 0:
             kept.append((part, torch.from_numpy(images)[2:9]))
         del images
-    for part, images in kept:
-        assert (images.numpy() == stored.pixels(part[2:9], VIEW)).all()
+    for part, some in kept:
+        assert (some.numpy() == stored.pixels(part[2:9], VIEW)).all()
     assert len(addresses) <= len(kept) + 1
     reader.close()
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import remote_store
@@ -200,7 +201,7 @@ def test_a_reader_works_in_a_child_process(web: Web, cache: Path, method: str) -
         (web.folder / name).write_bytes(CONTENT)
     reader = ShardReader(Workspace(web.url))
     reader.read("a.tar", 0, 10)  # connections and threads exist before the fork
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     ours, theirs = context.Pipe()
     with reader._lock:  # as another thread might hold it when the process forks
         child = context.Process(target=_read_in_child, args=(reader, theirs))

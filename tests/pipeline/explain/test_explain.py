@@ -71,7 +71,8 @@ def stage(folder: Path, situations: Mapping[str, tuple[float, bool, list[Draw]]]
         for row, key in enumerate(situations)
     ]
     workspace.write_table("index/train-000000.parquet", tables.table(SAMPLES, samples))
-    il, ledger = [], []
+    il: list[dict[str, Any]] = []
+    ledger: list[dict[str, Any]] = []
     for sample, (loss, contradicted, draws) in zip(samples, situations.values(), strict=True):
         label = int(str(sample["label"]))
         il.append(

@@ -1,5 +1,6 @@
 """TensorBoard and Weights & Biases during `rho train`: they tell what the metrics tell, and disturb nothing."""
 
+import importlib
 import json
 import random
 import time
@@ -246,7 +247,7 @@ def test_weights_and_biases_gets_every_step_once_and_the_settings(
 
 def wandb_records(path: Path) -> dict[str, Any]:
     """Run id, settings and train losses by step of an offline run's file."""
-    from wandb.proto import wandb_internal_pb2
+    wandb_internal_pb2: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     found: dict[str, Any] = {"history": {}, "id": "", "config": ""}
     for data in leveldb_records(path.read_bytes()):

@@ -3,7 +3,9 @@ from .index import CorpusMetadata as CorpusMetadata
 from .reference import Prefilter as Prefilter
 from .storage import Workspace as Workspace
 from .stream import (
+    Batch as Batch,
     CandidateStream as CandidateStream,
+    EvaluationStream as EvaluationStream,
     MixedStream as MixedStream,
     Order as Order,
     SuperBatch as SuperBatch,

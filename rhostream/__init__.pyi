@@ -8,8 +8,10 @@ from .errors import (
     WorkspaceError as WorkspaceError,
 )
 from .loaders import (
+    Batch as Batch,
     CandidateStream as CandidateStream,
     CorpusMetadata as CorpusMetadata,
+    EvaluationStream as EvaluationStream,
     ImageSpec as ImageSpec,
     MixedStream as MixedStream,
     Order as Order,
@@ -20,9 +22,13 @@ from .loaders import (
     with_il as with_il,
 )
 from .selection import (
+    Classification as Classification,
     Ledger as Ledger,
     LiveIL as LiveIL,
+    MultiLabel as MultiLabel,
     OnlineSelector as OnlineSelector,
+    PerBatch as PerBatch,
+    PerSample as PerSample,
     ProxyScorer as ProxyScorer,
     Scorer as Scorer,
     ScoringOptions as ScoringOptions,

@@ -1,6 +1,7 @@
 from .batch import Batch as Batch
 from .candidate_stream import CandidateStream as CandidateStream
 from .candidate_table import CandidateTable as CandidateTable
+from .evaluation_stream import EvaluationStream as EvaluationStream
 from .mixture import MixedStream as MixedStream
 from .order import Order as Order
 from .super_batch import SuperBatch as SuperBatch, Tolerance as Tolerance

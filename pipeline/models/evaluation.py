@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rhostream.errors import WorkspaceError
-from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, ReadOptions
-from rhostream.loaders.index import EVALUATED, Shard, ShardRows, key_hashes, read_shard_rows, undecodable
+from rhostream.loaders.decode import ImageSpec, Pixels, ReadOptions
+from rhostream.loaders.index import Shard, ShardRows
 from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import EvaluationStream
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
@@ -33,12 +33,11 @@ class Evaluation:
 
 
 class EvaluationSet:
-    """Samples of some shards, in shard order, un-augmented.
+    """What a model is evaluated on: samples of some shards, see `EvaluationStream`, of which every process has all.
 
     Args:
         shards: at least one sample in all.
-        among: which rows of a shard there are to choose from, bool (n,); None for all.
-        at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
+        among, at_most: see `EvaluationStream`.
         cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
         threads: of decoding; 0 for one a core.
     """
@@ -55,39 +54,21 @@ class EvaluationSet:
         batch_size: int = 500,
         threads: int = 0,
     ) -> None:
-        total = sum(shard.rows for shard in shards)
-        if not total:
-            raise WorkspaceError(
-                f"workspace {workspace.location!r}: the shards to evaluate on hold no samples; give the "
-                "corpus this split, or name another one"
-            )
         self.spec, self.batch_size = spec, batch_size
-        self._workspace, self._shards = workspace, shards
-        self._choose(total if at_most is None else min(total, at_most), total, among)
-        self._reader = ImageReader(workspace, ReadOptions(threads=threads, workers=0))
+        self._samples = EvaluationStream(
+            workspace,
+            spec=spec,
+            shards=shards,
+            among=among,
+            at_most=at_most,
+            shard_by_rank=False,
+            read_options=ReadOptions(threads=threads, workers=0),
+        )
         bytes_needed = len(self) * spec.channels * spec.size**2
         self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
 
     def __len__(self) -> int:
-        return len(self._labels)
-
-    def _choose(self, wanted: int, total: int, among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None) -> None:
-        """Keep the `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
-        columns = np.zeros(
-            0, [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8"), ("label", "i4")]
-        )
-        for number, shard in enumerate(self._shards):
-            rows = read_shard_rows(self._workspace, shard)
-            part = np.zeros(len(rows), columns.dtype)
-            if wanted < total:
-                part["hash"] = key_hashes(rows.keys.to_pylist(), EVALUATED)
-            part["shard"], part["row"] = number, np.arange(len(rows))
-            part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
-            columns = np.concatenate([columns, part if among is None else part[among(rows)]])
-            if len(columns) > wanted:
-                columns = columns[np.sort(np.argsort(columns["hash"], kind="stable")[:wanted])]
-        self._columns = columns
-        self._labels = torch.from_numpy(columns["label"].astype(np.int64))
+        return len(self._samples)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """images uint8 (n, C, H, W) and labels int64 (n,), n <= batch_size.
@@ -97,26 +78,14 @@ class EvaluationSet:
         """
         cache = self._cache
         for number, start in enumerate(range(0, len(self), self.batch_size)):
+            part = slice(start, start + self.batch_size)
             if cache is not None and number < len(cache):
                 pixels = cache[number]
             else:
-                pixels = self._decode(self._columns[start : start + self.batch_size])
+                pixels = self._samples.pixels(part)
                 if cache is not None:
                     cache.append(pixels)
-            yield torch.from_numpy(pixels), self._labels[start : start + self.batch_size]
-
-    def _decode(self, part: npt.NDArray[np.void]) -> Pixels:
-        refs = ImageRefs(
-            tars=[shard.tar for shard in self._shards],
-            numbers=part["shard"],
-            offsets=part["offset"],
-            sizes=part["size"],
-        )
-        pixels, failures = self._reader.submit(refs, self.spec).result()
-        for position, reason in failures[:1]:
-            shard = self._shards[part["shard"][position]]
-            raise undecodable(self._workspace, shard, int(part["row"][position]), reason)
-        return pixels
+            yield torch.from_numpy(pixels), self._samples.labels[part]
 
     def evaluate(
         self,
@@ -169,7 +138,7 @@ class EvaluationSet:
 
     def close(self) -> None:
         """Let the decoding threads and the cached pixels go."""
-        self._reader.close()
+        self._samples.close()
         self._cache = None
 
 

@@ -35,7 +35,7 @@ IMAGES = 64
 
 
 def write_images(workspace: Workspace) -> None:
-    """A tar of a few photographs, to which all rows of the index point, and the card that says so."""
+    """A tar of a few photographs, to which all rows of the index point, and the metadata that say so."""
     offsets, sizes, hashes = [], [], []
     with workspace.writing("photographs.tar") as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for number in range(IMAGES):

@@ -1,4 +1,4 @@
-"""Thumbnails: beside every shard, a small rendition of each sample that is cheap to read and decode.
+"""Thumbnails: beside every shard, a small copy of each sample that is cheap to read and decode.
 
 A raw one of images that are no larger than its size is exact: their very pixels, to score and to train on.
 `thumbnails/<name>/shards/<shard>.tar` holds them in the order of the shard,

@@ -10,12 +10,12 @@ import pyarrow as pa
 from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
-from rhostream.pipeline.explain.asked import Asked
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
+from rhostream.pipeline.explain.scope import Scope
 from rhostream.pipeline.explain.titles import QUESTIONS
 from rhostream.pipeline.sql import query
 
-_SQL: Final[dict[str, Callable[[Asked], str]]] = {
+_SQL: Final[dict[str, Callable[[Scope], str]]] = {
     "reasons": samples.reasons,
     "skipped": samples.skipped,
     "mislabeled": samples.mislabeled,
@@ -38,7 +38,7 @@ class Options:
     Attributes:
         run: name of the run; None for the only one.
         il: name of the IL model; None for the one that the run joined, else the only one.
-        class_name, split, by, steps, limit: see `Asked`.
+        class_name, split, by, steps, limit: see `Scope`.
     """
 
     run: str | None = None
@@ -75,7 +75,7 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
     _check_question(question, runs, options)
     takes = QUESTIONS[question].takes
     known = query(workspace, "FROM samples LIMIT 0").column_names  # refuses what is no workspace
-    asked = Asked(
+    scope = Scope(
         class_name=_one_of(workspace, "class", options.class_name),
         split=_one_of(workspace, "split", options.split),
         by=_column(known, options.by),
@@ -85,15 +85,15 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
     )
     if runs:
         first, other = (named_run(workspace, run) for run in runs)
-        asked = replace(asked, run=first, other=other)
+        scope = replace(scope, run=first, other=other)
     elif "run" in takes and (options.run is not None or question not in _RUN_IS_OPTIONAL):
-        asked = replace(asked, run=named_run(workspace, options.run))
-    ranks = [len(workspace.names(f"runs/{run}/history", ".parquet")) for run in (asked.run, asked.other) if run]
-    asked = replace(asked, several_ranks=max(ranks, default=0) > 1)
+        scope = replace(scope, run=named_run(workspace, options.run))
+    ranks = [len(workspace.names(f"runs/{run}/history", ".parquet")) for run in (scope.run, scope.other) if run]
+    scope = replace(scope, several_ranks=max(ranks, default=0) > 1)
     if "il" in takes:
         required = question == "mislabeled"
-        asked = replace(asked, il_model=named_il_model(workspace, options.il, asked.run, required=required))
-    return _SQL[question](asked)
+        scope = replace(scope, il_model=named_il_model(workspace, options.il, scope.run, required=required))
+    return _SQL[question](scope)
 
 
 def named_run(workspace: Workspace, name: str | None) -> str:

@@ -1,9 +1,9 @@
 """Questions about the corpus, which need no run."""
 
-from rhostream.pipeline.explain.asked import Asked
+from rhostream.pipeline.explain.scope import Scope
 
 
-def duplicates(asked: Asked) -> str:
+def duplicates(scope: Scope) -> str:
     return f"""\
 SELECT
   content_hash, count(*) AS copies, count(DISTINCT label) AS labels, list(class ORDER BY key) AS classes,
@@ -12,17 +12,17 @@ FROM samples
 WHERE content_hash IN (
   SELECT content_hash FROM samples
   GROUP BY content_hash
-  HAVING min(label) <> max(label) AND bool_or({asked.of_class}) AND bool_or({asked.of_split})
+  HAVING min(label) <> max(label) AND bool_or({scope.of_class}) AND bool_or({scope.of_split})
 )
 GROUP BY content_hash
-ORDER BY copies DESC, content_hash{asked.limited}"""
+ORDER BY copies DESC, content_hash{scope.limited}"""
 
 
-def rejects(asked: Asked) -> str:
+def rejects(scope: Scope) -> str:
     return f"""\
 SELECT
   reason, count(*) AS entries, count(*) / ((SELECT count(*) FROM samples) + sum(count(*)) OVER ()) AS share_of_corpus,
   min(source) AS example, arg_min(detail, source) AS detail
 FROM rejects
 GROUP BY reason
-ORDER BY entries DESC, reason{asked.limited}"""
+ORDER BY entries DESC, reason{scope.limited}"""

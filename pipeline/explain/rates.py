@@ -2,20 +2,20 @@
 
 from typing import Final
 
-from rhostream.pipeline.explain.asked import Asked, identifier, indented
 from rhostream.pipeline.explain.history import in_steps, sample_history
 from rhostream.pipeline.explain.reasons import SKIPPED_BELOW
+from rhostream.pipeline.explain.scope import Scope, identifier, indented
 from rhostream.pipeline.sql import quote
 
 STRETCHES: Final = 20  # at most, of a run
 GROUPS: Final = 10  # of equal size, by irreducible loss
 
 
-def classes(asked: Asked) -> str:
+def classes(scope: Scope) -> str:
     """`accuracy`: share of the samples whose label the model predicted when it last scored them."""
     return f"""\
 WITH history AS (
-{indented(sample_history(asked.run, asked.steps, several_ranks=asked.several_ranks))}
+{indented(sample_history(scope.run, scope.steps, several_ranks=scope.several_ranks))}
 ), rates AS (
   SELECT
     value, count(*) AS samples, coalesce(sum(drawn), 0)::BIGINT AS candidates,
@@ -23,27 +23,27 @@ WITH history AS (
     sum(selected) / sum(drawn) AS selection_rate,
     count(*) FILTER (coalesce(selected, 0) = 0) / count(*) AS never_selected,
     avg(latest_correct::INT) AS accuracy, avg(latest_loss) AS latest_loss, avg(il) AS il
-  FROM (SELECT key, {identifier(asked.by)} AS value FROM samples WHERE split = 'train' AND {asked.of_class})
+  FROM (SELECT key, {identifier(scope.by)} AS value FROM samples WHERE split = 'train' AND {scope.of_class})
   LEFT JOIN (SELECT key, drawn, selected, latest_correct, latest_loss, il FROM history) USING (key)
   GROUP BY value
 )
 SELECT
-  value AS {identifier(asked.by)}, samples, candidates, selected, selection_rate, never_selected, accuracy, latest_loss,
+  value AS {identifier(scope.by)}, samples, candidates, selected, selection_rate, never_selected, accuracy, latest_loss,
   il,
   selection_rate < {SKIPPED_BELOW} * (SELECT sum(selected) / sum(drawn) FROM history) AS starved
 FROM rates
-ORDER BY selection_rate, samples DESC{asked.limited}"""
+ORDER BY selection_rate, samples DESC{scope.limited}"""
 
 
-def il(asked: Asked) -> str:
+def il(scope: Scope) -> str:
     return f"""\
 WITH history AS (
-{indented(sample_history(asked.run, asked.steps, several_ranks=asked.several_ranks))}
+{indented(sample_history(scope.run, scope.steps, several_ranks=scope.several_ranks))}
 ), scored AS (
   SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, coalesce(predicted <> label, false) AS disagrees
-  FROM (SELECT key, label FROM samples WHERE split = 'train' AND {asked.of_class}) AS train
+  FROM (SELECT key, label FROM samples WHERE split = 'train' AND {scope.of_class}) AS train
   JOIN history ON history.key = train.key
-  LEFT JOIN (SELECT key, il, predicted FROM il WHERE il_model = {quote(asked.il_model or "")}) AS guess
+  LEFT JOIN (SELECT key, il, predicted FROM il WHERE il_model = {quote(scope.il_model or "")}) AS guess
     ON guess.key = train.key
 )
 SELECT
@@ -52,17 +52,17 @@ SELECT
   avg(disagrees::INT) AS il_model_disagrees
 FROM (SELECT *, ntile({GROUPS}) OVER (ORDER BY loss) AS bucket FROM scored WHERE loss IS NOT NULL)
 GROUP BY bucket
-ORDER BY bucket{asked.limited}"""
+ORDER BY bucket{scope.limited}"""
 
 
-def run(asked: Asked) -> str:
+def run(scope: Scope) -> str:
     """Stretches of a whole number of reports (lines of metrics), so that both tables tell of the same steps."""
-    run = quote(asked.run)
-    first = asked.steps[0] or 1
-    last = "step" if asked.steps[1] is None else f"least(step, {asked.steps[1]:d})"
-    of_class = "" if asked.class_name is None else f" AND label IN (SELECT label FROM samples WHERE {asked.of_class})"
+    run = quote(scope.run)
+    first = scope.steps[0] or 1
+    last = "step" if scope.steps[1] is None else f"least(step, {scope.steps[1]:d})"
+    of_class = "" if scope.class_name is None else f" AND label IN (SELECT label FROM samples WHERE {scope.of_class})"
     # metrics.jsonl counts wrong labels of all classes together.
-    lines = "" if asked.class_name is None else " AND false"
+    lines = "" if scope.class_name is None else " AND false"
     return f"""\
 WITH lengths AS (
   SELECT {last} - {first} + 1 AS steps FROM (SELECT max(latest_step) AS step FROM history WHERE run = {run})
@@ -79,7 +79,7 @@ WITH lengths AS (
     avg(score) AS score, avg(score) FILTER (selected) AS selected_score,
     avg(correct::INT) AS correct, avg(correct::INT) FILTER (selected) AS selected_correct
   FROM ledger, widths
-  WHERE run = {run} AND {in_steps(asked.steps)}{of_class}
+  WHERE run = {run} AND {in_steps(scope.steps)}{of_class}
   GROUP BY stretch
 ), wrong AS (
   SELECT
@@ -87,10 +87,10 @@ WITH lengths AS (
     sum(candidates_mislabeled * candidates) / sum(candidates) AS mislabeled,
     sum(selected_mislabeled * selected) / sum(selected) AS selected_mislabeled
   FROM metrics, widths
-  WHERE run = {run} AND {in_steps(asked.steps)}{lines}
+  WHERE run = {run} AND {in_steps(scope.steps)}{lines}
   GROUP BY stretch
 )
 SELECT stretches.* EXCLUDE (stretch), mislabeled, selected_mislabeled
 FROM stretches
 LEFT JOIN wrong USING (stretch)
-ORDER BY from_step{asked.limited}"""
+ORDER BY from_step{scope.limited}"""

@@ -1,69 +1,69 @@
 """Questions whose answer is a list of samples, or a count of them by reason."""
 
-from rhostream.pipeline.explain.asked import Asked, indented
 from rhostream.pipeline.explain.history import sample_history
 from rhostream.pipeline.explain.reasons import sample_reasons
+from rhostream.pipeline.explain.scope import Scope, indented
 from rhostream.pipeline.sql import quote
 
 _CLASS_OF_LABEL = "(SELECT label AS predicted, any_value(class) AS predicted_class FROM samples GROUP BY label)"
 
 
-def reasons(asked: Asked) -> str:
-    wrong = ", count(wrong) AS known_wrong" if asked.has_clean_label else ""
+def reasons(scope: Scope) -> str:
+    wrong = ", count(wrong) AS known_wrong" if scope.has_clean_label else ""
     clean = (
         "\nLEFT JOIN (SELECT key, true AS wrong FROM samples WHERE clean_label <> label) USING (key)"
-        if asked.has_clean_label
+        if scope.has_clean_label
         else ""
     )
     return f"""\
-{_with_reasons(asked)}
+{_with_reasons(scope)}
 SELECT
   reason, count(*) AS samples, count(*) / sum(count(*)) OVER () AS share,
   count(*) FILTER (contradicted) AS contradicted,
   avg(drawn) AS drawn, avg(selected) AS selected, avg(latest_loss) AS latest_loss, avg(il) AS il{wrong}
 FROM sample_reasons{clean}
-WHERE {asked.of_class}
+WHERE {scope.of_class}
 GROUP BY reason
-ORDER BY samples DESC, reason{asked.limited}"""
+ORDER BY samples DESC, reason{scope.limited}"""
 
 
-def skipped(asked: Asked) -> str:
+def skipped(scope: Scope) -> str:
     return f"""\
-{_with_reasons(asked)}
+{_with_reasons(scope)}
 SELECT key, class, reason, drawn, selected, latest_loss, latest_correct, il, predicted_class, source
 FROM (
   SELECT * FROM sample_reasons
-  WHERE reason <> 'selected' AND {asked.of_class}
-  ORDER BY drawn DESC, selected, il DESC, key{asked.limited}
+  WHERE reason <> 'selected' AND {scope.of_class}
+  ORDER BY drawn DESC, selected, il DESC, key{scope.limited}
 )
 JOIN (SELECT key, source FROM samples) USING (key)
 LEFT JOIN {_CLASS_OF_LABEL} USING (predicted)
 ORDER BY drawn DESC, selected, il DESC, key"""
 
 
-def redundant(asked: Asked) -> str:
+def redundant(scope: Scope) -> str:
     return f"""\
-{_with_reasons(asked)}
+{_with_reasons(scope)}
 SELECT key, class, drawn, selected, latest_loss, il, source
 FROM (
   SELECT * FROM sample_reasons
-  WHERE reason = 'redundant' AND {asked.of_class}
-  ORDER BY latest_loss + coalesce(il, 0), key{asked.limited}
+  WHERE reason = 'redundant' AND {scope.of_class}
+  ORDER BY latest_loss + coalesce(il, 0), key{scope.limited}
 )
 JOIN (SELECT key, source FROM samples) USING (key)
 ORDER BY latest_loss + coalesce(il, 0), key"""
 
 
-def mislabeled(asked: Asked) -> str:
+def mislabeled(scope: Scope) -> str:
     """By the IL model alone; where a run is named, without those whose label its model has come to predict."""
     history, join, keep, more = "", "", "", ""
-    if asked.run:
-        history = f", history AS (\n{indented(_history(asked))}\n)"
+    if scope.run:
+        history = f", history AS (\n{indented(_history(scope))}\n)"
         join = "\n  LEFT JOIN (SELECT key, latest_loss, latest_correct, drawn, selected FROM history) USING (key)"
         keep, more = "AND NOT coalesce(latest_correct, false)", ", latest_loss, latest_correct, drawn, selected"
     measured, shown = "", ""
-    clean = "clean_label" if asked.has_clean_label else "NULL"
-    if asked.has_clean_label:
+    clean = "clean_label" if scope.has_clean_label else "NULL"
+    if scope.has_clean_label:
         shown = ", clean_class, wrong, precision_at_k, recall_at_k"
         measured = """,
   sum(wrong::INT) OVER ranks / nullif(count(wrong) OVER ranks, 0) AS precision_at_k,
@@ -71,17 +71,17 @@ def mislabeled(asked: Asked) -> str:
     clean_class = (
         "\nLEFT JOIN (SELECT label AS clean_label, any_value(class) AS clean_class FROM samples GROUP BY label) "
         "USING (clean_label)"
-        if asked.has_clean_label
+        if scope.has_clean_label
         else ""
     )
     return f"""\
 WITH labeled AS (
   SELECT key, label, class, {clean} AS clean_label, {clean} <> label AS wrong FROM samples
-  WHERE {asked.of_split} AND {asked.of_class}
+  WHERE {scope.of_split} AND {scope.of_class}
 ){history}, scored AS (
   SELECT labeled.*, il, predicted, confidence{more}
   FROM labeled
-  JOIN (SELECT key, il, predicted, confidence FROM il WHERE il_model = {quote(asked.il_model or "")} AND NOT in_sample)
+  JOIN (SELECT key, il, predicted, confidence FROM il WHERE il_model = {quote(scope.il_model or "")} AND NOT in_sample)
     USING (key){join}
 ), suspected AS (
   SELECT *, row_number() OVER (ORDER BY il DESC, key) AS rank
@@ -91,7 +91,7 @@ WITH labeled AS (
   SELECT *{measured}
   FROM suspected
   WINDOW ranks AS (ORDER BY rank)
-  ORDER BY rank{asked.limited}
+  ORDER BY rank{scope.limited}
 )
 SELECT rank, key, class, predicted_class, il, confidence{more}, source{shown}
 FROM ranked
@@ -100,9 +100,9 @@ LEFT JOIN {_CLASS_OF_LABEL} USING (predicted){clean_class}
 ORDER BY rank"""
 
 
-def diff(asked: Asked) -> str:
+def diff(scope: Scope) -> str:
     """Samples that two runs selected at unlike rates, the most unlike first; those that one never drew are left out."""
-    first, other = (indented(_history(asked, run)) for run in (asked.run, asked.other))
+    first, other = (indented(_history(scope, run)) for run in (scope.run, scope.other))
     return f"""\
 WITH first AS (
 {first}
@@ -114,8 +114,8 @@ WITH first AS (
     first.drawn, other.drawn AS other_drawn, first.latest_loss, other.latest_loss AS other_latest_loss,
     coalesce(first.il, other.il) AS il
   FROM first
-  JOIN other USING (key){_of_class(asked)}
-  ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{asked.limited}
+  JOIN other USING (key){_of_class(scope)}
+  ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{scope.limited}
 )
 SELECT key, class, compared.* EXCLUDE (key), source
 FROM compared
@@ -123,18 +123,18 @@ JOIN (SELECT key, class, source FROM samples) USING (key)
 ORDER BY abs(rate - other_rate) DESC, drawn + other_drawn DESC, key"""
 
 
-def _of_class(asked: Asked) -> str:
+def _of_class(scope: Scope) -> str:
     return (
         ""
-        if asked.class_name is None
-        else f"\n  SEMI JOIN (SELECT key FROM samples WHERE {asked.of_class}) USING (key)"
+        if scope.class_name is None
+        else f"\n  SEMI JOIN (SELECT key FROM samples WHERE {scope.of_class}) USING (key)"
     )
 
 
-def _history(asked: Asked, run: str = "") -> str:
-    return sample_history(run or asked.run, asked.steps, several_ranks=asked.several_ranks)
+def _history(scope: Scope, run: str = "") -> str:
+    return sample_history(run or scope.run, scope.steps, several_ranks=scope.several_ranks)
 
 
-def _with_reasons(asked: Asked) -> str:
-    reasons = sample_reasons(asked.run, asked.il_model, asked.steps, several_ranks=asked.several_ranks)
+def _with_reasons(scope: Scope) -> str:
+    reasons = sample_reasons(scope.run, scope.il_model, scope.steps, several_ranks=scope.several_ranks)
     return f"WITH sample_reasons AS (\n{indented(reasons)}\n)"

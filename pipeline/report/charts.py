@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from rhostream.pipeline.report.svg import COLOURS, draw, plain
+from rhostream.pipeline.report.svg import COLORS, plain, render
 
 _DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.6)), (0, (7, 2, 1.5, 2)))
 _BAR_PIXELS: Final = 19  # a row of a bar chart
@@ -18,7 +18,7 @@ _WIDTH: Final = 360  # pixels: that of a phone
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line of a chart, its color (a name in `svg.COLOURS`), and the number of its dash pattern."""
+    """A line of a chart, its color (a name in `svg.COLORS`), and the number of its dash pattern."""
 
     label: str
     x: Sequence[float]
@@ -55,14 +55,14 @@ def lines(
             known = [(a, b) for a, b in zip(line.x, line.y, strict=True) if b is not None]
             style = _DASHES[line.dash % len(_DASHES)]
             marker = "o" if len(known) == 1 else ""
-            axes.plot(*zip(*known, strict=True), color=COLOURS[line.color], linestyle=style, marker=marker)
+            axes.plot(*zip(*known, strict=True), color=COLORS[line.color], linestyle=style, marker=marker)
         _axes(axes, x, y)
         if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if flops:
             axes.xaxis.set_major_formatter(EngFormatter())
 
-    return draw(name, title, _WIDTH, 230, paint)
+    return render(name, title, _WIDTH, 230, paint)
 
 
 def stacked_histogram(
@@ -79,13 +79,13 @@ def stacked_histogram(
         bottom = [0] * (len(edges) - 1)
         width = edges[1] - edges[0]
         for color, counts in parts:
-            axes.bar(edges[:-1], counts, width=width * 0.9, bottom=bottom, align="edge", color=COLOURS[color])
+            axes.bar(edges[:-1], counts, width=width * 0.9, bottom=bottom, align="edge", color=COLORS[color])
             bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
         _axes(axes, x, y)
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
 
-    return draw(name, title, _WIDTH, 230, paint)
+    return render(name, title, _WIDTH, 230, paint)
 
 
 def bars(
@@ -111,9 +111,9 @@ def bars(
 
     def paint(axes: Axes) -> None:
         places = range(len(values))
-        axes.barh(places, values, height=0.68, color=[COLOURS[color] for color in colors])
+        axes.barh(places, values, height=0.68, color=[COLORS[color] for color in colors])
         if line is not None:
-            axes.axvline(line, color=COLOURS["text"], linewidth=1, linestyle=_DASHES[1])
+            axes.axvline(line, color=COLORS["text"], linewidth=1, linestyle=_DASHES[1])
         dots = [(mark, place) for place, mark in zip(places, marks, strict=False) if mark is not None]
         if dots:
             axes.plot(
@@ -121,14 +121,14 @@ def bars(
                 "o",
                 markersize=5,
                 markeredgewidth=1.2,
-                color=COLOURS["text"],
-                markerfacecolor=COLOURS["surface"],
+                color=COLORS["text"],
+                markerfacecolor=COLORS["surface"],
             )
         _rows(axes, labels, x)
         if share:
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
 
-    return draw(name, title, _WIDTH, 52 + _BAR_PIXELS * len(values), paint)
+    return render(name, title, _WIDTH, 52 + _BAR_PIXELS * len(values), paint)
 
 
 def stacked_bars(
@@ -139,12 +139,12 @@ def stacked_bars(
     def paint(axes: Axes) -> None:
         left = [0.0] * len(labels)
         for color, values in parts:
-            axes.barh(range(len(labels)), values, left=left, height=0.68, color=COLOURS[color])
+            axes.barh(range(len(labels)), values, left=left, height=0.68, color=COLORS[color])
             left = [a + b for a, b in zip(left, values, strict=True)]
         _rows(axes, labels, x)
         axes.xaxis.set_major_formatter(EngFormatter())
 
-    return draw(name, title, _WIDTH, 52 + 26 * len(labels), paint)
+    return render(name, title, _WIDTH, 52 + 26 * len(labels), paint)
 
 
 def region_map(name: str, title: str, cells: Sequence[Cell], *, x: str, y: str, bar: float | None) -> Markup:
@@ -156,12 +156,12 @@ def region_map(name: str, title: str, cells: Sequence[Cell], *, x: str, y: str, 
         if bar is not None:
             limits = axes.get_xlim(), axes.get_ylim()
             ends = limits[0]
-            axes.plot(ends, [end + bar for end in ends], color=COLOURS["text"], linewidth=1.2, linestyle=_DASHES[1])
+            axes.plot(ends, [end + bar for end in ends], color=COLORS["text"], linewidth=1.2, linestyle=_DASHES[1])
             axes.set_xlim(limits[0])
             axes.set_ylim(limits[1])
         _axes(axes, x, y)
 
-    return draw(name, title, _WIDTH + 60, 320, paint)
+    return render(name, title, _WIDTH + 60, 320, paint)
 
 
 def matrix(
@@ -182,7 +182,7 @@ def matrix(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
 
-    return draw(name, title, _WIDTH + 60, 130 + 20 * len(rows), paint)
+    return render(name, title, _WIDTH + 60, 130 + 20 * len(rows), paint)
 
 
 def _add_cells(axes: Axes, cells: Sequence[Cell]) -> None:
@@ -191,7 +191,7 @@ def _add_cells(axes: Axes, cells: Sequence[Cell]) -> None:
         corners = [[(c.left, c.bottom), (c.right, c.bottom), (c.right, c.top), (c.left, c.top)] for c in own]
         strengths: Any = [cell.strength for cell in own]
         axes.add_collection(
-            PolyCollection(corners, facecolors=COLOURS[color], alpha=strengths, edgecolors="none", linewidths=0)
+            PolyCollection(corners, facecolors=COLORS[color], alpha=strengths, edgecolors="none", linewidths=0)
         )
 
 

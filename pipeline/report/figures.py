@@ -11,7 +11,7 @@ from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import charts, questions
 from rhostream.pipeline.report.charts import Cell
 from rhostream.pipeline.report.data import ReportData
-from rhostream.pipeline.report.words import count, number, percent
+from rhostream.pipeline.report.formatting import count, number, percent
 
 _MOST_BARS: Final = 30
 _MOST_ROWS: Final = 200  # of a table beside a chart

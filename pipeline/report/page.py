@@ -17,7 +17,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
-from rhostream.pipeline.report.words import count, number
+from rhostream.pipeline.report.formatting import count, number
 
 _TEMPLATES: Final = "rhostream.pipeline.report"
 _SHOWN: Final = 14  # pictures of a gallery before more are asked for: two rows on a desk, seven on a phone
@@ -95,7 +95,7 @@ def render(data: ReportData) -> str:
         run_figures.accuracy(data),
         run_figures.costs(data),
     )
-    cards = _galleries(data)
+    galleries = _galleries(data)
     return environment.get_template("report.html").render(
         title=data.corpus.manifest.get("name") or "corpus",
         data=data,
@@ -103,12 +103,12 @@ def render(data: ReportData) -> str:
         findings=summary.findings(data),
         comparison=summary.comparison(data),
         figures={figure.name: figure for figure in shown if figure is not None},
-        galleries=cards,
-        classes=sorted({metadata["class"] for gallery in cards for metadata in gallery["cards"]}),
+        galleries=galleries,
+        classes=sorted({sample["class"] for gallery in galleries for sample in gallery["samples"]}),
         reasons={
             name: words
             for name, words in REASONS.items()
-            if any(metadata["reason"] == name for gallery in cards for metadata in gallery["cards"])
+            if any(sample["reason"] == name for gallery in galleries for sample in gallery["samples"])
         },
         rejects=_rejects(data),
         sample_sql=_SAMPLE_SQL,
@@ -126,7 +126,7 @@ def _galleries(data: ReportData) -> list[dict[str, Any]]:
             "title": _GALLERIES[name][0],
             "says": _GALLERIES[name][1],
             "sql": answer.sql,
-            "cards": [
+            "samples": [
                 row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > _SHOWN} for row in answer.rows
             ],
         }

@@ -10,8 +10,8 @@ from rhostream.pipeline.report import charts
 from rhostream.pipeline.report.charts import Series
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Figure, table
+from rhostream.pipeline.report.formatting import count, flops, number, percent, seconds
 from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
-from rhostream.pipeline.report.words import count, flops, number, percent, seconds
 
 _MOST_POINTS: Final = 200  # of a curve
 _SERIES: Final = 8  # colors
@@ -25,7 +25,7 @@ _COST_WORDS: Final = {
     "il_train": "IL model, training",
     "il_score": "IL model, scoring",
 }
-_COST_COLOURS: Final = dict(
+_COST_COLORS: Final = dict(
     zip(COST_NAMES, ("series1", "series2", "series6", "series0", "grid", "series3", "series4"), strict=True)
 )
 
@@ -165,12 +165,12 @@ def costs(data: ReportData) -> Figure | None:
                 f"costs-{unit}",
                 f"Costs of the runs in {words}",
                 [run.name for run in runs],
-                [(_COST_COLOURS[cost], [_cost(run, unit, cost) for run in runs]) for cost in COST_NAMES],
+                [(_COST_COLORS[cost], [_cost(run, unit, cost) for run in runs]) for cost in COST_NAMES],
                 x=words,
             )
             for unit, words in (("seconds", "seconds"), ("flops", "FLOPs"))
         ),
-        legend=tuple((_COST_COLOURS[cost], _COST_WORDS[cost]) for cost in COST_NAMES),
+        legend=tuple((_COST_COLORS[cost], _COST_WORDS[cost]) for cost in COST_NAMES),
         table=table(
             ("run", "spent on", "seconds", "FLOPs"),
             [

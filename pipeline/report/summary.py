@@ -7,8 +7,8 @@ from typing import Any, Final
 from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Table, table
+from rhostream.pipeline.report.formatting import count, flops, listed, percent, seconds
 from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
-from rhostream.pipeline.report.words import count, flops, listed, percent, seconds
 
 _ENOUGH: Final = 20  # samples for a class to be called noisy or clean
 _NAMED: Final = 3

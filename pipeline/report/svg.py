@@ -16,8 +16,8 @@ _SVG: Final = "http://www.w3.org/2000/svg"
 _XLINK: Final = "http://www.w3.org/1999/xlink"
 _POINTS: Final = 72.0  # an inch, which makes the SVG's units the pixels of the page
 
-#: The colors to draw with. Each stands for a variable of the page's style sheet, which knows light and dark.
-COLOURS: Final[dict[str, str]] = {
+#: The colors of charts. Each stands for a variable of the page's style sheet, which knows light and dark.
+COLORS: Final[dict[str, str]] = {
     "text": "#010101",
     "muted": "#020202",
     "grid": "#030303",
@@ -27,33 +27,33 @@ COLOURS: Final[dict[str, str]] = {
     "noisy": "#070707",
     **{f"series{number}": f"#08{number:02x}08" for number in range(8)},
 }
-_VARIABLES: Final = {code: f"var(--{name})" for name, code in COLOURS.items()}
+_VARIABLES: Final = {code: f"var(--{name})" for name, code in COLORS.items()}
 
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "axes.labelsize": 11,
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.edgecolor": COLOURS["grid"],
+    "axes.labelcolor": COLORS["muted"],
+    "axes.edgecolor": COLORS["grid"],
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "figure.facecolor": "none",
-    "grid.color": COLOURS["grid"],
+    "grid.color": COLORS["grid"],
     "grid.linewidth": 0.6,
     "lines.linewidth": 2,
-    "text.color": COLOURS["text"],
+    "text.color": COLORS["text"],
     "text.parse_math": False,  # class names are the corpus's, a $ in them is a $
-    "xtick.color": COLOURS["grid"],
-    "ytick.color": COLOURS["grid"],
-    "xtick.labelcolor": COLOURS["text"],
-    "ytick.labelcolor": COLOURS["text"],
+    "xtick.color": COLORS["grid"],
+    "ytick.color": COLORS["grid"],
+    "xtick.labelcolor": COLORS["text"],
+    "ytick.labelcolor": COLORS["text"],
 }
 
 
-def draw(name: str, title: str, width: int, height: int, paint: Callable[[Axes], None]) -> Markup:
+def render(name: str, title: str, width: int, height: int, paint: Callable[[Axes], None]) -> Markup:
     """The SVG element of one chart, which scales to the width that it is given.
 
     Args:

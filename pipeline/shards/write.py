@@ -95,7 +95,7 @@ def write_shards(
     columns = corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
     maker = UnitMaker(workspace=workspace, corpus=corpus, extra_columns=columns, manifest=manifest, listed=len(listing))
     with exclusive_lock(workspace, "rho shards", workers="shards"):
-        refuse_foreign_tars(workspace, _tars_of_card(workspace))
+        refuse_foreign_tars(workspace, _tars_written(workspace))
         if overwrite:
             workspace.remove(METADATA_NAME)  # first: it must never list what is not there
             remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
@@ -192,11 +192,11 @@ def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None
     beyond = [name for name in own_names(maker.workspace, "rejects") if name > f"{listing.units - 1:06d}.parquet"]
     if beyond:
         raise WorkspaceError(_other(maker.workspace, f"it has {len(beyond)} more units than this corpus"))
-    require_same(what, settings | _settings_of_card(maker.workspace, settings), settings, REMEDY)
+    require_same(what, settings | _settings_written(maker.workspace, settings), settings, REMEDY)
     return found
 
 
-def _settings_of_card(workspace: Workspace, names: Iterable[str]) -> dict[str, Any]:
+def _settings_written(workspace: Workspace, names: Iterable[str]) -> dict[str, Any]:
     """Those of the settings `names` that `corpus.json` tells; none where it is missing or damaged."""
     if not workspace.exists(METADATA_NAME):
         return {}
@@ -208,7 +208,7 @@ def _settings_of_card(workspace: Workspace, names: Iterable[str]) -> dict[str, A
     return {name: known[name] for name in names if name in known}
 
 
-def _tars_of_card(workspace: Workspace) -> set[str]:
+def _tars_written(workspace: Workspace) -> set[str]:
     """Names of the tars that we have written, as far as `corpus.json` tells."""
     try:
         return {f"{shard.name}.tar" for shard in CorpusMetadata.read(workspace).shards if not shard.source}

@@ -1,4 +1,4 @@
-"""`rho thumbnails`: small renditions that candidates are scored on."""
+"""`rho thumbnails`: small copies of the samples, which candidates are scored on."""
 
 import lazy_loader
 

@@ -19,7 +19,7 @@ CLASSES = ("coat", "dress", HOSTILE)
 SAMPLES, EPOCHS = 60, 4
 
 #: What becomes of sample "s<n>" in the run `rho_loss`, by n % 10.
-MISLABELLED, REDUNDANT, SELECTED, NEVER_DRAWN, LESS_RELEVANT = (0,), (1,), (2, 3, 4), (5,), (6, 7, 8, 9)
+MISLABELED, REDUNDANT, SELECTED, NEVER_DRAWN, LESS_RELEVANT = (0,), (1,), (2, 3, 4), (5,), (6, 7, 8, 9)
 
 
 def keys(*lasts: int) -> list[str]:
@@ -32,7 +32,7 @@ def label_of(number: int) -> int:
 
 
 def il_of(number: int) -> float:
-    return 4.0 + number / 100 if number % 10 in MISLABELLED else 0.2 + number / 1000
+    return 4.0 + number / 100 if number % 10 in MISLABELED else 0.2 + number / 1000
 
 
 def fill(folder: Path, *, il: bool = True, runs: bool = True, truth: bool = False) -> Workspace:
@@ -71,7 +71,7 @@ def write_scores(workspace: Workspace) -> None:
     for shard in CorpusMetadata.read(workspace).split("train"):
         rows = []
         for row in workspace.read_table(shard.index).to_pylist():
-            wrong = number % 10 in MISLABELLED
+            wrong = number % 10 in MISLABELED
             guess = (row["label"] + 1) % 3 if wrong else row["label"]
             rows.append(
                 {

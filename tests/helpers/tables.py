@@ -16,7 +16,7 @@ HOLDOUT = ["h00", "h01"]
 LABELS = {key: number % 3 for number, key in enumerate(TRAIN + HOLDOUT)}
 
 #: What the ready questions are about, by construction.
-OVERLOOKED, MISLABELLED, REDUNDANT, NEVER_DRAWN = "k00", "k01", "k02", "k03"
+OVERLOOKED, MISLABELED, REDUNDANT, NEVER_DRAWN = "k00", "k01", "k02", "k03"
 
 _ANY: dict[pa.DataType, Any] = {
     pa.string(): "",
@@ -69,7 +69,7 @@ def _samples(shard: str, split: str, keys: list[str]) -> pa.Table:
             "label": LABELS[key],
             "class": CLASSES[LABELS[key]],
             "source": f"images/{key}.jpg",
-            "clean_label": 2 if key == MISLABELLED else LABELS[key],
+            "clean_label": 2 if key == MISLABELED else LABELS[key],
         }
         for row, key in enumerate(keys)
     ]
@@ -77,7 +77,7 @@ def _samples(shard: str, split: str, keys: list[str]) -> pa.Table:
 
 
 def _scores(model: str, shard: str, keys: list[str]) -> pa.Table:
-    wrong = {"small_cnn": {MISLABELLED, *HOLDOUT}, "other": {"k05"}}[model]
+    wrong = {"small_cnn": {MISLABELED, *HOLDOUT}, "other": {"k05"}}[model]
     rows = [
         {
             "il_model": model,
@@ -96,12 +96,12 @@ def _scores(model: str, shard: str, keys: list[str]) -> pa.Table:
 
 
 def _il(key: str) -> float:
-    return {MISLABELLED: 4.0, REDUNDANT: 0.02}.get(key, 0.5 + 0.01 * LABELS[key])
+    return {MISLABELED: 4.0, REDUNDANT: 0.02}.get(key, 0.5 + 0.01 * LABELS[key])
 
 
 def _ledger(run: str, epoch: int) -> pa.Table:
     drawn = [key for key in TRAIN if key != NEVER_DRAWN or run == "uniform"]
-    skipped = {OVERLOOKED, MISLABELLED, REDUNDANT} if run == "rho_loss" else {"k05"}
+    skipped = {OVERLOOKED, MISLABELED, REDUNDANT} if run == "rho_loss" else {"k05"}
     rows = []
     for number, key in enumerate(drawn):
         # At first the model errs on all; the decoy k04 is redundant to the run `uniform` alone.

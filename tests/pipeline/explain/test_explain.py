@@ -168,7 +168,7 @@ def test_extra_columns_of_any_name_confuse_no_question(tmp_path: Path) -> None:
 def test_skipped_lists_the_samples_with_their_reason(workspace: Workspace) -> None:
     assert {row["key"]: row["reason"] for row in rows(workspace, "skipped")} == {
         tables.OVERLOOKED: "outbid",
-        tables.MISLABELLED: "mislabeled",
+        tables.MISLABELED: "mislabeled",
         tables.REDUNDANT: "redundant",
         tables.NEVER_DRAWN: "never_drawn",
     }
@@ -212,7 +212,7 @@ def test_classes_that_selection_starves_are_named(workspace: Workspace) -> None:
     }
     by_source = rows(workspace, "classes", options=Options(run="rho_loss", by="source"))
     starved = {row["source"] for row in by_source if row["starved"]}
-    assert starved == {f"images/{key}.jpg" for key in (tables.OVERLOOKED, tables.MISLABELLED, tables.REDUNDANT)}
+    assert starved == {f"images/{key}.jpg" for key in (tables.OVERLOOKED, tables.MISLABELED, tables.REDUNDANT)}
 
 
 def test_the_selection_rate_falls_with_the_irreducible_loss(workspace: Workspace) -> None:
@@ -245,7 +245,7 @@ def test_run_tells_of_stretches_that_agree_with_the_metrics(tmp_path: Path) -> N
 def test_diff_ranks_what_two_runs_chose_differently(workspace: Workspace) -> None:
     found = rows(workspace, "diff", "rho_loss", "uniform", options=Options())
     unlike = {row["key"] for row in found if row["rate"] != row["other_rate"]}
-    assert unlike == {tables.OVERLOOKED, tables.MISLABELLED, tables.REDUNDANT, "k05"}
+    assert unlike == {tables.OVERLOOKED, tables.MISLABELED, tables.REDUNDANT, "k05"}
     assert {row["key"] for row in found[:4]} == unlike
     assert len(found) == 11  # what one of them never drew cannot be compared
 

@@ -1,4 +1,4 @@
-"""What a question is asked about."""
+"""What a question is scope about."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from rhostream.pipeline.sql import quote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Scope:
     """A question's parameters, resolved: every name is one that the workspace has.
 
     Attributes:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from rhostream.cli.options import Command, chosen_settings, examples, option, settings_options, workspace_option
-from rhostream.cli.output import print_table
+from rhostream.cli.output import print_table, refuse_owned
 from rhostream.pipeline.config import CleanListConfig
 
 
@@ -56,6 +56,7 @@ def clean_list(workspace: str, output: str, **_: Any) -> None:
     The columns is_label_issue, label_quality, given_label and predicted_label are cleanlab's; action, label and class
     say what `rho export manifest` will do.
     """
+    refuse_owned(workspace, output)
     from collections import Counter
 
     from rhostream.errors import ConfigError
@@ -86,6 +87,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
     `rho shards` makes the cleaned corpus of it, in a workspace of its own: what the list drops becomes a reject with
     the reason excluded, so that samples and rejects still add up to the entries.
     """
+    refuse_owned(workspace, output)
     from rhostream.pipeline.export import write_cleaned_manifest
 
     write_cleaned_manifest(workspace, clean_list, output, root=root)
@@ -105,6 +107,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
 @option("--output", envvar=None, required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
 def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
+    refuse_owned(workspace, output)
     from rhostream.pipeline.export import Choice, Subset, write_webdataset
 
     subset = Subset(workspace, Choice(**choice))
@@ -125,6 +128,7 @@ def fiftyone(workspace: str, output: str, **choice: Any) -> None:
 
     labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
     """
+    refuse_owned(workspace, output)
     from rhostream.pipeline.export import Choice, Subset, write_fiftyone
 
     subset = Subset(workspace, Choice(**choice))

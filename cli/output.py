@@ -26,6 +26,22 @@ def chosen_format(named: str | None, output: str | None) -> str:
     return named or (suffix if suffix in FORMATS else "table")
 
 
+#: What a workspace holds: no `--output` is written over or into it.
+_OWNED = ("corpus.json", "shards", "index", "rejects", "scans", "thumbnails", "il", "core_sets", "runs")
+
+
+def refuse_owned(workspace: str, output: str | None) -> None:
+    """Raises ConfigError where `output` is, or lies in, what the workspace holds."""
+    if output is None or "://" in workspace or "://" in output:
+        inside = (output or "").removeprefix(workspace.rstrip("/") + "/") if "://" in workspace else ""
+        owned = inside != output and inside.split("/")[0] in _OWNED
+    else:
+        place, file = Path(workspace).resolve(), Path(output).resolve()
+        owned = file.is_relative_to(place) and (file.relative_to(place).parts or ("",))[0] in _OWNED
+    if owned:
+        raise ConfigError(f"--output {output}: workspace {workspace} keeps its own files there; name another path")
+
+
 def print_table(table: "pa.Table", form: str, output: str | None) -> None:
     """Write `table` to stdout or to the file `output`.
 

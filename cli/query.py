@@ -5,7 +5,7 @@ import sys
 import click
 
 from rhostream.cli.options import examples, option, workspace_option
-from rhostream.cli.output import FORMATS, chosen_format, print_table
+from rhostream.cli.output import FORMATS, chosen_format, print_table, refuse_owned
 
 
 @click.command(
@@ -32,6 +32,7 @@ def query(sql: str, workspace: str, form: str | None, output: str | None) -> Non
     The tables are samples, rejects, il, core_sets, ledger and metrics; the dialect is DuckDB's; - reads the statement
     from stdin. It can read the files of the workspace and nothing else, and write nothing.
     """
+    refuse_owned(workspace, output)
     from rhostream.pipeline.sql import query as run_query
 
     rows = run_query(workspace, sys.stdin.read() if sql == "-" else sql)

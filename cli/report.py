@@ -3,6 +3,7 @@
 import click
 
 from rhostream.cli.options import examples, option, workspace_option
+from rhostream.cli.output import refuse_owned
 
 
 @click.command(
@@ -34,6 +35,7 @@ def report(workspace: str, runs: tuple[str, ...], il: str, output: str) -> None:
     It holds everything it shows, pictures included, and asks no network for anything. It says which classes are noisy,
     what was skipped and whether that paid; each picture and chart comes with the SQL behind it.
     """
+    refuse_owned(workspace, output)
     from rhostream.pipeline.report import write_report
 
     data = write_report(workspace, output, runs=runs, il_model=il)

@@ -217,6 +217,7 @@ def test_a_documented_snippet_runs(shapes: Workspace, code: str) -> None:
         "small_model": network(),
         "il_model": network(),
         "optimizer": torch.optim.AdamW(model.parameters()),
+        "focal_loss": partial(functional.cross_entropy, reduction="none"),
         "criterion": partial(functional.cross_entropy, reduction="none"),
     }
     exec(code.replace("runs/clothing1m", shapes.location), names)

@@ -158,11 +158,11 @@ def test_a_list_that_is_not_there_or_no_list_is_refused_in_one_line(tmp_path: Pa
         CleanList.read(str(tmp_path / "x.parquet"))
 
 
-def test_reasons_of_a_run_need_a_run() -> None:
+def test_reasons_of_a_run_need_a_run(made: Path) -> None:
     with pytest.raises(ConfigError, match="--drop redundant: only a run can tell, name one with --run"):
         CleanListConfig(drop=("redundant",))
     with pytest.raises(ConfigError, match="--drop 'redundnat': known reasons are"):
-        CleanListConfig(drop=("redundnat",), run="r")
+        clean_list(str(made / "w"), CleanListConfig(drop=("redundnat",), run="r"))
 
 
 def test_cleanlab_trains_on_the_list_as_it_is(made: Path, tmp_path: Path) -> None:

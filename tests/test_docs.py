@@ -119,6 +119,13 @@ def test_no_figure_of_a_table_is_typed_by_hand() -> None:
         assert not typed, f"{name}: {typed}"
 
 
+def test_documented_scripts_exist() -> None:
+    scripts = [call[0] for program in ("python", ".venv/bin/python") for call in commands(program) if call]
+    named = [script for script in scripts if script.endswith(".py")]
+    assert named
+    assert [script for script in named if not (ROOT / script).exists()] == []
+
+
 def test_every_link_of_a_page_leads_somewhere() -> None:
     for name, text in PAGES.items():
         for target in re.findall(r"\]\(([^)#]+)", text):

@@ -51,7 +51,7 @@ def manifest(name: str, roots: dict[str, str], folder: Path) -> Manifest:
         classes = tuple(map(str, range(10))) if corpus.of == "mnist" else ()
         options = {"split_column": "split", "label_column": label}
         base = replace(base, format="table", root=str(root), classes=classes, options=options)
-    # An exact view, raw, spares decoding.
+    # Exact thumbnails spare decoding.
     return replace(
         base,
         holdout=0.0 if corpus.folds else corpus.holdout,

@@ -1,4 +1,4 @@
-"""Lanes that decode side by side: threads of this process, each with or without a process of its own."""
+"""Workers that decode side by side: threads of this process, each with or without a process of its own."""
 
 import math
 import os

@@ -24,7 +24,7 @@ REMOTE_THREADS = 16  # of each process: a remote store makes them wait, not work
 
 @dataclass(frozen=True, kw_only=True)
 class ThumbnailsSummary:
-    """What the thumbnails holds, and what it costs on disk.
+    """What the thumbnails hold, and what they cost on disk.
 
     Attributes:
         name: for instance "64-jpeg".

@@ -81,7 +81,7 @@ def test_an_exact_thumbnails_is_read_in_place_of_the_shards_and_gives_the_same_t
         ShardError, match=rf"thumbnails/{size}-raw/shards/train-000001.tar row 0.*format raw, .*overwrite"
     ):
         score(workspace, overwrite=True)
-    with pytest.raises(ShardError, match="has vanished"):  # the view is of the training split alone
+    with pytest.raises(ShardError, match="has vanished"):  # the thumbnails are of the training split alone
         score(workspace, overwrite=True, splits=("train", "test"))
 
 

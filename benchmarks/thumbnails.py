@@ -12,7 +12,7 @@ Expected, after 150 steps: of the 32 selected of 320, scoring 128-pixel JPEG thu
 full size, 96 pixels 67% (enlarged 84% to 85%), 64 pixels 42% to 56% (enlarged 70% to 73%), and they gather 100%, 91% to
 92% (98%) and 65% to 83% (89% to 93%) of the reducible loss that full size does. Earlier in the run all are closer; raw
 thumbnails differ from JPEG ones by a point or two. Steps to the target accuracy: full size 90 and 75, uniform sampling
-195 and 180, every thumbnails 75 to 105. Scored ahead: 120 to 165, or not within 180: this costs more than the small
+195 and 180, thumbnails of every size 75 to 105. Scored ahead: 120 to 165, or not within 180: this costs more than the small
 thumbnails do.
 
 Estimated at 20 minutes on 2 idle cores; the results were measured in parts, on busy ones. Reduced: runs of 180 steps,
@@ -90,13 +90,13 @@ class Variant:
     """How candidates are scored.
 
     Attributes:
-        view: name of the thumbnails; None scores the images that are trained on.
+        thumbnails: their name; None scores the images that are trained on.
         enlarged: the thumbnail is scaled up to the size that is trained on, and not scored at its own.
         ahead: a super-batch is scored while the images selected from the one before are read: by the model as it was
             before its last step.
     """
 
-    spec: str | None
+    thumbnails: str | None
     enlarged: bool = False
     ahead: bool = False
 

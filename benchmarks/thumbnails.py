@@ -12,8 +12,8 @@ Expected, after 150 steps: of the 32 selected of 320, scoring 128-pixel JPEG thu
 full size, 96 pixels 67% (enlarged 84% to 85%), 64 pixels 42% to 56% (enlarged 70% to 73%), and they gather 100%, 91% to
 92% (98%) and 65% to 83% (89% to 93%) of the reducible loss that full size does. Earlier in the run all are closer; raw
 thumbnails differ from JPEG ones by a point or two. Steps to the target accuracy: full size 90 and 75, uniform sampling
-195 and 180, thumbnails of every size 75 to 105. Scored ahead: 120 to 165, or not within 180: this costs more than the small
-thumbnails do.
+195 and 180, thumbnails of every size 75 to 105. Scored ahead: 120 to 165, or not within 180: this costs more
+than the small thumbnails do.
 
 Estimated at 20 minutes on 2 idle cores; the results were measured in parts, on busy ones. Reduced: runs of 180 steps,
 one seed (three for 64 pixels), only JPEG in the runs to the target. Accuracy is that of 713 and 496 images: 15 steps
@@ -102,7 +102,9 @@ class Variant:
 
     @property
     def name(self) -> str:
-        return f"{self.spec or 'full'}{' enlarged' if self.enlarged else ''}{' scored ahead' if self.ahead else ''}"
+        return (
+            f"{self.thumbnails or 'full'}{' enlarged' if self.enlarged else ''}{' scored ahead' if self.ahead else ''}"
+        )
 
     def stream(self, workspace: Workspace, seed: int) -> CandidateStream:
         stream = CandidateStream(
@@ -110,7 +112,7 @@ class Variant:
             il="il",
             super_batch_size=SUPER_BATCH,
             seed=seed,
-            thumbnails=self.spec,
+            thumbnails=self.thumbnails,
             extra=("source",),
             read_options=ReadOptions(workers=0),
         )
@@ -122,17 +124,17 @@ class Variant:
 def variants() -> list[Variant]:
     small = [f"{size}-{form}" for size in (64, 96) for form in FORMATS]
     return [
-        Variant(spec=None),
-        *(Variant(spec=f"128-{form}") for form in FORMATS),
-        *(Variant(spec=name, enlarged=enlarged) for enlarged in (False, True) for name in small),
+        Variant(thumbnails=None),
+        *(Variant(thumbnails=f"128-{form}") for form in FORMATS),
+        *(Variant(thumbnails=name, enlarged=enlarged) for enlarged in (False, True) for name in small),
     ]
 
 
 TRAINED = (
-    Variant(spec=None),
-    *(Variant(spec=name) for name in ("128-jpeg", "96-jpeg", "64-jpeg")),
-    Variant(spec="64-jpeg", enlarged=True),
-    *(Variant(spec=name, ahead=True) for name in ("128-jpeg", "64-jpeg")),
+    Variant(thumbnails=None),
+    *(Variant(thumbnails=name) for name in ("128-jpeg", "96-jpeg", "64-jpeg")),
+    Variant(thumbnails="64-jpeg", enlarged=True),
+    *(Variant(thumbnails=name, ahead=True) for name in ("128-jpeg", "64-jpeg")),
 )
 SEEDS = {"64-jpeg": (0, 1, 2), "64-jpeg scored ahead": (0, 1, 2)}  # the cheapest runs; one seed for the others
 
@@ -244,7 +246,7 @@ def overlaps(workspace: Workspace, mislabeled: list[str]) -> dict[str, Any]:
                 }
 
         workspace.remove(f"benchmark/rho_loss full {SEED}.json")
-        curve(workspace, Variant(spec=None), seed=SEED, watch=compare)
+        curve(workspace, Variant(thumbnails=None), seed=SEED, watch=compare)
         workspace.write_json(kept, result)
     found: dict[str, Any] = workspace.read_json(kept)
     return found
@@ -260,7 +262,7 @@ def steps_to(accuracies: list[float], target: float) -> int | None:
 
 def speeds(workspace: Workspace, target: float) -> dict[str, Any]:
     """Steps to the target accuracy, by how candidates are scored."""
-    runs = [("uniform", "uniform", Variant(spec=None)), *((each.name, "rho_loss", each) for each in TRAINED)]
+    runs = [("uniform", "uniform", Variant(thumbnails=None)), *((each.name, "rho_loss", each) for each in TRAINED)]
     result: dict[str, Any] = {"target": target}
     for name, select, variant in runs:
         curves = [curve(workspace, variant, select=select, seed=seed) for seed in SEEDS.get(name, (SEED,))]

@@ -193,6 +193,7 @@ def test_the_wheel_alone_trains_and_names_the_extra_for_the_rest(wheel: Path, tm
         (["report"], "matplotlib", "report"),
         (["train", "--compare", "uniform,rho_loss"], "matplotlib", "report"),
         (["train", "--name", "resnet", "--model", "resnet18"], "torchvision", "torchvision"),
+        (["train", "--name", "timm", "--model", "timm/resnet18"], "timm", "timm"),
     ):
         done = call("rho", *arguments, "--workspace", "workspace")
         expected = f"rho: this needs {library}, which is not installed: run `pip install 'rhostream[{extra}]'`\n"

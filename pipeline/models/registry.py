@@ -1,4 +1,4 @@
-"""Models by name: a few small ones for 16 to 224 pixels, and every classifier of torchvision."""
+"""Models by name: a few small ones for 16 to 224 pixels, and every classifier of torchvision and of timm."""
 
 import difflib
 import pickle
@@ -21,7 +21,7 @@ def build_model(name: str, num_classes: int, spec: ImageSpec, *, seed: int, weig
     """A classifier of images (n, spec.channels, spec.size, spec.size) to logits (n, num_classes), on the CPU.
 
     Args:
-        name: a key of `BUILT_IN`, or a classification model of `torchvision.models`.
+        name: a key of `BUILT_IN`, a classification model of `torchvision.models`, or `timm/` and a model of timm.
         seed: of the initialization; torch's global generators are left as they were.
         weights: a local .safetensors or .pt file of a state dict. A head for another number of classes stays as
             initialized; three-channel weights serve a one-channel spec. Nothing is ever downloaded.
@@ -32,7 +32,12 @@ def build_model(name: str, num_classes: int, spec: ImageSpec, *, seed: int, weig
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
-        model = BUILT_IN[name](num_classes, spec) if name in BUILT_IN else _torchvision(name, num_classes, spec)
+        if name in BUILT_IN:
+            model = BUILT_IN[name](num_classes, spec)
+        elif name.startswith(_TIMM):
+            model = _timm(name, num_classes, spec)
+        else:
+            model = _torchvision(name, num_classes, spec)
     finally:
         torch.set_rng_state(state)
     if weights is not None:
@@ -151,11 +156,17 @@ BUILT_IN: Final[dict[str, Callable[[int, ImageSpec], nn.Module]]] = {
     "resnet18_cifar": _resnet18_cifar,
 }
 
+_TIMM: Final = "timm/"
 _OF_ONE_SIZE: Final = ("small_cnn", "lenet5", "mlp", "small_mlp", "mlp_dropout")
 
 
 def takes_any_size(name: str) -> bool:
     """Can a model built for one image size be run on another? A flattening or a position per patch forbids it."""
+    if name.startswith(_TIMM):
+        from timm.models import get_pretrained_cfg
+
+        known = get_pretrained_cfg(name.removeprefix(_TIMM), allow_unregistered=True)
+        return not (known and known.fixed_input_size)
     return name not in _OF_ONE_SIZE and not name.startswith(("vit_", "maxvit"))
 
 
@@ -182,13 +193,47 @@ def _torchvision(name: str, num_classes: int, spec: ImageSpec) -> nn.Module:
         options = {"image_size": spec.size}
     elif name == "maxvit_t":
         options = {"input_size": (spec.size, spec.size)}
-    try:
+
+    def make() -> nn.Module:
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
         if spec.channels == 1:
             _take_one_channel(model)
+        return model
+
+    return _tried(name, make, spec)
+
+
+def _timm(name: str, num_classes: int, spec: ImageSpec) -> nn.Module:
+    """The model of timm; its name never leads to the Hugging Face hub, and no weights are loaded."""
+    from timm import models
+
+    own = name.removeprefix(_TIMM)
+    if not models.is_model(own):
+        close = difflib.get_close_matches(own, models.list_models(), 3)
+        hint = f"did you mean {' or '.join(_TIMM + each for each in close)}?" if close else "see timm.list_models()"
+        raise ConfigError(f"model {name!r} is not known to timm: {hint}")
+    size = {} if takes_any_size(name) else {"img_size": spec.size}
+
+    def make() -> nn.Module:
+        model: nn.Module = models.create_model(
+            own, pretrained=False, num_classes=num_classes, in_chans=spec.channels, **size
+        )
+        return model
+
+    return _tried(name, make, spec)
+
+
+def _tried(name: str, make: Callable[[], nn.Module], spec: ImageSpec) -> nn.Module:
+    """The model that `make` gives, after it has seen one image.
+
+    Raises:
+        ConfigError: it cannot take images of the spec.
+    """
+    try:
+        model = make()
         with torch.no_grad():  # a model that shrinks its input to nothing says so here and not in the first step
             model.eval()(torch.zeros(1, spec.channels, spec.size, spec.size))
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"model {name!r} cannot take images of {spec.size} pixels ({_one_line(error)}): set [image] "
             "size in the manifest"

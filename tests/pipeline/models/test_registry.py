@@ -52,6 +52,22 @@ def test_initialization_is_a_function_of_the_seed_and_leaves_the_global_generato
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+def test_a_model_of_timm_takes_its_spec_and_downloads_nothing() -> None:
+    pytest.importorskip("timm", reason="NOT TESTED: timm is not installed")
+    for name, size, channels in (("resnet18", 32, 1), ("vit_tiny_patch16_224", 64, 3), ("resnet18.a1_in1k", 32, 3)):
+        model = build_model(f"timm/{name}", 5, image_spec(size, channels), seed=0).eval()
+        assert model(torch.zeros(2, channels, size, size)).shape == (2, 5)
+    assert takes_any_size("timm/resnet18")
+    assert not takes_any_size("timm/vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("name", ["timm/resnet17", "timm/hf-hub:timm/resnet18", "timm/"])
+def test_a_name_that_timm_has_no_model_for_is_refused(name: str) -> None:
+    pytest.importorskip("timm", reason="NOT TESTED: timm is not installed")
+    with pytest.raises(ConfigError, match="not known to timm"):
+        build_model(name, 4, image_spec(), seed=0)
+
+
 def test_an_unknown_name_is_answered_with_close_ones() -> None:
     with pytest.raises(ConfigError, match=r"'resnet5'.*resnet50"):
         build_model("resnet5", 4, image_spec(), seed=0)

@@ -308,11 +308,11 @@ def test_a_damaged_checkpoint_is_one_line_with_the_remedy(workspace):
         {"prefilter": -1.0},
         {"learning_rate": 0.0},
         {"share": 1.5},
-        {"score_floor": 0.0, "select": "uniform"},
-        {"proxy": True, "select": "uniform"},
         {"rule": "best"},
         {"temperature": 0.0, "rule": "gumbel"},
         {"class_floor": 2.0},
+        {"warmup": 2.5},
+        {"momentum": 1.0},
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):

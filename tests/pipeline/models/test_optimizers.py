@@ -1,0 +1,50 @@
+"""Optimizers by name, and what they are told."""
+
+import pytest
+import torch
+from torch import nn
+
+from rhostream import ConfigError
+from rhostream.pipeline.models.optimizers import make_optimizer
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta"])
+def test_an_optimizer_of_torch_learns_by_its_name_in_any_case(name: str) -> None:
+    model = nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    optimizer = make_optimizer(name.lower(), model, 0.1, 0.0)
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    assert type(optimizer).__name__ == name
+    assert not torch.equal(model.weight, before)
+
+
+def test_sgd_takes_momentum_and_nesterov() -> None:
+    optimizer = make_optimizer("SGD", nn.Linear(3, 1), 0.1, 0.5, {"momentum": 0.9, "nesterov": True})
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"]) == (0.1, 0.5, 0.9, True)
+
+
+def test_no_weight_decay_is_none_for_a_class_that_has_one_by_default() -> None:
+    assert make_optimizer("AdamW", nn.Linear(3, 1), 0.1, 0.0).param_groups[0]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "decay", "options", "message"),
+    [
+        ("AdmW", 0.0, {}, "did you mean AdamW"),
+        ("Newton", 0.0, {}, "known are .*AdamW.*SGD"),
+        ("Optimizer", 0.0, {}, "base of the others"),
+        ("LBFGS", 0.0, {}, "several times a step"),
+        ("AdamW", 0.0, {"momentum": 0.9}, "AdamW takes no momentum"),
+        ("Rprop", 0.1, {}, "Rprop takes no weight_decay"),
+        ("SGD", 0.0, {"nesterov": True}, "Nesterov momentum requires a momentum"),
+        ("Adam", 0.0, {"betas": [2.0, 0.9]}, "beta"),
+    ],
+)
+def test_what_an_optimizer_does_not_take_is_refused_in_one_line(
+    name: str, decay: float, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_optimizer(name, nn.Linear(3, 1), 0.1, decay, options)
+    assert "\n" not in str(caught.value)

@@ -14,8 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector, SelectingLoader, images_and_labels
+import rhostream as rho
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("workspace")
@@ -24,7 +23,7 @@ arguments.add_argument("--checkpoint", help="go on from there if it exists, and 
 options = arguments.parse_args()
 
 accelerator = Accelerator()
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 model = nn.Sequential(
     nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),
@@ -37,8 +36,8 @@ model = nn.Sequential(
     nn.Linear(64, len(stream.corpus.classes)),
 )
 optimizer = torch.optim.AdamW(model.parameters())
-selector = OnlineSelector(model, batch_size=32)  # rhostream
-loader = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of DataLoader(dataset, …)
+selector = rho.OnlineSelector(model, batch_size=32)  # rhostream
+loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 if options.checkpoint and Path(options.checkpoint).exists():
     accelerator.load_state(options.checkpoint)

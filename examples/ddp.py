@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector, SelectingLoader, images_and_labels
+import rhostream as rho
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("workspace")
@@ -22,7 +21,7 @@ options = arguments.parse_args()
 dist.init_process_group()
 device = torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
 
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream: no DistributedSampler
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream: no sampler
 network = nn.Sequential(
     nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),
@@ -36,8 +35,8 @@ network = nn.Sequential(
 )
 model = DistributedDataParallel(network.to(device))
 optimizer = torch.optim.AdamW(model.parameters())
-selector = OnlineSelector(model, batch_size=32)  # rhostream: each rank scores its own candidates, without DDP
-loader = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of DataLoader(dataset, …)
+selector = rho.OnlineSelector(model, batch_size=32)  # rhostream: each rank scores its own candidates, without DDP
+loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 
 step = 0
 for epoch in range(1 + options.steps // len(loader)):

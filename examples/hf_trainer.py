@@ -10,8 +10,7 @@ import argparse
 
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector, SelectingLoader, pixel_values_and_labels
+import rhostream as rho
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("workspace")
@@ -20,13 +19,13 @@ arguments.add_argument("--output", default="hf_trainer")
 arguments.add_argument("--resume", action="store_true", help="from the last checkpoint of --output")
 options = arguments.parse_args()
 
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 
 
 class SelectingTrainer(Trainer):  # rhostream: the Trainer is given no train_dataset
-    def get_train_dataloader(self) -> SelectingLoader:
-        selector = OnlineSelector(self.model, batch_size=self.args.per_device_train_batch_size)
-        return SelectingLoader(stream, selector, collate=pixel_values_and_labels)
+    def get_train_dataloader(self) -> rho.SelectingLoader:
+        selector = rho.OnlineSelector(self.model, batch_size=self.args.per_device_train_batch_size)
+        return rho.SelectingLoader(stream, selector, collate=rho.pixel_values_and_labels)
 
 
 config = ResNetConfig(

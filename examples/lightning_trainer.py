@@ -13,8 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector, SelectingLoader, images_and_labels
+import rhostream as rho
 
 
 class Classifier(LightningModule):
@@ -42,7 +41,7 @@ arguments.add_argument("--steps", type=int, default=100)
 arguments.add_argument("--resume", help="a checkpoint to go on from")
 options = arguments.parse_args()
 
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 network = nn.Sequential(
     nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),
@@ -55,8 +54,8 @@ network = nn.Sequential(
     nn.Linear(64, len(stream.corpus.classes)),
 )
 module = Classifier(network)
-selector = OnlineSelector(module, batch_size=32)  # rhostream
-loader = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of DataLoader(dataset, …)
+selector = rho.OnlineSelector(module, batch_size=32)  # rhostream
+loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 trainer = Trainer(max_steps=options.steps, logger=False)
 trainer.fit(module, loader, ckpt_path=options.resume)
 print(f"{trainer.global_step} steps, loss {trainer.callback_metrics['loss'].item():.3f}")

@@ -15,8 +15,7 @@ from open_clip_train.data import DataInfo
 from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector, SelectedBatch, SelectingLoader, images_and_labels
+import rhostream as rho
 
 
 class ZeroShot(nn.Module):  # rhostream: what scores candidates, logits over the classes
@@ -30,8 +29,8 @@ class ZeroShot(nn.Module):  # rhostream: what scores candidates, logits over the
         return logits
 
 
-def images_and_prompts(batch: SelectedBatch) -> tuple[Tensor, Tensor]:  # rhostream
-    images, labels = images_and_labels(batch)
+def images_and_prompts(batch: rho.SelectedBatch) -> tuple[Tensor, Tensor]:  # rhostream
+    images, labels = rho.images_and_labels(batch)
     return images, prompts[labels]
 
 
@@ -41,7 +40,7 @@ arguments.add_argument("--steps", type=int, default=100, help="rounded up to who
 options = arguments.parse_args()
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 prompts = get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in stream.corpus.classes]).to(device)
 side = stream.spec.size
@@ -53,8 +52,8 @@ clip = CLIP(
 ).to(device)
 optimizer = torch.optim.AdamW(clip.parameters(), lr=5e-4)
 
-selector = OnlineSelector(ZeroShot(clip, prompts), batch_size=32)  # rhostream
-loader = SelectingLoader(stream, selector, collate=images_and_prompts)  # rhostream
+selector = rho.OnlineSelector(ZeroShot(clip, prompts), batch_size=32)  # rhostream
+loader = rho.SelectingLoader(stream, selector, collate=images_and_prompts)  # rhostream
 data = {"train": DataInfo(loader, loader.sampler)}  # rhostream: in place of get_data(args, …)
 
 args = argparse.Namespace(

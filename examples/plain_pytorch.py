@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector
+import rhostream as rho
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("workspace")
@@ -19,10 +18,10 @@ arguments.add_argument("--steps", type=int, default=None, help="one epoch where 
 options = arguments.parse_args()
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
 model = resnet18(num_classes=len(stream.corpus.classes)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
-selector = OnlineSelector(model, batch_size=32, select="rho_loss")
+selector = rho.OnlineSelector(model, batch_size=32, select="rho_loss")
 
 for batch in islice(selector(stream), options.steps):
     # An ordinary loop would read `for images, labels in DataLoader(dataset, batch_size=32, shuffle=True)`.

@@ -15,8 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector
+import rhostream as rho
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("workspace")
@@ -24,7 +23,7 @@ arguments.add_argument("--steps", type=int, default=None, help="of this call; th
 arguments.add_argument("--checkpoint", type=Path, help="go on from there if it exists, and write it at the end")
 options = arguments.parse_args()
 
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 loader = StatefulDataLoader(stream, batch_size=None, num_workers=2)  # rhostream: batch_size=None
 model = nn.Sequential(
     nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
@@ -45,7 +44,7 @@ if options.checkpoint and options.checkpoint.exists():
     optimizer.load_state_dict(saved["optimizer"])
 
 # rhostream: nothing is scored ahead, so that the loader's state is that after the batch in use
-selector = OnlineSelector(model, batch_size=32, score_ahead=False)
+selector = rho.OnlineSelector(model, batch_size=32, score_ahead=False)
 for batch in islice(selector(loader), options.steps):
     loss = cross_entropy(model(batch.images), batch.labels)
     loss.backward()

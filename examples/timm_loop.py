@@ -14,8 +14,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter
 
-from rhostream.loaders import CandidateStream
-from rhostream.selection import OnlineSelector, SelectingLoader, images_and_labels
+import rhostream as rho
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("workspace")
@@ -23,11 +22,11 @@ arguments.add_argument("--steps", type=int, default=100, help="rounded up to who
 arguments.add_argument("--model", default="resnet18")
 options = arguments.parse_args()
 
-stream = CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 model = create_model(options.model, num_classes=len(stream.corpus.classes)).to(device)
-selector = OnlineSelector(model, batch_size=32)  # rhostream
-loader_train = SelectingLoader(stream, selector, collate=images_and_labels)  # rhostream: in place of create_loader(…)
+selector = rho.OnlineSelector(model, batch_size=32)  # rhostream
+loader_train = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for create_loader(…)
 
 optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3)
 epochs = -(-options.steps // len(loader_train))

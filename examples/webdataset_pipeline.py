@@ -12,20 +12,19 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
-from rhostream.loaders import with_il
-from rhostream.selection import Scorer
+import rhostream as rho
 
 resize = Compose([Resize(64), CenterCrop(64)])
 dataset = (
     wds.WebDataset(sys.argv[1], shardshuffle=100)
     .shuffle(1000)
     .decode("torchrgb")
-    .compose(with_il(sys.argv[2], il="small_cnn", on_missing="drop"))  # new; the holdout is dropped
+    .compose(rho.with_il(sys.argv[2], il="small_cnn", on_missing="drop"))  # new; the holdout is dropped
     .to_tuple("jpg;png;webp", "cls", "il")  # "il" is new
     .map_tuple(resize)
 )
 model = resnet18(num_classes=1000)
-scorer = Scorer(model)  # new
+scorer = rho.Scorer(model)  # new
 optimizer = torch.optim.AdamW(model.parameters())
 
 for images, labels, il in torch.utils.data.DataLoader(dataset, batch_size=320, num_workers=2):  # instead of 32

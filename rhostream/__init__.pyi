@@ -35,6 +35,8 @@ from .selection import (
     SelectedBatch as SelectedBatch,
     SelectingLoader as SelectingLoader,
     SelectionConfig as SelectionConfig,
+    images_and_labels as images_and_labels,
+    pixel_values_and_labels as pixel_values_and_labels,
     register as register,
 )
 

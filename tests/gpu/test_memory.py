@@ -93,7 +93,7 @@ def locks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("reading", PINNED.values(), ids=PINNED)
+@pytest.mark.parametrize("read_options", PINNED.values(), ids=PINNED)
 def test_pixels_arrive_whole_while_their_memory_is_used_again(
     made: Workspace, read_options: ReadOptions, locks: list[int]
 ) -> None:
@@ -107,7 +107,7 @@ def test_memory_that_is_used_again_too_early_would_be_noticed(made: Workspace, m
     assert not all(arrived(sent_late(stream_of(made, PINNED["threads"])), pixels_of(made)))
 
 
-@pytest.mark.parametrize("reading", PINNED.values(), ids=PINNED)
+@pytest.mark.parametrize("read_options", PINNED.values(), ids=PINNED)
 def test_super_batches_are_page_locked_and_those_of_another_reading_are_not(
     made: Workspace, read_options: ReadOptions
 ) -> None:
@@ -157,7 +157,7 @@ def network() -> nn.Module:
     ("thumbnails", "score_ahead"),
     [(None, False), (None, True), (f"{SMALL}-raw", False), (f"{SMALL}-raw", True)],
 )
-@pytest.mark.parametrize("reading", PINNED.values(), ids=PINNED)
+@pytest.mark.parametrize("read_options", PINNED.values(), ids=PINNED)
 def test_a_selector_scores_and_trains_on_the_pixels_of_the_samples_that_it_names(
     made: Workspace, read_options: ReadOptions, thumbnails: str | None, score_ahead: bool
 ) -> None:

@@ -107,7 +107,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_every_module_the_types_marker_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
@@ -312,7 +312,7 @@ def loaded(code: str, *modules: str) -> list[str]:
     return found
 
 
-def test_loaders_and_selection_pull_in_neither_the_pipeline_nor_click_nor_duckdb() -> None:
+def test_loaders_and_selection_pull_in_nothing_above_them() -> None:
     code = "from rhostream.loaders import *\nfrom rhostream.selection import *"
     above = ("rhostream.pipeline", "rhostream.cli", "click", "duckdb")
     assert loaded(code, *above, "rhostream.loaders.stream.candidate_stream") == [

@@ -75,9 +75,7 @@ def test_an_unknown_command_is_answered_with_the_one_meant(rho: Run) -> None:
     assert "Did you mean 'train'?" in err
 
 
-def test_a_missing_workspace_is_a_usage_error_that_names_the_variable(
-    rho: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_workspace_error_names_the_variable(rho: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RHO_WORKSPACE", raising=False)
     code, out, err = rho("views")
     assert (code, out) == (2, "")
@@ -94,7 +92,7 @@ def test_a_users_error_is_one_line_and_its_exit_code(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
-def test_an_error_of_the_disk_is_one_line_with_the_file_and_a_remedy(
+def test_a_disk_error_is_one_line_with_file_and_remedy(
     rho: Run, command: Callable[[click.Command], None], number: int
 ) -> None:
     command(raising(OSError(number, os.strerror(number), "/disk/file")))
@@ -142,7 +140,7 @@ def test_options_read_the_environment_and_the_flag_wins(
         assert rho("try", *wrong)[0] == 2
 
 
-def test_a_wrong_value_in_the_environment_is_a_usage_error_that_names_the_variable(
+def test_a_wrong_environment_value_error_names_the_variable(
     rho: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RHO_FORMAT", "xml")

@@ -13,7 +13,7 @@ from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 
 
-def test_killed_with_its_workers_at_work_and_restarted_equals_never_killed(tmp_path: Path) -> None:
+def test_a_killed_scoring_restarted_equals_one_never_killed(tmp_path: Path) -> None:
     whole, killed = (write_shapes(tmp_path / name, splits={"train": 300, "holdout": 20}, shard_rows=5) for name in "ab")
     for workspace in (whole, killed):
         train_il(workspace, ILTrainConfig(model="mlp", epochs=1, device="cpu"))

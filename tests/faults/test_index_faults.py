@@ -27,7 +27,7 @@ def many(prefix: str, count: int = 12) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_tar_stops_the_run_or_every_sample_behind_the_damage_is_counted(tmp_path: Path, how: str) -> None:
+def test_a_damaged_tar_stops_the_run_or_losses_are_counted(tmp_path: Path, how: str) -> None:
     at = damaged(tmp_path / "b.tar", how)
     tar(tmp_path / "a.tar", *many("a"))
     with pytest.raises(CorpusError, match=r"b\.tar: .* at byte (\d+); fetch .*--on-bad-tar skip") as error:
@@ -48,7 +48,7 @@ def test_a_damaged_tar_stops_the_run_or_every_sample_behind_the_damage_is_counte
     assert found == {skipped: "truncated", **without_image}
 
 
-def test_where_webdataset_ends_early_without_a_word_the_byte_is_named(tmp_path: Path) -> None:
+def test_the_byte_where_webdataset_ends_silently_is_named(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", *many("s", 50))
     whole = path.read_bytes()
     at = whole.index(b"s020.jpg")
@@ -86,7 +86,7 @@ def test_what_is_named_and_is_not_there_is_an_error(tmp_path: Path) -> None:
         index(tmp_path / "w", tmp_path / "empty")
 
 
-def test_every_entry_that_cannot_serve_is_a_reject_with_its_reason(tmp_path: Path) -> None:
+def test_every_unusable_entry_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     whole = jpeg(3, (64, 64))
     tar(
         tmp_path / "a.tar",
@@ -183,7 +183,7 @@ def test_a_corpus_that_is_mostly_bad_stops_early(tmp_path: Path) -> None:
         index(tmp_path / "w", tmp_path, classes=("cat", "5"))
 
 
-def test_a_tar_that_is_rewritten_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_rewritten_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar(tmp_path / "a.tar", *many("a"))
 
     def decode_while_another_writes(*arguments: object, **named: object) -> object:

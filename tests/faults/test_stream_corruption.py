@@ -64,7 +64,7 @@ def test_a_sample_is_compared_once_and_by_every_new_stream(workspace):
     assert sum(map(len, whole)) == len(set().union(*whole))
 
 
-def test_what_has_not_been_read_before_a_resume_is_compared_after_it(workspace):
+def test_shards_unread_before_a_resume_are_compared_after_it(workspace):
     first = iter(stream_of(workspace))
     state = next(first).state
     key = garble(workspace)

@@ -40,7 +40,7 @@ def follow(workspace: str, report: Path, state: dict[str, Any] | None, workers: 
             stream.set_epoch(epoch + 1)
 
 
-def test_killed_and_resumed_with_other_numbers_of_workers_no_sample_is_repeated_or_missed(tmp_path):
+def test_a_resume_with_other_workers_repeats_and_misses_no_sample(tmp_path):
     workspace = write_workspace(tmp_path / "w", ROWS)
     write_il(workspace)
     report = tmp_path / "report.jsonl"

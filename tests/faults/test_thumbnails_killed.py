@@ -41,7 +41,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see the workers")
-def test_killed_with_its_workers_at_work_and_restarted_equals_never_killed(tmp_path: Path) -> None:
+def test_killed_thumbnails_restarted_equal_those_never_killed(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         write_workspace(tmp_path / name, (10,) * 60, side=48)
     run = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "thumbnails", "--size", "40"]

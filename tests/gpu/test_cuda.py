@@ -68,7 +68,7 @@ def shapes_with_il_model(folder: Path, device: str) -> Workspace:
     return workspace
 
 
-def test_an_il_table_agrees_with_the_one_that_the_cpu_computes_with_the_same_weights(tmp_path: Path) -> None:
+def test_an_il_table_agrees_with_the_cpus_for_equal_weights(tmp_path: Path) -> None:
     workspace = shapes_with_il_model(tmp_path, DEVICE)
     with full_float32():
         here = il_table(workspace, device=DEVICE)
@@ -89,7 +89,7 @@ def test_processes_that_share_a_gpu_give_the_same_il_table(tmp_path: Path) -> No
     np.testing.assert_allclose(shared["il"].to_numpy(), alone["il"].to_numpy(), atol=1e-4)
 
 
-def test_an_il_model_costs_seconds_and_as_many_flops_as_on_the_cpu(tmp_path: Path) -> None:
+def test_an_il_model_costs_seconds_and_the_cpus_flops(tmp_path: Path) -> None:
     spent = {}
     for device in (DEVICE, "cpu"):
         workspace = shapes_with_il_model(tmp_path / device, device)
@@ -100,7 +100,7 @@ def test_an_il_model_costs_seconds_and_as_many_flops_as_on_the_cpu(tmp_path: Pat
     assert all(value > 0 for value in spent["cpu"]["flops"].values())
 
 
-def test_work_that_a_gpu_has_not_done_yet_is_charged_to_what_began_it() -> None:
+def test_unfinished_gpu_work_is_charged_to_what_began_it() -> None:
     costs = Costs(choose_device(DEVICE))
     with costs.charge("score"):
         torch.cuda._sleep(200_000_000)  # cycles, a tenth of a second; returns at once
@@ -110,7 +110,7 @@ def test_work_that_a_gpu_has_not_done_yet_is_charged_to_what_began_it() -> None:
 
 
 @pytest.mark.parametrize("model", ["mlp", "bn_cnn"])
-def test_the_first_selection_the_candidates_and_the_flops_are_those_of_the_cpu(made: Workspace, model: str) -> None:
+def test_the_first_selection_candidates_and_flops_equal_the_cpus(made: Workspace, model: str) -> None:
     config, runs = replace(CONFIG, model=model, precision="float32"), {}
     for device in (DEVICE, "cpu"):
         with full_float32():
@@ -127,7 +127,7 @@ def test_the_first_selection_the_candidates_and_the_flops_are_those_of_the_cpu(m
         ], cost
 
 
-def test_a_run_at_the_precision_of_the_device_learns_and_records_every_candidate(made: Workspace) -> None:
+def test_a_run_at_device_precision_learns_and_records_every_candidate(made: Workspace) -> None:
     fast = torch.cuda.get_device_capability() >= (8, 0)
     assert resolve_precision(choose_device(DEVICE), "auto") == ("bfloat16" if fast else "float32")
     run = train(made, replace(CONFIG, name="learns", batch_size=8, steps=160, evaluate_every=40))
@@ -155,7 +155,7 @@ def evaluations(workspace: Workspace, name: str) -> int:
     return len(file.read_bytes().splitlines()) if file.exists() else 0
 
 
-def test_a_killed_run_draws_and_nearly_always_selects_what_an_uninterrupted_one_does(tmp_path: Path) -> None:
+def test_a_killed_run_nearly_always_selects_as_an_uninterrupted_one(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path / "w", (80, 80, 40), test_rows=30, side=16)
     write_il(workspace)
     settings = ["--model", "bn_cnn", "--batch-size", "8", "--super-batch-size", "40", "--learning-rate", "0.0003"]

@@ -108,14 +108,12 @@ def test_memory_that_is_used_again_too_early_would_be_noticed(made: Workspace, m
 
 
 @pytest.mark.parametrize("read_options", PINNED.values(), ids=PINNED)
-def test_super_batches_are_page_locked_and_those_of_another_reading_are_not(
-    made: Workspace, read_options: ReadOptions
-) -> None:
+def test_super_batches_are_page_locked_only_where_options_say_so(made: Workspace, read_options: ReadOptions) -> None:
     assert all(batch.images.is_pinned() for batch in stream_of(made, read_options))
     assert not any(batch.images.is_pinned() for batch in stream_of(made))
 
 
-def test_memory_that_is_given_up_while_it_is_copied_from_is_waited_for() -> None:
+def test_memory_given_up_during_a_copy_is_waited_for() -> None:
     count = 8 << 20
     for round_ in range(10):
         pool = BufferPool(shared=bool(round_ % 2), pinned=True)
@@ -158,7 +156,7 @@ def network() -> nn.Module:
     [(None, False), (None, True), (f"{SMALL}-raw", False), (f"{SMALL}-raw", True)],
 )
 @pytest.mark.parametrize("read_options", PINNED.values(), ids=PINNED)
-def test_a_selector_scores_and_trains_on_the_pixels_of_the_samples_that_it_names(
+def test_a_selector_trains_on_the_pixels_of_the_named_samples(
     made: Workspace, read_options: ReadOptions, thumbnails: str | None, score_ahead: bool
 ) -> None:
     full, scored = pixels_of(made), pixels_of(made, thumbnails=thumbnails)
@@ -187,7 +185,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)  # a GPU divides by a number in its own way
 
 
-def test_pictures_of_what_was_selected_on_a_gpu_can_be_shown(made: Workspace) -> None:
+def test_pictures_of_a_selection_on_a_gpu_can_be_shown(made: Workspace) -> None:
     batch = next(OnlineSelector(network(), batch_size=10)(stream_of(made, PINNED["threads"])))
     grids = picture_grids(batch, ("coat", "dress", "vest"))
     assert len(grids) == 2

@@ -78,7 +78,7 @@ def rank_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_scoring_and_draws_leave_weights_buffers_flags_and_random_numbers_as_they_were(options: ScoringOptions) -> None:
+def test_scoring_leaves_weights_buffers_flags_and_random_numbers_alone(options: ScoringOptions) -> None:
     model = trained()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [module.training for module in model.modules()]
@@ -103,7 +103,7 @@ def test_faster_passes_rank_the_candidates_as_the_plain_one_does(options: Scorin
     assert rank_correlation(plain, losses(Scorer(model, options).logits(images()))) > 0.98
 
 
-def test_draws_are_a_function_of_the_seed_and_the_number_of_calls() -> None:
+def test_draws_depend_on_the_seed_and_number_of_calls() -> None:
     model = network()
     scorer = Scorer(model, seed=5)
     first, second = scorer.draws(images(), k=3), scorer.draws(images(), k=3)
@@ -116,7 +116,7 @@ def test_draws_are_a_function_of_the_seed_and_the_number_of_calls() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_pass_inside_the_trainers_own_autocast_leaves_no_inference_weights_behind(precision: str) -> None:
+def test_autocast_of_the_trainer_keeps_no_inference_weights(precision: str) -> None:
     model = network().train()
     with torch.autocast(DEVICE, torch.bfloat16):
         Scorer(model, ScoringOptions(precision=precision)).logits(images())  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_a_pass_inside_the_trainers_own_autocast_leaves_no_inference_weights_beh
 
 
 @pytest.mark.parametrize("steps", [3, 40])
-def test_scores_made_beside_the_training_are_those_of_the_weights_before_the_step(tmp_path: Path, steps: int) -> None:
+def test_scores_made_alongside_training_use_the_weights_before_the_step(tmp_path: Path, steps: int) -> None:
     workspace = write_workspace(tmp_path / "w", [200] * 8, side=32)
     write_il(workspace)
     model, before, common = network().train(), [copy.deepcopy(network())], 0

@@ -85,7 +85,7 @@ def test_the_example_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert {name: second.state_dict()[name] for name in ("epoch", "step")} == {"epoch": 1, "step": 4}
 
 
-def test_prepare_hands_the_loader_back_as_it_is_and_the_model_learns(workspace):
+def test_prepare_returns_the_loader_unchanged_and_the_model_learns(workspace):
     accelerator, model, optimizer, loader, seen = prepared(workspace)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     train(accelerator, model, optimizer, loader)
@@ -93,7 +93,7 @@ def test_prepare_hands_the_loader_back_as_it_is_and_the_model_learns(workspace):
     assert not any(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
 
 
-def test_a_run_resumed_in_mid_epoch_sees_exactly_the_rest_and_selects_the_same(workspace, tmp_path):
+def test_a_run_resumed_mid_epoch_sees_its_rest_selecting_alike(workspace, tmp_path):
     accelerator, model, optimizer, loader, whole = prepared(workspace)
     train(accelerator, model, optimizer, islice(loader, 4))
     accelerator.save_state(tmp_path / "checkpoint")
@@ -112,7 +112,7 @@ def test_skipped_batches_are_not_read(workspace):
     assert seen.candidates == sequence(workspace, 2)[15:]
 
 
-def test_two_ranks_share_an_epoch_whatever_accelerate_is_told_about_sharding(workspace, tmp_path):
+def test_two_ranks_share_an_epoch_under_any_sharding_setting(workspace, tmp_path):
     ranks = on_ranks("test_dropin_accelerate", "two_epochs", workspace.location, str(tmp_path / "checkpoint"))
     assert [(rank["ddp"], rank["processes"]) for rank in ranks] == [("DistributedDataParallel", 2)] * 2
     alone = [key for keys in sequence(workspace, 1) for key in keys]

@@ -107,7 +107,7 @@ def test_torchrun_runs_the_example_on_two_ranks(tmp_path):
     assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "0"), ("3", "1"))]
 
 
-def test_each_sample_is_a_candidate_of_one_rank_once_an_epoch(trained):
+def test_each_sample_is_one_ranks_candidate_once_an_epoch(trained):
     workspace, ranks = trained
     assert [len(rank["candidates"]) for rank in ranks] == [10, 10]
     assert [rank["batches"] for rank in ranks] == [5, 5]
@@ -122,7 +122,7 @@ def test_each_sample_is_a_candidate_of_one_rank_once_an_epoch(trained):
     assert [key for keys in together for key in keys] == alone
 
 
-def test_scoring_waits_for_no_other_rank_and_leaves_buffers_gradients_and_modes_alone(trained):
+def test_scoring_waits_for_no_rank_and_changes_no_state(trained):
     assert [rank["traces"] for rank in trained[1]] == [0, 0]
 
 
@@ -141,13 +141,13 @@ def test_a_state_of_two_ranks_is_continued_by_one(trained):
     assert seen.candidates == sequence(workspace, 3)[18:]
 
 
-def test_ranks_with_nothing_to_choose_from_take_as_many_steps_as_the_others(trained):
+def test_ranks_without_candidates_take_as_many_steps_as_the_others(trained):
     little = [rank["little"] for rank in trained[1]]
     assert [rank["steps"] for rank in little] == [rank["length"] for rank in little] == [18, 18]
     assert [rank["repeated"] for rank in little] == [3, 6]
 
 
-def test_what_is_scored_is_the_module_inside_ddp_compiled_or_not():
+def test_scoring_uses_the_module_inside_ddp_compiled_or_not():
     # Not initialized: only the types matter here, and a real one needs a process group.
     wrapped = DistributedDataParallel.__new__(DistributedDataParallel)
     nn.Module.__init__(wrapped)

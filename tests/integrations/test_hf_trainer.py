@@ -67,7 +67,7 @@ def test_the_example_trains_and_continues_from_its_last_checkpoint(tmp_path, mon
     assert second.state.global_step == 4
 
 
-def test_every_epoch_has_another_order_and_the_loss_is_that_of_the_model(workspace, tmp_path):
+def test_every_epoch_has_another_order_and_the_models_own_loss(workspace, tmp_path):
     trainer = SelectingTrainer(workspace, tmp_path / "out", num_train_epochs=2)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     trainer.train()
@@ -77,7 +77,7 @@ def test_every_epoch_has_another_order_and_the_loss_is_that_of_the_model(workspa
 
 
 @pytest.mark.parametrize("stop", [5, 13])
-def test_a_resumed_run_sees_exactly_the_rest_and_reads_nothing_of_what_it_skips(workspace, tmp_path, stop):
+def test_a_resumed_run_sees_the_rest_and_reads_nothing_skipped(workspace, tmp_path, stop):
     whole = SelectingTrainer(
         workspace, tmp_path / "out", num_train_epochs=2, save_strategy="steps", save_steps=stop, seed=1
     )
@@ -96,7 +96,7 @@ def test_accumulated_gradients_take_every_batch_once(workspace, tmp_path):
     assert trainer.seen.candidates == sequence(workspace, 1)
 
 
-def test_two_ranks_share_an_epoch_whatever_the_trainer_is_told_about_dispatching(workspace, tmp_path):
+def test_two_ranks_share_an_epoch_under_any_dispatching_setting(workspace, tmp_path):
     ranks = on_ranks("test_dropin_hf_trainer", "two_epochs", workspace.location, str(tmp_path / "out"))
     assert [(rank["ranks"], rank["steps"]) for rank in ranks] == [(2, 10), (2, 10)]
     pairs = list(zip(*(rank["candidates"] for rank in ranks), strict=True))

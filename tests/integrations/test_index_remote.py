@@ -88,7 +88,7 @@ def test_tars_of_a_plain_web_server_are_read_once(web: tuple[str, list[str]], ta
     assert shard.tar == f"{url}/000.tar"
 
 
-def test_tars_and_workspace_in_an_s3_that_fails_now_and_then(
+def test_tars_are_indexed_in_an_s3_that_fails_sometimes(
     s3: S3, cache: Path, impatient: Retries, tars: Path, tmp_path: Path
 ) -> None:
     url = upload(tars, s3)

@@ -86,7 +86,7 @@ def test_the_example_trains_and_continues_from_its_checkpoint(tmp_path, monkeypa
     assert second["loader"].state_dict()["step"] == 4
 
 
-def test_every_epoch_has_another_order_and_the_stated_number_of_steps(workspace):
+def test_every_epoch_has_another_order_and_the_stated_length(workspace):
     module = Classifier(workspace)
     before = module.network[5].weight.detach().clone()
     trainer = fit(module, max_epochs=3)
@@ -96,7 +96,7 @@ def test_every_epoch_has_another_order_and_the_stated_number_of_steps(workspace)
     assert not torch.equal(module.network[5].weight, before)
 
 
-def test_an_epoch_cut_short_is_followed_by_the_beginning_of_the_next(workspace):
+def test_the_next_epoch_begins_anew_after_one_cut_short(workspace):
     module = Classifier(workspace)
     fit(module, max_epochs=2, limit_train_batches=4)
     expected = sequence(workspace, 2)
@@ -115,7 +115,7 @@ def test_a_checkpoint_continues_with_exactly_the_rest(workspace, tmp_path, stop)
     assert resumed.seen.selected == whole.seen.selected[stop:]
 
 
-def test_a_checkpoint_of_a_run_that_max_steps_ended_continues_with_the_rest_of_its_epoch(workspace, tmp_path):
+def test_a_checkpoint_at_max_steps_continues_with_the_epochs_rest(workspace, tmp_path):
     ended = ModelCheckpoint(tmp_path / "kept", filename="{step}")
     fit(Classifier(workspace), max_steps=5, callbacks=[ended], enable_checkpointing=True)
     resumed = Classifier(workspace)

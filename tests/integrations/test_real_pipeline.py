@@ -74,7 +74,7 @@ def test_no_loss_is_of_an_image_that_trained_its_model(workspace: Path) -> None:
     assert scored_in_sample(workspace) == []
 
 
-def test_with_folds_each_image_is_scored_by_the_model_that_never_saw_it(tmp_path: Path) -> None:
+def test_each_image_is_scored_by_a_model_of_other_folds(tmp_path: Path) -> None:
     pipeline(tmp_path / "w", "--folds", "2", epochs=1)
     folds = query(tmp_path / "w", "SELECT DISTINCT fold FROM samples WHERE split = 'train' ORDER BY fold")
     assert folds == [{"fold": 0}, {"fold": 1}]

@@ -51,7 +51,7 @@ def objects(s3: S3, prefix: str) -> set[str]:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_every_sample_is_read_from_a_store_that_fails_now_and_then(
+def test_every_sample_is_read_from_a_store_that_fails_sometimes(
     s3: S3, cache: Path, tmp_path: Path, impatient: Retries, whole: bool
 ) -> None:
     write_workspace(tmp_path / "w", [6, 5])
@@ -69,7 +69,7 @@ def test_every_sample_is_read_from_a_store_that_fails_now_and_then(
     assert len(list(cache.glob("*.tar"))) == (2 if whole else 0)
 
 
-def test_a_bucket_that_is_out_of_order_or_forbidden_is_a_clear_error(
+def test_an_unreachable_or_forbidden_bucket_is_a_clear_error(
     s3: S3, cache: Path, tmp_path: Path, impatient: Retries
 ) -> None:
     write_workspace(tmp_path / "w", [2])
@@ -156,7 +156,7 @@ def test_the_il_is_trained_and_scored_in_a_bucket(s3: S3, cache: Path, tmp_path:
     }
 
 
-def test_a_stream_yields_the_same_from_a_bucket_as_from_a_folder(s3: S3, cache: Path, tmp_path: Path) -> None:
+def test_a_stream_yields_the_same_from_bucket_and_folder(s3: S3, cache: Path, tmp_path: Path) -> None:
     local = write_workspace(tmp_path / "w", [7, 5, 6], test_rows=2)
     write_il(local)
     url = upload(tmp_path / "w", s3)

@@ -36,7 +36,7 @@ def test_the_example_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
 @pytest.mark.parametrize("stop", [1, 4, 8])
-def test_a_state_taken_in_mid_epoch_continues_with_exactly_the_rest(workspace, tmp_path, workers, stop):
+def test_a_state_taken_mid_epoch_continues_with_exactly_the_rest(workspace, tmp_path, workers, stop):
     expected = sequence(workspace, 2)
     _, loader = loader_over(workspace, workers)
     before = keys(itertools.islice(loader, stop))
@@ -49,7 +49,7 @@ def test_a_state_taken_in_mid_epoch_continues_with_exactly_the_rest(workspace, t
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_state_taken_at_the_end_of_an_epoch_continues_with_the_next(workspace, workers):
+def test_a_state_of_an_epochs_end_continues_with_the_next(workspace, workers):
     expected = sequence(workspace, 2)
     _, loader = loader_over(workspace, workers)
     keys(loader)
@@ -60,7 +60,7 @@ def test_a_state_taken_at_the_end_of_an_epoch_continues_with_the_next(workspace,
     assert keys(resumed) == expected[9:]
 
 
-def test_a_selecting_loader_around_it_resumes_under_another_number_of_workers(workspace):
+def test_a_selecting_loader_resumes_under_another_number_of_workers(workspace):
     _, source = loader_over(workspace, 2)
     loader = SelectingLoader(source, OnlineSelector(network(), batch_size=4))
     before = [batch.super_batch.keys for batch in itertools.islice(loader, 3)]
@@ -70,7 +70,7 @@ def test_a_selecting_loader_around_it_resumes_under_another_number_of_workers(wo
     assert before + [batch.super_batch.keys for batch in resumed] == sequence(workspace, 1)
 
 
-def test_the_state_of_one_worker_is_not_taken_for_that_of_the_stream(workspace):
+def test_a_workers_state_is_not_taken_for_the_streams(workspace):
     stream, loader = loader_over(workspace, 2)
     next(iter(loader))
     workers = loader.state_dict()["_snapshot"]["_worker_snapshots"]
@@ -79,7 +79,7 @@ def test_the_state_of_one_worker_is_not_taken_for_that_of_the_stream(workspace):
         stream.load_state_dict(state)
 
 
-def test_a_point_is_found_by_the_number_of_candidates_given_out(workspace):
+def test_a_position_is_found_by_the_candidates_given_out(workspace):
     stream = stream_of(workspace)
     list(itertools.islice(stream, 2))
     assert stream.state_dict(num_samples=16)["position"] == 48

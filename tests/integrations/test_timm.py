@@ -32,7 +32,7 @@ def test_the_example_runs_whole_epochs_and_trains_on_the_selected(tmp_path, monk
     assert "over 70 samples" in capsys.readouterr().out
 
 
-def test_batches_are_exact_pairs_and_the_last_one_is_at_the_stated_length(workspace):
+def test_batches_are_exact_pairs_and_end_at_the_stated_length(workspace):
     model = small_model()
     task = ClassificationTask(model, device=torch.device("cpu"), verbose=False)
     seen = Recording(images_and_labels)

@@ -46,7 +46,7 @@ def test_the_example_takes_the_steps_it_is_told(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_iteration_is_an_epoch_of_the_stated_length_and_every_epoch_another_order(workspace, workers):
+def test_every_iteration_is_an_epoch_of_stated_length_reordered(workspace, workers):
     loader, seen = plain(workspace, workers)
     assert len(loader) == loader.num_batches == 9
     assert loader.num_samples == len(loader.dataset) == 9 * BATCH
@@ -58,7 +58,7 @@ def test_every_iteration_is_an_epoch_of_the_stated_length_and_every_epoch_anothe
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_goes_on_after_the_batch_that_was_yielded_last(workspace, workers):
+def test_a_loader_continues_after_the_batch_last_yielded(workspace, workers):
     expected = sequence(workspace, 2)
     loader, seen = plain(workspace, workers)
     for _ in islice(loader, 5):
@@ -74,7 +74,7 @@ def test_a_loader_goes_on_after_the_batch_that_was_yielded_last(workspace, worke
     assert resumed.selector.step == 18
 
 
-def test_set_epoch_of_the_loader_and_of_its_sampler_go_to_the_beginning_of_an_epoch(workspace):
+def test_set_epoch_of_loader_and_sampler_begins_an_epoch(workspace):
     expected = sequence(workspace, 3)
     loader, seen = plain(workspace)
     for _ in islice(loader, 4):
@@ -88,7 +88,7 @@ def test_set_epoch_of_the_loader_and_of_its_sampler_go_to_the_beginning_of_an_ep
     assert seen.candidates == expected[:4] + expected[18:] * 2 + expected[:9]
 
 
-def test_a_stream_that_was_resumed_before_it_was_wrapped_goes_on_from_there(workspace):
+def test_a_stream_resumed_before_wrapping_continues_from_there(workspace):
     stream = stream_of(workspace)
     state = next(batch.state for batch in islice(stream, 3, None))
     resumed = stream_of(workspace)
@@ -104,7 +104,7 @@ def test_a_state_of_another_order_is_refused(workspace):
         plain(workspace, seed=1)[0].load_state_dict(state)
 
 
-def test_a_super_batch_without_two_candidates_repeats_a_batch_so_that_the_length_holds(workspace):
+def test_a_super_batch_lacking_candidates_repeats_a_batch(workspace):
     # An IL model that is never right: the half of the samples with an IL above ln(3 / 1.5) is ruled out.
     write_il(workspace, "contrary", predicted=7)
     settings = {"il": "contrary", "prefilter": Prefilter(chance=1.5), "super_batch_size": 4}
@@ -121,7 +121,7 @@ def test_a_super_batch_without_two_candidates_repeats_a_batch_so_that_the_length
     assert {name: state[name] for name in position} == position
 
 
-def test_an_epoch_without_any_candidate_is_an_error_and_no_endless_loop(workspace):
+def test_an_epoch_without_candidates_is_an_error_not_endless(workspace):
     write_il(workspace, "contrary", predicted=7)
     loader, _ = plain(workspace, il="contrary", prefilter=Prefilter(chance=4))
     with pytest.raises(RhostreamError, match="the rest of epoch 0 has no candidate to train on"):

@@ -58,7 +58,7 @@ def trained(workspace, model: nn.Module, **settings):
     return batches, selector
 
 
-def test_each_choice_but_the_first_is_by_the_weights_of_one_step_before(workspace):
+def test_each_later_choice_uses_weights_of_one_step_before(workspace):
     model = network()
     batches, _ = trained(workspace, model, score_ahead=True)
     again = network()
@@ -102,7 +102,7 @@ def test_the_pass_runs_while_the_model_is_trained(workspace):
     assert scored == STEPS - 1
 
 
-def test_what_the_caller_casts_to_is_what_the_thread_computes_in(workspace):
+def test_the_thread_computes_in_the_callers_autocast_type(workspace):
     seen = set()
 
     class Spy(nn.Linear):
@@ -156,7 +156,7 @@ def test_an_error_of_the_pass_reaches_the_caller(workspace):
         next(batches)
 
 
-def test_what_cannot_run_beside_the_training_is_refused_or_runs_in_turn(workspace):
+def test_what_cannot_run_alongside_is_refused_or_takes_turns(workspace):
     with pytest.raises(ConfigError, match=r"score_ahead.*draws \(MC dropout\)"):
         trained(workspace, network(), select="bald", score_ahead=True)
     with pytest.raises(ConfigError, match=r"score_ahead with select 'bald'.*leave score_ahead out"):

@@ -56,7 +56,7 @@ def test_rho_loss_is_the_loss_minus_the_irreducible_loss():
     assert score("rho_loss") == pytest.approx(expected, abs=1e-6)
 
 
-def test_irreducible_loss_prefers_the_lowest_il_and_needs_no_scoring_pass():
+def test_irreducible_loss_prefers_low_il_without_a_scoring_pass():
     assert score("irreducible_loss") == pytest.approx([-il for il in IL.tolist()])
     assert selection_function("irreducible_loss").needs == {"il"}
 
@@ -103,7 +103,7 @@ def test_the_scoring_pass_leaves_model_gradients_and_random_numbers_untouched():
     assert all(module.track_running_stats for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_training_flags_are_put_back_even_if_the_model_fails_while_scoring():
+def test_training_flags_return_even_if_scoring_fails():
     model = network().train()
     model[4].eval()
     with pytest.raises(RuntimeError), scoring_mode(model):
@@ -112,7 +112,7 @@ def test_training_flags_are_put_back_even_if_the_model_fails_while_scoring():
     assert model[1].track_running_stats
 
 
-def test_batchnorm_scores_with_the_statistics_of_the_candidates_or_the_running_ones():
+def test_batchnorm_scores_by_candidates_or_running_statistics():
     model = network()
     images = torch.randn(50, 3, 8, 8) * 3 + 1
     features = model[0](images)
@@ -152,7 +152,7 @@ def test_a_short_super_batch_keeps_its_share(workspace):
     assert sizes == [(40, 8), (40, 8), (40, 8), (30, 6)]
 
 
-def test_the_ledger_has_every_candidate_once_with_what_became_of_it(workspace):
+def test_the_ledger_has_every_candidate_once_with_its_outcome(workspace):
     model = network()
     ledger = Ledger(workspace, "trial")
     stream = CandidateStream(workspace, il="small_cnn", super_batch_size=50)
@@ -173,7 +173,7 @@ def test_the_ledger_has_every_candidate_once_with_what_became_of_it(workspace):
         assert row["run"] == "trial"
 
 
-def test_uniform_sampling_takes_candidates_as_they_come_and_runs_no_scoring_pass(workspace):
+def test_uniform_sampling_keeps_the_order_and_scores_nothing(workspace):
     class Unscorable(nn.Linear):
         def forward(self, images):
             raise AssertionError("uniform sampling must not score")
@@ -185,12 +185,12 @@ def test_uniform_sampling_takes_candidates_as_they_come_and_runs_no_scoring_pass
     ]
 
 
-def test_a_function_that_needs_losses_says_so_where_the_stream_has_none(workspace):
+def test_a_function_that_needs_losses_names_a_streams_lack(workspace):
     with pytest.raises(ConfigError, match="needs irreducible losses, and the stream joins none"):
         next(OnlineSelector(network())(CandidateStream(workspace)))
 
 
-def test_scores_that_are_not_finite_stop_the_run_instead_of_being_selected_first(workspace):
+def test_nonfinite_scores_stop_the_run_before_any_selection(workspace):
     model = network()
     with torch.no_grad():
         model[5].bias[1] = float("nan")

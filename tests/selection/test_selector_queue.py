@@ -38,7 +38,7 @@ def reducible(model, super_batch) -> dict[str, float]:
     return {key: float(loss) - il_of(int(key[1:])) for key, loss in zip(super_batch.keys, losses, strict=True)}
 
 
-def test_a_share_of_each_super_batch_gives_several_batches_highest_scores_first(workspace):
+def test_a_super_batchs_share_gives_several_batches_highest_first(workspace):
     model = network()
     selector = OnlineSelector(model, select=SelectionConfig(batch_size=5, share=0.5))
     batches = list(selector(stream_of(workspace)))
@@ -50,7 +50,7 @@ def test_a_share_of_each_super_batch_gives_several_batches_highest_scores_first(
         assert [len(batch.considered) for batch in batches[3 * at : 3 * at + 3]] == [1, 0, 0]
 
 
-def test_a_score_floor_fills_batches_from_several_super_batches_and_chooses_nothing_below_it(workspace):
+def test_a_score_floor_fills_batches_across_super_batches(workspace):
     model = network()
     per_super_batch = [reducible(model, super_batch) for super_batch in stream_of(workspace)]
     floor = sorted(score for scores in per_super_batch for score in scores.values())[-20]
@@ -72,7 +72,7 @@ def test_a_score_floor_fills_batches_from_several_super_batches_and_chooses_noth
     assert next(selector(stream_of(workspace))).keys[: len(left)] == left
 
 
-def test_uniform_sampling_behind_a_prefilter_takes_whole_batches_of_all_that_is_left(tmp_path):
+def test_prefiltered_uniform_sampling_takes_whole_batches_of_the_rest(tmp_path):
     workspace = write_workspace(tmp_path / "w", (60, 60, 30))
     write_il(workspace, predicted=0)  # so that labels 1 and 2 are ruled out where IL > ln 3
     expected = {f"s{n}" for n in range(150) if (n * 7 + n // 3) % 3 == 0 or n / 100 <= 1.0986}
@@ -104,7 +104,7 @@ def test_a_selection_without_prefilter_has_the_stream_pass_nothing_over(tmp_path
     ids=lambda selection: selection.function + (" floor" if selection.score_floor else ""),
 )
 @pytest.mark.parametrize("after", [1, 2, 7])
-def test_a_selector_goes_on_from_its_state_in_mid_super_batch_as_if_never_interrupted(workspace, selection, after):
+def test_a_selector_resumes_mid_super_batch_as_if_never_interrupted(workspace, selection, after):
     def batches(selector, stream):
         return ((batch, batch.keys, batch.weights.tolist()) for _ in range(9) for batch in selector(stream))
 
@@ -168,7 +168,7 @@ def test_the_ledger_tells_what_was_chosen_by_and_the_weights(workspace):
     assert all(row["weight"] is None for row in rows if not row["selected"])
 
 
-def test_a_loader_of_known_length_refuses_a_selector_whose_batches_it_cannot_count(workspace):
+def test_a_loader_of_known_length_refuses_uncountable_batches(workspace):
     selector = OnlineSelector(network(), select=SelectionConfig(batch_size=4, score_floor=0.0))
     with pytest.raises(ConfigError, match="could not tell its length"):
         SelectingLoader(stream_of(workspace), selector)

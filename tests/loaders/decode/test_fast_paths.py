@@ -63,14 +63,14 @@ def exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("at_least", [1, 20, 33, 67, 1 << 20])
-def test_plain_jpegs_are_decoded_fast_to_the_very_pixels_of_the_ordinary_way(at_least: int) -> None:
+def test_plain_jpegs_decode_fast_to_the_ordinary_pixels(at_least: int) -> None:
     for name, data in jpegs():
         found = fast(data, at_least)
         assert found is not None, name
         assert (found == np.asarray(decode_rgb(data, at_least=at_least))).all(), name
 
 
-def test_jpegs_that_browsers_change_or_libjpeg_warns_of_are_left_to_the_ordinary_way() -> None:
+def test_odd_jpegs_are_left_to_the_ordinary_way() -> None:
     image = photograph()
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, green = (profile.index(name, 132) for name in (b"rXYZ", b"gXYZ"))
@@ -179,7 +179,7 @@ def test_pixels_go_straight_into_the_callers_array_where_they_fit() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_a_views_pixels_are_those_of_the_ordinary_way_for_every_augmentation(
+def test_a_specs_fast_pixels_equal_the_ordinary_for_every_augmentation(
     augmentation: Augmentation, channels: int
 ) -> None:
     files = [data for _, data in jpegs()]

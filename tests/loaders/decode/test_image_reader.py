@@ -35,7 +35,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     return Stored(tmp_path_factory.mktemp("stored"), 100, broken=(7, 77))
 
 
-def test_images_come_in_the_order_asked_for_channels_last_in_memory(stored: Stored) -> None:
+def test_images_come_in_the_requested_order_with_channels_last(stored: Stored) -> None:
     wanted = [int(image) for image in np.random.default_rng(0).permutation(100) if image not in (7, 77)] * 2
     reader = ImageReader(stored.workspace, THREADS)
     images, failures = reader.submit(stored.refs(wanted, hashed=True), VIEW).result()
@@ -95,7 +95,7 @@ def test_nothing_asked_for_is_nothing(stored: Stored) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_memory_is_given_out_again_when_the_last_array_made_from_it_is_gone(shared: bool) -> None:
+def test_memory_is_reused_once_its_last_array_is_gone(shared: bool) -> None:
     pool = BufferPool(shared=shared)
     first, array = pool.take(100_000)
     held = torch.from_numpy(array.reshape(10, 100, 100)[2:].transpose(0, 2, 1))[3]
@@ -112,7 +112,7 @@ def test_memory_is_given_out_again_when_the_last_array_made_from_it_is_gone(shar
     assert (first.file is not None) == shared
 
 
-def test_super_batches_reuse_memory_but_never_that_of_a_batch_still_held(stored: Stored) -> None:
+def test_super_batches_never_reuse_memory_of_a_batch_still_held(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, THREADS)
     kept, addresses = [], set()
     wanted = [image for image in range(100) if image not in (7, 77)]
@@ -129,7 +129,7 @@ def test_super_batches_reuse_memory_but_never_that_of_a_batch_still_held(stored:
     reader.close()
 
 
-def test_memory_of_images_given_up_is_not_reused_while_they_are_still_decoded(stored: Stored) -> None:
+def test_memory_of_abandoned_images_waits_until_they_are_decoded(stored: Stored) -> None:
     """Nobody holds the result, but the decoders still write there."""
     reader = ImageReader(stored.workspace, THREADS)
     wanted = [image for image in range(100) if image not in (7, 77)] * 3
@@ -165,7 +165,7 @@ def test_urgent_images_overtake_what_has_not_been_begun(stored: Stored) -> None:
     reader.close()
 
 
-def test_a_forgotten_reader_ends_its_threads_but_not_before_its_images_are_there(stored: Stored) -> None:
+def test_a_forgotten_readers_threads_end_once_its_images_are_there(stored: Stored) -> None:
     gc.collect()
     before = decoding_threads()
     pending = ImageReader(stored.workspace, THREADS).submit(stored.refs([1, 2, 3]), VIEW)

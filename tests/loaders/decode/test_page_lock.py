@@ -105,9 +105,7 @@ def test_whole_pages_are_locked_and_unlocked_with_the_buffer(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("copying", [3, 5])
-def test_memory_is_not_reused_before_its_copies_to_any_gpu_have_ended(
-    monkeypatch: pytest.MonkeyPatch, copying: int
-) -> None:
+def test_memory_is_reused_only_after_its_gpu_copies_ended(monkeypatch: pytest.MonkeyPatch, copying: int) -> None:
     cuda = Played(3, 5).play(monkeypatch)
     pool = BufferPool(shared=True, pinned=True)
     first, array = pool.take(50_000)
@@ -120,9 +118,7 @@ def test_memory_is_not_reused_before_its_copies_to_any_gpu_have_ended(
 
 
 @pytest.mark.parametrize("copying", [3, 5])
-def test_memory_is_not_given_up_before_its_copies_to_any_gpu_have_ended(
-    monkeypatch: pytest.MonkeyPatch, copying: int
-) -> None:
+def test_memory_is_given_up_only_after_its_gpu_copies_ended(monkeypatch: pytest.MonkeyPatch, copying: int) -> None:
     cuda = Played(3, 5).play(monkeypatch)
     pool = BufferPool(shared=True, pinned=True)
     buffer, array = pool.take(50_000)
@@ -133,7 +129,7 @@ def test_memory_is_not_given_up_before_its_copies_to_any_gpu_have_ended(
     assert cuda.contexts == {3, 5}
 
 
-def test_a_fork_that_forgets_what_its_parent_locked_asks_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_forgetting_its_parents_locked_memory_asks_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Played(3).play(monkeypatch)
     pool = BufferPool(shared=False, pinned=True)
     buffer, array = pool.take(50_000)
@@ -145,7 +141,7 @@ def test_a_fork_that_forgets_what_its_parent_locked_asks_no_gpu(monkeypatch: pyt
     assert len(cuda.locked) == 1
 
 
-def test_no_gpu_of_another_rank_is_touched_by_threads_that_have_chosen_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_without_a_chosen_gpu_touch_no_other_ranks_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Played(3).play(monkeypatch)
 
     def take_and_drop() -> None:

@@ -73,7 +73,7 @@ def test_processes_give_the_pixels_and_failures_that_threads_give(stored: Stored
     threads.close()
 
 
-def test_shard_errors_of_a_process_arrive_as_themselves_and_it_goes_on(stored: Stored) -> None:
+def test_shard_errors_of_a_process_arrive_and_it_goes_on(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, ReadOptions(workers=1))
     pids = started(reader, stored, 1)
     refs = stored.refs(WANTED)
@@ -116,7 +116,7 @@ def test_processes_load_no_torch_and_hold_little(stored: Stored) -> None:
     reader.close()
 
 
-def test_super_batches_held_by_hundreds_do_not_use_up_the_open_files(stored: Stored) -> None:
+def test_hundreds_of_super_batches_do_not_use_up_open_files(stored: Stored) -> None:
     _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     others = len(list(Path("/proc/self/fd").iterdir()))  # what earlier tests and their servers have open
     resource.setrlimit(resource.RLIMIT_NOFILE, (others + 240, hard))
@@ -134,9 +134,7 @@ def test_super_batches_held_by_hundreds_do_not_use_up_the_open_files(stored: Sto
     reader.close()
 
 
-def test_auto_starts_no_process_for_little_work_and_some_for_much(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_starts_processes_only_where_there_is_much_work(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rhostream.loaders.decode.image_reader._WORTH_A_PROCESS", 0.05)
     reader = ImageReader(stored.workspace, ReadOptions(threads=2, workers="auto"))
     reader.submit(stored.refs([1, 2]), VIEW).result()
@@ -240,7 +238,7 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def test_named_shared_memory_of_a_process_is_seen_and_that_of_others_is_not() -> None:
+def test_named_shared_memory_is_attributed_to_its_own_process() -> None:
     """So that the tests below would tell."""
     before = named_shared_memory(os.getpid())
     lock = multiprocessing.get_context("spawn").Lock()
@@ -278,7 +276,7 @@ def test_nothing_is_left_when_the_trainer_is_killed_or_interrupted(tmp_path: Pat
         assert "process_main" not in errors
 
 
-def test_processes_end_with_the_trainer_even_while_a_fork_of_it_lives_on(tmp_path: Path) -> None:
+def test_processes_end_with_the_trainer_though_its_fork_lives_on(tmp_path: Path) -> None:
     """The fork has inherited the trainer's ends of the sockets, so these do not close."""
     with run_script(tmp_path, forever=True, forks=True) as script:
         pids = pids_of(script)
@@ -287,13 +285,13 @@ def test_processes_end_with_the_trainer_even_while_a_fork_of_it_lives_on(tmp_pat
         assert all_end(pids)
 
 
-def test_a_trainer_that_never_closes_its_reader_ends_with_its_processes(tmp_path: Path) -> None:
+def test_a_trainer_that_never_closes_its_reader_still_ends_cleanly(tmp_path: Path) -> None:
     with run_script(tmp_path, forever=False) as script:
         _, errors = script.communicate(timeout=120)
         assert (script.returncode, errors) == (0, "")
 
 
-def test_a_module_of_the_users_does_not_get_into_the_processes_by_its_name(
+def test_a_users_module_does_not_enter_the_processes_by_name(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong one')\n")

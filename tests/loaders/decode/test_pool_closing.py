@@ -65,9 +65,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for(stored: Stored) -> Non
             images.result()
 
 
-def test_a_thread_that_waits_for_a_store_is_not_waited_for_for_long(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_blocked_on_a_store_is_waited_for_briefly(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answers = threading.Event(), threading.Event()
 
     def read(*_: object, **__: object) -> bytes:

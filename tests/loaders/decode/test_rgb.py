@@ -213,7 +213,7 @@ def test_a_broken_or_foreign_profile_is_ignored_as_browsers_do() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("restarts", [0, 1])
-def test_a_jpeg_without_end_marker_is_shown_and_one_that_ends_early_is_truncated(
+def test_a_jpeg_ending_early_is_truncated_unless_only_unmarked(
     progressive: bool, subsampling: int, restarts: int
 ) -> None:
     options = {"restart_marker_rows": restarts} if restarts else {}
@@ -318,7 +318,7 @@ def test_damaged_files_raise_nothing_but_undecodable() -> None:
                 assert error.reason in REJECT_REASONS  # noqa: PT017
 
 
-def test_a_jpeg_may_be_decoded_smaller_but_never_below_what_is_asked() -> None:
+def test_a_jpeg_is_never_decoded_smaller_than_asked() -> None:
     data = encoded(photograph(800, 600), "JPEG")
     assert decode_rgb(data, at_least=75).size == (100, 75)
     assert decode_rgb(data, at_least=76).size == (200, 150)

@@ -66,7 +66,7 @@ def test_the_first_super_batch_does_not_wait_for_pandas(tmp_path: Path, thumbnai
     assert done.stdout == "30 False\n"
 
 
-def test_a_table_that_lacks_a_column_is_named_with_what_it_has(tmp_path: Path) -> None:
+def test_a_table_lacking_a_column_is_named_with_its_columns(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write_table("scores.parquet", pa.table({"key": ["a", "b"], "il": [1.0, 2.0]}))
     assert workspace.read_table("scores.parquet", ["il"]).to_pydict() == {"il": [1.0, 2.0]}

@@ -77,7 +77,7 @@ def test_an_index_with_other_labels_is_refused_and_made_again(
     assert contents(tmp_path / "w") == whole
 
 
-def test_an_index_rewritten_beneath_a_running_stream_is_not_joined_with_the_old_losses(tmp_path: Path) -> None:
+def test_an_index_rewritten_under_a_stream_meets_no_old_losses(tmp_path: Path) -> None:
     place = write_workspace(tmp_path, [40] * 6)
     write_il(place)
     stream = CandidateStream(place, il="small_cnn", super_batch_size=8, order=Order(block_shards=1))
@@ -91,9 +91,7 @@ def test_an_index_rewritten_beneath_a_running_stream_is_not_joined_with_the_old_
 
 
 @pytest.mark.parametrize("make", [copied, indexed])
-def test_a_damaged_image_is_told_with_a_remedy_that_keeps_the_tars_of_others(
-    tmp_path: Path, make: Callable[[Path], Workspace]
-) -> None:
+def test_a_damaged_images_remedy_keeps_foreign_tars(tmp_path: Path, make: Callable[[Path], Workspace]) -> None:
     place = make(tmp_path)
     shard = CorpusMetadata.read(place).split("train")[0]
     said = str(undecodable(place, shard, 0, "truncated"))
@@ -127,7 +125,7 @@ def test_a_missing_tar_of_thumbnails_names_what_makes_it(tmp_path: Path) -> None
         assert contents(tmp_path / "w") == whole
 
 
-def test_a_missing_tar_of_a_mixture_is_not_said_to_be_of_an_index(tmp_path: Path) -> None:
+def test_a_missing_tar_of_a_mixture_names_no_index(tmp_path: Path) -> None:
     places = {name: write_workspace(tmp_path / name, [16]) for name in ("a", "b")}
     streams = {name: CandidateStream(place, super_batch_size=8) for name, place in places.items()}
     mixed = MixedStream(streams, super_batch_size=8)
@@ -138,7 +136,7 @@ def test_a_missing_tar_of_a_mixture_is_not_said_to_be_of_an_index(tmp_path: Path
         list(mixed)
 
 
-def test_a_missing_tar_of_the_workspace_is_made_again_by_rho_shards(tmp_path: Path) -> None:
+def test_a_missing_tar_of_the_workspace_names_rho_shards(tmp_path: Path) -> None:
     place = write_workspace(tmp_path, [4])
     shard: Shard = CorpusMetadata.read(place).shards[0]
     Path(place.path(shard.tar)).unlink()

@@ -38,7 +38,7 @@ def test_a_table_goes_to_another_process_as_its_path(
     assert len(received) == COUNT
 
 
-def test_a_table_of_which_the_cache_was_cleared_meanwhile_is_told(table: KeyTable, tmp_path: Path) -> None:
+def test_a_key_table_whose_cache_was_cleared_is_told(table: KeyTable, tmp_path: Path) -> None:
     sent = pickle.dumps(table)
     (cached,) = (tmp_path / "cache" / "keytables").iterdir()
     cached.unlink()

@@ -35,9 +35,7 @@ def test_a_passing_fault_is_ridden_out(web: Web, served: Workspace, impatient: R
     assert not web.faults
 
 
-def test_a_fault_of_the_request_for_the_size_is_no_missing_file(
-    web: Web, served: Workspace, impatient: Retries
-) -> None:
+def test_a_failed_size_request_is_not_a_missing_file(web: Web, served: Workspace, impatient: Retries) -> None:
     web.faults += ["reset", "503", "503", "reset"]  # the file system asks twice, by HEAD and GET, in each attempt
     assert served.exists("file")
     web.faults += ["503", "503"]

@@ -22,7 +22,7 @@ from rhostream.loaders.storage.workspace import Workspace
 web, cache, impatient, tars = remote_store.web, remote_store.cache, remote_store.impatient, remote_tars.tars
 
 
-def test_the_folder_stays_below_its_bound_and_loses_what_was_opened_longest_ago(
+def test_the_folder_keeps_its_bound_and_drops_the_least_recent(
     web: Web, cache: Path, tars: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound(monkeypatch, 3.5)
@@ -138,9 +138,7 @@ def test_prefetched_tars_come_in_the_background(
     assert len(web.requests) <= requests + 4
 
 
-def test_a_read_waits_for_the_prefetch_of_its_tar_and_does_not_start_a_second(
-    web: Web, cache: Path, tars: list[str]
-) -> None:
+def test_a_read_waits_for_its_tars_prefetch(web: Web, cache: Path, tars: list[str]) -> None:
     web.faults += ["ok", "slow"]
     reader = ShardReader(Workspace(web.url))
     reader.prefetch(tars[:1])
@@ -160,7 +158,7 @@ def test_a_process_that_prefetches_ends_at_once(web: Web, cache: Path, tars: lis
     assert number_of(ShardReader(Workspace(web.url)), "0.tar") == 0
 
 
-def test_single_images_are_read_without_a_copy_where_there_is_none(web: Web, cache: Path, tars: list[str]) -> None:
+def test_single_images_are_read_directly_where_no_copy_exists(web: Web, cache: Path, tars: list[str]) -> None:
     reader = ShardReader(Workspace(web.url))
     for one in (reader, pickle.loads(pickle.dumps(reader))):
         web.requests.clear()

@@ -23,7 +23,7 @@ from rhostream.loaders.storage.workspace import Workspace
 web, cache, tars = remote_store.web, remote_store.cache, remote_tars.tars
 
 
-def test_a_folder_that_cannot_be_used_costs_speed_and_one_warning(
+def test_an_unusable_folder_costs_speed_and_one_warning(
     web: Web, cache: Path, tars: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "_told", threading.Event())
@@ -37,7 +37,7 @@ def test_a_folder_that_cannot_be_used_costs_speed_and_one_warning(
     ]
 
 
-def test_a_bound_that_is_too_small_costs_speed_and_names_the_remedy(
+def test_too_small_a_bound_costs_speed_and_names_the_remedy(
     web: Web, cache: Path, tars: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "_told", threading.Event())
@@ -88,7 +88,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_costs_speed_and_is_never_a_corrupt_copy(
+def test_a_full_disk_costs_speed_and_leaves_no_corrupt_copy(
     web: Web, tars: list[str], small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "_told", threading.Event())

@@ -45,7 +45,7 @@ def keys_of(batches):
     return [key for batch in batches for key in batch.keys]
 
 
-def test_each_sample_comes_once_an_epoch_with_its_own_pixels_label_and_loss(workspace):
+def test_each_sample_comes_once_an_epoch_with_its_own_values(workspace):
     seen = set()
     for batch in stream_of(workspace):
         for i, key in enumerate(batch.keys):
@@ -58,7 +58,7 @@ def test_each_sample_comes_once_an_epoch_with_its_own_pixels_label_and_loss(work
     assert seen == {f"s{number}" for number in range(TOTAL)}
 
 
-def test_an_epoch_has_the_stated_length_and_the_next_one_another_order(workspace):
+def test_an_epoch_has_the_stated_length_the_next_another_order(workspace):
     stream = stream_of(workspace)
     first, second = list(stream), list(stream)
     assert len(first) == len(second) == len(stream) == TOTAL // 16  # the one left over joins the last
@@ -113,7 +113,7 @@ def test_a_resumed_stream_repeats_no_sample_and_skips_none(workspace, stop):
         assert keys_of(before) + after == expected
 
 
-def test_the_state_of_the_stream_is_that_after_the_batch_in_use_not_after_those_read_ahead(workspace):
+def test_the_state_describes_the_batch_in_use_not_those_prefetched(workspace):
     stream = stream_of(workspace, read_options=ReadOptions(prefetch=5))
     iterator = iter(stream)
     for _ in range(3):
@@ -150,7 +150,7 @@ def test_a_state_of_another_order_is_refused(workspace):
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_workers_follow_set_epoch_and_never_repeat_an_epoch_in_silence(workspace, persistent):
+def test_workers_follow_set_epoch_and_never_silently_repeat_an_epoch(workspace, persistent):
     expected = stream_of(workspace)
     epochs = [keys_of(expected), keys_of(expected)]
     stream = stream_of(workspace)
@@ -166,7 +166,7 @@ def test_workers_follow_set_epoch_and_never_repeat_an_epoch_in_silence(workspace
         assert keys_of(loader) == epochs[epoch]
 
 
-def test_a_state_with_fewer_samples_left_than_ranks_goes_on_with_the_next_epoch(workspace, monkeypatch, caplog):
+def test_a_state_with_fewer_samples_than_ranks_begins_another_epoch(workspace, monkeypatch, caplog):
     stream = stream_of(workspace)
     state = stream.state_dict() | {"position": TOTAL - 1}
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -177,7 +177,7 @@ def test_a_state_with_fewer_samples_left_than_ranks_goes_on_with_the_next_epoch(
     assert "the last 1 samples of epoch 0 are too few for 3 ranks" in caplog.text
 
 
-def test_threads_read_their_own_samples_though_files_are_closed_under_them(tmp_path, monkeypatch):
+def test_threads_read_their_own_samples_while_files_are_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_reader, "MAX_OPEN_SHARDS", 2)
     made = write_workspace(tmp_path / "many", (4,) * 40)
     interval = sys.getswitchinterval()
@@ -230,7 +230,7 @@ def with_il_values(table, values):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
-def test_a_missing_or_non_finite_loss_is_an_error_with_counts(workspace, bad):
+def test_a_missing_or_nonfinite_loss_is_an_error_with_counts(workspace, bad):
     spoil(workspace, lambda table: with_il_values(table, [bad, bad, *table.column("il").to_pylist()[2:]]))
     with pytest.raises(IrreducibleLossError, match=r"train-000002: 2 of 41 samples have no finite irreducible loss"):
         list(stream_of(workspace))
@@ -257,7 +257,7 @@ def test_rows_in_another_order_are_refused_never_joined_by_position(workspace):
         list(stream_of(workspace))
 
 
-def test_a_part_of_the_same_keys_with_other_labels_or_images_is_refused(workspace):
+def test_an_il_part_for_other_labels_or_images_is_refused(workspace):
     rewrite_shard(workspace, "train-000002", "labels moved")
     with pytest.raises(IrreducibleLossError, match="train-000002 holds other labels or images than when it was scored"):
         list(stream_of(workspace))
@@ -270,7 +270,7 @@ def test_a_part_made_by_another_model_is_refused(workspace):
         list(stream_of(workspace))
 
 
-def test_losses_of_a_model_that_was_trained_on_the_samples_are_refused(workspace):
+def test_losses_of_a_model_trained_on_the_samples_are_refused(workspace):
     def seen(table):
         column = pa.array([True, True, *[False] * (table.num_rows - 2)])
         return table.set_column(table.schema.get_field_index("in_sample"), "in_sample", column)
@@ -285,7 +285,7 @@ def test_a_table_that_is_not_there_names_those_that_are(workspace):
         stream_of(workspace, il="resnet18")
 
 
-def test_a_model_of_another_split_is_refused_before_the_first_step(workspace):
+def test_a_model_of_another_split_is_refused_before_any_step(workspace):
     write_workspace(Path(workspace.location), ROWS)
     workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "reshuffled"})
     with pytest.raises(
@@ -336,7 +336,7 @@ def overwrite_image(workspace, key, content):
                     tar.write(content[: row["size"]])
 
 
-def test_an_image_that_stopped_decoding_is_an_error_or_a_counted_skip_within_a_bound(workspace):
+def test_an_undecodable_image_is_an_error_or_a_bounded_skip(workspace):
     overwrite_image(workspace, "s50", b"\0" * 10_000)
     with pytest.raises(ShardError, match=r"sample s50 of shard train-000001 cannot be read"):
         list(stream_of(workspace))
@@ -352,7 +352,7 @@ def test_a_truncated_tar_is_a_clear_error(workspace):
         list(stream_of(workspace))
 
 
-def test_augmentation_depends_on_seed_epoch_and_key_not_on_who_decodes(workspace):
+def test_augmentation_depends_on_seed_epoch_and_key_alone(workspace):
     def pixels(**settings):
         stream = stream_of(workspace, augmentation="shift_flip", spec=ImageSpec(size=16), **settings)
         return {key: image for batch in stream for key, image in zip(batch.keys, batch.images, strict=True)}, stream

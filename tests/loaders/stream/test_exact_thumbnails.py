@@ -57,7 +57,7 @@ def test_raw_thumbnails_are_exact_where_no_image_is_larger(workspace, size, shru
 @pytest.mark.parametrize(
     "spec", [ImageSpec(size=SIDE), ImageSpec(size=40), ImageSpec(size=SIDE, channels=1, mean=(0.5,), std=(0.5,))]
 )
-def test_the_stream_gives_the_pixels_of_the_originals_without_reading_them(workspace, augmentation, spec):
+def test_the_stream_gives_original_pixels_without_reading_the_originals(workspace, augmentation, spec):
     make(workspace)
     plain = batches(workspace, spec=spec, augmentation=augmentation)
     spoil_the_originals(workspace)
@@ -92,7 +92,7 @@ def test_the_selected_come_from_it_too(workspace):
 
 
 @pytest.mark.parametrize("select", ["uniform", "rho_loss"])
-def test_a_training_run_takes_it_by_itself_and_ends_with_the_same_weights(workspace, select):
+def test_a_training_run_uses_exact_thumbnails_and_ends_alike(workspace, select):
     settings = {"select": select, "model": "mlp", "steps": 6, "batch_size": 4, "super_batch_size": 20, "device": "cpu"}
     plain = train(workspace, TrainConfig(name="plain", **settings))
     make(workspace)
@@ -119,7 +119,7 @@ def test_automatic_choice(workspace):
     assert chosen(select="rho_loss", image_size=SIDE - 4) == "16-jpeg"
 
 
-def test_of_a_corpus_with_one_larger_image_it_is_not_exact(workspace):
+def test_thumbnails_are_inexact_where_one_image_is_larger(workspace):
     table = workspace.read_table("index/train-000001.parquet")
     for side in ("width", "height"):
         lengths = np.full(table.num_rows, SIDE, np.int32)

@@ -32,7 +32,7 @@ def drawn_of(batches):
     ]
 
 
-def test_by_default_every_sample_of_every_corpus_comes_once_an_epoch(workspaces):
+def test_every_sample_of_every_corpus_comes_once_an_epoch(workspaces):
     stream = MixedStream(corpora(workspaces), super_batch_size=32)
     for _ in range(2):
         drawn = drawn_of(stream)

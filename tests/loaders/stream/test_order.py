@@ -16,7 +16,7 @@ def sequence(order: EpochOrder, start: int = 0) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_shuffle_is_a_permutation_that_depends_on_every_number_of_its_stream():
+def test_a_shuffle_is_a_permutation_set_by_its_streams_numbers():
     base = shuffled(1000, 3, 5)
     assert sorted(base) == list(range(1000))
     assert np.array_equal(base, shuffled(1000, 3, 5))
@@ -30,7 +30,7 @@ def test_a_shuffle_leaves_no_trace_of_the_old_order():
     assert (np.diff(moved) == 1).mean() < 0.001
 
 
-def test_the_order_is_pinned_so_that_a_resumed_run_survives_an_upgrade_of_numpy():
+def test_the_order_is_pinned_against_upgrades_of_numpy():
     assert shuffled(8, 0, 0).tolist() == [4, 0, 1, 7, 6, 2, 5, 3]
 
 
@@ -52,9 +52,7 @@ def test_every_sample_comes_once_an_epoch(rows, block, epoch):
     start=st.integers(0, 399),
     remainder=st.sampled_from(["spread", "drop"]),
 )
-def test_every_rank_gets_as_many_super_batches_and_together_they_get_the_rest_once(
-    total, size, ranks, start, remainder
-):
+def test_every_rank_gets_as_many_super_batches_without_repeats(total, size, ranks, start, remainder):
     start = min(start, total)
     if 0 < total - start < ranks:
         start = 0

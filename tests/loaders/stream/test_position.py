@@ -39,7 +39,7 @@ def keys_of(batches):
 
 
 @pytest.mark.parametrize("workers", [None, 0, 2])
-def test_a_selector_on_a_thumbnails_leaves_the_stream_where_its_batch_ends(workspace, workers):
+def test_a_selector_on_thumbnails_leaves_the_stream_at_its_batch(workspace, workers):
     def made():
         stream = stream_of(workspace, thumbnails="8-raw", read_options=ReadOptions(threads=1))
         return stream if workers is None else StatefulDataLoader(stream, batch_size=None, num_workers=workers)
@@ -54,7 +54,7 @@ def test_a_selector_on_a_thumbnails_leaves_the_stream_where_its_batch_ends(works
     assert seen == keys_of(stream_of(workspace))
 
 
-def test_while_workers_read_the_main_process_says_that_it_cannot_tell_the_place(workspace):
+def test_the_main_process_cannot_tell_the_position_of_reading_workers(workspace):
     stream = stream_of(workspace)
     loader = DataLoader(stream, batch_size=None, num_workers=2)
     batch = next(iter(loader))

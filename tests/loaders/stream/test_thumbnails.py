@@ -44,7 +44,7 @@ def test_candidates_are_small_and_the_selected_are_full(workspace):
             assert torch.allclose(image, ImageSpec(size=SIDE).normalize(torch.from_numpy(expected)[None])[0])
 
 
-def test_what_is_brought_to_the_models_device_is_charged_as_loading(workspace, monkeypatch):
+def test_moving_pixels_to_the_models_device_is_charged_as_loading(workspace, monkeypatch):
     class Noting:
         def __init__(self):
             self.running = ["nothing"]
@@ -108,7 +108,7 @@ def test_scoring_ahead_scores_with_the_model_of_one_step_before(workspace):
     assert steps_when_scored(score_ahead=True, fresh_every=2) == [0, 0, 2, 2, 4]
 
 
-def test_a_selected_image_that_cannot_be_read_is_counted_and_stands_in_the_ledger(workspace):
+def test_a_selected_unreadable_image_is_counted_and_in_the_ledger(workspace):
     first = next(OnlineSelector(network(), batch_size=4)(stream_of(workspace)))
     bad = first.keys[1]
     for shard in CorpusMetadata.read(workspace).shards:

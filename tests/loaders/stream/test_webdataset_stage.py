@@ -44,7 +44,7 @@ def stored(path: Path, *keys: str) -> wds.WebDataset:
     return wds.WebDataset(str(path), shardshuffle=False)
 
 
-def test_each_sample_gets_its_loss_by_key_in_the_order_of_the_pipeline(tmp_path: Path) -> None:
+def test_each_sample_gets_its_loss_by_key_in_pipeline_order(tmp_path: Path) -> None:
     keys = [f"{n:06d}" for n in range(200)]
     il = table(tmp_path / "il.parquet", {key: int(key) / 7 for key in reversed(keys)}, predicted=list(range(200)))
     found = list(stored(tmp_path / "a.tar", *keys).compose(with_il(il)))
@@ -66,7 +66,7 @@ def test_a_folder_of_parquet_without_predictions_joins_after_decoding(tmp_path: 
     assert all("predicted" not in item for item in before)
 
 
-def test_names_with_folders_are_found_as_they_are_and_as_rho_index_keeps_them(tmp_path: Path) -> None:
+def test_names_with_folders_are_found_raw_and_as_indexed(tmp_path: Path) -> None:
     names = ["n01/n01_10026", "./dir/x.y/7", "plain", "./dotted", "by_tar"]
     il = table(
         tmp_path / "il.parquet",
@@ -82,9 +82,7 @@ def test_names_with_folders_are_found_as_they_are_and_as_rho_index_keeps_them(tm
     assert [(item["__key__"], item["il"]) for item in found] == [(name, float(n)) for n, name in enumerate(names)]
 
 
-def test_a_missing_or_not_finite_loss_is_an_error_with_counts_or_a_counted_drop(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_nonfinite_or_missing_loss_is_an_error_or_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = [f"{n:03d}" for n in range(150)]
     losses: dict[str, float | None] = dict.fromkeys(keys, 1.0)
     losses |= {"100": math.nan, "101": math.inf, "102": None}
@@ -104,7 +102,7 @@ def test_a_missing_or_not_finite_loss_is_an_error_with_counts_or_a_counted_drop(
     assert "has dropped 4 of 150 samples" in caplog.text
 
 
-def test_losses_of_samples_that_the_il_model_was_trained_on_are_none(tmp_path: Path) -> None:
+def test_losses_the_il_model_was_trained_on_are_none(tmp_path: Path) -> None:
     il = table(tmp_path / "il.parquet", {"0": 0.1, "1": 0.2, "2": 0.3}, in_sample=[False, True, None])
     found = stored(tmp_path / "a.tar", "0", "1", "2").compose(with_il(il, on_missing="drop"))
     assert [item["__key__"] for item in found] == ["0", "2"]
@@ -168,7 +166,7 @@ def images_of(folder: Path) -> Iterator[tuple[str, bytes]]:
         yield webdataset_key(item["__key__"]), item["jpg"]
 
 
-def test_our_stream_reads_candidates_with_their_losses_out_of_foreign_tars(scored: tuple[Path, Workspace]) -> None:
+def test_our_stream_reads_candidates_and_losses_from_foreign_tars(scored: tuple[Path, Workspace]) -> None:
     folder, workspace = scored
     corpus = CorpusMetadata.read(workspace)
     losses = {}

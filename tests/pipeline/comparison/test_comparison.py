@@ -87,7 +87,7 @@ def test_json_tells_every_seed_and_agrees_with_the_metrics(workspace):
     assert Image.open(found["plot"]).width > 1000
 
 
-def test_another_number_of_runs_that_share_the_il_model_needs_no_training(workspace):
+def test_changing_the_runs_that_share_the_il_model_trains_nothing(workspace):
     options = ("--targets", "0.4", "--json", "--il-runs")
     five, one = (json.loads(rho_train(workspace, *options, runs).stdout)["variants"][1] for runs in ("5", "1"))
     for few, many in zip(one["runs"], five["runs"], strict=True):
@@ -95,7 +95,7 @@ def test_another_number_of_runs_that_share_the_il_model_needs_no_training(worksp
         assert few["reached"][0]["seconds_whole_il"] == pytest.approx(many["reached"][0]["seconds_whole_il"])
 
 
-def test_the_tables_give_median_and_range_to_each_target_with_the_il_model_shared_and_whole(workspace, tmp_path):
+def test_the_tables_give_each_targets_median_and_range(workspace, tmp_path):
     plot = tmp_path / "chart.png"
     result = rho_train(workspace, "--targets", "0.4,1.0", "--plot", str(plot))
     overview, reached, *_ = result.stdout.split("\n\n")

@@ -32,7 +32,7 @@ def line(step, accuracy, il_runs=1, il=True):
 
 
 @pytest.mark.parametrize(("il_runs", "il"), [(None, 12.0), (1, 48.0), (4, 12.0), (8, 6.0)])
-def test_all_but_evaluation_is_charged_and_the_il_model_by_the_runs_that_share_it(il_runs, il):
+def test_evaluation_is_free_and_the_il_model_shared_by_runs(il_runs, il):
     metrics = line(10, 0.5, il_runs=4)
     assert charged(metrics, "seconds", il_runs) == 150 + il
     assert charged(metrics, "cpu_seconds", il_runs) == 3 * (150 + il)
@@ -45,7 +45,7 @@ def test_a_curve_passes_over_lines_without_an_accuracy():
     assert found.costs["seconds"] == (15 + 48, 45 + 48)
 
 
-def test_a_band_is_the_median_and_range_at_the_steps_that_all_seeds_have():
+def test_a_band_spans_the_steps_that_all_seeds_have():
     def made(steps, seconds, accuracy):
         costs = {unit: tuple(FACTORS[unit] * value for value in seconds) for unit in COST_UNITS}
         return Curve(steps=steps, costs=costs, accuracy=accuracy)
@@ -93,7 +93,7 @@ def compared(tmp_path) -> Comparison:
     return report(["uniform", "rho_loss"], [plain, chosen], (0.6, 0.9), il_runs=2)
 
 
-def test_targets_are_reached_at_the_first_evaluation_and_cost_what_was_spent_until_then(compared):
+def test_targets_count_from_the_first_evaluation_that_reaches_them(compared):
     uniform, rho_loss = (variant.reached[0.6] for variant in compared.variants)
     assert uniform["steps"] == Spread(median=30, lowest=20, highest=None, known=2, of=3)
     assert uniform["seconds"] == Spread(median=450, lowest=300, highest=None, known=2, of=3)
@@ -105,7 +105,7 @@ def test_targets_are_reached_at_the_first_evaluation_and_cost_what_was_spent_unt
     assert compared.variants[0].final_accuracy == Spread(median=0.5, lowest=0.5, highest=0.7, known=3, of=3)
 
 
-def test_the_costs_of_each_seed_are_told_for_the_runs_that_share_the_il_model(compared):
+def test_each_seeds_costs_are_for_runs_sharing_the_il_model(compared):
     outcome = compared.variants[1].runs[2]
     assert (outcome.seed, outcome.seconds["il_train"], outcome.cpu_seconds["il_score"]) == (2, 8.0, 48.0)
     assert outcome.seconds["evaluate"] == 30 * 1024.0

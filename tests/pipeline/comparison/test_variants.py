@@ -7,7 +7,7 @@ from rhostream.pipeline.comparison.variants import parse_variant
 from rhostream.pipeline.config.train_config import TrainConfig
 
 
-def test_settings_are_read_as_their_types_and_the_rest_is_the_comparisons():
+def test_settings_are_typed_and_others_come_from_the_comparison():
     variant = parse_variant("rho_loss:super_batch_size=640:learning_rate=1e-2:score_ahead=true:schedule=constant")
     config = variant.config(TrainConfig(weight_decay=0.5, epochs=3.0), steps=70)
     assert (config.select, config.super_batch_size, config.learning_rate, config.score_ahead, config.schedule) == (
@@ -29,7 +29,7 @@ def test_settings_are_read_as_their_types_and_the_rest_is_the_comparisons():
         ("uniform:epochs=2", (1000, 2.0, 0)),
     ],
 )
-def test_a_variant_has_the_common_number_of_steps_or_a_budget_of_its_own(text, budget):
+def test_a_variant_has_the_common_steps_or_its_own_budget(text, budget):
     config = parse_variant(text).config(TrainConfig(), steps=70)
     assert (config.steps, config.epochs, config.candidates) == budget
 
@@ -66,7 +66,7 @@ def test_a_variants_name_is_safe_as_a_files(text, name):
         ("rholoss:batch_size=3", "rholoss"),
     ],
 )
-def test_what_is_no_variant_is_refused_in_one_line_that_quotes_it(text, message):
+def test_an_invalid_variant_is_quoted_and_refused_in_one_line(text, message):
     with pytest.raises(ConfigError, match=message) as error:
         parse_variant(text)
     assert "\n" not in str(error.value)
@@ -77,7 +77,7 @@ def test_settings_that_do_not_go_together_name_the_variant():
         parse_variant("uniform:batch_size=999").config(TrainConfig(), steps=1)
 
 
-def test_a_prefilter_of_the_comparison_is_not_for_uniform_sampling_unless_it_asks_for_one():
+def test_a_comparisons_prefilter_spares_uniform_unless_it_asks():
     base = TrainConfig(prefilter=1.0)
     assert parse_variant("uniform").config(base, steps=1).prefilter == 0.0
     assert parse_variant("rho_loss").config(base, steps=1).prefilter == 1.0

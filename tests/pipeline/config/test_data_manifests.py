@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[3] / "data_manifests"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def test_there_is_a_manifest_for_each_corpus_that_the_readme_promises() -> None:
+def test_every_promised_corpus_has_a_manifest() -> None:
     assert set(NAMES) >= {"clothing1m", "cifar10", "mnist", "imagefolder", "table", "img2dataset"}
 
 
@@ -34,7 +34,7 @@ def test_every_setting_of_a_shipped_manifest_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_manifest_starts_with_its_command_and_its_expected_result(name: str) -> None:
+def test_a_shipped_manifest_starts_with_command_and_expected_result(name: str) -> None:
     text = (FOLDER / f"{name}.toml").read_text()
     head = text.split("name = ")[0]
     assert f"MANIFEST=data_manifests/{name}.toml" in head or "make demo" in head

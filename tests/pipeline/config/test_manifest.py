@@ -64,7 +64,7 @@ def test_a_complete_manifest_is_read(write, tmp_path: Path) -> None:  # type: ig
     )
 
 
-def test_a_relative_root_is_relative_to_the_manifest_but_from_flags_to_the_working_directory(
+def test_a_relative_root_starts_at_the_manifest_or_working_directory(
     write,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
@@ -86,7 +86,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_manifest(write) -> N
     assert load_manifest(path, {"max_side": 0}).max_side == 0
 
 
-def test_holdout_and_folds_exclude_each_other_and_the_stronger_layer_wins(write) -> None:  # type: ignore[no-untyped-def]
+def test_holdout_and_folds_exclude_each_other_the_stronger_layer_wins(write) -> None:  # type: ignore[no-untyped-def]
     path = write(COMPLETE)
     folds = load_manifest(path, {"folds": 2})
     assert (folds.folds, folds.holdout) == (2, 0.0)
@@ -138,7 +138,7 @@ def test_mistakes_are_named_in_one_line(write, text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_option_of_the_reader_stops_before_anything_is_written(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_reader_option_stops_before_anything_is_written(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     wrong = write('format = "webdataset"\nroot = "."\n[options]\nlable = "cls"')
     tar(Path(wrong).parent / "a.tar", *sample("0", "0"))
     for run in (

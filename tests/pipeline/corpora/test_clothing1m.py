@@ -34,7 +34,7 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_listed_key_is_an_entry_with_the_label_of_its_own_file(tiny: Path) -> None:
+def test_every_listed_key_has_the_label_of_its_own_file(tiny: Path) -> None:
     listed = list(corpus("clothing1m", tiny).entries())
     assert len(listed) == sum(len(LISTS[name]) for name in LISTS if "key_list" in name)
     accepted = {
@@ -68,7 +68,7 @@ def test_every_listed_key_is_an_entry_with_the_label_of_its_own_file(tiny: Path)
     assert details[key(8), "label_missing"] == "not in noisy_label_kv.txt"
 
 
-def test_lists_under_annotations_and_with_windows_line_ends_are_the_same(tiny: Path) -> None:
+def test_lists_under_annotations_or_with_windows_endings_are_equal(tiny: Path) -> None:
     expected = list(corpus("clothing1m", tiny).entries())
     for name, lines in LISTS.items():
         (tiny / name).unlink()
@@ -95,7 +95,7 @@ def test_class_names_are_the_copys_own_else_the_well_known(tiny: Path) -> None:
     assert corpus("clothing1m", tiny, classes=("a", "b")).classes == ("a", "b")
 
 
-def test_without_the_noisy_list_all_noisy_labels_outside_the_clean_lists_train(tiny: Path) -> None:
+def test_noisy_labels_outside_the_clean_lists_train_without_their_list(tiny: Path) -> None:
     (tiny / "noisy_train_key_list.txt").unlink()
     training = {entry.source for entry in corpus("clothing1m", tiny).entries() if entry.split == "train"}
     assert training == {key(n) for n in (1, 2, 3, 4, 5, 7, 8)}
@@ -107,9 +107,7 @@ def test_a_key_cannot_lead_out_of_the_root(tiny: Path) -> None:
     assert found["../../secret.jpg"] == found["/etc/passwd"] == found["a\0b"] == "missing"
 
 
-def test_a_copy_that_is_not_whole_is_refused_with_the_remedy(
-    tiny: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_an_incomplete_copy_is_refused_with_the_remedy(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (tiny / "clean_val_key_list.txt").unlink()
     with pytest.raises(CorpusError, match=r"clean_val_key_list\.txt of Clothing-1M not there; copy"):
         corpus("clothing1m", tiny)

@@ -18,7 +18,7 @@ def test_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clothing1m", "imagefolder", "table", "webdataset"])
-def test_a_root_that_is_not_there_is_refused_with_the_remedy(kind: str, tmp_path: Path) -> None:
+def test_a_missing_root_is_refused_with_the_remedy(kind: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"nowhere: the root of corpus 'tiny' is not there; pass --root"):
         corpus(kind, tmp_path / "nowhere")
     with pytest.raises(CorpusError, match="names no root"):

@@ -33,7 +33,7 @@ def test_classes_and_labels_are_those_of_torchvision(tmp_path: Path) -> None:
     assert labels(reader) == {str(Path(path).relative_to(tmp_path)): label for path, label in theirs.samples}
 
 
-def test_clutter_is_left_out_and_an_image_in_no_class_is_refused(tmp_path: Path) -> None:
+def test_clutter_is_left_out_an_unclassified_image_is_refused(tmp_path: Path) -> None:
     clutter = ("cat/.DS_Store", "cat/Thumbs.db", ".git/x.jpg", "__MACOSX/cat/._a.jpg", "README.md", "labels.csv")
     for name in ("cat/a.jpg", "stray.jpg", *clutter):
         put(tmp_path / name, jpeg())

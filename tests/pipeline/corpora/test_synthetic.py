@@ -83,7 +83,7 @@ def test_the_layout_is_that_of_clothing1m(root: Path) -> None:
     assert [line.split(" ")[0] for line in _lines(root / "noisy_label_kv.txt")] == train
 
 
-def test_every_entry_is_read_with_its_split_its_label_and_the_truth(root: Path) -> None:
+def test_every_entry_has_its_split_its_label_and_the_truth(root: Path) -> None:
     reader = corpus("synthetic", root, images=240, test_images=56)
     entries = {entry.source: entry for entry in reader.entries()}
     work = plan(SMALL)
@@ -199,7 +199,7 @@ def test_the_share_of_wrong_labels_is_the_one_asked_for(share: float) -> None:
     assert wrong == 0 if share == 0 else abs(wrong - share) < 0.01
 
 
-def test_wrong_labels_are_structured_and_the_true_class_stays_the_likeliest() -> None:
+def test_wrong_labels_are_structured_the_true_class_stays_likeliest() -> None:
     work = plan(LARGE)
     true, rates = work.true[: LARGE.images], []
     for label, name in enumerate(CLASSES):
@@ -212,7 +212,7 @@ def test_wrong_labels_are_structured_and_the_true_class_stays_the_likeliest() ->
     assert min(rates) < 0.3 < 0.45 < max(rates)
 
 
-def test_training_has_a_long_tail_and_the_test_set_is_balanced() -> None:
+def test_training_has_a_long_tail_the_test_set_is_balanced() -> None:
     work = plan(LARGE)
     counts = np.bincount(work.true[: LARGE.images])[[CLASSES.index(name) for name in COMMONEST]]
     assert 5 < counts[0] / counts[-1] < 7
@@ -240,7 +240,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
         corpus("synthetic", tmp_path / "holiday.jpg")
 
 
-def test_a_corpus_of_other_options_is_neither_read_nor_drawn_over(root: Path) -> None:
+def test_a_corpus_of_other_options_is_neither_read_nor_overwritten(root: Path) -> None:
     with pytest.raises(CorpusError, match="images 240 instead of 300"):
         corpus("synthetic", root, images=300, test_images=56)
 

@@ -12,7 +12,7 @@ from helpers.support import jpeg, needs_shared, put, unpack
 from rhostream.errors import ConfigError, CorpusError
 
 
-def test_every_row_is_an_entry_and_other_columns_keep_their_types(tmp_path: Path) -> None:
+def test_every_row_is_an_entry_other_columns_keep_their_types(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg", jpeg())
     rows = 'path,label,writer,score,day,width,note\na.jpg,dog,7,0.5,2024-01-31,640,\nb.jpg,cat,,,,,"two\nlines, NA"\n'
     put(tmp_path / "labels.csv", rows)
@@ -65,7 +65,7 @@ def test_bad_labels_are_refused_with_their_reason(tmp_path: Path) -> None:
     }
 
 
-def test_paths_that_lead_out_of_the_images_are_refused_as_missing(tmp_path: Path) -> None:
+def test_paths_leading_out_of_the_images_are_refused_as_missing(tmp_path: Path) -> None:
     root = tmp_path / "corpus"
     put(root / "photos" / "a.jpg", jpeg())
     put(tmp_path / "secret.jpg", jpeg(1))

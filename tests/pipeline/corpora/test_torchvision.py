@@ -54,7 +54,7 @@ def test_listing_decodes_no_image(mnist: Path, monkeypatch: pytest.MonkeyPatch) 
     assert set(read) <= {0}  # one item a split, to see that the kept labels are those of the items
 
 
-def test_what_travels_to_a_worker_is_small_and_opens_the_dataset_there(mnist: Path) -> None:
+def test_a_worker_gets_little_and_opens_the_dataset_itself(mnist: Path) -> None:
     reader = corpus("torchvision", mnist, dataset="MNIST")
     entry = by_source(reader)["train/000003"]
     expected = reader.read(entry)
@@ -65,7 +65,7 @@ def test_what_travels_to_a_worker_is_small_and_opens_the_dataset_there(mnist: Pa
     assert there.read(same) == expected
 
 
-def test_a_dataset_without_kept_labels_or_classes_is_read_item_by_item(tmp_path: Path) -> None:
+def test_a_dataset_without_labels_is_read_item_by_item(tmp_path: Path) -> None:
     from torchvision.datasets import FakeData
 
     arguments = {"size": 12, "image_size": [3, 8, 8], "num_classes": 4}

@@ -120,7 +120,7 @@ def test_every_reason_is_told_from_every_other(tmp_path: Path, steps: tuple[int 
     }
 
 
-def test_selected_less_than_half_as_often_as_the_run_selects_is_skipped(tmp_path: Path) -> None:
+def test_skipped_means_selected_under_half_the_runs_own_rate(tmp_path: Path) -> None:
     draws: dict[str, tuple[float, bool, list[Draw]]] = {
         "rarely": (0.5, False, [(3.0, False, number == 0, None) for number in range(10)]),
         "often_enough": (0.5, False, [(3.0, False, number < 2, None) for number in range(10)]),
@@ -183,7 +183,7 @@ def test_a_window_of_steps_hides_what_came_before_and_after(workspace: Workspace
     assert {row["drawn"] for row in rows(workspace, "skipped", options=early)} == {0, 1}
 
 
-def test_mislabeled_is_ranked_and_measured_where_the_clean_label_is_known(tmp_path: Path) -> None:
+def test_mislabeled_is_measured_where_the_clean_label_is_known(tmp_path: Path) -> None:
     workspace = stage(tmp_path, {f"k{n}": (3.0 - n / 10, n not in (3, 5), []) for n in range(8)})
     table = workspace.read_table("index/train-000000.parquet")
     labels = table["label"].to_pylist()
@@ -196,7 +196,7 @@ def test_mislabeled_is_ranked_and_measured_where_the_clean_label_is_known(tmp_pa
     assert [row["recall_at_k"] for row in found] == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
 
 
-def test_a_named_run_clears_labels_that_its_model_predicts_by_itself(tmp_path: Path) -> None:
+def test_a_named_run_clears_labels_that_its_model_predicts(tmp_path: Path) -> None:
     workspace = stage(tmp_path, SITUATIONS)
     alone = {row["key"] for row in rows(workspace, "mislabeled", options=Options())}
     with_run = {row["key"] for row in rows(workspace, "mislabeled", options=Options(run="r"))}
@@ -267,7 +267,7 @@ def test_rejects_are_counted_with_an_example(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_printed_sql_runs_in_a_duckdb_of_ones_own_and_gives_the_answer(workspace: Workspace, question: str) -> None:
+def test_the_printed_sql_gives_the_answer_in_plain_duckdb(workspace: Workspace, question: str) -> None:
     runs = ["rho_loss", "uniform"] if question == "diff" else []
     narrowed = [
         part
@@ -283,7 +283,7 @@ def test_the_printed_sql_runs_in_a_duckdb_of_ones_own_and_gives_the_answer(works
         assert len(connection.execute(printed).fetchall()) == len(answer) > 0
 
 
-def test_a_table_is_short_unless_asked_and_a_file_is_whole(tmp_path: Path) -> None:
+def test_a_table_is_short_by_default_a_file_is_whole(tmp_path: Path) -> None:
     workspace = stage(tmp_path / "w", {f"k{n}": (0.5, False, []) for n in range(30)})
 
     def lines(*more: str) -> int:
@@ -335,7 +335,7 @@ def test_a_mistake_is_one_line_with_the_remedy(
     assert "\n" not in str(error.value)
 
 
-def test_a_workspace_without_runs_or_il_models_says_what_to_do(tmp_path: Path) -> None:
+def test_a_workspace_without_runs_or_il_models_names_the_remedy(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write_json("corpus.json", {})
     with pytest.raises(ConfigError, match="no run to ask about: train a model"):
@@ -344,7 +344,7 @@ def test_a_workspace_without_runs_or_il_models_says_what_to_do(tmp_path: Path) -
         explain(workspace, "mislabeled")
 
 
-def test_a_variable_of_the_environment_that_does_not_bear_on_the_question_is_left_aside(
+def test_an_irrelevant_environment_variable_is_ignored_by_a_question(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RHO_RUN", "rho_loss")

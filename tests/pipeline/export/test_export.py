@@ -69,7 +69,7 @@ def run(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_a_cleaned_corpus_has_lost_and_gained_exactly_what_the_list_says(folder: Path, suffix: str) -> None:
+def test_a_cleaned_corpus_changed_exactly_as_the_list_says(folder: Path, suffix: str) -> None:
     workspace, listed, cleaned = str(folder / "w"), str(folder / f"clean.{suffix}"), str(folder / "cleaned.toml")
     told = run("list", "--workspace", workspace, "--relabel", "0.8", "--output", listed)
     run("manifest", "--workspace", workspace, "--clean-list", listed, "--output", cleaned)
@@ -93,7 +93,7 @@ def test_a_cleaned_corpus_has_lost_and_gained_exactly_what_the_list_says(folder:
         assert (row["split"], row["content_hash"]) == (before[key]["split"], before[key]["content_hash"])
 
 
-def test_a_list_that_leaves_out_most_of_a_corpus_does_not_make_it_a_bad_one(folder: Path) -> None:
+def test_a_list_that_drops_most_entries_stops_no_run(folder: Path) -> None:
     rows = [row for row in samples(folder / "w") if row["split"] == "train"]
     keys = [str(row["key"]) for row in rows if row["content_hash"] != rows[0]["content_hash"]]
     pq.write_table(
@@ -104,7 +104,7 @@ def test_a_list_that_leaves_out_most_of_a_corpus_does_not_make_it_a_bad_one(fold
     assert (summary.samples["train"], summary.rejects["excluded"]) == (1, len(keys))
 
 
-def test_the_exported_manifest_is_the_corpuss_own_but_for_the_list(folder: Path) -> None:
+def test_the_exported_manifest_differs_by_its_list_alone(folder: Path) -> None:
     pq.write_table(clean_list(str(folder / "w")), folder / "clean.parquet")
     run(
         "manifest",
@@ -141,16 +141,14 @@ def test_the_exported_manifest_is_the_corpuss_own_but_for_the_list(folder: Path)
         ({"key": ["a"], "action": ["drop"]}, "lacks the column class"),
     ],
 )
-def test_a_list_that_does_not_fit_is_refused_in_one_line(
-    folder: Path, rows: dict[str, list[str]], message: str
-) -> None:
+def test_an_unfit_list_is_refused_in_one_line(folder: Path, rows: dict[str, list[str]], message: str) -> None:
     pq.write_table(pa.table(rows), folder / "l.parquet")
     manifest = manifest_of(folder / "corpus", clean_list=str(folder / "l.parquet"))
     with pytest.raises(ConfigError, match=message):
         write_shards(str(folder / "new"), manifest, workers=0)
 
 
-def test_a_list_that_is_not_there_or_no_list_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_list_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.parquet.*`rho export list` writes one"):
         CleanList.read(str(tmp_path / "gone.parquet"))
     (tmp_path / "x.parquet").write_text("no")
@@ -197,7 +195,7 @@ def test_plain_webdataset_reads_the_subset(made: Path, tmp_path: Path) -> None:
         assert (sample["json"]["source"], sample["json"]["il"]) == (row["source"], 3.0)
 
 
-def test_a_subset_by_clean_list_has_the_labels_of_the_list(made: Path, tmp_path: Path) -> None:
+def test_a_subset_by_clean_list_has_the_lists_labels(made: Path, tmp_path: Path) -> None:
     table = clean_list(str(made / "w"), CleanListConfig(relabel=0.8))
     pq.write_table(table, tmp_path / "clean.parquet")
     subset = list(Subset(str(made / "w"), Choice(clean_list=str(tmp_path / "clean.parquet"))))

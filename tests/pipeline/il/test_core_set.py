@@ -73,7 +73,7 @@ def test_the_il_table_holds_the_entropy_of_the_scoring_model(made):
         assert found[key] == pytest.approx(value, abs=1e-4)
 
 
-def test_the_core_set_is_what_the_proxy_is_least_certain_of_and_all_that_is_trained_on(workspace):
+def test_the_core_set_is_the_least_certain_and_alone_trains(workspace):
     summary = write_core_set(workspace, CoreSetConfig(keep=0.2))
     assert (summary.samples, summary.kept, summary.already_made) == (150, 30, False)
     by_entropy = sorted(entropies(workspace).items(), key=lambda item: -item[1])
@@ -124,14 +124,14 @@ def test_a_core_set_and_an_il_table_serve_together(workspace):
     assert all(batch.il is not None and len(batch.il) == len(batch) for batch in batches)
 
 
-def test_ties_go_to_the_first_and_at_least_one_is_kept():
+def test_ties_go_to_the_first_and_one_remains():
     values = np.array([1.0, 3.0, 2.0, 3.0, 3.0, 0.0], np.float32)
     assert highest(values, 1 / 3).tolist() == [False, True, False, True, False, False]
     assert highest(values, 1.0).all()
     assert highest(values, 1e-6).tolist() == [False, True, False, False, False, False]
 
 
-def test_the_same_command_finds_the_core_set_and_another_one_is_refused(workspace):
+def test_the_same_command_finds_its_core_set_others_are_refused(workspace):
     run = CliRunner().invoke(rho, ["coreset", "--workspace", workspace.location, "--json"], catch_exceptions=False)
     assert json.loads(run.output)["kept"] == 15
     before = {file: file.read_bytes() for file in (Path(workspace.root) / "core_sets").rglob("*") if file.is_file()}
@@ -157,7 +157,7 @@ def test_a_core_set_of_other_shards_is_refused(workspace):
         CandidateStream(workspace, core_set="svp")
 
 
-def test_parts_of_a_killed_rewrite_do_not_pass_for_those_of_the_new_core_set(workspace):
+def test_parts_of_a_killed_rewrite_are_no_new_core_set(workspace):
     write_core_set(workspace, CoreSetConfig(keep=0.4))
     old = workspace.read_bytes("core_sets/svp/rows/train-000000.parquet")
     write_core_set(workspace, CoreSetConfig(keep=0.1), overwrite=True)

@@ -57,7 +57,7 @@ def test_every_epoch_has_the_streams_batches(workspace: Workspace, augmentation:
             assert torch.equal(labels, batch.labels)
 
 
-def test_equal_files_are_read_once_and_trained_on_as_often_as_they_are_there(tmp_path, monkeypatch) -> None:
+def test_equal_files_are_read_once_and_all_trained_on(tmp_path, monkeypatch) -> None:
     workspace = write_shapes(tmp_path / "w", splits={"holdout": 50, "train": 10}, shard_rows=20, copies=3)
     read: list[int] = []
     submit = ImageReader.submit

@@ -65,7 +65,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return prepare(tmp_path / "w")
 
 
-def test_an_exact_thumbnails_is_read_in_place_of_the_shards_and_gives_the_same_table(workspace: Workspace) -> None:
+def test_exact_thumbnails_replace_the_shards_and_give_the_same_table(workspace: Workspace) -> None:
     score(workspace)
     expected = parts(workspace)
     size = CorpusMetadata.read(workspace).image_spec().size
@@ -121,7 +121,7 @@ def test_losses_do_not_depend_on_who_shares_a_batch(workspace: Workspace) -> Non
     assert np.mean(whole.column("il").to_numpy()) == pytest.approx(expected.loss, rel=1e-4)
 
 
-def test_copies_of_an_image_are_scored_once_and_each_under_its_own_label(tmp_path: Path) -> None:
+def test_copies_are_scored_once_and_under_their_own_labels(tmp_path: Path) -> None:
     workspace = prepare(tmp_path, splits={"train": 90, "holdout": 60}, shard_rows=90, copies=3, noise=0.3)
     score(workspace, batch_size=8)
     corpus, metadata, found = CorpusMetadata.read(workspace), ILMetadata.read(workspace, "bn_cnn"), table(workspace)
@@ -142,7 +142,7 @@ def test_copies_of_an_image_are_scored_once_and_each_under_its_own_label(tmp_pat
     assert il_costs(workspace, "bn_cnn")["flops"]["il_score"] == forward.get_total_flops()
 
 
-def test_no_train_row_is_in_sample_and_holdout_rows_scored_on_purpose_are(workspace: Workspace) -> None:
+def test_no_train_row_is_in_sample_scored_holdout_rows_are(workspace: Workspace) -> None:
     assert score(workspace).in_sample == 0
     assert set(table(workspace).column("shard").to_pylist()) == {"train-000000", "train-000001", "train-000002"}
     scores = score(workspace, splits=("train", "holdout", "test"))
@@ -151,7 +151,7 @@ def test_no_train_row_is_in_sample_and_holdout_rows_scored_on_purpose_are(worksp
     assert {row["shard"][:7] for row in rows.to_pylist() if row["in_sample"]} == {"holdout"}
 
 
-def test_with_folds_every_sample_is_scored_by_the_model_that_never_saw_it(tmp_path: Path) -> None:
+def test_folded_samples_are_scored_by_models_that_never_saw_them(tmp_path: Path) -> None:
     workspace = prepare(tmp_path, splits={"train": 90, "test": 10}, folds=3)
     assert score(workspace, splits=("train", "test")).in_sample == 0
     metadata, corpus = ILMetadata.read(workspace, "bn_cnn"), CorpusMetadata.read(workspace)
@@ -164,7 +164,7 @@ def test_with_folds_every_sample_is_scored_by_the_model_that_never_saw_it(tmp_pa
             assert (loss == pytest.approx(mean, rel=5e-6)) == (model.fold == shard.fold)
 
 
-def test_workers_and_ranks_share_the_shards_and_give_the_same_bytes(
+def test_workers_and_ranks_share_the_shards_and_agree_bytewise(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert score(workspace).scored_shards == 3
@@ -182,7 +182,7 @@ def test_workers_and_ranks_share_the_shards_and_give_the_same_bytes(
     assert parts(workspace) == alone
 
 
-def test_only_what_is_missing_damaged_or_of_another_shard_is_scored(workspace: Workspace) -> None:
+def test_only_missing_damaged_or_foreign_parts_are_scored(workspace: Workspace) -> None:
     score(workspace)
     first = parts(workspace)
     assert score(workspace).scored_shards == 0
@@ -219,7 +219,7 @@ def test_a_model_of_other_classes_or_other_shards_is_refused(workspace: Workspac
         score(workspace, name="mlp")
 
 
-def test_without_a_name_the_only_trained_model_is_meant_or_the_manifests(workspace: Workspace) -> None:
+def test_the_only_trained_model_or_the_manifests_is_the_default(workspace: Workspace) -> None:
     workspace.write_bytes("il/mlp/checkpoints/model.pt", b"of a training that has not ended")
     assert score(workspace).name == "bn_cnn"
     train_il(workspace, ILTrainConfig(model="mlp", name="second", epochs=1, device="cpu"))
@@ -234,7 +234,7 @@ def test_without_a_name_the_only_trained_model_is_meant_or_the_manifests(workspa
         score(workspace)
 
 
-def test_a_second_scoring_with_the_same_model_is_refused_except_by_ranks(
+def test_a_second_scoring_with_one_model_is_refused_outside_ranks(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with exclusive_lock(workspace, "rho il", "il/bn_cnn"):
@@ -268,7 +268,7 @@ def test_losses_that_are_not_finite_are_refused_with_counts(
     assert not parts(workspace)
 
 
-def test_an_image_damaged_in_its_shard_is_named_in_any_process(workspace: Workspace) -> None:
+def test_a_damaged_shards_image_is_named_in_any_process(workspace: Workspace) -> None:
     shard = CorpusMetadata.read(workspace).split("train")[1]
     rows = read_shard_rows(workspace, shard)
     with Path(workspace.path(shard.tar)).open("r+b") as tar:

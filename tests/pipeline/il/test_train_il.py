@@ -41,7 +41,7 @@ def shapes(tmp_path: Path) -> Workspace:
     return write_shapes(tmp_path / "w", splits={"train": 100, "holdout": 120, "test": 40}, noise=0.2, shard_rows=60)
 
 
-def test_the_kept_epoch_is_that_of_the_lowest_loss_on_a_part_of_the_train_split(shapes: Workspace) -> None:
+def test_the_kept_epoch_has_the_lowest_loss_on_validation_samples(shapes: Workspace) -> None:
     Path(shapes.path("shards/test-000000.tar")).unlink()  # whoever looks at the test split fails
     metadata = train_il(shapes, ILTrainConfig(epochs=12, patience=3, learning_rate=5e-3, device="cpu")).metadata
     (model,) = metadata.models
@@ -96,7 +96,7 @@ def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[1])
 
 
-def test_asked_for_again_a_trained_model_is_left_alone_and_another_asks_for_overwrite(shapes: Workspace) -> None:
+def test_a_trained_model_is_kept_another_needs_overwrite(shapes: Workspace) -> None:
     first = train_il(shapes, ILTrainConfig(**QUICK))
     assert not first.already_trained
     shapes.write_bytes("il/small_cnn/scores/train-000000.parquet", b"of this model")
@@ -112,7 +112,7 @@ def test_asked_for_again_a_trained_model_is_left_alone_and_another_asks_for_over
     assert not shapes.exists("il/small_cnn/scores/train-000000.parquet")
 
 
-def test_the_same_training_gives_the_same_bytes_and_leaves_torchs_generator_alone(tmp_path: Path) -> None:
+def test_training_is_bytewise_reproducible_and_leaves_torchs_generator_alone(tmp_path: Path) -> None:
     contents = []
     for folder in ("a", "b"):
         workspace = write_shapes(tmp_path / folder, splits={"train": 40, "holdout": 80})
@@ -142,7 +142,7 @@ def test_convolutions_are_made_repeatable_and_the_callers_other_settings_hold(
     assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (False, True, False)
 
 
-def test_a_second_training_of_the_same_model_is_refused_while_the_first_is_at_work(shapes: Workspace) -> None:
+def test_a_concurrent_training_of_the_same_model_is_refused(shapes: Workspace) -> None:
     with exclusive_lock(shapes, "rho il", "il/small_cnn"):
         with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/small_cnn: wait"):
             train_il(shapes, ILTrainConfig(**QUICK))
@@ -160,7 +160,7 @@ def test_the_lock_outlives_overwrite(shapes: Workspace) -> None:
             train_il(shapes, ILTrainConfig(**QUICK), overwrite=True)
 
 
-def test_a_training_waits_until_the_workers_of_a_killed_scoring_are_gone(shapes: Workspace) -> None:
+def test_a_training_waits_for_workers_of_a_killed_scoring(shapes: Workspace) -> None:
     train_il(shapes, ILTrainConfig(**QUICK))
     worker = multiprocessing.get_context("spawn").Process(target=hold, args=(shapes.location, "il/small_cnn/scores"))
     worker.start()
@@ -190,7 +190,7 @@ def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
     assert not shapes.exists("il/small_cnn/model.json")
 
 
-def test_an_unfinished_training_of_other_settings_is_not_gone_on_with(shapes: Workspace) -> None:
+def test_an_unfinished_training_of_other_settings_is_not_continued(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError):
         train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
     with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.003.*--overwrite"):

@@ -46,9 +46,7 @@ def test_every_sample_is_a_row_that_points_into_its_tar(tars: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("settings", [{}, {"folds": 3, "holdout": 0.0}], ids=["holdout", "folds"])
-def test_split_and_fold_are_those_that_rho_shards_gives_to_the_same_images(
-    tars: Path, tmp_path: Path, settings: dict[str, object]
-) -> None:
+def test_split_and_fold_equal_those_of_rho_shards(tars: Path, tmp_path: Path, settings: dict[str, object]) -> None:
     index(tmp_path / "indexed", tars, seed=7, **settings)
     write_shards(str(tmp_path / "copied"), manifest(root=str(tars), seed=7, **settings), workers=0)
     sides = [
@@ -92,7 +90,7 @@ def test_a_tar_that_has_changed_is_read_again(tars: Path, tmp_path: Path) -> Non
     assert len(list((tmp_path / "w/scans").iterdir())) == 3
 
 
-def test_another_corpus_in_the_workspace_is_refused_and_overwrite_replaces_it(tars: Path, tmp_path: Path) -> None:
+def test_another_corpus_is_refused_unless_overwrite_replaces_it(tars: Path, tmp_path: Path) -> None:
     index(tmp_path / "w", tars)
     with pytest.raises(WorkspaceError, match=r"index made with other settings \(holdout 0.3, asked for 0.5\)"):
         index(tmp_path / "w", tars, holdout=0.5)
@@ -128,7 +126,7 @@ def test_official_splits_follow_the_names_of_the_tars(tars: Path, tmp_path: Path
     assert names == {"train-000000", "holdout-000000", "val-000001", "test-000002"}
 
 
-def test_legal_keys_are_kept_and_others_become_safe_from_their_name_alone(tmp_path: Path) -> None:
+def test_illegal_keys_become_safe_from_their_name_alone(tmp_path: Path) -> None:
     names = ["./000", "n01440764/n01440764_10026", "a b", "plain_1-x", "n02/x.y/7"]
     members = [m for n, name in enumerate(names) for m in sample(name, str(n % 2), n)]
     tar(tmp_path / "a.tar", *members)
@@ -141,7 +139,7 @@ def test_legal_keys_are_kept_and_others_become_safe_from_their_name_alone(tmp_pa
     assert not any(set("./, ") & set(key) for key in keys.values())
 
 
-def test_keys_that_clash_between_tars_are_an_error_until_the_tars_are_named_in_them(tmp_path: Path) -> None:
+def test_keys_clashing_between_tars_fail_until_they_name_tars(tmp_path: Path) -> None:
     for number in range(2):
         members = [m for n in range(10) for m in sample(f"{n:04d}", str(n % 2), 10 * number + n)]
         tar(tmp_path / f"t-{number}.tar", *members)
@@ -198,7 +196,7 @@ def test_real_img2dataset_shards(tmp_path: Path) -> None:
     assert all(row["caption"] == urls[str(row["key"])]["caption"] for row in samples(tmp_path / "w"))
 
 
-def test_the_command_takes_its_options_from_flags_and_from_a_manifest(tars: Path, tmp_path: Path) -> None:
+def test_the_command_takes_options_from_flags_and_a_manifest(tars: Path, tmp_path: Path) -> None:
     common = ["--holdout", "0.4", "--workspace", str(tmp_path / "flags"), "--workers", "0", "--json"]
     flags = ["index", str(tars), "--classes", "2,1,0", "--split", "002.tar=test", "--extra", "txt", *common]
     done = CliRunner().invoke(rho, flags)

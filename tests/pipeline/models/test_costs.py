@@ -55,7 +55,7 @@ def _burn(seconds: float) -> None:
         pass
 
 
-def test_cpu_seconds_are_those_of_all_threads_and_none_while_sleeping() -> None:
+def test_cpu_seconds_are_those_of_all_threads_not_of_sleep() -> None:
     costs = Costs()
     threads = [threading.Thread(target=_burn, args=(0.1,)) for _ in range(2)]
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -72,7 +72,7 @@ def test_cpu_seconds_are_those_of_all_threads_and_none_while_sleeping() -> None:
     assert costs.cpu_seconds["score"] < 0.05 < costs.seconds["score"]
 
 
-def test_cpu_seconds_of_child_processes_are_charged_once_living_or_ended() -> None:
+def test_cpu_seconds_of_children_are_charged_once() -> None:
     burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(time.process_time(), flush=True); input()"
     costs = Costs(children="il_train")
     with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -125,7 +125,7 @@ def test_what_fails_is_charged_too(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("name", ["bn_cnn", "mlp", "resnet18_cifar"])
-def test_operations_are_those_of_pytorchs_counter_and_counting_changes_no_bit(name: str) -> None:
+def test_operations_equal_pytorchs_count_and_counting_changes_no_bit(name: str) -> None:
     model = build_model(name, 10, ImageSpec(size=16), seed=0).train()
     images = torch.randn(4, 3, 16, 16)
 
@@ -148,7 +148,7 @@ def test_a_linear_layer_is_counted_in_inference_mode() -> None:
         assert count_flops(lambda: layer(torch.zeros(2, 8)))[1] == 2 * 2 * 8 * 4
 
 
-def test_attention_that_runs_as_one_operation_in_eval_mode_counts_what_its_parts_do() -> None:
+def test_fused_attention_in_eval_mode_counts_as_its_parts() -> None:
     attention, tokens = nn.MultiheadAttention(64, 4, batch_first=True), torch.randn(2, 5, 64)
 
     def forward() -> None:
@@ -161,7 +161,7 @@ def test_attention_that_runs_as_one_operation_in_eval_mode_counts_what_its_parts
     assert whole == parts == 2 * 2 * 5 * 64 * (4 * 64 + 2 * 5)
 
 
-def test_later_calls_of_a_shape_are_charged_what_the_first_one_took() -> None:
+def test_later_calls_of_a_shape_cost_what_the_first_did() -> None:
     costs, layer, calls = Costs(), nn.Linear(8, 4), []
 
     def work(rows: int) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_counting_does_not_import_the_compiler() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-def test_a_device_that_is_not_there_is_refused_with_the_remedy() -> None:
+def test_a_missing_device_is_refused_with_the_remedy() -> None:
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match=r"'cuda:1'.*--device cpu"):
         choose_device("cuda:1")

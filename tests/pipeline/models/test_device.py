@@ -29,7 +29,7 @@ print(before, faults())
 @pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs the malloc of glibc"
 )
-def test_large_blocks_are_not_faulted_in_anew_once_a_model_is_on_the_cpu():
+def test_large_blocks_fault_in_once_for_a_cpu_model():
     output = subprocess.run([sys.executable, "-c", SCRIPT], check=True, stdout=subprocess.PIPE, text=True).stdout
     before, after = map(int, output.split())
     assert after < before / 10

@@ -24,7 +24,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return write_shapes(tmp_path_factory.mktemp("shapes"), splits={"train": 90, "test": 50}, shard_rows=40)
 
 
-def test_loss_and_accuracy_are_those_of_the_samples_and_the_model_is_left_as_it_was(shapes: Workspace) -> None:
+def test_loss_and_accuracy_are_the_samples_the_model_stays_unchanged(shapes: Workspace) -> None:
     corpus = CorpusMetadata.read(shapes)
     samples = EvaluationSet(shapes, corpus.split("test"), corpus.image_spec(), batch_size=17)
     model = build_model("bn_cnn", 4, corpus.image_spec(), seed=0).train()
@@ -61,7 +61,7 @@ def pictures(samples: EvaluationSet) -> list[bytes]:
     return sorted(image.numpy().tobytes() for images, _ in samples.batches() for image in images)
 
 
-def test_a_part_is_chosen_by_the_keys_and_not_by_the_order_of_the_shards(shapes: Workspace) -> None:
+def test_a_part_is_chosen_by_keys_not_by_shard_order(shapes: Workspace) -> None:
     corpus = CorpusMetadata.read(shapes)
     shards = corpus.split("train")
     part = EvaluationSet(shapes, shards, corpus.image_spec(), at_most=18)

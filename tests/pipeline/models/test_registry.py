@@ -18,7 +18,7 @@ def image_spec(size: int = 32, channels: int = 3) -> ImageSpec:
 
 @pytest.mark.parametrize("name", [*BUILT_IN, "resnet18", "mobilenet_v3_small"])
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
-def test_a_model_takes_its_view_and_gives_one_logit_per_class(name: str, size: int, channels: int) -> None:
+def test_a_model_takes_its_spec_and_gives_each_class_logit(name: str, size: int, channels: int) -> None:
     model = build_model(name, 14, image_spec(size, channels), seed=0).eval()
     assert model(torch.zeros(2, channels, size, size)).shape == (2, 14)
 
@@ -41,7 +41,7 @@ def test_a_vision_transformer_follows_the_size_of_the_view() -> None:
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
-def test_initialization_is_a_function_of_the_seed_and_leaves_the_global_generator_alone(name: str) -> None:
+def test_initialization_depends_on_the_seed_and_spares_the_global_generator(name: str) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
     first = build_model(name, 4, image_spec(), seed=1).state_dict()

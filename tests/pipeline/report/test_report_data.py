@@ -29,7 +29,7 @@ def data(workspace: Workspace) -> ReportData:
     return gather(workspace)
 
 
-def test_the_pictures_are_about_the_run_that_chose_by_irreducible_loss(data: ReportData) -> None:
+def test_the_pictures_show_the_run_that_used_irreducible_loss(data: ReportData) -> None:
     assert data.run is not None
     assert (data.run.name, data.il_model, [run.name for run in data.runs]) == (
         "rho_loss",
@@ -38,7 +38,7 @@ def test_the_pictures_are_about_the_run_that_chose_by_irreducible_loss(data: Rep
     )
 
 
-def test_every_gallery_holds_the_samples_that_its_title_says_in_that_order(data: ReportData) -> None:
+def test_every_gallery_holds_what_its_title_says_in_order(data: ReportData) -> None:
     found = {name: [row["key"] for row in answer.rows] for name, answer in data.galleries.items()}
     by_il = {key: made.il_of(int(key[1:])) for key in keys(*range(10))}
     assert found["suspicious"] == sorted(keys(0), key=lambda key: -by_il[key])
@@ -50,7 +50,7 @@ def test_every_gallery_holds_the_samples_that_its_title_says_in_that_order(data:
     assert found["most_selected"] == sorted(keys(2, 3, 4), key=lambda key: (-made.EPOCHS, key))
 
 
-def test_a_gallery_holds_some_of_every_class_and_reason_that_it_has(tmp_path: Path) -> None:
+def test_a_gallery_holds_some_of_its_every_class_and_reason(tmp_path: Path) -> None:
     data = gather(fill(tmp_path / "w"))
     rows = data.galleries["never_selected"].rows
     beyond = [row for row in rows if row["rank"] > 24]
@@ -58,7 +58,7 @@ def test_a_gallery_holds_some_of_every_class_and_reason_that_it_has(tmp_path: Pa
     assert 0 < len(beyond) < 36 - 24 + 1
 
 
-def test_what_the_cards_say_of_a_sample_is_in_the_tables(data: ReportData, workspace: Workspace) -> None:
+def test_what_the_cards_say_is_in_the_tables(data: ReportData, workspace: Workspace) -> None:
     row = next(row for row in data.galleries["suspicious"].rows if row["key"] == "s50")
     names = made.CLASSES
     assert (row["class"], row["predicted_class"]) == (names[made.label_of(50)], names[(made.label_of(50) + 1) % 3])
@@ -92,7 +92,7 @@ def test_reasons_classes_and_regions_add_up_to_the_training_samples(data: Report
     )
 
 
-def test_the_summary_says_which_classes_are_noisy_what_was_skipped_and_whether_it_paid(data: ReportData) -> None:
+def test_the_summary_tells_noisy_classes_skips_and_whether_it_paid(data: ReportData) -> None:
     noisy, skipped, paid = findings(data)
     sizes = Counter(made.label_of(n) for n in range(60))
     wrong = Counter(made.label_of(n) for n in range(60) if n % 10 == 0)
@@ -115,7 +115,7 @@ def test_the_summary_says_which_classes_are_noisy_what_was_skipped_and_whether_i
     assert table.rows[1] == ("uniform", "uniform", "16 steps", "16 s", "16 GFLOPs", "80.0%")
 
 
-def test_where_the_truth_is_known_it_is_told_how_far_to_trust_the_model(tmp_path: Path) -> None:
+def test_known_truth_tells_how_far_to_trust_the_model(tmp_path: Path) -> None:
     data = gather(fill(tmp_path / "w", truth=True))
     assert data.truth
     said = " ".join(findings(data)[0].sentences)
@@ -162,7 +162,7 @@ def test_a_run_of_uniform_sampling_alone_has_no_map(workspace: Workspace) -> Non
     ("arguments", "message"),
     [(["--run", "nope"], r"--run nope: .*there are: rho_loss, uniform"), (["--il", "nope"], r"--il nope: .*small_cnn")],
 )
-def test_an_unknown_run_or_model_is_an_error_that_names_those_there_are(
+def test_an_unknown_run_or_model_error_names_those_there(
     workspace: Workspace, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     command = ["report", "--workspace", workspace.location, "--output", str(tmp_path / "r.html"), *arguments]
@@ -177,7 +177,7 @@ def test_the_command_writes_the_page(workspace: Workspace, data: ReportData, tmp
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
 
 
-def test_no_workspace_and_no_place_to_write_to_are_errors_in_one_line(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_missing_workspace_or_output_place_is_one_line(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="write the shards"):
         write_report(tmp_path / "none", str(tmp_path / "r.html"))
     for output in (str(tmp_path), f"{tmp_path}/"):
@@ -189,7 +189,7 @@ def test_the_same_workspace_gives_the_same_bytes_whatever_the_time(workspace: Wo
     assert render(gather(workspace)) == render(data)
 
 
-def test_pictures_of_a_remote_workspace_are_read_out_of_its_tars(workspace: Workspace, data: ReportData) -> None:
+def test_pictures_of_a_remote_workspace_come_from_its_tars(workspace: Workspace, data: ReportData) -> None:
     remote = Workspace("memory://test_report")
     for file in Path(workspace.root).rglob("*.*"):
         remote.write_bytes(str(file.relative_to(workspace.root)), file.read_bytes())
@@ -197,7 +197,7 @@ def test_pictures_of_a_remote_workspace_are_read_out_of_its_tars(workspace: Work
     assert all(picture.uri for picture in data.pictures.values())
 
 
-def test_pictures_of_tars_indexed_in_place_are_read_where_they_lie(tmp_path: Path) -> None:
+def test_pictures_of_tars_indexed_in_place_come_from_them(tmp_path: Path) -> None:
     members = [member for n in range(40) for member in sample(f"{n:03d}", str(n % 3), n)]
     tar(tmp_path / "tars" / "00000.tar", *members)
     index(tmp_path / "w", tmp_path / "tars")
@@ -208,7 +208,7 @@ def test_pictures_of_tars_indexed_in_place_are_read_where_they_lie(tmp_path: Pat
     assert all(picture.uri for picture in data.pictures.values())
 
 
-def test_a_picture_that_is_gone_or_changed_is_told_and_the_rest_shown(tmp_path: Path) -> None:
+def test_a_missing_or_changed_picture_is_told_the_rest_shown(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w")
     os.truncate(workspace.path("shards/train-000000.tar"), 20_000)
     damaged = bytearray(workspace.read_bytes("shards/train-000001.tar"))
@@ -229,7 +229,7 @@ def test_a_class_name_is_text_wherever_it_stands(data: ReportData) -> None:
     assert "<img src=x" not in page
 
 
-def test_a_run_that_another_trainer_led_has_no_metrics_and_still_a_report(tmp_path: Path) -> None:
+def test_a_foreign_trainers_run_without_metrics_has_a_report(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w")
     workspace.remove("runs/rho_loss/metrics.jsonl")
     workspace.remove("runs/rho_loss/run.json")

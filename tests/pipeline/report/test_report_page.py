@@ -112,9 +112,7 @@ def test_a_hostile_class_name_stays_text(opened: Opened) -> None:
     assert "<img src=x onerror=alert(1)>" in page.inner_text("#rejects")
 
 
-def test_filters_by_class_and_reason_show_what_fits_and_say_how_many(
-    opened: Opened, report: tuple[Path, ReportData]
-) -> None:
+def test_filters_show_what_fits_and_say_how_many(opened: Opened, report: tuple[Path, ReportData]) -> None:
     page, rows = opened.page, cards(report)
     first = opened.visible()
     assert len(first) < len(rows)

@@ -43,7 +43,7 @@ def test_keys_are_readable_and_tell_apart_what_looks_alike() -> None:
     assert len({key_of(source) for source in sources}) == len(sources)
 
 
-def test_a_safe_given_key_is_kept_and_an_unsafe_one_is_not() -> None:
+def test_a_safe_given_key_is_kept_an_unsafe_one_not() -> None:
     assert key_of("shard-0.tar/000012", "000012") == "000012"
     for given in ("a.b", "a b", "a/b", "a,b", "", "x" * 91):
         assert key_of("shard-0.tar/x", given) != given
@@ -51,7 +51,7 @@ def test_a_safe_given_key_is_kept_and_an_unsafe_one_is_not() -> None:
     assert key_of("shard-0.tar/a.b", "a.b") != key_of("shard-1.tar/a.b", "a.b")
 
 
-def test_the_order_depends_on_the_seed_and_not_on_the_corpus_order() -> None:
+def test_the_order_depends_on_the_seed_not_the_corpus() -> None:
     entries = [Entry(source=f"{number}.jpg", label=number % 3) for number in range(200)]
     expected = listed(entries)
     shuffled = random.Random(1).sample(entries, len(entries))
@@ -62,7 +62,7 @@ def test_the_order_depends_on_the_seed_and_not_on_the_corpus_order() -> None:
     assert grown == expected
 
 
-def test_of_one_key_the_official_test_entry_stays_and_the_others_are_refused() -> None:
+def test_the_official_test_entry_of_a_key_wins() -> None:
     entries = [
         Entry(source="b", key="k", label=0, split="train"),
         Entry(source="c", key="k", label=1, split="test"),

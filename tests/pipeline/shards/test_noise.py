@@ -18,7 +18,7 @@ def moved(entries: list[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.label != entry.extra["clean_label"]]
 
 
-def test_uniform_noise_moves_its_rate_of_the_labels_to_each_other_class_alike() -> None:
+def test_uniform_noise_moves_labels_to_each_other_class_alike() -> None:
     noisy = list(with_noise(ENTRIES, Noise(rate=0.1), CLASSES))
     assert [entry.source for entry in noisy] == [entry.source for entry in ENTRIES]
     assert [entry.extra["clean_label"] for entry in noisy] == [entry.label for entry in ENTRIES]
@@ -34,7 +34,7 @@ def test_at_the_extremes_no_label_or_every_label_moves(rate: float, expected: in
     assert len(moved(list(with_noise(ENTRIES, Noise(rate=rate), CLASSES)))) == expected
 
 
-def test_more_entries_another_order_and_a_higher_rate_change_no_moved_label() -> None:
+def test_growth_reordering_and_higher_rates_change_no_moved_label() -> None:
     noise = Noise(rate=0.3, seed=1)
     labels = {entry.source: entry.label for entry in with_noise(ENTRIES, noise, CLASSES)}
     again = {entry.source: entry.label for entry in with_noise(reversed(ENTRIES[:500]), noise, CLASSES)}

@@ -30,7 +30,7 @@ def write_tars(folder: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_tars_inside_a_folder_of_the_workspace_are_refused_before_anything_is_written(
+def test_tars_inside_the_workspaces_folders_are_refused_before_any_write(
     tmp_path: Path, folder: str, overwrite: bool
 ) -> None:
     tars = write_tars(tmp_path / "cc" / folder)
@@ -45,9 +45,7 @@ def test_tars_inside_a_folder_of_the_workspace_are_refused_before_anything_is_wr
     assert contents(tmp_path) == before
 
 
-def test_symbolic_links_and_relative_names_do_not_hide_where_a_tar_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_symbolic_links_and_relative_names_hide_no_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tars = write_tars(tmp_path / "data")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked/shards").symlink_to(tars)  # the workspace's folder is the tars' folder
@@ -85,7 +83,7 @@ def test_urls_inside_a_remote_workspace_are_refused(tmp_path: Path) -> None:
         memory.rm("/own-files", recursive=True)
 
 
-def test_a_root_of_any_format_inside_a_folder_of_the_workspace_is_refused(tmp_path: Path) -> None:
+def test_a_root_inside_the_workspaces_folders_is_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "w/index")
     before = contents(tmp_path)
     for root in (corpus, corpus / "labels.csv"):
@@ -172,7 +170,7 @@ def test_shards_that_were_written_are_never_removed_by_an_index(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_tars_of_others_under_the_names_of_shards_are_not_written_over(tmp_path: Path, overwrite: bool) -> None:
+def test_foreign_tars_under_shard_names_are_not_overwritten(tmp_path: Path, overwrite: bool) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     write_tars(tmp_path / "w/shards", "00000.tar", "train-000000.tar", "train-000001.tar")
     os.truncate(tmp_path / "w/shards/train-000001.tar", 700)

@@ -48,7 +48,7 @@ def workspace(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "w"))
 
 
-def test_every_entry_is_a_sample_or_a_reject_with_its_reason(tmp_path: Path) -> None:
+def test_every_entry_becomes_a_sample_or_reject_with_its_reason(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -84,7 +84,7 @@ def test_every_entry_is_a_sample_or_a_reject_with_its_reason(tmp_path: Path) -> 
     assert (counts["entries"], counts["samples"], counts["rejects"]) == (60 + len(rows), 60, len(rows))
 
 
-def test_the_index_says_where_every_image_lies_and_what_it_is(corpus: Path, finished: Path) -> None:
+def test_the_index_says_what_every_image_is_and_where(corpus: Path, finished: Path) -> None:
     place = Workspace(finished)
     metadata = CorpusMetadata.read(place)
     reader = ShardReader(place)
@@ -187,7 +187,7 @@ def test_a_sample_added_later_moves_no_other(tmp_path: Path) -> None:
     assert reseeded != sides(60)
 
 
-def test_official_splits_win_over_the_hash_and_their_copies_in_training_are_counted(tmp_path: Path) -> None:
+def test_official_splits_win_and_their_training_copies_are_counted(tmp_path: Path) -> None:
     rows = []
     for number in range(60):
         split = {0: "test", 1: "val", 2: "train"}.get(number % 10, "")
@@ -223,7 +223,7 @@ def test_extra_columns_and_the_label_before_noise_are_kept(tmp_path: Path) -> No
     assert {"price", "color", "clean_label"} < described.keys()
 
 
-def test_images_are_stored_as_found_under_the_extension_of_their_real_format(tmp_path: Path) -> None:
+def test_images_are_stored_as_found_under_their_real_extension(tmp_path: Path) -> None:
     kinds = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF"}
     rows = []
     for number in range(48):
@@ -237,7 +237,7 @@ def test_images_are_stored_as_found_under_the_extension_of_their_real_format(tmp
         assert row["size"] == (tmp_path / "corpus" / row["source"]).stat().st_size
 
 
-def test_max_side_re_encodes_larger_images_upright_and_leaves_the_others(tmp_path: Path) -> None:
+def test_max_side_shrinks_larger_images_upright_and_spares_others(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
@@ -262,9 +262,7 @@ def test_max_side_re_encodes_larger_images_upright_and_leaves_the_others(tmp_pat
 
 
 @pytest.mark.parametrize("damage", ["remove", "cut"])
-def test_any_file_that_is_missing_or_cut_is_made_again_with_the_same_bytes(
-    corpus: Path, workspace: Path, damage: str
-) -> None:
+def test_a_missing_or_cut_file_is_remade_byte_for_byte(corpus: Path, workspace: Path, damage: str) -> None:
     whole = contents(workspace)
     names = [f"index/train-{1:06d}.parquet", "shards/holdout-000000.tar", "rejects/000002.parquet", "corpus.json"]
     for name in names:
@@ -375,7 +373,7 @@ def test_a_corpus_that_cannot_be_trained_on_is_refused(corpus: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+def test_a_full_disk_is_one_line_the_next_run_continues(
     corpus: Path, finished: Path, tmp_path: Path, workers: int
 ) -> None:
     (tmp_path / "w/shards").mkdir(parents=True)

@@ -76,7 +76,7 @@ def test_a_remote_workspace_is_read_through_its_own_file_system(tmp_path: Path) 
         assert count(workspace, "metrics") == 4, name
 
 
-def test_a_workspace_behind_a_symbolic_link_or_a_relative_path_is_read(
+def test_a_workspace_behind_a_symlink_or_relative_path_is_read(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link").symlink_to(workspace.root, target_is_directory=True)
@@ -96,7 +96,7 @@ def test_tables_without_files_are_empty_with_their_types(tmp_path: Path) -> None
         assert list(zip(found.schema.names, found.schema.types, strict=True)) == [(f.name, f.type) for f in expected]
 
 
-def test_a_line_of_metrics_that_is_half_written_is_left_out(tmp_path: Path) -> None:
+def test_a_half_written_line_of_metrics_is_left_out(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     lines = b'{"run": "a", "step": 1, "test_loss": NaN, "unknown": [1]}\n{"run": "a", "step": 2}\n{"run": "a", "st'
     workspace.write_bytes("runs/a/metrics.jsonl", lines)
@@ -104,7 +104,7 @@ def test_a_line_of_metrics_that_is_half_written_is_left_out(tmp_path: Path) -> N
     assert rows == [{"run": "a", "step": 1, "nan": True}, {"run": "a", "step": 2, "nan": None}]
 
 
-def test_metrics_tell_all_that_was_charged_so_far_but_for_evaluation(tmp_path: Path) -> None:
+def test_metrics_tell_all_costs_except_those_of_evaluation(tmp_path: Path) -> None:
     costs = {"load": 1.0, "score": 2.0, "auto": 4.0, "train": 8.0, "evaluate": 16.0, "il_train": 32.0, "il_score": 64.0}
     factors = {"seconds": 1, "cpu_seconds": 2, "flops": 1000}
     line = {f"{unit}_{cost}": factor * value for unit, factor in factors.items() for cost, value in costs.items()}
@@ -173,7 +173,7 @@ def test_wrong_sql_is_one_line_with_duckdbs_hint(workspace: Workspace, sql: str,
     assert "\n" not in str(error.value)
 
 
-def test_a_broken_file_is_an_error_of_the_workspace_that_names_it(tmp_path: Path) -> None:
+def test_a_broken_file_is_named_in_a_workspace_error(tmp_path: Path) -> None:
     workspace = tables.fill(str(tmp_path))
     (tmp_path / "rejects" / "000000.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(WorkspaceError, match=r"rejects/000000\.parquet"):
@@ -257,7 +257,7 @@ def test_parquet_keeps_the_types(ask: Ask) -> None:
     assert read.schema.types == [pa.string(), pa.float32(), pa.bool_(), pa.int32()]
 
 
-def test_a_type_that_parquet_lacks_is_an_error_with_the_remedy(ask: Ask) -> None:
+def test_a_type_that_parquet_lacks_error_names_the_remedy(ask: Ask) -> None:
     with pytest.raises(ConfigError, match="VARCHAR"):
         ask("SELECT INTERVAL 1 DAY", "--format", "parquet")
 
@@ -287,7 +287,7 @@ def test_the_suffix_of_the_output_file_chooses_the_format(ask: Ask, tmp_path: Pa
     assert read == (14, "h00")
 
 
-def test_an_output_file_in_no_folder_is_an_error_with_the_remedy(ask: Ask, tmp_path: Path) -> None:
+def test_an_output_file_in_no_folder_error_names_the_remedy(ask: Ask, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="folder that exists"):
         ask("SELECT 1", "--output", str(tmp_path / "none" / "x.csv"))
 

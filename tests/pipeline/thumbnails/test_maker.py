@@ -79,7 +79,7 @@ def test_scoring_a_raw_thumbnail_is_scoring_the_original(name: str, size: int) -
         assert difference.max() <= 2
 
 
-def test_of_a_large_original_without_dct_scaling_hardly_a_pixel_differs() -> None:
+def test_hardly_a_pixel_differs_without_dct_scaling() -> None:
     original = file_of(drawing((1001, 700)), "PNG")
     difference = np.abs(
         seen(encoded(shrunk(original, 64), "raw"), ImageSpec(size=64)) - ImageSpec(size=64).pixels(original)
@@ -107,7 +107,7 @@ def test_a_jpeg_thumbnail_is_close_to_the_raw_one(name: str) -> None:
         ((20, 10), (20, 10)),
     ],
 )
-def test_the_shorter_side_is_shrunk_never_enlarged_and_the_aspect_ratio_kept(
+def test_the_shorter_side_shrinks_and_the_aspect_ratio_stays(
     original: tuple[int, int], thumbnail: tuple[int, int]
 ) -> None:
     assert shrunk(file_of(drawing(original), "PNG"), 64).size == thumbnail

@@ -55,9 +55,7 @@ def rewrite_metadata(workspace: Workspace, **values: Any) -> CorpusMetadata:
 
 
 @pytest.mark.parametrize(("thumbnail_format", "ext"), [("jpeg", "jpg"), ("raw", "ppm")])
-def test_every_sample_has_its_thumbnail_in_the_order_of_the_shard(
-    workspace: Workspace, thumbnail_format: str, ext: str
-) -> None:
+def test_every_sample_has_its_thumbnail_in_shard_order(workspace: Workspace, thumbnail_format: str, ext: str) -> None:
     summary = make(workspace, format=thumbnail_format)
     corpus, reader = CorpusMetadata.read(workspace), ShardReader(workspace)
     spec = Thumbnails.read(workspace, corpus, summary.name)
@@ -100,7 +98,7 @@ def test_any_number_of_workers_writes_the_same_bytes(workspace: Workspace, tmp_p
     assert files(other) == files(workspace)
 
 
-def test_what_is_made_is_not_made_again_and_what_is_missing_is(workspace: Workspace) -> None:
+def test_existing_thumbnails_stay_missing_ones_are_made(workspace: Workspace) -> None:
     assert make(workspace).shards_made == 3
     expected = files(workspace)
     assert make(workspace).shards_made == 0
@@ -145,7 +143,7 @@ def test_a_split_is_added_without_touching_the_others(workspace: Workspace) -> N
         make(workspace, splits=("tset",))
 
 
-def test_after_new_shards_thumbnails_are_refused_until_they_are_made_again(workspace: Workspace) -> None:
+def test_thumbnails_of_former_shards_are_refused_until_made_again(workspace: Workspace) -> None:
     make(workspace)
     rewrite_shard(workspace, "train-000001", "other labels")
     shards = workspace.read_json("corpus.json")["shards"][1:]
@@ -260,7 +258,7 @@ def test_tars_that_lie_outside_the_workspace_are_left_there(tmp_path: Path) -> N
     assert files(workspace) == expected
 
 
-def test_rho_shards_makes_the_thumbnails_that_the_manifest_or_the_flag_asks_for(tmp_path: Path) -> None:
+def test_rho_shards_makes_the_thumbnails_of_manifest_or_flag(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
     manifest = tmp_path / "tiny.toml"
     manifest.write_text('format = "table"\nroot = "corpus"\nshard_size = 16\nholdout = 0.3\nthumbnails = 12\n')

@@ -39,7 +39,7 @@ def ledger_bytes(workspace, run):
     return {name: workspace.read_bytes(name) for name in names}
 
 
-def test_a_run_takes_its_budget_of_steps_and_records_every_candidate(workspace):
+def test_a_run_keeps_its_budget_and_records_every_candidate(workspace):
     run = train(workspace, CONFIG)
     assert [line["step"] for line in run.metrics] == [6, 12, 18, 24]
     rows = [
@@ -64,7 +64,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("steps_before", [1, 5, 6, 7, 17, 23])
-def test_a_killed_run_goes_on_to_the_same_ledger_weights_and_metrics(workspace, tmp_path, monkeypatch, steps_before):
+def test_a_killed_run_continues_to_identical_ledger_weights_and_metrics(workspace, tmp_path, monkeypatch, steps_before):
     config = replace(CONFIG, augmentation="shift_flip")
     whole = train(workspace, replace(config, name="r"))
     expected, weights = ledger_bytes(workspace, "r"), workspace.read_bytes("runs/r/model.safetensors")
@@ -110,7 +110,7 @@ def test_a_run_of_other_settings_is_not_overwritten_unless_asked(workspace):
     assert ledger_bytes(workspace, "rho_loss") != before
 
 
-def test_an_il_table_made_anew_under_the_same_name_is_noticed(workspace):
+def test_an_il_table_remade_under_its_name_is_noticed(workspace):
     train(workspace, CONFIG)
     corpus = workspace.read_json("il/small_cnn/model.json")
     workspace.write_json("il/small_cnn/model.json", corpus | {"best_epoch": 3})
@@ -134,7 +134,7 @@ def test_a_budget_in_any_unit_becomes_steps_in_one_place(budget, steps):
     assert steps_of(replace(CONFIG, **budget), samples=100) == steps
 
 
-def test_a_budget_in_two_units_or_a_batch_larger_than_its_candidates_is_refused():
+def test_a_budget_of_two_units_or_too_large_batch_fails():
     with pytest.raises(ConfigError, match="one unit"):
         replace(CONFIG, epochs=1.0, candidates=10)
     with pytest.raises(ConfigError, match="exceeds the super-batch size"):
@@ -153,7 +153,7 @@ def test_which_il_table_is_meant_must_be_clear(workspace):
     train(workspace, replace(CONFIG, select="uniform"))
 
 
-def test_costs_name_load_score_train_and_evaluate_and_the_share_of_the_il_model(workspace):
+def test_costs_name_every_stage_and_the_il_models_share(workspace):
     write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=60.0, cpu_seconds=90.0, flops=6e9)
     for shard, seconds in (("train-000000", 8.0), ("train-000001", 4.0)):
         write_il_cost(workspace, "small_cnn", shard, "il_score", seconds=seconds, cpu_seconds=2 * seconds, flops=5e8)
@@ -168,14 +168,14 @@ def test_costs_name_load_score_train_and_evaluate_and_the_share_of_the_il_model(
     assert line["flops_train"] == selected * (3 * mlp - 2 * 192 * 512)
 
 
-def test_uniform_draws_only_what_it_trains_on_and_joins_no_table(workspace):
+def test_uniform_reads_only_what_it_trains_on_without_any_table(workspace):
     workspace.remove("il")
     run = train(workspace, replace(CONFIG, select="uniform"))
     assert run.metrics[-1]["candidates"] == run.metrics[-1]["selected"] == 24
     assert run.metrics[-1]["flops_score"] == 0
 
 
-def test_compare_trains_each_for_the_same_number_of_steps_and_reports_targets(workspace):
+def test_compare_trains_each_equally_long_and_reports_targets(workspace):
     found = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
     outcomes = [variant.runs[0] for variant in found.variants]
     assert [(outcome.run, outcome.steps) for outcome in outcomes] == [("uniform", 32), ("rho_loss", 32)]
@@ -196,7 +196,7 @@ def test_share_of_mislabeled_counts_only_what_is_known(workspace):
     assert run.metrics[-1]["selected_mislabeled"] == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_run_is_the_same_under_any_name_so_that_compare_takes_up_what_train_has_done(workspace):
+def test_compare_takes_up_an_equal_run_of_any_name(workspace):
     train(workspace, CONFIG)
     before = ledger_bytes(workspace, "rho_loss")
     compare(workspace, CONFIG, ["uniform", "rho_loss"])
@@ -204,7 +204,7 @@ def test_a_run_is_the_same_under_any_name_so_that_compare_takes_up_what_train_ha
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_mistake_neither_destroys_a_run_nor_blocks_the_corrected_command(workspace, overwrite):
+def test_a_mistake_neither_destroys_a_run_nor_blocks_its_correction(workspace, overwrite):
     with pytest.raises(ConfigError, match="resnet51"):
         train(workspace, replace(CONFIG, model="resnet51"), overwrite=overwrite)
     train(workspace, CONFIG)
@@ -214,7 +214,7 @@ def test_a_mistake_neither_destroys_a_run_nor_blocks_the_corrected_command(works
     assert ledger_bytes(workspace, "rho_loss") == before
 
 
-def test_compare_refuses_what_would_stop_a_later_run_before_it_trains_the_first(workspace):
+def test_compare_refuses_a_later_runs_error_before_the_first_trains(workspace):
     with pytest.raises(ConfigError, match="rholoss"):
         compare(workspace, CONFIG, ["uniform", "rholoss"])
     workspace.remove("il")
@@ -234,7 +234,7 @@ def test_an_overwrite_that_was_killed_half_way_starts_afresh(workspace):
 
 
 @pytest.mark.parametrize("change", ["spec", "classes", "weights"])
-def test_a_run_does_not_go_on_over_other_pixels_classes_or_initial_weights(workspace, tmp_path, change):
+def test_a_run_does_not_continue_over_other_inputs(workspace, tmp_path, change):
     weights = tmp_path / "start.safetensors"
     save_file(build_model("mlp", 3, CorpusMetadata.read(workspace).image_spec(), seed=5).state_dict(), weights)
     config = replace(CONFIG, weights=str(weights), select="uniform")
@@ -251,7 +251,7 @@ def test_a_run_does_not_go_on_over_other_pixels_classes_or_initial_weights(works
         train(workspace, config)
 
 
-def test_super_batches_without_a_readable_candidate_take_no_step_and_the_run_still_ends_properly(workspace):
+def test_super_batches_without_readable_candidates_take_no_step(workspace):
     write_il(workspace, predicted=0)  # wrong for two classes of three, with losses above ln 3 from number 110 on
     late = CorpusMetadata.read(workspace)
     for shard in late.split("train"):
@@ -271,7 +271,7 @@ def test_super_batches_without_a_readable_candidate_take_no_step_and_the_run_sti
     assert max(row["step"] for row in rows) == 20
 
 
-def test_a_batchnorm_model_survives_an_epoch_that_ends_in_a_single_sample(tmp_path):
+def test_a_batchnorm_model_survives_an_epochs_single_last_sample(tmp_path):
     made = write_workspace(tmp_path / "w", (33,), side=16)
     run = train(made, replace(CONFIG, model="bn_cnn", select="uniform", batch_size=8, steps=12))
     assert run.metrics[-1]["step"] == 12
@@ -320,7 +320,7 @@ def test_settings_that_cannot_be_are_refused(wrong):
         replace(CONFIG, **wrong)
 
 
-def test_test_accuracy_comes_from_the_test_split_else_from_one_that_is_never_trained_on(workspace, tmp_path):
+def test_test_accuracy_comes_from_samples_that_never_train(workspace, tmp_path):
     assert workspace.read_json(f"{train(workspace, CONFIG).folder}/run.json")["evaluated_on"] == "test"
     for split in ("val", "holdout"):
         other = write_workspace(tmp_path / split, (40, 40), test_rows=20)

@@ -91,9 +91,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return at
 
 
-def test_no_step_of_a_killed_and_resumed_run_is_logged_twice(
-    workspace: Workspace, dying: Callable[[int], None]
-) -> None:
+def test_a_resumed_run_logs_no_step_twice(workspace: Workspace, dying: Callable[[int], None]) -> None:
     for step in (9, 9, 12):
         dying(step)
         with pytest.raises(Killed):
@@ -106,7 +104,7 @@ def test_no_step_of_a_killed_and_resumed_run_is_logged_twice(
     assert events.Scalars("seconds/train")[-1].value == pytest.approx(run.metrics[-1]["seconds_train"])
 
 
-def test_a_run_is_the_same_whether_it_is_followed_or_not(workspace: Workspace) -> None:
+def test_a_run_is_the_same_whether_followed_or_not(workspace: Workspace) -> None:
     results = []
     for name, followed in (("r", True), ("r", False)):
         train(workspace, replace(CONFIG, name=name, tensorboard=followed), overwrite=True)
@@ -117,9 +115,7 @@ def test_a_run_is_the_same_whether_it_is_followed_or_not(workspace: Workspace) -
     assert results[0] == results[1]
 
 
-def test_whether_a_run_is_followed_may_change_when_it_goes_on(
-    workspace: Workspace, dying: Callable[[int], None]
-) -> None:
+def test_following_may_change_when_a_run_continues(workspace: Workspace, dying: Callable[[int], None]) -> None:
     dying(6)
     with pytest.raises(Killed):
         train(workspace, replace(CONFIG, tensorboard=False))
@@ -142,7 +138,7 @@ def test_the_event_file_of_a_remote_workspace_is_put_there(tmp_path: Path) -> No
     assert [event.step for event in logged(str(tmp_path / "copy")).Scalars("loss/train")] == [3, 6, 9, 12]
 
 
-def test_without_the_packages_a_run_is_not_followed_unless_that_was_asked_for(
+def test_a_run_is_unfollowed_without_the_packages_unless_asked(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observers, "_installed", lambda package: False)
@@ -202,7 +198,7 @@ def brightnesses(grid: Image.Image, count: int) -> list[int]:
     return [int(pixels[30, 70 * place + 30, 0]) for place in range(count)]
 
 
-def test_the_grids_show_the_selected_in_their_order_and_the_passed_over_by_irreducible_loss() -> None:
+def test_the_grids_show_the_selected_and_the_passed_over() -> None:
     grids = picture_grids(batch([0.5, 9.0, 1.0, 4.0, 0.0, 2.0]), CLASSES)
     assert brightnesses(grids[SELECTED], 3) == [160, 40, 255]  # then the white ground
     assert brightnesses(grids[PASSED_OVER], 4) == [120, 200, 80, 0]

@@ -46,7 +46,7 @@ def made(tmp_path_factory) -> Workspace:
 
 
 @pytest.mark.parametrize("settings", THAT_REMEMBER, ids=named)
-def test_a_killed_run_ends_with_the_ledger_and_the_weights_of_one_that_was_not(made, settings):
+def test_a_killed_run_ends_with_an_unkilled_runs_results(made, settings):
     config = replace(CONFIG, **settings)
     name = named(settings)
     whole = train(made, replace(config, name=f"whole-{name}"))
@@ -63,7 +63,7 @@ def test_a_killed_run_ends_with_the_ledger_and_the_weights_of_one_that_was_not(m
     assert weights[0] == weights[1]
 
 
-def test_uniform_sampling_behind_the_filter_trains_on_whole_batches_of_nothing_that_it_rules_out(made):
+def test_filtered_uniform_sampling_trains_on_whole_permitted_batches(made):
     run = train(made, replace(CONFIG, name="filtered", select="uniform", prefilter=1.0))
     chosen = [row for row in ledger(made, "filtered") if row["selected"]]
     assert sum(line["selected"] for line in run.metrics) == 24 * 4
@@ -71,7 +71,7 @@ def test_uniform_sampling_behind_the_filter_trains_on_whole_batches_of_nothing_t
     assert all(row["reason"] == "not_needed" for row in chosen)
 
 
-def test_re_used_losses_stand_in_the_ledger_as_they_were_and_cost_no_second_pass(made):
+def test_reused_losses_stand_in_the_ledger_and_cost_no_pass(made):
     """Epochs of 8 super-batches: with losses of 12 steps re-used, the second epoch scores nothing anew."""
     afresh = train(made, replace(CONFIG, name="afresh", steps=12, evaluate_every=4))
     again = train(made, replace(CONFIG, name="again", steps=12, evaluate_every=4, score_age=12))
@@ -140,7 +140,7 @@ def test_the_command_line_takes_every_setting(made: Workspace):
     assert {name: config[name] for name in given} == given
 
 
-def test_a_proxy_without_an_il_model_of_the_workspace_is_refused(made, tmp_path):
+def test_a_proxy_without_an_il_model_in_place_is_refused(made, tmp_path):
     parts = [
         made.read_table(shard.scores("small_cnn"), ["key", "il"]) for shard in CorpusMetadata.read(made).split("train")
     ]
@@ -149,7 +149,7 @@ def test_a_proxy_without_an_il_model_of_the_workspace_is_refused(made, tmp_path)
         train(made, replace(CONFIG, name="r", proxy=True, il=str(tmp_path / "il.parquet")))
 
 
-def test_a_floor_above_every_score_ends_the_run_and_says_so(made):
+def test_a_floor_above_every_score_ends_the_run_audibly(made):
     with pytest.raises(RhostreamError, match=r"after step 0: an epoch had no candidate to train on.*--score-floor"):
         train(made, replace(CONFIG, name="high", score_floor=100.0))
 
@@ -179,6 +179,6 @@ def test_a_batch_that_takes_several_epochs_to_fill_is_filled(tmp_path):
     [{"select": "auto"}, {"select": "grad_norm_is"}, {"score_floor": 0.0}, {"select": "uniform", "prefilter": 1.0}],
     ids=str,
 )
-def test_a_budget_in_epochs_is_refused_where_nobody_knows_how_many_candidates_a_step_takes(settings):
+def test_an_epoch_budget_needs_a_known_number_of_candidates(settings):
     with pytest.raises(ConfigError, match=r"a budget in epochs with select .* give it in steps"):
         steps_of(replace(CONFIG, epochs=2.0, **settings), 1000)

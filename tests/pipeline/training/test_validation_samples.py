@@ -45,7 +45,7 @@ def of(workspace: Workspace, il: str = "small_cnn") -> ValidationSamples:
     return validation_samples(workspace, corpus, il, Prefilter(chance=1.0), corpus.image_spec(), threads=1)
 
 
-def test_labels_that_even_the_most_certain_predictions_contradict_are_wrong_and_not_measured_on(workspace):
+def test_labels_contradicted_by_the_most_certain_predictions_are_not_measured(workspace):
     wrong = lambda number: number % 10 == 0  # noqa: E731
     contradict(workspace, wrong, lambda number: (number % 97) / 100)
     found = of(workspace)
@@ -55,7 +55,7 @@ def test_labels_that_even_the_most_certain_predictions_contradict_are_wrong_and_
     assert len(found.samples) == len(measured)
 
 
-def test_labels_that_only_doubtful_predictions_contradict_are_hard_and_measured_on(workspace):
+def test_labels_contradicted_only_by_doubtful_predictions_are_measured(workspace):
     hard = lambda number: number % 10 == 0  # noqa: E731
     contradict(workspace, hard, lambda number: 0.4 if hard(number) else 0.9)
     found = of(workspace)

@@ -70,7 +70,7 @@ def foreign(workspace: Workspace) -> CandidateStream:
     return CandidateStream(workspace, il=path, super_batch_size=50)
 
 
-def test_the_proxy_scores_in_the_learners_place_and_learns_from_its_batches(workspace):
+def test_the_proxy_scores_for_the_learner_and_learns_its_batches(workspace):
     proxy, model = small(), learner()
     by_hand = copy.deepcopy(proxy).train()
     by_hand[3].p = proxy[3].p = 0.0  # so that a plain loop draws the same
@@ -96,7 +96,7 @@ def test_the_proxy_scores_in_the_learners_place_and_learns_from_its_batches(work
     assert batches == 3
 
 
-def test_the_proxys_steps_leave_the_learner_and_its_random_numbers_alone(workspace):
+def test_the_proxys_updates_leave_learner_and_random_numbers_alone(workspace):
     model = learner()
     scorer = ProxyScorer(small(), workspace, il="small_cnn")
     batch = next(OnlineSelector(model, batch_size=8, scorer=scorer)(foreign(workspace)))
@@ -107,7 +107,7 @@ def test_the_proxys_steps_leave_the_learner_and_its_random_numbers_alone(workspa
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_proxy_goes_on_from_a_checkpoint_as_if_never_interrupted(workspace):
+def test_the_proxy_continues_from_a_checkpoint_as_if_never_interrupted(workspace):
     options = ScoringOptions(size=8)
     whole = ProxyScorer(small(), workspace, il="small_cnn", options=options, seed=3)
     batches = list(OnlineSelector(learner(), batch_size=8, select="uniform")(foreign(workspace)))
@@ -126,7 +126,7 @@ def test_the_proxy_goes_on_from_a_checkpoint_as_if_never_interrupted(workspace):
         assert torch.equal(mine, theirs)
 
 
-def test_a_proxy_of_another_architecture_than_the_il_model_is_refused(workspace):
+def test_a_proxy_unlike_the_il_models_architecture_is_refused(workspace):
     with pytest.raises(
         ConfigError,
         match=r"not of the architecture of IL model 'small_cnn', small \(7 tensors differ: "
@@ -139,7 +139,7 @@ def test_a_proxy_of_another_architecture_than_the_il_model_is_refused(workspace)
         ProxyScorer(small(), workspace, il="il.parquet")
 
 
-def test_live_il_is_the_models_loss_at_the_moment_and_its_steps_take_a_hundredth_of_the_learners_rate(workspace):
+def test_live_il_is_current_and_updates_at_a_hundredths_rate(workspace):
     il_model, model = small(5).eval(), learner()
     il_model[3].p = 0.0
     by_hand = copy.deepcopy(il_model)
@@ -177,7 +177,7 @@ def test_live_il_of_what_was_trained_on_falls(workspace):
     assert float(after[trained].mean()) < 0.8 * float(before[trained].mean())
 
 
-def test_live_il_goes_on_from_a_checkpoint_as_if_never_interrupted(workspace):
+def test_live_il_continues_from_a_checkpoint_as_if_never_interrupted(workspace):
     optimizer = torch.optim.SGD(learner().parameters(), lr=0.1)
     batches = list(
         OnlineSelector(learner(), batch_size=8, select="uniform")(CandidateStream(workspace, super_batch_size=50))

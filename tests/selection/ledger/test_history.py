@@ -89,7 +89,7 @@ def test_it_adds_up_the_ledger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 45, 1000])
-def test_it_is_the_same_bytes_whenever_it_was_brought_up_to_date(
+def test_the_history_is_bytewise_the_same_however_often_updated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
     whole, stepwise = Workspace(tmp_path / "whole"), Workspace(tmp_path / "stepwise")

@@ -50,7 +50,7 @@ def run(learning: Learning, auto: Auto, until: float) -> None:
         auto.stepped()
 
 
-def test_what_a_step_costs_and_is_expected_to_gain_decides_first():
+def test_cost_and_expected_gain_of_a_step_decide_first():
     class Costly(Learning):
         def step(self, name: str, seconds: float = 0.01) -> None:
             super().step(name, {"a": 0.03, "b": 0.01, "c": 0.02}[name])
@@ -65,7 +65,7 @@ def test_what_a_step_costs_and_is_expected_to_gain_decides_first():
 
 
 @pytest.mark.parametrize(("promising", "others"), [(0.0, 0.3), (0.01, 0.3), (0.1, 0.5)])
-def test_a_selection_that_does_not_keep_what_was_expected_of_it_is_left(promising, others):
+def test_a_selection_that_disappoints_its_expectation_is_left(promising, others):
     learning = Learning({"a": promising, "b": others, "c": others}, {"a": 3.0})
     auto = learning.auto()
     run(learning, auto, 30.0)
@@ -88,7 +88,7 @@ def test_one_validation_gone_wrong_does_not_stop_the_learning(monkeypatch, wrong
 
 
 @pytest.mark.parametrize("best", ["a", "b", "c"])
-def test_most_of_the_time_goes_to_the_selection_under_which_loss_falls_fastest(best):
+def test_most_time_goes_to_the_fastest_falling_loss(best):
     learning = Learning({"a": 0.3, "b": 0.3, "c": 0.3} | {best: 0.6})
     auto = learning.auto()
     run(learning, auto, 60.0)
@@ -153,7 +153,7 @@ def super_batches(
 
 
 @pytest.mark.parametrize("scoring", [0.0, 0.00003, 0.0003])
-def test_what_arms_cost_that_were_not_tried_follows_from_a_few_steps(scoring):
+def test_costs_of_untried_arms_follow_from_a_few_steps(scoring):
     def training(size: int) -> float:
         return 0.002 + 0.00009 * size
 
@@ -175,7 +175,7 @@ def test_what_arms_cost_that_were_not_tried_follows_from_a_few_steps(scoring):
 
 
 @pytest.mark.parametrize(("ruled_out", "filters"), [(0.4, True), (0.42, False)])
-def test_before_the_first_slice_little_is_done_that_the_optimizer_would_remember(ruled_out, filters):
+def test_little_precedes_the_first_slice_in_the_optimizers_memory(ruled_out, filters):
     now, probes = [0.0], []
     arms = usual_arms(32, 320, ruled_out, 0.4)
     auto = Auto(arms, super_batch_size=320, validate=lambda: Validation(loss=1.0, error=0.9), clock=lambda: now[0])
@@ -222,7 +222,7 @@ def test_any_arms_will_do(arms):
     assert all(name in auto.note for name in arms)
 
 
-def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_ratios():
+def test_the_usual_arms_cover_uniform_the_filter_and_several_ratios():
     arms = usual_arms(32, 320, 0.4, 0.4)
     selections = [arm.selection for arm in arms.values()]
     assert {(each.function, each.batch_size, each.prefilter, round(each.share, 2)) for each in selections} == {
@@ -247,7 +247,7 @@ def test_the_usual_arms_are_uniform_sampling_the_filter_and_rho_loss_at_several_
         Arm(selection=SelectionConfig())
 
 
-def test_what_a_filter_wrongly_leaves_out_counts_once_the_learner_is_good():
+def test_the_filters_wrong_omissions_count_once_the_learner_is_good():
     clean = usual_arms(32, 320, 0.04, 0.0)  # whose labels are right: all that the filter rules out is hard
     assert [name for name, arm in clean.items() if arm.selection.prefilter] == ["filter@128"]
     assert clean["filter@128"].expected(0.9) > 0.85 * clean["uniform@128"].expected(0.9)
@@ -259,7 +259,7 @@ def test_what_a_filter_wrongly_leaves_out_counts_once_the_learner_is_good():
     assert usual_arms(32, 320, 0.9, 0.5)["filter@128"].expected(0.0) > 0
 
 
-def test_a_run_under_auto_holds_samples_back_tells_what_it_did_and_learns(tmp_path):
+def test_an_auto_run_keeps_validation_samples_reports_itself_and_learns(tmp_path):
     workspace = write_workspace(tmp_path / "w", (200, 200), test_rows=30)
     write_il(workspace)
     config = TrainConfig(
@@ -292,7 +292,7 @@ def test_a_run_under_auto_holds_samples_back_tells_what_it_did_and_learns(tmp_pa
     assert sum(line["validation"] for line in run.metrics) > 0
 
 
-def test_auto_refuses_what_it_decides_itself_and_a_corpus_too_small_to_hold_anything_back(tmp_path):
+def test_auto_refuses_its_own_decisions_and_too_small_a_corpus(tmp_path):
     with pytest.raises(ConfigError, match="decides on share"):
         TrainConfig(select="auto", share=0.5)
     workspace = write_workspace(tmp_path / "w", (8,), test_rows=4)

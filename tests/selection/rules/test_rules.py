@@ -39,14 +39,14 @@ def positions(rule: Rule, score=SCORE, labels=None, at_most: int = 3, seed: int 
     return rule.choose(score, labels, at_most, generator(seed)).positions.tolist()
 
 
-def test_top_takes_the_highest_and_gives_ties_to_the_earlier_candidate():
+def test_top_takes_the_highest_and_breaks_ties_by_order():
     assert positions(Top()) == [1, 3, 2]
     assert positions(Top(), at_most=9) == [1, 3, 2, 0, 4]
     chosen = Top().choose(SCORE, LABELS, 2, generator())
     assert (chosen.weights.tolist(), chosen.weights.dtype) == ([1.0, 1.0], torch.float32)
 
 
-def test_gumbel_top_draws_ordered_pairs_as_one_after_the_other_without_replacement():
+def test_gumbel_top_draws_pairs_as_sequentially_without_replacement():
     score, temperature = torch.tensor([0.0, 0.7, 1.4, -0.7]), 0.7
     weights = [math.exp(s / temperature) for s in score.tolist()]
     total = sum(weights)
@@ -81,7 +81,7 @@ def test_importance_sampling_draws_in_proportion_and_weights_by_the_inverse():
     assert chosen.weights.tolist() == pytest.approx([by_hand[i] for i in chosen.positions.tolist()])
 
 
-def test_the_weighted_gradient_of_drawn_samples_is_an_unbiased_estimate_of_the_mean_gradient():
+def test_weighted_gradients_of_drawn_samples_estimate_the_mean_without_bias():
     torch.manual_seed(0)
     n, n_b = 40, 8
     model, images, labels = nn.Linear(6, 3).double(), torch.randn(n, 6).double(), torch.randint(0, 3, (n,))
@@ -123,7 +123,7 @@ def tau_by_hand(norms: list[float]) -> float:
     return float((1 - np.sum((g - u) ** 2) / np.sum(g**2)) ** -0.5)
 
 
-def test_the_gate_opens_when_the_averaged_tau_passes_the_cost_of_scoring():
+def test_the_gate_opens_when_tau_passes_the_scoring_cost():
     norms = [0.0] * 319 + [1.0]  # one sample has all of the gradient: τ = √320
     assert tau_by_hand(norms) == pytest.approx(math.sqrt(320))
     gate, expected = TauGate(32, 320), 0.0
@@ -153,7 +153,7 @@ def test_the_gate_never_opens_on_equal_or_vanished_gradients():
         assert not gate.open
 
 
-def test_gated_importance_sampling_is_uniform_and_unscored_until_the_gate_opens():
+def test_gated_importance_sampling_is_uniform_until_the_gate_opens():
     policy = GatedImportance(SelectionConfig(function="grad_norm_is"), super_batch_size=320)
     peaked = torch.tensor([0.0] * 31 + [1.0])  # of the batches that are trained on: τ = √32, above the gate's 4.33
     functions = []
@@ -190,7 +190,7 @@ def test_selective_backprop_remembers_a_bounded_number_of_losses():
     assert len(longer.choose(low, labels, 8, generator(7)).positions) < 8
 
 
-def test_selective_backprop_fills_no_more_than_a_batch_in_the_order_of_the_candidates():
+def test_selective_backprop_fills_at_most_a_batch_in_order():
     score = torch.rand(320, generator=generator(8))
     found = positions(SelectiveBackprop(1.0), score, at_most=32)
     assert len(found) == 32
@@ -219,14 +219,14 @@ def test_rules_with_a_memory_go_on_as_if_never_interrupted():
         assert found == expected
 
 
-def test_a_score_floor_makes_lower_candidates_ineligible_even_where_the_batch_stays_short():
+def test_a_score_floor_excludes_lower_candidates_even_from_short_batches():
     assert positions(ScoreFloor(Top(), 1.0)) == [1, 3, 2]
     assert positions(ScoreFloor(Top(), 2.0)) == [1, 3]
     assert positions(ScoreFloor(Top(), 3.0)) == []
     assert positions(ScoreFloor(GumbelTop(), 3.0)) == []
 
 
-def test_class_floors_are_met_on_average_and_to_the_whole_sample_each_time():
+def test_class_floors_are_met_on_average_and_nearly_each_time():
     labels = torch.tensor([0] * 200 + [1] * 90 + [2] * 7 + [4] * 3)  # class 3 has no candidate
     score = torch.where(labels == 0, 10.0, 0.0) + torch.arange(300) / 1000
     n_b, share, repeats = 32, 0.5, 4000
@@ -244,7 +244,7 @@ def test_class_floors_are_met_on_average_and_to_the_whole_sample_each_time():
         assert got[label] / repeats == pytest.approx(floor, abs=spread)
 
 
-def test_class_floors_are_filled_by_the_highest_scores_within_the_class():
+def test_class_floors_take_the_highest_scores_of_their_class():
     labels, score = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([9.0, 8.0, 7.0, 1.0, 3.0, 3.0])
     assert positions(ClassFloor(Top(), 1.0), score, labels, at_most=2) == [0, 4]
     assert positions(ClassFloor(Top(), 0.5), score, labels, at_most=4) == [0, 4, 1, 2]

@@ -65,7 +65,7 @@ def test_bald_is_their_difference():
     assert min(expected) > 0.05
 
 
-def test_loss_minus_conditional_entropy_takes_the_loss_of_the_scoring_pass():
+def test_loss_minus_conditional_entropy_uses_the_scoring_passs_loss():
     losses = [-math.log(softmax(row)[y]) for row, y in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
     expected = [losses[i] - math.fsum(entropy(p) for p in of_each(i)) / K for i in range(N)]
     assert score("loss_minus_conditional_entropy") == pytest.approx(expected, abs=1e-6)
@@ -86,12 +86,12 @@ def test_bald_of_draws_that_agree_is_nought():
     assert score("bald", same) == pytest.approx([0.0] * N, abs=1e-6)
 
 
-def test_selective_backprop_and_grad_norm_is_score_as_train_loss_and_grad_norm():
+def test_sampling_baselines_score_as_train_loss_and_grad_norm():
     assert score("selective_backprop") == score("train_loss")
     assert score("grad_norm_is") == score("grad_norm")
 
 
-def test_a_known_loss_serves_every_function_that_says_so_and_no_other():
+def test_a_known_loss_serves_only_functions_that_say_so():
     losses = torch.tensor([0.1, 2.0, 0.3, 4.0, 0.5, 6.0])
     known = ScoredCandidates(labels=LABELS, il=torch.ones(N), losses=losses)
     for name in selection_functions():

@@ -38,7 +38,7 @@ def images(n: int = 12, side: int = 16) -> torch.Tensor:
     return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def test_each_draw_drops_each_unit_with_its_probability_and_scales_the_others():
+def test_each_draw_drops_units_at_their_rate_and_rescales():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.25), nn.Linear(8, 8, bias=False)).eval()
     with torch.no_grad():
         model[2].weight.copy_(torch.eye(8))
@@ -60,7 +60,7 @@ def test_draws_use_the_batchnorm_policy_of_the_scoring_pass():
         assert torch.allclose(scorer.draws(given, k=2), scorer.logits(given).expand(2, 12, 4), atol=1e-5)
 
 
-def test_draws_leave_model_flags_buffers_and_random_numbers_as_they_were():
+def test_draws_leave_model_flags_buffers_and_random_numbers_alone():
     model = network()
     model[5].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -72,7 +72,7 @@ def test_draws_leave_model_flags_buffers_and_random_numbers_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_draws_are_a_function_of_the_seed_and_the_number_of_calls():
+def test_draws_depend_on_the_seed_and_number_of_calls():
     model, given = network(), images()
     scorer = Scorer(model, seed=5)
     first, second = scorer.draws(given, k=3), scorer.draws(given, k=3)
@@ -93,7 +93,7 @@ def test_a_model_without_dropout_has_no_draws(layer):
         Scorer(nn.Sequential(nn.Linear(2, 2), layer)).draws(torch.zeros(2, 2))
 
 
-def test_bald_of_a_real_model_is_higher_where_its_draws_disagree():
+def test_bald_is_higher_where_a_models_draws_disagree():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 2))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -120,7 +120,7 @@ def test_bald_of_a_real_model_is_higher_where_its_draws_disagree():
         ScoringOptions(channels_last=True, precision="bfloat16", batchnorm="eval"),
     ],
 )
-def test_faster_passes_score_nearly_alike_and_training_goes_on_as_before(options):
+def test_faster_passes_score_nearly_alike_and_training_continues_unchanged(options):
     model = network()
     plain = Scorer(model, ScoringOptions(batchnorm=options.batchnorm)).logits(images())
     found = Scorer(model, options).logits(images())
@@ -132,7 +132,7 @@ def test_faster_passes_score_nearly_alike_and_training_goes_on_as_before(options
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_a_pass_inside_the_trainers_own_autocast_leaves_no_inference_weights_behind(precision):
+def test_autocast_of_the_trainer_keeps_no_inference_weights(precision):
     model = network()
     with torch.autocast("cpu", torch.bfloat16):
         Scorer(model, ScoringOptions(precision=precision)).logits(images())
@@ -163,7 +163,7 @@ def test_a_smaller_size_scores_the_antialiased_images():
             np.testing.assert_allclose(seen[0][number, channel].numpy(), expected, atol=1e-4)
 
 
-def test_a_model_of_one_size_refuses_a_smaller_one_in_one_line():
+def test_a_model_of_one_size_refuses_smaller_thumbnails_plainly():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
     with pytest.raises(ConfigError, match=r"scoring size 8: the model takes no images of it .*leave size out"):
         Scorer(flat, ScoringOptions(size=8)).logits(images())
@@ -177,7 +177,7 @@ def test_an_unknown_option_is_refused(option, value):
         ScoringOptions(**{option: value})
 
 
-def test_a_compiled_pass_scores_alike_and_only_the_scoring_is_compiled():
+def test_a_compiled_pass_scores_alike_and_compiles_only_scoring():
     model = network()
     plain = Scorer(model).logits(images())
     scorer = Scorer(model, ScoringOptions(compile=True))
@@ -199,7 +199,7 @@ def test_a_missing_compiler_is_told_in_one_line(monkeypatch):
         Scorer(nn.Sequential(nn.Linear(3, 5), nn.Tanh()), ScoringOptions(compile=True)).logits(torch.randn(4, 3))
 
 
-def test_the_cache_serves_losses_younger_than_its_age_and_asks_for_the_rest():
+def test_the_cache_serves_young_losses_and_requests_the_rest():
     cache = ScoreCache(max_age=3)
     cache.remember(["a", "b"], torch.tensor([1.0, 2.0]), step=10)
     cache.remember(["c"], torch.tensor([3.0]), step=11)

@@ -163,7 +163,7 @@ print([name for name in ("loaders", "selection", "pipeline", "cli") if importlib
 
 
 @pytest.mark.slow
-def test_the_wheel_alone_trains_and_names_the_extra_for_the_rest(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_alone_trains_and_names_missing_extras(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     unset = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
@@ -215,7 +215,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
             assert not undeclared, f"{path.relative_to(ROOT)} imports {undeclared}"
 
 
-def test_the_run_lock_pins_the_product_without_the_tools_that_check_it() -> None:
+def test_the_run_lock_pins_the_product_without_its_tools() -> None:
     run, develop = (
         dict(re.findall(r"^(\S+?)==(\S+)", (ROOT / f"requirements/{name}.lock").read_text(), re.MULTILINE))
         for name in ("run", "develop")

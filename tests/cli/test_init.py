@@ -19,7 +19,7 @@ def init(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("name", sorted({*FORMATS, *(file.stem for file in MANIFESTS.glob("*.toml"))}))
-def test_manifest_of_every_format_is_valid_and_has_the_root_given(name: str, tmp_path: Path) -> None:
+def test_manifest_of_every_format_is_valid_with_its_root(name: str, tmp_path: Path) -> None:
     output = tmp_path / "mine.toml"
     result = init(name, "--root", str(tmp_path / 'my "photos"'), "--output", str(output))
     assert result.exit_code == 0, result.output
@@ -32,7 +32,7 @@ def test_manifest_of_every_format_is_valid_and_has_the_root_given(name: str, tmp
     assert f"--manifest {output}" in text
 
 
-def test_manifest_without_a_root_keeps_the_templates_below_its_own_folder(tmp_path: Path) -> None:
+def test_manifest_without_a_root_keeps_the_templates_own(tmp_path: Path) -> None:
     write_template("table", str(tmp_path / "t.toml"))
     assert tomllib.loads((tmp_path / "t.toml").read_text())["root"] == "data/table"
 

@@ -15,10 +15,8 @@ from PIL import Image
 
 SHARED = Path(__file__).parents[3] / "shared"
 
-#: Marks a test that reads the real datasets, which are not part of this repository.
-needs_shared = pytest.mark.skipif(
-    not (SHARED / "data" / "unpack.py").exists(), reason=f"NOT TESTED on real data: there is no {SHARED / 'data'}"
-)
+#: Marks a test that reads the real datasets, which are not part of this repository; conftest.py skips it without them.
+needs_shared = pytest.mark.real_data
 
 
 @functools.cache

@@ -57,7 +57,11 @@ def test_processes_give_the_pixels_and_failures_that_threads_give(stored: Stored
     everything = stored.refs(list(range(100)), hashed=True)
     assert everything.hashes is not None
     everything = ImageRefs(
-        **{**vars(everything), "hashes": ["0" * 32, *everything.hashes[1:]], "draws": [str(i) for i in range(100)]}
+        **{
+            **vars(everything),
+            "hashes": ["0" * 32, *everything.hashes[1:]],
+            "augmentation_seeds": [str(i) for i in range(100)],
+        }
     )
     for spec, augmentation in ((VIEW, "none"), (ImageSpec.from_dict({"size": 20, "channels": 1}), "shift_flip")):
         pending = [reader.submit(everything, spec, augmentation, urgent=number == 3) for number in range(4)]

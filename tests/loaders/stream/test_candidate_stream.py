@@ -295,7 +295,7 @@ def test_a_model_of_another_split_is_refused_before_any_step(workspace):
         stream_of(workspace)
 
 
-def test_corpus_metadata_that_is_none_and_a_location_without_a_driver_are_named(workspace):
+def test_broken_metadata_and_a_location_without_driver_are_named(workspace):
     workspace.write_json("corpus.json", {})
     with pytest.raises(WorkspaceError, match="is no corpus metadata"):
         CorpusMetadata.read(workspace)

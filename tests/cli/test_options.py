@@ -95,7 +95,7 @@ def test_flags_win_over_variables_which_win_over_layers() -> None:
         (["--split", "val"], "'val': give GLOB=SPLIT"),
     ],
 )
-def test_a_wrong_value_is_a_usage_error_that_names_the_option(arguments: list[str], message: str) -> None:
+def test_a_wrong_values_usage_error_names_the_option(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(chosen, arguments)
     assert result.exit_code == 2
     assert f"'{arguments[0]}'" in result.output

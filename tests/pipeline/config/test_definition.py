@@ -104,7 +104,7 @@ def test_texts_are_read_as_the_settings_types(name: str, text: str, value: Any) 
     assert definitions(Oven)[name].read(text) == value
 
 
-def test_an_item_of_a_mapping_is_a_name_and_a_value_in_json_or_text() -> None:
+def test_a_mappings_item_is_a_name_and_a_value() -> None:
     read = definitions(Oven)["extra"].read_item
     assert [read("a=[1, 2.5]"), read("b=true"), read("c=word")] == [("a", [1, 2.5]), ("b", True), ("c", "word")]
     with pytest.raises(ConfigError, match="'a': give NAME=VALUE"):
@@ -112,7 +112,7 @@ def test_an_item_of_a_mapping_is_a_name_and_a_value_in_json_or_text() -> None:
     assert definitions(WebDatasetOptions)["extra"].read_item("caption") == ("caption", "string")
 
 
-def test_the_table_has_a_row_for_each_setting_in_its_group() -> None:
+def test_the_table_groups_one_row_for_each_setting() -> None:
     table = settings_table(Oven)
     assert "### Baking\n" in table
     row = "| `--heat` | `RHO_HEAT` | a number above 0 and at most 300 | 180 | Its \\| heat. |"

@@ -9,7 +9,7 @@ from rhostream.pipeline.models.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta"])
-def test_an_optimizer_of_torch_learns_by_its_name_in_any_case(name: str) -> None:
+def test_a_torch_optimizer_learns_by_its_name_in_any_case(name: str) -> None:
     model = nn.Linear(3, 1)
     before = model.weight.detach().clone()
     optimizer = make_optimizer(name.lower(), model, 0.1, 0.0)
@@ -25,7 +25,7 @@ def test_sgd_takes_momentum_and_nesterov() -> None:
     assert (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"]) == (0.1, 0.5, 0.9, True)
 
 
-def test_no_weight_decay_is_none_for_a_class_that_has_one_by_default() -> None:
+def test_zero_weight_decay_overrides_the_default_of_a_class() -> None:
     assert make_optimizer("AdamW", nn.Linear(3, 1), 0.1, 0.0).param_groups[0]["weight_decay"] == 0.0
 
 
@@ -42,7 +42,7 @@ def test_no_weight_decay_is_none_for_a_class_that_has_one_by_default() -> None:
         ("Adam", 0.0, {"betas": [2.0, 0.9]}, "beta"),
     ],
 )
-def test_what_an_optimizer_does_not_take_is_refused_in_one_line(
+def test_an_optimizers_unknown_setting_is_refused_in_one_line(
     name: str, decay: float, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:

@@ -51,7 +51,7 @@ def files(workspace, run="rho_loss"):
         ({"select": "bald", "score_ahead": True}, "score_ahead with select 'bald'"),
     ],
 )
-def test_settings_that_do_not_go_with_the_selection_stop_before_anything_is_read(tmp_path, settings, message):
+def test_settings_unfit_for_the_selection_stop_before_any_reading(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         plan_training(str(tmp_path / "nowhere"), replace(CONFIG, **settings))
 
@@ -90,7 +90,7 @@ def test_schedules_start_at_the_peak_and_end_where_they_say():
 
 
 @pytest.mark.parametrize("warmup", [4.0, 0.25])
-def test_warm_up_rises_to_the_peak_in_steps_or_a_share(warmup):
+def test_warm_up_reaches_the_peak_by_steps_or_share(warmup):
     found = rates(16, schedule="cosine", warmup=warmup)
     assert found[:4] == [0.25, 0.5, 0.75, 1.0]
     assert found[4] == 1.0
@@ -127,7 +127,7 @@ def test_which_rates_depend_on_the_budget(settings, same):
     ],
     ids=str,
 )
-def test_an_extended_run_is_bit_for_bit_the_run_of_the_larger_budget(workspace, settings):
+def test_an_extended_run_equals_the_larger_budgets_run_bitwise(workspace, settings):
     config = replace(CONFIG, name="r", **settings)
     whole = train(workspace, replace(config, steps=18))
     expected, lines = files(workspace, "r"), whole.metrics
@@ -175,7 +175,7 @@ def test_a_run_killed_while_it_is_extended_goes_on(workspace):
         ({"score_ahead": True, "evaluate_every": 5}, {"steps": 18}, "scored ahead and ended at step 12"),
     ],
 )
-def test_a_run_that_cannot_be_extended_says_why_in_one_line(workspace, first, then, message):
+def test_an_unextendable_run_says_why_in_one_line(workspace, first, then, message):
     config = replace(CONFIG, **first)
     train(workspace, config)
     before = files(workspace)

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def on_ranks(module: str, function: str, *arguments: str, ranks: int = 2) -> list[Any]:
-    """What `function(*arguments)` returned on each rank, through JSON."""
+    """What `function(*arguments)` returned on each rank, through JSON; `module` is relative to tests/."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, module, function, str(ranks), folder, *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -39,6 +39,7 @@ def _rank(function: Any, rank: int, ranks: int, port: int, folder: str, argument
 
 
 def _main(module: str, function: str, ranks: str, folder: str, *arguments: str) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     target = getattr(importlib.import_module(module), function)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -113,7 +113,7 @@ def test_skipped_batches_are_not_read(workspace):
 
 
 def test_two_ranks_share_an_epoch_under_any_sharding_setting(workspace, tmp_path):
-    ranks = on_ranks("test_dropin_accelerate", "two_epochs", workspace.location, str(tmp_path / "checkpoint"))
+    ranks = on_ranks("integrations.test_accelerate", "two_epochs", workspace.location, str(tmp_path / "checkpoint"))
     assert [(rank["ddp"], rank["processes"]) for rank in ranks] == [("DistributedDataParallel", 2)] * 2
     alone = [key for keys in sequence(workspace, 1) for key in keys]
     for name in ("plain", "dispatch", "split", "resumed"):

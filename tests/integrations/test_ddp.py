@@ -83,7 +83,7 @@ def train_on_little(workspace: str) -> dict[str, int]:
 def trained(tmp_path_factory):
     workspace = tiny_workspace(tmp_path_factory.mktemp("ddp") / "w")
     write_il(workspace, "contrary", predicted=7)  # never right, so that the prefilter rules half of all out
-    return workspace, on_ranks("test_dropin_ddp", "train", workspace.location)
+    return workspace, on_ranks("integrations.test_ddp", "train", workspace.location)
 
 
 def test_torchrun_runs_the_example_on_two_ranks(tmp_path):

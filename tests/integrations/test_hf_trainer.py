@@ -97,7 +97,7 @@ def test_accumulated_gradients_take_every_batch_once(workspace, tmp_path):
 
 
 def test_two_ranks_share_an_epoch_under_any_dispatching_setting(workspace, tmp_path):
-    ranks = on_ranks("test_dropin_hf_trainer", "two_epochs", workspace.location, str(tmp_path / "out"))
+    ranks = on_ranks("integrations.test_hf_trainer", "two_epochs", workspace.location, str(tmp_path / "out"))
     assert [(rank["ranks"], rank["steps"]) for rank in ranks] == [(2, 10), (2, 10)]
     pairs = list(zip(*(rank["candidates"] for rank in ranks), strict=True))
     first, second = (

@@ -125,7 +125,7 @@ def test_a_checkpoint_at_max_steps_continues_with_the_epochs_rest(workspace, tmp
 
 
 def test_two_ranks_share_an_epoch_and_keep_their_sampler(workspace):
-    ranks = on_ranks("test_dropin_lightning", "two_epochs", workspace.location)
+    ranks = on_ranks("integrations.test_lightning", "two_epochs", workspace.location)
     assert [(rank["ranks"], rank["steps"], rank["sampler"]) for rank in ranks] == [(2, 10, "TurnSampler")] * 2
     pairs = list(zip(*(rank["candidates"] for rank in ranks), strict=True))
     first, second = (

@@ -19,7 +19,7 @@ def test_the_example_trains_epochs_of_open_clips_own_loop(tmp_path, monkeypatch,
         epochs.append(batch.super_batch.epoch)
         return pairs(batch)
 
-    monkeypatch.setattr("rhostream.selection.images_and_labels", noted)
+    monkeypatch.setattr("rhostream.images_and_labels", noted)
     with caplog.at_level("INFO"):
         names = run_example("open_clip_loop", monkeypatch, workspace.location, "--steps", 4)
     loader, info = names["loader"], names["data"]["train"]

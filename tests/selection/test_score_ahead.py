@@ -14,6 +14,7 @@ from rhostream import ConfigError, RhostreamError
 from rhostream.loaders import CandidateStream
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.models.costs import Costs
+from rhostream.pipeline.training.selection_plan import plan_selection
 from rhostream.selection import OnlineSelector, ScoreCache, Scorer, ScoringOptions, SelectionConfig
 from rhostream.selection.scoring.scorer import scoring_mode
 
@@ -160,7 +161,7 @@ def test_what_cannot_run_alongside_is_refused_or_takes_turns(workspace):
     with pytest.raises(ConfigError, match=r"score_ahead.*draws \(MC dropout\)"):
         trained(workspace, network(), select="bald", score_ahead=True)
     with pytest.raises(ConfigError, match=r"score_ahead with select 'bald'.*leave score_ahead out"):
-        TrainConfig(select="bald", score_ahead=True)
+        plan_selection(TrainConfig(select="bald", score_ahead=True))
 
     class Single(nn.Linear):
         def forward(self, images):

@@ -282,6 +282,24 @@ def paying_table() -> str:
     return table(header, rows)
 
 
+def demo_table() -> str:
+    """What `make demo` came to: one seed, two cores, the whole IL model charged."""
+    runs = [variant["runs"][0] for variant in result("demo")["variants"]]
+    first = runs[0]
+    costs = ("load", "score", "train", "il_train", "il_score")
+    rows = [
+        ["final accuracy", *(f"{run['final_accuracy']:.1%}" for run in runs)],
+        ["mislabeled, of selected, whole run", *(f"{run['mislabeled']:.1%}" for run in runs)],
+        ["mislabeled, of candidates, whole run", *(f"{run['candidates_mislabeled']:.1%}" for run in runs)],
+        ["CPU-seconds of the run", *(f"{sum(run['cpu_seconds'][cost] for cost in costs):.0f}" for run in runs)],
+    ]
+    for number, aim in enumerate(first["reached"]):
+        cells = [run["reached"][number] for run in runs]
+        told = ["never" if c["steps"] is None else f"{c['steps']} steps, {c['cpu_seconds']:.0f} CPU-s" for c in cells]
+        rows.append([f"to {aim['target']:.1%}", *told])
+    return table(["", *(variant["variant"] for variant in result("demo")["variants"])], rows)
+
+
 def render_picture() -> bytes:
     """Steps and CPU-seconds to the targets of `paying_table`, as SVG: the same bytes every time."""
     import io

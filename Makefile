@@ -4,7 +4,7 @@
 #   make demo                                      all of it on the built-in synthetic corpus, RHO-LOSS against uniform
 #   make shards il train MANIFEST=… ROOT=… WORKSPACE=…   the same for a corpus of your own
 #   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
-#   make test-fast                                 the tests of a minute and a half; make test: lint, types, all tests
+#   make test-fast                                 tests that train little; make test: lint, types, docs, all tests
 #
 # On a machine without a GPU, UV_TORCH_BACKEND=cpu before any of these installs the CPU builds of torch: 1.3 GB, not 5.7.
 
@@ -81,7 +81,8 @@ test: lint types docs
 	$(VENV)/bin/python -m pytest -n auto
 
 test-fast: install-dev
-	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data"
+	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data" \
+		--ignore tests/faults --ignore tests/gpu --ignore tests/integrations
 
 lint: install-dev
 	$(VENV)/bin/ruff check .

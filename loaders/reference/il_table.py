@@ -1,6 +1,7 @@
 """The join of a shard's rows with their irreducible losses: by key, always."""
 
 import hashlib
+import json
 from typing import Protocol
 
 import numpy as np
@@ -37,10 +38,31 @@ def open_il_table(workspace: Workspace, corpus: CorpusMetadata, il: str) -> ILTa
 
 
 def il_digest(workspace: Workspace, il: str) -> str:
-    """What identifies the content of an IL table: SHA-256 of its model's metadata, or of its Parquet files' state."""
+    """What identifies the content of an IL table: SHA-256 of its model's metadata, or of its Parquet files' state.
+
+    Raises:
+        IrreducibleLossError: there is no such table.
+    """
     if _is_path(il):
         return KeyTable.stamp(il)
-    return hashlib.sha256(workspace.read_bytes(f"il/{il}/model.json")).hexdigest()
+    return hashlib.sha256(_model_metadata(workspace, il)).hexdigest()
+
+
+def _model_metadata(workspace: Workspace, name: str) -> bytes:
+    """What the IL model's `model.json` holds.
+
+    Raises:
+        IrreducibleLossError: the workspace has no such model.
+    """
+    file = f"il/{name}/model.json"
+    if not workspace.exists(file):
+        known = ", ".join(workspace.names("il")) or "none"
+        raise IrreducibleLossError(
+            f"IL table {name!r}: workspace {workspace.location!r} has no {file} (IL models there: {known})",
+            Remedy(Stage.IL_TRAIN, workspace.location, {"name": name}),
+            Remedy(Stage.IL_SCORE, workspace.location, {"name": name}),
+        )
+    return workspace.read_bytes(file)
 
 
 def _is_path(il: str) -> bool:
@@ -51,7 +73,7 @@ def il_spec(workspace: Workspace, il: str) -> ImageSpec | None:
     """The spec that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
     if _is_path(il):
         return None
-    spec = il_model_today(workspace.read_json(f"il/{il}/model.json")).get("spec")
+    spec = il_model_today(json.loads(_model_metadata(workspace, il))).get("spec")
     return ImageSpec.from_dict(spec) if spec is not None else None
 
 
@@ -60,17 +82,9 @@ class RowAlignedTable:
 
     def __init__(self, workspace: Workspace, corpus: CorpusMetadata, name: str) -> None:
         self._workspace, self._name = workspace, name
-        metadata = f"il/{name}/model.json"
         train_again = Remedy(Stage.IL_TRAIN, workspace.location, {"name": name, "overwrite": True})
         score_again = Remedy(Stage.IL_SCORE, workspace.location, {"name": name})
-        if not workspace.exists(metadata):
-            known = ", ".join(workspace.names("il")) or "none"
-            raise IrreducibleLossError(
-                f"IL table {name!r}: workspace {workspace.location!r} has no {metadata} (IL models there: {known})",
-                Remedy(Stage.IL_TRAIN, workspace.location, {"name": name}),
-                score_again,
-            )
-        model = workspace.read_json(metadata)
+        model = json.loads(_model_metadata(workspace, name))
         classes = tuple(model["classes"])
         if classes != corpus.classes:
             raise IrreducibleLossError(

@@ -9,7 +9,7 @@ import torch
 from helpers.tiny import write_il, write_workspace
 from safetensors.torch import load, save_file
 
-from rhostream import ConfigError, WorkspaceError
+from rhostream import ConfigError, IrreducibleLossError, WorkspaceError
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
 from rhostream.pipeline.comparison.comparison import compare
 from rhostream.pipeline.config.train_config import TrainConfig
@@ -151,6 +151,11 @@ def test_which_il_table_is_meant_must_be_clear(workspace):
     with pytest.raises((ConfigError, WorkspaceError), match="train the IL model"):
         train(workspace, CONFIG)
     train(workspace, replace(CONFIG, select="uniform"))
+
+
+def test_an_unknown_il_table_is_told_with_those_there(workspace):
+    with pytest.raises(IrreducibleLossError, match=r"IL table 'nope': .* \(IL models there: small_cnn\)"):
+        train(workspace, replace(CONFIG, il="nope"))
 
 
 def test_costs_name_every_stage_and_the_il_models_share(workspace):

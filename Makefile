@@ -81,8 +81,7 @@ test: lint types docs
 	$(VENV)/bin/python -m pytest -n auto
 
 test-fast: install-dev
-	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data" \
-		--ignore tests/faults --ignore tests/gpu --ignore tests/integrations
+	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data"
 
 lint: install-dev
 	$(VENV)/bin/ruff check .

@@ -1,8 +1,10 @@
 """Markers that follow from where a test lies, and the loud skip of what real corpora would check."""
 
+import os
 from pathlib import Path
 
 import pytest
+from helpers import made_once
 from helpers.support import SHARED
 
 #: Folders whose every test carries the marker. Training a run takes seconds, and these do little else.
@@ -16,13 +18,35 @@ MARKED_FOLDERS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _originals(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    folder.mkdir(exist_ok=True)
+    made_once.originals = folder
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Folders of which `-m` wants no test are not imported; each worker would import them anew."""
+    if not collection_path.is_dir():
+        return None
+    marker = _marker_of(collection_path)
+    return True if marker and f"not {marker}" in config.option.markexpr else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = pytest.mark.skip(reason="NOT TESTED on real data: ../shared is missing")
     there = (SHARED / "data" / "unpack.py").exists()
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parent
-        for parent in (folder, *folder.parents):
-            if marker := MARKED_FOLDERS.get(parent.as_posix()):
-                item.add_marker(marker)
+        if marker := _marker_of(item.path.parent):
+            item.add_marker(marker)
         if item.get_closest_marker("real_data") and not there:
             item.add_marker(missing)
+
+
+def _marker_of(folder: Path) -> str | None:
+    inside = folder.relative_to(Path(__file__).parent)
+    return next(
+        (MARKED_FOLDERS[name] for each in (inside, *inside.parents) if (name := each.as_posix()) in MARKED_FOLDERS),
+        None,
+    )

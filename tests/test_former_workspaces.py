@@ -118,6 +118,7 @@ def test_clean_list_of_a_former_workspace_is_the_same(former: Path, then: dict[s
     assert rows == [under_todays_names(row) for row in expected]
 
 
+@pytest.mark.slow
 def test_report_lists_former_runs(former: Path, tmp_path: Path) -> None:
     output = tmp_path / "report.html"
     result = run("report", "--workspace", str(former / "ws"), "--run", "rho_loss", "--output", str(output))
@@ -144,6 +145,7 @@ def test_former_thumbnails_say_what_makes_them_again(former: Path) -> None:
         Thumbnails.read(workspace, CorpusMetadata.read(workspace), "8-jpeg")
 
 
+@pytest.mark.slow
 def test_former_run_says_that_it_cannot_be_continued(former: Path) -> None:
     common = ["--workspace", str(former / "ws"), "--select", "uniform", "--steps", "8", "--device", "cpu"]
     result = run("train", *common)

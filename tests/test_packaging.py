@@ -312,6 +312,7 @@ def loaded(code: str, *modules: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_loaders_and_selection_pull_in_nothing_above_them() -> None:
     code = "from rhostream.loaders import *\nfrom rhostream.selection import *"
     above = ("rhostream.pipeline", "rhostream.cli", "click", "duckdb")

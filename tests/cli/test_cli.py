@@ -167,6 +167,7 @@ def wait_until_it_computes(process: "subprocess.Popen[str]") -> None:
     raise AssertionError(f"it has ended: {process.communicate()}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="NOT TESTED: looks into Linux's /proc")
 def test_an_interrupt_is_one_line_and_exit_code_130(workspace: str) -> None:
     # Whoever started the tests in the background has every child ignore Ctrl-C: this one must not.
@@ -184,6 +185,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(workspace: str) -> None:
     assert err.strip().count("\n") == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_the_pipe_is_no_complaint(workspace: str) -> None:
     command = [*RHO, "query", "SELECT * FROM range(300000)", "--workspace", workspace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

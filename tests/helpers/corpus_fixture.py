@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from helpers.made_once import made_once
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.schema import SAMPLES
@@ -41,6 +42,7 @@ def shape(label: int, seed: int, side: int = 20) -> bytes:
     return buffer.getvalue()
 
 
+@made_once
 def write_shapes(
     folder: Path,
     *,

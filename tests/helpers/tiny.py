@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from helpers.made_once import made_once
 from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.schema import IL, SAMPLES
@@ -27,6 +28,7 @@ def image_of(number: int, label: int, side: int = 8) -> bytes:
     return buffer.getvalue()
 
 
+@made_once
 def write_workspace(folder: Path, shard_rows: Sequence[int], test_rows: int = 0, side: int = 8) -> Workspace:
     """Train shards of so many rows each (and one test shard); the key of sample i is "s<i>"."""
     workspace = Workspace(folder)

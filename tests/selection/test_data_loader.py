@@ -38,6 +38,7 @@ def plain(workspace, workers=0, **settings):
     return loader_of(source, network(), seen), seen
 
 
+@pytest.mark.slow
 def test_the_example_takes_the_steps_it_is_told(tmp_path, monkeypatch, capsys):
     example_workspace(tmp_path / "w")
     names = run_example("plain_pytorch", monkeypatch, tmp_path / "w", "--steps", 1)
@@ -45,6 +46,7 @@ def test_the_example_takes_the_steps_it_is_told(tmp_path, monkeypatch, capsys):
     assert "step 1: loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_iteration_is_an_epoch_of_stated_length_reordered(workspace, workers):
     loader, seen = plain(workspace, workers)
@@ -74,6 +76,7 @@ def test_a_loader_continues_after_the_batch_last_yielded(workspace, workers):
     assert resumed.selector.step == 18
 
 
+@pytest.mark.slow
 def test_set_epoch_of_loader_and_sampler_begins_an_epoch(workspace):
     expected = sequence(workspace, 3)
     loader, seen = plain(workspace)
@@ -137,6 +140,7 @@ def test_pairs_and_dicts_hold_what_was_selected(workspace):
     assert set(inputs) == {"pixel_values", "labels"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collate", [images_and_labels, pixel_values_and_labels])
 def test_weights_are_never_lost_in_silence(workspace, collate):
     batch = next(iter(plain(workspace)[0]))

@@ -178,6 +178,7 @@ def test_what_cannot_run_alongside_is_refused_or_takes_turns(workspace):
         assert [batch.keys for batch in batches] == [batch.keys for batch in in_turn]
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_scored_as_the_module_inside(workspace):
     model = network()
     batches, _ = trained(workspace, model, score_ahead=True)

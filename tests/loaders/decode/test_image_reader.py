@@ -129,6 +129,7 @@ def test_super_batches_never_reuse_memory_of_a_batch_still_held(stored: Stored) 
     reader.close()
 
 
+@pytest.mark.slow
 def test_memory_of_abandoned_images_waits_until_they_are_decoded(stored: Stored) -> None:
     """Nobody holds the result, but the decoders still write there."""
     reader = ImageReader(stored.workspace, THREADS)
@@ -153,6 +154,7 @@ def test_the_number_of_free_buffers_is_bounded() -> None:
     assert open_buffers() <= before + 16
 
 
+@pytest.mark.slow
 def test_urgent_images_overtake_what_has_not_been_begun(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, ReadOptions(threads=1, workers=0))
     wanted = [image for image in range(100) if image not in (7, 77)]
@@ -165,6 +167,7 @@ def test_urgent_images_overtake_what_has_not_been_begun(stored: Stored) -> None:
     reader.close()
 
 
+@pytest.mark.slow
 def test_a_forgotten_readers_threads_end_once_its_images_are_there(stored: Stored) -> None:
     gc.collect()
     before = decoding_threads()

@@ -117,6 +117,7 @@ def test_memory_is_reused_only_after_its_gpu_copies_ended(monkeypatch: pytest.Mo
     assert pool.take(50_000)[0].number == first.number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copying", [3, 5])
 def test_memory_is_given_up_only_after_its_gpu_copies_ended(monkeypatch: pytest.MonkeyPatch, copying: int) -> None:
     cuda = Played(3, 5).play(monkeypatch)

@@ -109,6 +109,7 @@ def test_a_process_starts_without_what_it_does_not_need() -> None:
     assert result.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_processes_load_no_torch_and_hold_little(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, ReadOptions(workers=1))
     (pid,) = started(reader, stored, 1)
@@ -138,6 +139,7 @@ def test_hundreds_of_super_batches_do_not_use_up_open_files(stored: Stored) -> N
     reader.close()
 
 
+@pytest.mark.slow
 def test_auto_starts_processes_only_where_there_is_much_work(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rhostream.loaders.decode.image_reader._WORTH_A_PROCESS", 0.05)
     reader = ImageReader(stored.workspace, ReadOptions(threads=2, workers="auto"))
@@ -149,6 +151,7 @@ def test_auto_starts_processes_only_where_there_is_much_work(stored: Stored, mon
     reader.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["idle", "busy"])
 def test_a_killed_process_is_an_error_at_once(stored: Stored, when: str) -> None:
     reader = ImageReader(stored.workspace, ReadOptions(workers=2))
@@ -263,6 +266,7 @@ def test_named_shared_memory_is_attributed_to_its_own_process() -> None:
         block.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_when_the_trainer_is_killed_or_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     with run_script(tmp_path, forever=True) as script:
@@ -280,6 +284,7 @@ def test_nothing_is_left_when_the_trainer_is_killed_or_interrupted(tmp_path: Pat
         assert "process_main" not in errors
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_trainer_though_its_fork_lives_on(tmp_path: Path) -> None:
     """The fork has inherited the trainer's ends of the sockets, so these do not close."""
     with run_script(tmp_path, forever=True, forks=True) as script:
@@ -289,12 +294,14 @@ def test_processes_end_with_the_trainer_though_its_fork_lives_on(tmp_path: Path)
         assert all_end(pids)
 
 
+@pytest.mark.slow
 def test_a_trainer_that_never_closes_its_reader_still_ends_cleanly(tmp_path: Path) -> None:
     with run_script(tmp_path, forever=False) as script:
         _, errors = script.communicate(timeout=120)
         assert (script.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_users_module_does_not_enter_the_processes_by_name(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_process_that_still_starts_is_not_waited_for(
     assert not any(runs(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_not_waited_for(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, ReadOptions(workers=1))
     (pid,) = started(reader, stored, 1)
@@ -65,6 +66,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for(stored: Stored) -> Non
             images.result()
 
 
+@pytest.mark.slow
 def test_a_thread_blocked_on_a_store_is_waited_for_briefly(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answers = threading.Event(), threading.Event()
 

@@ -285,6 +285,7 @@ def test_large_images_are_refused_before_they_are_decompressed() -> None:
         assert decode_rgb(data, max_pixels=5_000).size == (100, 50)
 
 
+@pytest.mark.slow
 def test_between_pillows_bounds_there_is_no_warning() -> None:
     large = encoded(Image.new("1", (10_000, 9_000)), "PNG")  # beyond Pillow's warning, within its error
     with warnings.catch_warnings():

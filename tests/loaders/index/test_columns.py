@@ -45,6 +45,7 @@ def test_texts_are_taken_in_the_order_asked_for() -> None:
     assert take_texts(texts, rows[:0]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="NOT TESTED: pandas is not installed")
 @pytest.mark.parametrize("thumbnails", [None, "16-jpeg"])
 def test_the_first_super_batch_does_not_wait_for_pandas(tmp_path: Path, thumbnails: str | None) -> None:

@@ -42,6 +42,7 @@ def test_a_failed_size_request_is_not_a_missing_file(web: Web, served: Workspace
     assert served.size("file") == len(CONTENT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["reset", "truncate", "503", "hang"])
 def test_a_fault_that_stays_ends_in_one_clear_error(
     web: Web, served: Workspace, impatient: Retries, fault: str
@@ -90,6 +91,7 @@ def test_a_store_that_only_reads_says_so(web: Web, served: Workspace, impatient:
         served.write_bytes("new", b"x")
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_in_pieces_and_anywhere(web: Web, served: Workspace, impatient: Retries) -> None:
     content = b"".join(number.to_bytes(4, "little") for number in range(3 << 20))
     (web.folder / "large").write_bytes(content)
@@ -102,6 +104,7 @@ def test_a_large_file_is_read_in_pieces_and_anywhere(web: Web, served: Workspace
         assert stream.read() == content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_workspace_is_read_over_http(web: Web, cache: Path, tmp_path: Path, ranges: bool) -> None:
     web.ranges = ranges
@@ -193,6 +196,7 @@ def _read_in_child(reader: ShardReader, connection: object) -> None:
     connection.send(reader.read("b.tar", 0, 10))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_reader_works_in_a_child_process(web: Web, cache: Path, method: str) -> None:
     for name in ("a.tar", "b.tar"):

@@ -56,6 +56,7 @@ def test_threads_that_want_the_same_tar_fetch_it_once(web: Web, cache: Path, tar
     assert fetches(web) == 8
 
 
+@pytest.mark.slow
 def test_processes_share_the_folder_and_fetch_each_tar_once(web: Web, cache: Path, tars: list[str]) -> None:
     children = [child(web, *(tars[start:] + tars[:start])) for start in (0, 0, 4)]
     outputs = [process.communicate(timeout=60)[0] for process in children]
@@ -65,6 +66,7 @@ def test_processes_share_the_folder_and_fetch_each_tar_once(web: Web, cache: Pat
     assert not list(cache.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_killed_fetcher_leaves_nothing_harmful(
     web: Web, cache: Path, tars: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_killed_fetcher_leaves_nothing_harmful(
         (next(cache.glob("*.tar"))).unlink()
 
 
+@pytest.mark.slow
 def test_whoever_waits_for_a_killed_fetcher_takes_over(web: Web, cache: Path, tars: list[str]) -> None:
     web.faults += ["ok", "drip"]
     fetcher = child(web, "0.tar")
@@ -99,6 +102,7 @@ def test_whoever_waits_for_a_killed_fetcher_takes_over(web: Web, cache: Path, ta
         waiter.kill()
 
 
+@pytest.mark.slow
 def test_a_stopped_fetcher_is_not_waited_for_endlessly(
     web: Web, cache: Path, tars: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +142,7 @@ def test_prefetched_tars_come_in_the_background(
     assert len(web.requests) <= requests + 4
 
 
+@pytest.mark.slow
 def test_a_read_waits_for_its_tars_prefetch(web: Web, cache: Path, tars: list[str]) -> None:
     web.faults += ["ok", "slow"]
     reader = ShardReader(Workspace(web.url))
@@ -148,6 +153,7 @@ def test_a_read_waits_for_its_tars_prefetch(web: Web, cache: Path, tars: list[st
     assert fetches(web) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_prefetches_ends_at_once(web: Web, cache: Path, tars: list[str]) -> None:
     web.faults += ["ok", "drip"]
     program = READ.replace(
@@ -158,6 +164,7 @@ def test_a_process_that_prefetches_ends_at_once(web: Web, cache: Path, tars: lis
     assert number_of(ShardReader(Workspace(web.url)), "0.tar") == 0
 
 
+@pytest.mark.slow
 def test_single_images_are_read_directly_where_no_copy_exists(web: Web, cache: Path, tars: list[str]) -> None:
     reader = ShardReader(Workspace(web.url))
     for one in (reader, pickle.loads(pickle.dumps(reader))):

@@ -88,6 +88,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_speed_and_leaves_no_corrupt_copy(
     web: Web, tars: list[str], small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_full_disk_costs_speed_and_leaves_no_corrupt_copy(
         assert copy.read_bytes() in map(content, range(8))
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_a_write_costs_speed_only(web: Web, cache: Path, tars: list[str]) -> None:
     def limit_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from helpers.streams import passed_over
+from helpers.streams import passed_over, refuses
 from helpers.tiny import CLASSES, il_of, image_of, rewrite_shard, write_il, write_workspace
 from torch.utils.data import DataLoader
 
@@ -156,10 +156,8 @@ def test_workers_follow_set_epoch_and_never_silently_repeat_an_epoch(workspace, 
     stream = stream_of(workspace)
     loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=persistent)
     assert keys_of(loader) == epochs[0]
-    with pytest.raises(ConfigError, match=r"epoch 0 has been streamed already, or a part"):
+    with refuses(ConfigError, match=r"epoch 0 has been streamed already, or a part"):
         list(loader)
-    del loader
-    gc.collect()  # the error's traceback held the other worker, which may not have begun
     loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=persistent)
     for epoch in (0, 1, 0):
         stream.set_epoch(epoch)
@@ -177,6 +175,7 @@ def test_a_state_with_fewer_samples_than_ranks_begins_another_epoch(workspace, m
     assert "the last 1 samples of epoch 0 are too few for 3 ranks" in caplog.text
 
 
+@pytest.mark.slow
 def test_threads_read_their_own_samples_while_files_are_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_reader, "MAX_OPEN_SHARDS", 2)
     made = write_workspace(tmp_path / "many", (4,) * 40)
@@ -370,6 +369,7 @@ def test_augmentation_depends_on_seed_epoch_and_key_alone(workspace):
     assert sum(not torch.equal(one[key], second[key]) for key in one) > TOTAL / 2
 
 
+@pytest.mark.slow
 def test_a_stream_left_early_takes_its_threads_with_it(workspace):
     gc.collect()
     before = set(threading.enumerate())

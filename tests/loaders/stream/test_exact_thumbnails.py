@@ -91,6 +91,7 @@ def test_the_selected_come_from_it_too(workspace):
     assert all(torch.equal(one, other) for (_, one), (_, other) in zip(exact, plain, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["uniform", "rho_loss"])
 def test_a_training_run_uses_exact_thumbnails_and_ends_alike(workspace, select):
     settings = {"select": select, "model": "mlp", "steps": 6, "batch_size": 4, "super_batch_size": 20, "device": "cpu"}

@@ -1,13 +1,12 @@
 """Where a stream is, told and resumed: in this process, in workers of a DataLoader, by ranks in spawned processes."""
 
-import gc
 import itertools
 import multiprocessing
 import pickle
 
 import pytest
 import torch
-from helpers.streams import network
+from helpers.streams import network, refuses
 from helpers.tiny import write_il, write_workspace
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -60,9 +59,8 @@ def test_the_main_process_cannot_tell_the_position_of_reading_workers(workspace)
     batch = next(iter(loader))
     with pytest.raises(ConfigError, match="save the `state` of the last SuperBatch"):
         stream.state_dict()
-    with pytest.raises(ConfigError, match="epoch 0 has been streamed already, or a part of it"):
+    with refuses(ConfigError, match="epoch 0 has been streamed already, or a part of it"):
         next(iter(loader))
-    gc.collect()  # the error's traceback held the other worker, which may not have begun
     stream.load_state_dict(batch.state)
     assert batch.keys + keys_of(loader) == keys_of(stream_of(workspace))
 
@@ -87,6 +85,7 @@ def _keys_of_rank(made, rank, meeting, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_spawned_workers_know_the_rank_of_their_parent(workspace, tmp_path):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -120,6 +119,7 @@ def test_what_is_mended_can_be_read_by_the_same_stream(workspace):
     assert len(keys_of(stream)) == TOTAL
 
 
+@pytest.mark.slow
 def test_the_bound_on_unreadable_full_images_holds_behind_workers_too(tmp_path):
     workspace = write_workspace(tmp_path / "w", (60,), side=16)
     write_il(workspace)

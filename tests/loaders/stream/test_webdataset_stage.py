@@ -118,6 +118,7 @@ def test_what_cannot_be_joined_is_told(tmp_path: Path) -> None:
         list(stored(tmp_path / "a.tar", "0").to_tuple("jpg", "cls").compose(stage))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_dataloader_workers_open_the_table_by_its_path(tmp_path: Path, start: str) -> None:
     keys = [f"{n:04d}" for n in range(90)]
@@ -194,6 +195,7 @@ def test_the_same_table_serves_a_webdataset_pipeline_of_all_tars(scored: tuple[P
     assert (len(found), stage.dropped) == (counts["train"], counts["holdout"])
 
 
+@pytest.mark.slow
 def test_the_example_runs_on_foreign_tars(scored: tuple[Path, Workspace]) -> None:
     folder, workspace = scored
     example = Path(__file__).parents[3] / "examples" / "webdataset_pipeline.py"

@@ -139,6 +139,7 @@ def test_choices_are_those_of_what_implements_them() -> None:
     assert choices.MAX_PIXELS == MAX_PIXELS
 
 
+@pytest.mark.slow
 def test_the_selection_functions_in_the_help_are_the_registered_ones() -> None:
     # In a process of its own: other tests register functions.
     code = (

@@ -97,6 +97,7 @@ def test_every_entry_has_its_split_its_label_and_the_truth(root: Path) -> None:
             assert entry.label == work.true[number]
 
 
+@pytest.mark.slow
 def test_the_reader_draws_a_corpus_that_is_not_there(tmp_path: Path, root: Path) -> None:
     folder = tmp_path / "deep" / "corpus"
     reader = corpus("synthetic", folder, images=240, test_images=56)
@@ -105,6 +106,7 @@ def test_the_reader_draws_a_corpus_that_is_not_there(tmp_path: Path, root: Path)
     assert _digests(folder) == _digests(root)  # drawn by several processes here, by one there
 
 
+@pytest.mark.slow
 def test_a_corpus_killed_while_drawn_ends_with_the_same_bytes(tmp_path: Path, root: Path) -> None:
     folder = tmp_path / "corpus"
     for wanted in (1, 60, 120):

@@ -155,6 +155,7 @@ def test_two_ranks_are_one_run(tmp_path: Path) -> None:
     assert row["latest_loss"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_extra_columns_of_any_name_confuse_no_question(tmp_path: Path) -> None:
     workspace = stage(tmp_path, SITUATIONS)
     table = workspace.read_table("index/train-000000.parquet")
@@ -283,6 +284,7 @@ def test_the_printed_sql_gives_the_answer_in_plain_duckdb(workspace: Workspace, 
         assert len(connection.execute(printed).fetchall()) == len(answer) > 0
 
 
+@pytest.mark.slow
 def test_a_table_is_short_by_default_a_file_is_whole(tmp_path: Path) -> None:
     workspace = stage(tmp_path / "w", {f"k{n}": (0.5, False, []) for n in range(30)})
 
@@ -296,6 +298,7 @@ def test_a_table_is_short_by_default_a_file_is_whole(tmp_path: Path) -> None:
     assert lines("--format", "csv") == 1 + 30
 
 
+@pytest.mark.slow
 def test_a_class_narrows_every_question_that_takes_it(workspace: Workspace) -> None:
     coats = Options(run="rho_loss", il="small_cnn", class_name="coat")
     assert {row["class"] for row in rows(workspace, "skipped", options=coats)} == {"coat"}

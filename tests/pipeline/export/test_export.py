@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import cleanlab
 import numpy as np
 import pandas
 import pyarrow as pa
@@ -14,7 +13,6 @@ import pytest
 import webdataset
 from click.testing import CliRunner
 from helpers.shards_corpus import CLASSES, manifest_of, rejects, samples, write_corpus
-from sklearn.linear_model import LogisticRegression
 
 from rhostream import ConfigError, ShardError
 from rhostream.cli.main import rho
@@ -163,7 +161,11 @@ def test_reasons_of_a_run_need_a_run(made: Path) -> None:
         clean_list(str(made / "w"), CleanListConfig(drop=("redundnat",), run="r"))
 
 
+@pytest.mark.slow
 def test_cleanlab_trains_on_the_list_as_it_is(made: Path, tmp_path: Path) -> None:
+    import cleanlab  # and scipy: seconds that no other test needs
+    from sklearn.linear_model import LogisticRegression
+
     run("list", "--workspace", str(made / "w"), "--output", str(tmp_path / "clean.parquet"))
     table = pq.read_table(tmp_path / "clean.parquet")
     assert table.schema.equals(CLEAN_LIST)

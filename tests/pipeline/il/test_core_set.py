@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
+from helpers.made_once import made_once
 from helpers.tiny import rewrite_shard
 from torch import nn
 
@@ -29,24 +30,18 @@ from rhostream.pipeline.sql.database import query
 from rhostream.selection import Ledger, OnlineSelector
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Workspace:
+@made_once
+def prepare(folder: Path) -> Workspace:
     """A corpus of 150 training samples in two folds, each scored by the model that never saw its fold."""
-    workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 150}, folds=2, shard_rows=40)
+    workspace = write_shapes(folder, splits={"train": 150}, folds=2, shard_rows=40)
     train_il(workspace, ILTrainConfig(model="small_cnn", epochs=1, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 
 
 @pytest.fixture
-def workspace(made: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of it."""
-    for file in Path(made.root).rglob("*"):
-        if file.is_file():
-            target = tmp_path / "w" / file.relative_to(made.root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
-    return Workspace(tmp_path / "w")
+def workspace(tmp_path: Path) -> Workspace:
+    return prepare(tmp_path / "w")
 
 
 def entropies(workspace: Workspace) -> dict[str, float]:
@@ -63,10 +58,10 @@ def entropies(workspace: Workspace) -> dict[str, float]:
     return found
 
 
-def test_the_il_table_holds_the_entropy_of_the_scoring_model(made):
-    expected, found = entropies(made), {}
-    for shard in CorpusMetadata.read(made).split("train"):
-        table = made.read_table(shard.scores("small_cnn"), ["key", "entropy"])
+def test_the_il_table_holds_the_entropy_of_the_scoring_model(workspace):
+    expected, found = entropies(workspace), {}
+    for shard in CorpusMetadata.read(workspace).split("train"):
+        table = workspace.read_table(shard.scores("small_cnn"), ["key", "entropy"])
         found |= dict(zip(table["key"].to_pylist(), table["entropy"].to_pylist(), strict=True))
     assert found.keys() == expected.keys()
     for key, value in expected.items():

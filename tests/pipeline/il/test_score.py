@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
+from helpers.made_once import made_once
 from helpers.tiny import rewrite_shard
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,6 +35,7 @@ from rhostream.pipeline.models.evaluation import EvaluationSet
 from rhostream.pipeline.thumbnails.write import write_thumbnails
 
 
+@made_once
 def prepare(folder: Path, **changes: Any) -> Workspace:
     """A corpus with an IL model of one epoch, not yet scored."""
     settings: dict[str, Any] = {"splits": {"train": 120, "holdout": 60, "test": 30}, "shard_rows": 50} | changes
@@ -85,6 +87,7 @@ def test_exact_thumbnails_replace_the_shards_and_give_the_same_table(workspace: 
         score(workspace, overwrite=True, splits=("train", "test"))
 
 
+@pytest.mark.slow
 def test_learnt_losses_tell_mislabeled_from_clean(tmp_path: Path) -> None:
     workspace = write_shapes(tmp_path, splits={"train": 300, "holdout": 500}, noise=0.2)
     train_il(workspace, ILTrainConfig(epochs=10, device="cpu"))
@@ -121,6 +124,7 @@ def test_losses_do_not_depend_on_who_shares_a_batch(workspace: Workspace) -> Non
     assert np.mean(whole.column("il").to_numpy()) == pytest.approx(expected.loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_copies_are_scored_once_and_under_their_own_labels(tmp_path: Path) -> None:
     workspace = prepare(tmp_path, splits={"train": 90, "holdout": 60}, shard_rows=90, copies=3, noise=0.3)
     score(workspace, batch_size=8)
@@ -151,6 +155,7 @@ def test_no_train_row_is_in_sample_scored_holdout_rows_are(workspace: Workspace)
     assert {row["shard"][:7] for row in rows.to_pylist() if row["in_sample"]} == {"holdout"}
 
 
+@pytest.mark.slow
 def test_folded_samples_are_scored_by_models_that_never_saw_them(tmp_path: Path) -> None:
     workspace = prepare(tmp_path, splits={"train": 90, "test": 10}, folds=3)
     assert score(workspace, splits=("train", "test")).in_sample == 0
@@ -164,6 +169,7 @@ def test_folded_samples_are_scored_by_models_that_never_saw_them(tmp_path: Path)
             assert (loss == pytest.approx(mean, rel=5e-6)) == (model.fold == shard.fold)
 
 
+@pytest.mark.slow
 def test_workers_and_ranks_share_the_shards_and_agree_bytewise(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +274,7 @@ def test_losses_that_are_not_finite_are_refused_with_counts(
     assert not parts(workspace)
 
 
+@pytest.mark.slow
 def test_a_damaged_shards_image_is_named_in_any_process(workspace: Workspace) -> None:
     shard = CorpusMetadata.read(workspace).split("train")[1]
     rows = read_shard_rows(workspace, shard)
@@ -280,6 +287,7 @@ def test_a_damaged_shards_image_is_named_in_any_process(workspace: Workspace) ->
     assert "train-000001.parquet" not in parts(workspace)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_noticed() -> None:
     with pytest.raises(RhostreamError, match="died"):
         list(in_processes(_killed_by, [signal.SIGKILL], workers=1))

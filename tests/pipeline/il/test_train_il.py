@@ -41,6 +41,7 @@ def shapes(tmp_path: Path) -> Workspace:
     return write_shapes(tmp_path / "w", splits={"train": 100, "holdout": 120, "test": 40}, noise=0.2, shard_rows=60)
 
 
+@pytest.mark.slow
 def test_the_kept_epoch_has_the_lowest_loss_on_validation_samples(shapes: Workspace) -> None:
     Path(shapes.path("shards/test-000000.tar")).unlink()  # whoever looks at the test split fails
     metadata = train_il(shapes, ILTrainConfig(epochs=12, patience=3, learning_rate=5e-3, device="cpu")).metadata
@@ -83,6 +84,7 @@ def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
     assert accuracy == pytest.approx(float((labels == 2).float().mean()))
 
 
+@pytest.mark.slow
 def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
     workspace = write_shapes(tmp_path, splits={"train": 90}, folds=3, shard_rows=20)
     metadata = train_il(workspace, ILTrainConfig(**QUICK)).metadata
@@ -112,6 +114,7 @@ def test_a_trained_model_is_kept_another_needs_overwrite(shapes: Workspace) -> N
     assert not shapes.exists("il/small_cnn/scores/train-000000.parquet")
 
 
+@pytest.mark.slow
 def test_training_is_bytewise_reproducible_and_leaves_torchs_generator_alone(tmp_path: Path) -> None:
     contents = []
     for folder in ("a", "b"):
@@ -142,6 +145,7 @@ def test_convolutions_are_made_repeatable_and_the_callers_other_settings_hold(
     assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (False, True, False)
 
 
+@pytest.mark.slow
 def test_a_concurrent_training_of_the_same_model_is_refused(shapes: Workspace) -> None:
     with exclusive_lock(shapes, "rho il", "il/small_cnn"):
         with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/small_cnn: wait"):
@@ -160,6 +164,7 @@ def test_the_lock_outlives_overwrite(shapes: Workspace) -> None:
             train_il(shapes, ILTrainConfig(**QUICK), overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_workers_of_a_killed_scoring(shapes: Workspace) -> None:
     train_il(shapes, ILTrainConfig(**QUICK))
     worker = multiprocessing.get_context("spawn").Process(target=hold, args=(shapes.location, "il/small_cnn/scores"))
@@ -184,12 +189,14 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError, match=r"loss became nan in epoch \d.*--learning-rate"):
         train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
     assert not shapes.exists("il/small_cnn/model.json")
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_of_other_settings_is_not_continued(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError):
         train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
@@ -204,6 +211,7 @@ def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
         train_il(workspace, ILTrainConfig(**QUICK))
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path: Path) -> None:
     weights = tmp_path / "start.safetensors"
     safetensors.torch.save_file(
@@ -250,6 +258,7 @@ def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Works
     assert "was already trained" in text
 
 
+@pytest.mark.slow
 def test_a_mistake_in_an_overwriting_command_removes_nothing(shapes: Workspace) -> None:
     config = ILTrainConfig(model="bn_cnn", epochs=1, batch_size=16, name="kept")
     train_il(shapes, config)

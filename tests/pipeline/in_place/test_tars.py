@@ -57,6 +57,7 @@ def test_split_and_fold_equal_those_of_rho_shards(tars: Path, tmp_path: Path, se
     assert len({side[:2] for side in sides[0].values()}) == (3 if settings else 2)
 
 
+@pytest.mark.slow
 def test_two_runs_give_identical_bytes_with_any_number_of_workers(tars: Path, tmp_path: Path) -> None:
     index(tmp_path / "a", tars)
     index(tmp_path / "b", f"{tars}/*.tar", f"{tars}/00{{2,1,0}}.tar", workers=2)
@@ -196,6 +197,7 @@ def test_real_img2dataset_shards(tmp_path: Path) -> None:
     assert all(row["caption"] == urls[str(row["key"])]["caption"] for row in samples(tmp_path / "w"))
 
 
+@pytest.mark.slow
 def test_the_command_takes_options_from_flags_and_a_manifest(tars: Path, tmp_path: Path) -> None:
     common = ["--holdout", "0.4", "--workspace", str(tmp_path / "flags"), "--workers", "0", "--json"]
     flags = ["index", str(tars), "--classes", "2,1,0", "--split", "002.tar=test", "--extra", "txt", *common]

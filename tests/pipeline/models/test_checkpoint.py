@@ -46,6 +46,7 @@ def test_saving_refuses_what_reading_would_refuse(tmp_path: Path, value: object)
     assert not (tmp_path / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_changes_a_checkpoint_in_silence(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     save_checkpoint(workspace, "last.pt", STATE)

@@ -72,6 +72,7 @@ def test_cpu_seconds_are_those_of_all_threads_not_of_sleep() -> None:
     assert costs.cpu_seconds["score"] < 0.05 < costs.seconds["score"]
 
 
+@pytest.mark.slow
 def test_cpu_seconds_of_children_are_charged_once() -> None:
     burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(time.process_time(), flush=True); input()"
     costs = Costs(children="il_train")
@@ -124,6 +125,7 @@ def test_what_fails_is_charged_too(clock: Clock) -> None:
     assert costs.seconds["score"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bn_cnn", "mlp", "resnet18_cifar"])
 def test_operations_equal_pytorchs_count_and_counting_changes_no_bit(name: str) -> None:
     model = build_model(name, 10, ImageSpec(size=16), seed=0).train()
@@ -188,6 +190,7 @@ def test_the_state_is_plain_numbers_and_goes_on() -> None:
     assert set(restored.seconds) == set(COST_NAMES)
 
 
+@pytest.mark.slow
 def test_counting_does_not_import_the_compiler() -> None:
     code = (
         "import sys, torch; from rhostream.pipeline.models.costs import count_flops; layer = torch.nn.Linear(2, 2)\n"

@@ -23,6 +23,7 @@ def test_a_model_takes_its_spec_and_gives_each_class_logit(name: str, size: int,
     assert model(torch.zeros(2, channels, size, size)).shape == (2, 14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BUILT_IN, "resnet18", "vit_b_32"])
 def test_which_models_take_images_of_another_size(name: str) -> None:
     model = build_model(name, 14, image_spec(64), seed=0).eval()
@@ -33,6 +34,7 @@ def test_which_models_take_images_of_another_size(name: str) -> None:
     assert takes_any_size(name) == taken
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_follows_the_size_of_the_view() -> None:
     model = build_model("vit_b_32", 5, image_spec(64), seed=0).eval()
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
@@ -40,6 +42,7 @@ def test_a_vision_transformer_follows_the_size_of_the_view() -> None:
         build_model("vit_b_32", 5, image_spec(50), seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
 def test_initialization_depends_on_the_seed_and_spares_the_global_generator(name: str) -> None:
     torch.manual_seed(7)
@@ -52,6 +55,7 @@ def test_initialization_depends_on_the_seed_and_spares_the_global_generator(name
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_a_model_of_timm_takes_its_spec_and_downloads_nothing() -> None:
     pytest.importorskip("timm", reason="NOT TESTED: timm is not installed")
     for name, size, channels in (("resnet18", 32, 1), ("vit_tiny_patch16_224", 64, 3), ("resnet18.a1_in1k", 32, 3)):
@@ -79,6 +83,7 @@ def test_an_image_too_small_for_convolutions_is_refused() -> None:
     assert build_model("mlp", 4, image_spec(8), seed=0)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_weights_of_another_class_list_keep_all_but_the_head(tmp_path: Path, suffix: str) -> None:
     given = build_model("resnet18", 10, image_spec(), seed=1).state_dict()
@@ -95,6 +100,7 @@ def test_weights_of_another_class_list_keep_all_but_the_head(tmp_path: Path, suf
     assert torch.equal(whole.state_dict()["fc.weight"], given["fc.weight"])
 
 
+@pytest.mark.slow
 def test_color_weights_serve_luma_as_they_would_a_gray_picture(tmp_path: Path) -> None:
     color = build_model("resnet18", 4, image_spec(), seed=1).eval()
     path = tmp_path / "color.safetensors"

@@ -29,11 +29,13 @@ def test_uniform_noise_moves_labels_to_each_other_class_alike() -> None:
     assert all(abs(count - len(moved(noisy)) / 9) < 60 for count in steps.values())  # standard deviation 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, 0), (1.0, len(ENTRIES))])
 def test_at_the_extremes_no_label_or_every_label_moves(rate: float, expected: int) -> None:
     assert len(moved(list(with_noise(ENTRIES, Noise(rate=rate), CLASSES)))) == expected
 
 
+@pytest.mark.slow
 def test_growth_reordering_and_higher_rates_change_no_moved_label() -> None:
     noise = Noise(rate=0.3, seed=1)
     labels = {entry.source: entry.label for entry in with_noise(ENTRIES, noise, CLASSES)}

@@ -121,6 +121,7 @@ def test_duckdb_alone_reads_every_table(finished: Path) -> None:
     assert duckdb.sql(f"SELECT count(*) FROM '{finished}/rejects/*.parquet'").fetchall() == [(0,)]
 
 
+@pytest.mark.slow
 def test_shards_open_in_webdataset_and_in_timm(finished: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     readers = pytest.importorskip("timm.data.readers.reader_wds")
@@ -142,6 +143,7 @@ def test_shards_open_in_webdataset_and_in_timm(finished: Path) -> None:
     assert Counter(label for _, label in reader) == Counter(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [0, 3])
 def test_any_number_of_workers_gives_the_same_bytes(corpus: Path, tmp_path: Path, folds: int) -> None:
     for workers in (0, 1, 3):
@@ -171,6 +173,7 @@ def test_exact_duplicates_are_on_one_side(tmp_path: Path, settings: dict[str, in
     assert (summary.duplicates.groups, summary.duplicates.labels_differ) == (20, 20)
 
 
+@pytest.mark.slow
 def test_a_sample_added_later_moves_no_other(tmp_path: Path) -> None:
     def sides(images: int, **settings: object) -> dict[object, object]:
         corpus = write_corpus(tmp_path / f"corpus-{images}", images=images)
@@ -372,6 +375,7 @@ def test_a_corpus_that_cannot_be_trained_on_is_refused(corpus: Path, tmp_path: P
         write_shards(str(tmp_path / "w"), manifest_of(corpus, format="tabel"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_full_disk_is_one_line_the_next_run_continues(
     corpus: Path, finished: Path, tmp_path: Path, workers: int
@@ -431,6 +435,7 @@ def test_unusual_file_names_are_kept_as_source(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_workers_need_no_torch() -> None:
     code = (
         "import sys, rhostream.pipeline.shards.write, rhostream.pipeline.jobs.units\n"
@@ -440,6 +445,7 @@ def test_workers_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_sum_and_json(corpus: Path, tmp_path: Path) -> None:
     put(tmp_path / "tiny.toml", 'format = "table"\nclasses = ["cat", "dog", "bird"]\nshard_size = 16\nholdout = 0.3\n')
     command = [

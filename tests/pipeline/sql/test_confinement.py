@@ -147,6 +147,7 @@ def test_files_inside_are_read(house: Path) -> None:
     assert query(inside, f"FROM glob('{inside}/index/*')").num_rows == 3
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_the_network(house: Path, server: int) -> None:
     for sql in (
         "FROM read_text('http://127.0.0.1:{port}/x')",
@@ -163,6 +164,7 @@ def test_nothing_is_fetched_from_the_network(house: Path, server: int) -> None:
             query(house / "workspace", sql.format(port=server))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [
@@ -258,6 +260,7 @@ def remote() -> Iterator[Workspace]:
     files.rm("/confined", recursive=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -278,6 +281,7 @@ def test_a_remote_workspace_confines_as_well(remote: Workspace, path: str) -> No
             assert query(remote, sql).num_rows == 0
 
 
+@pytest.mark.slow
 def test_a_remote_workspace_is_not_written(remote: Workspace) -> None:
     files = fsspec.filesystem("memory")
     before = sorted(files.find("/confined"))

@@ -50,6 +50,7 @@ def count(workspace: Workspace, table: str) -> int:
     return number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD_NAMES)
 def test_every_table_is_read_whatever_the_workspaces_path(tmp_path: Path, name: str) -> None:
     workspace = tables.fill(str(tmp_path / name))
@@ -69,6 +70,7 @@ def test_every_table_is_read_whatever_the_workspaces_path(tmp_path: Path, name: 
         assert [found.field(field.name).type for field in columns] == [field.type for field in columns]
 
 
+@pytest.mark.slow
 def test_a_remote_workspace_is_read_through_its_own_file_system(tmp_path: Path) -> None:
     for name in HARD_NAMES:
         workspace = tables.fill(f"memory://test_query/{name}")
@@ -86,6 +88,7 @@ def test_a_workspace_behind_a_symlink_or_relative_path_is_read(
     assert count(Workspace(tmp_path / "folder" / ".." / "link"), "samples") == 14
 
 
+@pytest.mark.slow
 def test_tables_without_files_are_empty_with_their_types(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write_json("corpus.json", {})
@@ -262,6 +265,7 @@ def test_a_type_that_parquet_lacks_error_names_the_remedy(ask: Ask) -> None:
         ask("SELECT INTERVAL 1 DAY", "--format", "parquet")
 
 
+@pytest.mark.slow
 def test_parquet_is_refused_on_a_terminal(workspace: Workspace) -> None:
     pty = pytest.importorskip("pty", reason="NOT TESTED: this system has no pseudo-terminals")
     ours, theirs = pty.openpty()

@@ -90,6 +90,7 @@ def test_the_files_are_flat_parquet_with_the_promised_columns(workspace: Workspa
     assert json.loads(table.schema.metadata[THUMBNAIL_KEY])["size"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_writes_the_same_bytes(workspace: Workspace, tmp_path: Path, workers: int) -> None:
     make(workspace)
@@ -177,6 +178,7 @@ def test_missing_thumbnails_are_told_with_the_command(workspace: Workspace) -> N
         Thumbnails.read(workspace, corpus, NAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_original_is_named_and_nothing_is_published(workspace: Workspace, workers: int) -> None:
     shard = CorpusMetadata.read(workspace).split("train")[1]
@@ -242,6 +244,7 @@ def test_a_remote_workspace_gets_its_thumbnails(tmp_path: Path) -> None:
         remote.remove("")
 
 
+@pytest.mark.slow
 def test_tars_that_lie_outside_the_workspace_are_left_there(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path / "w", (5, 3))
     make(workspace)

@@ -259,6 +259,7 @@ def test_the_filters_wrong_omissions_count_once_the_learner_is_good():
     assert usual_arms(32, 320, 0.9, 0.5)["filter@128"].expected(0.0) > 0
 
 
+@pytest.mark.slow
 def test_an_auto_run_keeps_validation_samples_reports_itself_and_learns(tmp_path):
     workspace = write_workspace(tmp_path / "w", (200, 200), test_rows=30)
     write_il(workspace)

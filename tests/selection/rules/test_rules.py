@@ -46,6 +46,7 @@ def test_top_takes_the_highest_and_breaks_ties_by_order():
     assert (chosen.weights.tolist(), chosen.weights.dtype) == ([1.0, 1.0], torch.float32)
 
 
+@pytest.mark.slow
 def test_gumbel_top_draws_pairs_as_sequentially_without_replacement():
     score, temperature = torch.tensor([0.0, 0.7, 1.4, -0.7]), 0.7
     weights = [math.exp(s / temperature) for s in score.tolist()]
@@ -81,6 +82,7 @@ def test_importance_sampling_draws_in_proportion_and_weights_by_the_inverse():
     assert chosen.weights.tolist() == pytest.approx([by_hand[i] for i in chosen.positions.tolist()])
 
 
+@pytest.mark.slow
 def test_weighted_gradients_of_drawn_samples_estimate_the_mean_without_bias():
     torch.manual_seed(0)
     n, n_b = 40, 8
@@ -169,6 +171,7 @@ def test_gated_importance_sampling_is_uniform_until_the_gate_opens():
     assert policy.next().function == "uniform"
 
 
+@pytest.mark.slow
 def test_selective_backprop_keeps_by_the_rank_among_recent_losses():
     score, beta = torch.tensor([0.1, 0.4, 0.2, 0.3]), 2.0
     rule, drawing, kept = SelectiveBackprop(beta, history=4), generator(6), Counter()
@@ -226,6 +229,7 @@ def test_a_score_floor_excludes_lower_candidates_even_from_short_batches():
     assert positions(ScoreFloor(GumbelTop(), 3.0)) == []
 
 
+@pytest.mark.slow
 def test_class_floors_are_met_on_average_and_nearly_each_time():
     labels = torch.tensor([0] * 200 + [1] * 90 + [2] * 7 + [4] * 3)  # class 3 has no candidate
     score = torch.where(labels == 0, 10.0, 0.0) + torch.arange(300) / 1000

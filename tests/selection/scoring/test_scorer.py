@@ -177,6 +177,7 @@ def test_an_unknown_option_is_refused(option, value):
         ScoringOptions(**{option: value})
 
 
+@pytest.mark.slow
 def test_a_compiled_pass_scores_alike_and_compiles_only_scoring():
     model = network()
     plain = Scorer(model).logits(images())
@@ -190,6 +191,7 @@ def test_a_compiled_pass_scores_alike_and_compiles_only_scoring():
     assert scorer.draws(images(), k=2).shape == (2, 12, 4)
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_is_told_in_one_line(monkeypatch):
     import torch._inductor.config
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from rhostream.cli.options import examples, given, option, workspace_option
+from rhostream.cli.options import examples, force_option, given, option, workspace_option
 from rhostream.cli.output import FORMATS, chosen_format, print_table
 from rhostream.pipeline.explain import QUESTIONS
 
@@ -74,6 +74,7 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
     help="How to write the rows.",
 )
 @option("--output", envvar=None, metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
+@force_option
 def explain(
     question: str,
     runs: tuple[str, ...],
@@ -83,6 +84,7 @@ def explain(
     sql_only: bool,
     form: str | None,
     output: str | None,
+    force: bool,
     **narrowed: Any,
 ) -> None:
     """Answer a ready question about what is selected, what is skipped, and why.
@@ -90,6 +92,7 @@ def explain(
     What counts as redundant, likely mislabeled and so on is defined in rhostream/pipeline/explain/reasons.py; --sql
     prints the statement behind an answer, to be adapted.
     """
+    from rhostream.loaders.storage import OutputFile
     from rhostream.pipeline.explain import Options, explanation
     from rhostream.pipeline.sql import query
 
@@ -100,10 +103,11 @@ def explain(
     narrowed = {name: None if name in aside else value for name, value in narrowed.items()}
     steps = None if "steps" in aside else steps
     chosen = chosen_format(form, output)
+    file = None if output is None else OutputFile(output, workspace=workspace, force=force)
     rows = (TABLE_ROWS if chosen == "table" else 0) if limit is None else limit
     options = Options(steps=steps or (None, None), limit=rows or None, **narrowed)
     sql = explanation(workspace, question, *runs, options=options)
     if sql_only:
         click.echo(f"-- {QUESTIONS[question].text}\n{sql}")
         return
-    print_table(query(workspace, sql), chosen, output)
+    print_table(query(workspace, sql), chosen, file)

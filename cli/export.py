@@ -4,8 +4,16 @@ from typing import Any
 
 import click
 
-from rhostream.cli.options import Command, chosen_settings, examples, option, settings_options, workspace_option
-from rhostream.cli.output import print_table, refuse_owned
+from rhostream.cli.options import (
+    Command,
+    chosen_settings,
+    examples,
+    force_option,
+    option,
+    settings_options,
+    workspace_option,
+)
+from rhostream.cli.output import print_table
 from rhostream.pipeline.config import CleanListConfig
 
 
@@ -50,23 +58,25 @@ def _which_samples(command: Command) -> Command:
 @workspace_option
 @settings_options(CleanListConfig)
 @option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="Ends in .parquet or .csv.")
-def clean_list(workspace: str, output: str, **_: Any) -> None:
+@force_option
+def clean_list(workspace: str, output: str, force: bool, **_: Any) -> None:
     """Write which training samples to keep, to relabel and to leave out.
 
     The columns is_label_issue, label_quality, given_label and predicted_label are cleanlab's; action, label and class
     say what `rho export manifest` will do.
     """
-    refuse_owned(workspace, output)
     from collections import Counter
 
     from rhostream.errors import ConfigError
+    from rhostream.loaders.storage import OutputFile
     from rhostream.pipeline.export import clean_list as make
 
     form = output.rpartition(".")[2].lower()
     if form not in ("parquet", "csv"):
         raise ConfigError(f"--output {output}: name a file that ends in .parquet or .csv")
+    file = OutputFile(output, workspace=workspace, force=force)
     table = make(workspace, chosen_settings(CleanListConfig))
-    print_table(table, form, output)
+    print_table(table, form, file)
     counts = Counter(table.column("action").to_pylist())
     click.echo(f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}")
 
@@ -81,16 +91,16 @@ def clean_list(workspace: str, output: str, **_: Any) -> None:
 @option("--clean-list", required=True, metavar="FILE", type=click.Path(), help="A list of `rho export list`.")
 @option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the one it was read from.")
 @option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="The TOML file to write.")
-def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> None:
+@force_option
+def manifest(workspace: str, clean_list: str, root: str | None, output: str, force: bool) -> None:
     """Write a copy of the corpus's manifest that applies a clean list.
 
     `rho shards` makes the cleaned corpus of it, in a workspace of its own: what the list drops becomes a reject with
     the reason excluded, so that samples and rejects still add up to the entries.
     """
-    refuse_owned(workspace, output)
     from rhostream.pipeline.export import write_cleaned_manifest
 
-    write_cleaned_manifest(workspace, clean_list, output, root=root)
+    write_cleaned_manifest(workspace, clean_list, output, root=root, force=force)
     click.echo(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
 
 
@@ -105,13 +115,13 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str) -> 
 @_which_samples
 @option("--samples-per-tar", type=click.IntRange(min=1), default=10_000, metavar="N", help="Samples in a tar.")
 @option("--output", envvar=None, required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
-def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any) -> None:
+@force_option
+def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, **choice: Any) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
-    refuse_owned(workspace, output)
     from rhostream.pipeline.export import Choice, Subset, write_webdataset
 
     subset = Subset(workspace, Choice(**choice))
-    tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar)
+    tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar, force=force)
     click.echo(f"{output}: {len(subset)} samples in {len(tars)} tars")
 
 
@@ -123,14 +133,14 @@ def webdataset(workspace: str, output: str, samples_per_tar: int, **choice: Any)
 @workspace_option
 @_which_samples
 @option("--output", envvar=None, required=True, metavar="FOLDER", type=click.Path(), help="Local folder to write to.")
-def fiftyone(workspace: str, output: str, **choice: Any) -> None:
+@force_option
+def fiftyone(workspace: str, output: str, force: bool, **choice: Any) -> None:
     """Write chosen samples in FiftyOne's format FiftyOneImageClassificationDataset.
 
     labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
     """
-    refuse_owned(workspace, output)
     from rhostream.pipeline.export import Choice, Subset, write_fiftyone
 
     subset = Subset(workspace, Choice(**choice))
-    files = write_fiftyone(subset, output)
+    files = write_fiftyone(subset, output, force=force)
     click.echo(f"{output}: {len(subset)} samples, {', '.join(files)}")

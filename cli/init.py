@@ -2,7 +2,7 @@
 
 import click
 
-from rhostream.cli.options import examples
+from rhostream.cli.options import examples, force_option
 
 
 @click.command(
@@ -14,13 +14,10 @@ from rhostream.cli.options import examples
 @click.argument("name", metavar="FORMAT")
 @click.option("--root", metavar="PATH", default="", show_default=False, help="Folder or file of the corpus.")
 @click.option(
-    "--output",
-    metavar="FILE",
-    default="",
-    show_default=False,
-    help="The file to write; none is ever overwritten.  [default: FORMAT.toml]",
+    "--output", metavar="FILE", default="", show_default=False, help="The file to write.  [default: FORMAT.toml]"
 )
-def init(name: str, root: str, output: str) -> None:
+@force_option
+def init(name: str, root: str, output: str, force: bool) -> None:
     """Write a commented manifest for a corpus of FORMAT, to begin with.
 
     FORMAT is a format (imagefolder, table, webdataset, torchvision, clothing1m, synthetic), or a corpus that is known:
@@ -28,5 +25,5 @@ def init(name: str, root: str, output: str) -> None:
     """
     from rhostream.pipeline.config import write_template
 
-    file = write_template(name, output, root)
+    file = write_template(name, output, root, force=force)
     click.echo(f"{file}: look through it, then run `rho shards --manifest {file} --workspace runs/{file.stem}`")

@@ -155,4 +155,5 @@ def chosen_settings(kind: type[Config], *layers: Layer) -> Config:
 workspace_option = option(
     "--workspace", required=True, metavar="PATH", help="Folder or fsspec URL that holds, or will hold, all artifacts."
 )
+force_option = click.option("--force", is_flag=True, help="Overwrite --output, whatever it is.")
 json_option = option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")

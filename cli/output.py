@@ -17,6 +17,8 @@ from rhostream import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from rhostream.loaders.storage import OutputFile
+
 FORMATS = ("table", "json", "csv", "parquet")
 
 
@@ -26,40 +28,21 @@ def chosen_format(named: str | None, output: str | None) -> str:
     return named or (suffix if suffix in FORMATS else "table")
 
 
-#: What a workspace holds: no `--output` is written over or into it.
-_OWNED = ("corpus.json", "shards", "index", "rejects", "scans", "thumbnails", "il", "core_sets", "runs")
-
-
-def refuse_owned(workspace: str, output: str | None) -> None:
-    """Raises ConfigError where `output` is, or lies in, what the workspace holds."""
-    if output is None or "://" in workspace or "://" in output:
-        inside = (output or "").removeprefix(workspace.rstrip("/") + "/") if "://" in workspace else ""
-        owned = inside != output and inside.split("/")[0] in _OWNED
-    else:
-        place, file = Path(workspace).resolve(), Path(output).resolve()
-        owned = file.is_relative_to(place) and (file.relative_to(place).parts or ("",))[0] in _OWNED
-    if owned:
-        raise ConfigError(f"--output {output}: workspace {workspace} keeps its own files there; name another path")
-
-
-def print_table(table: "pa.Table", form: str, output: str | None) -> None:
-    """Write `table` to stdout or to the file `output`.
+def print_table(table: "pa.Table", form: str, output: "OutputFile | None" = None) -> None:
+    """Write `table` to stdout or to a file.
 
     Raises:
-        ConfigError: Parquet for a terminal, a type that the format cannot hold, a folder that is not there.
+        ConfigError: Parquet for a terminal, a type that the format cannot hold, a file that cannot be written.
     """
-    if output is None:
-        stream = sys.stdout.buffer
-        if form == "parquet" and stream.isatty():
-            raise ConfigError("Parquet is not for a terminal: add --output FILE, or pipe it into a program")
-        _write(table, form, stream)
-        stream.flush()
-        return
-    try:
-        with Path(output).open("wb") as file:
+    if output is not None:
+        with output.writing() as file:
             _write(table, form, file)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ConfigError(f"--output {output}: {error.strerror}; name a file in a folder that exists") from error
+        return
+    stream = sys.stdout.buffer
+    if form == "parquet" and stream.isatty():
+        raise ConfigError("Parquet is not for a terminal: add --output FILE, or pipe it into a program")
+    _write(table, form, stream)
+    stream.flush()
 
 
 def _write(table: "pa.Table", form: str, stream: IO[bytes]) -> None:
@@ -69,7 +52,7 @@ def _write(table: "pa.Table", form: str, stream: IO[bytes]) -> None:
 
         try:
             pq.write_table(table, stream, compression="zstd")
-        except pa.ArrowNotImplementedError as error:
+        except pa.ArrowException as error:
             raise ConfigError(f"Parquet cannot hold this result ({error}): cast that column to VARCHAR") from error
     elif form == "csv":
         _write_csv(table, stream)
@@ -141,9 +124,34 @@ def _rows(batch: "pa.RecordBatch", keep_nan: bool = False) -> Iterable[tuple[Any
             # Through text, so that 0.1 stays 0.1 and does not become 0.10000000149011612.
             values = [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
         else:
-            values = column.to_pylist(maps_as_pydicts="lossy")
+            try:
+                values = column.to_pylist(maps_as_pydicts="lossy")
+            except (OverflowError, TypeError, ValueError):  # what Python's own types cannot hold
+                values = [_held(scalar) for scalar in column]
         columns.append([_plain(value, keep_nan) for value in values])
     return zip(*columns, strict=True)
+
+
+def _held(scalar: "pa.Scalar[Any]") -> Any:
+    """A value some of which has no like in Python: far and infinite dates as text, maps as lists of pairs."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.MapScalar):
+        pairs = [(_held(pair["key"]), _held(pair["value"])) for pair in scalar.values or ()]
+        nested = any(isinstance(key, (list, dict)) for key, _ in pairs)
+        return [list(pair) for pair in pairs] if nested else dict(pairs)
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _held(scalar[name]) for name in scalar}
+    if isinstance(scalar, pa.ListScalar):  # of any size
+        return [_held(item) for item in scalar.values or ()]
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        ends = {sign * (2**bits - 1): sign for sign in (1, -1) for bits in (31, 63)}
+        sign = ends.get(getattr(scalar, "value", None))
+        return {1: "infinity", -1: "-infinity"}[sign] if sign else str(scalar.cast(pa.string()))
 
 
 def _plain(value: Any, keep_nan: bool) -> Any:

@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from rhostream.cli.options import examples, option, workspace_option
-from rhostream.cli.output import FORMATS, chosen_format, print_table, refuse_owned
+from rhostream.cli.options import examples, force_option, option, workspace_option
+from rhostream.cli.output import FORMATS, chosen_format, print_table
 
 
 @click.command(
@@ -26,17 +26,19 @@ from rhostream.cli.output import FORMATS, chosen_format, print_table, refuse_own
     help="How to write the rows. JSON is a list of objects, with null for NaN and infinity.",
 )
 @option("--output", envvar=None, metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
-def query(sql: str, workspace: str, form: str | None, output: str | None) -> None:
+@force_option
+def query(sql: str, workspace: str, form: str | None, output: str | None, force: bool) -> None:
     """Put one SQL statement to the tables of a workspace.
 
     The tables are samples, rejects, il, core_sets, ledger and metrics; the dialect is DuckDB's; - reads the statement
     from stdin. It can read the files of the workspace and nothing else, and write nothing.
     """
-    refuse_owned(workspace, output)
+    from rhostream.loaders.storage import OutputFile
     from rhostream.pipeline.sql import query as run_query
 
+    file = None if output is None else OutputFile(output, workspace=workspace, force=force)
     rows = run_query(workspace, sys.stdin.read() if sql == "-" else sql)
-    print_table(rows, chosen_format(form, output), output)
+    print_table(rows, chosen_format(form, output), file)
 
 
 @click.command(

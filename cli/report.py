@@ -2,8 +2,7 @@
 
 import click
 
-from rhostream.cli.options import examples, option, workspace_option
-from rhostream.cli.output import refuse_owned
+from rhostream.cli.options import examples, force_option, option, workspace_option
 
 
 @click.command(
@@ -29,14 +28,14 @@ from rhostream.cli.output import refuse_owned
     help="IL model whose losses and predicted labels to show.  [default: the run's]",
 )
 @option("--output", envvar=None, metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
-def report(workspace: str, runs: tuple[str, ...], il: str, output: str) -> None:
+@force_option
+def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: bool) -> None:
     """Write one HTML file that shows what was skipped, and why.
 
     It holds everything it shows, pictures included, and asks no network for anything. It says which classes are noisy,
     what was skipped and whether that paid; each picture and chart comes with the SQL behind it.
     """
-    refuse_owned(workspace, output)
     from rhostream.pipeline.report import write_report
 
-    data = write_report(workspace, output, runs=runs, il_model=il)
+    data = write_report(workspace, output, runs=runs, il_model=il, force=force)
     click.echo(f"{output}: {len(data.runs)} runs, {len(data.pictures)} pictures")

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from rhostream.pipeline.config import TrainConfig, settings
 
 if TYPE_CHECKING:
     from rhostream.pipeline.comparison import Comparison
+
+MAX_CHART_NAME = 150
 
 
 @command(
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     group="Comparison",
     metavar="FILE",
     help="PNG of accuracy against steps, seconds, CPU-seconds and FLOPs.  [default: with "
-    "--compare, comparisons/<name>.png in the workspace]",
+    "--compare, comparisons/<names of the variants>.png in the workspace]",
 )
 @option("--targets", group="Comparison", metavar="X,Y,…", help="Accuracies to report steps and costs to.")
 @click.option("--overwrite", is_flag=True, help="Start the run afresh, whatever is there.")
@@ -77,7 +81,7 @@ def train(
     if seeds and not compare:
         raise click.UsageError("--seeds goes with --compare; a single run has --seed")
     if compare or plot:
-        _check_plot(plot)
+        _check_plot(plot, workspace)
     corpus = CorpusMetadata.read(Workspace(workspace))
     manifest = ("the manifest's [train] (`rho shards` again takes up its corrections)", corpus.manifest["train"])
     layers = (manifest, *given_settings(TrainConfig))
@@ -90,7 +94,7 @@ def train(
     else:
         run = run_training(workspace, config, overwrite=overwrite)
         found = report([run.name], [[run]], aims, config.il_runs)
-    plotted = _plot(found, workspace, config.name or "compare", plot) if compare or plot else None
+    plotted = _plot(found, workspace, _chart_name(found, config.name, seeds), plot) if compare or plot else None
     _print(found, plotted, as_json)
 
 
@@ -124,21 +128,30 @@ def _seeds(text: str | None) -> tuple[int, ...]:
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 0,1,2", param_hint="--seeds") from None
 
 
-def _check_plot(file: str | None) -> None:
+def _check_plot(file: str | None, workspace: str) -> None:
     """Hours of training must not end in a plot that cannot be drawn or written."""
+    from rhostream.loaders.storage import OutputFile
+
     importlib.import_module("matplotlib")
     if file is None:
         return
     if Path(file).suffix.lower() != ".png":
         raise click.BadParameter(f"{file!r} is not the name of a PNG: end it in .png", param_hint="--plot")
-    if not Path(file).absolute().parent.is_dir():
-        raise click.BadParameter(f"{file!r} lies in no folder that exists: make it first", param_hint="--plot")
+    OutputFile(file, workspace=workspace, option="--plot")
+
+
+def _chart_name(comparison: "Comparison", name: str, seeds: str | None) -> str:
+    """Of what is compared, so that the chart of one comparison does not replace that of another."""
+    variants = "+".join(variant.variant.replace("=", "") for variant in comparison.variants)
+    parts = (name, variants, f"seeds{seeds}" if seeds else "")
+    whole = re.sub(r"[^\w.+-]+", "-", "-".join(filter(None, parts)), flags=re.ASCII)
+    return whole if len(whole) <= MAX_CHART_NAME else f"{whole[:MAX_CHART_NAME]}-{zlib.crc32(whole.encode()):08x}"
 
 
 def _plot(comparison: "Comparison", workspace: str, name: str, file: str | None) -> str | None:
     """Write the chart, to the workspace where no file is named; returns where. None where nothing was evaluated."""
     from rhostream.cli.comparison import il_note
-    from rhostream.loaders.storage import Workspace
+    from rhostream.loaders.storage import OutputFile, Workspace
     from rhostream.pipeline.comparison import accuracy_chart
 
     bands = [variant.band for variant in comparison.variants]
@@ -148,7 +161,7 @@ def _plot(comparison: "Comparison", workspace: str, name: str, file: str | None)
     notes = [il_note(comparison), f"median and range of {seeds} seeds" if seeds > 1 else ""]
     chart = accuracy_chart(bands, comparison.targets, "; ".join(note for note in notes if note))
     if file is not None:
-        Path(file).write_bytes(chart)
+        OutputFile(file, workspace=workspace, option="--plot").write(chart)
         return file
     stored = f"comparisons/{name}.png"
     Workspace(workspace).write_bytes(stored, chart)

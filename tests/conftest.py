@@ -1,6 +1,7 @@
-"""Markers that follow from where a test lies, and the loud skip of what real corpora would check."""
+"""Markers that follow from where a test lies, the loud skip of what real corpora would check, a cache of the tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,15 @@ def _marker_of(folder: Path) -> str | None:
         (MARKED_FOLDERS[name] for each in (inside, *inside.parents) if (name := each.as_posix()) in MARKED_FOLDERS),
         None,
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests cache is theirs, and gone with them."""
+    before = os.environ.get("RHO_CACHE")
+    os.environ["RHO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["RHO_CACHE"]
+    else:
+        os.environ["RHO_CACHE"] = before

@@ -17,7 +17,7 @@ from .corpus_metadata import (
     undecodable as undecodable,
 )
 from .hashing import EVALUATED as EVALUATED, REMEMBERED as REMEMBERED, key_hash as key_hash, key_hashes as key_hashes
-from .keys import key_of as key_of, webdataset_key as webdataset_key
+from .keys import is_safe_name as is_safe_name, key_of as key_of, webdataset_key as webdataset_key
 from .thumbnails import (
     THUMBNAIL_INDEX as THUMBNAIL_INDEX,
     THUMBNAIL_KEY as THUMBNAIL_KEY,

@@ -8,6 +8,7 @@ MAX_GIVEN_KEY = 90  # with an extension it still fits the 100 bytes of a ustar n
 MAX_SLUG = 60
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SAFE_EXT = re.compile(r"[a-z0-9]{1,8}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
 
@@ -23,6 +24,11 @@ def key_of(source: str, given: str | None = None) -> str:
     lossless = len(slug) <= MAX_SLUG and readable.isascii()
     digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()
     return "-".join(filter(None, (slug[-MAX_SLUG:].strip("-"), digest[: 8 if lossless else 16])))
+
+
+def is_safe_name(key: str, ext: str) -> bool:
+    """Could `key_of` have given this key, and is `ext` a plain extension? Then <key>.<ext> names no file elsewhere."""
+    return bool(_SAFE_KEY.fullmatch(key)) and bool(_SAFE_EXT.fullmatch(ext))
 
 
 def webdataset_key(name: str, tar: str = "") -> str:

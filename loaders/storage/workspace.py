@@ -148,7 +148,7 @@ class Workspace:
             temporary.unlink(missing_ok=True)
             raise
         temporary.replace(target_path)
-        _sync_folder(target_path.parent)
+        sync_folder(target_path.parent)
 
     def write_bytes(self, name: str, content: bytes) -> None:
         with self.writing(name) as stream:
@@ -193,7 +193,8 @@ def _local(path: str) -> str:
     return str(LocalFileSystem._strip_protocol(path))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """So that a file renamed in it has its new name after a power cut, too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

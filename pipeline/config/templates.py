@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.storage import OutputFile
 
 
 def templates() -> dict[str, str]:
@@ -19,16 +20,17 @@ def templates() -> dict[str, str]:
     }
 
 
-def write_template(name: str, output: str = "", root: str = "") -> Path:
-    """Write a commented manifest, and nothing where there is a file already.
+def write_template(name: str, output: str = "", root: str = "", *, force: bool = False) -> Path:
+    """Write a commented manifest.
 
     Args:
         name: of a manifest that comes with the package, or a format: then its first one.
         output: the file; `<name>.toml` in the working directory by default.
         root: where the corpus lies, in place of the manifest's own.
+        force: overwrite a file that is no earlier result.
 
     Raises:
-        ConfigError: an unknown name, a file that is there already, or a folder that is not.
+        ConfigError: an unknown name, or a file that may not be written, see `OutputFile`.
     """
     known = templates()
     of_format = {tomllib.loads(text)["format"]: text for text in reversed(known.values())}
@@ -47,11 +49,5 @@ def write_template(name: str, output: str = "", root: str = "") -> Path:
         text,
     )
     text = text.replace("make demo", f"rho shards --manifest {file} --workspace runs/demo")
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise ConfigError(f"{file} is there already, and is not overwritten: give another --output") from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{file}: {error.strerror}; name a file in a folder that exists") from error
+    OutputFile(str(file), force=force).write(text.encode())
     return file

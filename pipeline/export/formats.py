@@ -2,40 +2,48 @@
 
 import json
 import math
-from itertools import chain, islice
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import OutputFolder
 from rhostream.pipeline.export.subset import Picked, Subset
 from rhostream.pipeline.jobs import progress
 from rhostream.pipeline.shards import PlainTar
 
+_LABEL_FILES: Final = ("labels", "predicted", "reason")
 
-def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_000) -> list[str]:
+
+def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_000, force: bool = False) -> list[str]:
     """Write `<output>/000000.tar` and so on: `<key>.<ext>`, `<key>.cls` and `<key>.json` with all that was known.
 
+    Killed and started again, it writes only the tars that are not there yet.
+
     Args:
-        output: a folder or fsspec URL that holds no tar yet.
+        output: a folder or fsspec URL; empty, or with an unfinished export of the same samples.
+        force: replace an export of other samples.
 
     Returns:
         Names of the tars.
 
     Raises:
-        ConfigError: the folder holds tars.
+        ConfigError: the folder holds something else, see `OutputFolder`.
         ShardError: an image cannot be read.
+        WorkspaceError: a key in the index is none.
     """
-    place = Workspace(output)
-    _refuse_full(place.names("", ".tar"), output)
-    samples = iter(subset)
-    names: list[str] = []
+    folder = OutputFolder(output, workspace=subset.workspace, force=force)
+    starts = range(0, len(subset), samples_per_tar)
+    names = [f"{number:06d}.tar" for number in range(len(starts))]
+    identity = subset.identity()
+    place = folder.begin({"format": "webdataset", "samples_per_tar": samples_per_tar, "samples": identity}, names)
+    there = set(place.names("", ".tar"))
     with progress("export", len(subset), "samples") as bar:
-        while part := list(islice(samples, 1)):
-            names.append(f"{len(names):06d}.tar")
-            with place.writing(names[-1]) as stream:
+        for name, start in zip(names, starts, strict=True):
+            stop = min(start + samples_per_tar, len(subset))
+            if name in there:
+                bar.advance(stop - start)
+                continue
+            with place.writing(name) as stream:
                 tar = PlainTar(stream)
-                for sample in chain(part, islice(samples, samples_per_tar - 1)):
+                for sample in subset.part(start, stop):
                     tar.add(f"{sample.key}.{sample.ext}", sample.image)
                     tar.add(f"{sample.key}.cls", str(sample.label).encode())
                     tar.add(f"{sample.key}.json", json.dumps(_document(sample), ensure_ascii=False).encode())
@@ -44,29 +52,34 @@ def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_0
     return names
 
 
-def write_fiftyone(subset: Subset, output: str) -> list[str]:
+def write_fiftyone(subset: Subset, output: str, *, force: bool = False) -> list[str]:
     """Write `<output>/data/<key>.<ext>` and label files in FiftyOne's format FiftyOneImageClassificationDataset.
 
     `labels.json` holds the given labels (or those of a clean list); `predicted.json` and `reason.json`, where the
     choice tells of them, what the IL model predicts and why a sample is skipped: import these with `labels_path`.
+    Killed and started again, it writes only the images that are not there yet, and the label files at last.
+
+    Args:
+        output: a local folder; empty, or with an unfinished export of the same samples.
+        force: replace an export of other samples.
 
     Returns:
         Names of the label files.
 
     Raises:
-        ConfigError: the folder has files in it.
+        ConfigError: the folder holds something else, see `OutputFolder`.
         ShardError: an image cannot be read.
+        WorkspaceError: a key in the index is none.
     """
-    folder = Path(output)
-    _refuse_full(sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [], output)
-    try:
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"--output {output}: {error.strerror}; name a folder that can be made") from error
-    labels: dict[str, dict[str, str]] = {"labels": {}, "predicted": {}, "reason": {}}
+    folder = OutputFolder(output, workspace=subset.workspace, force=force)
+    content = {"format": "fiftyone", "samples": subset.identity()}
+    place = folder.begin(content, ["data", *(f"{name}.json" for name in _LABEL_FILES)])
+    labels: dict[str, dict[str, str]] = {name: {} for name in _LABEL_FILES}
+    there = set(place.names("data"))
     with progress("export", len(subset), "samples") as bar:
-        for sample in subset:
-            (folder / "data" / f"{sample.key}.{sample.ext}").write_bytes(sample.image)
+        for sample in subset.part(0, len(subset), there.__contains__):
+            if (name := f"{sample.key}.{sample.ext}") not in there:
+                place.write_bytes(f"data/{name}", sample.image)
             labels["labels"][sample.key] = sample.class_name
             if (predicted := _predicted(sample, subset.classes)) is not None:
                 labels["predicted"][sample.key] = predicted
@@ -78,8 +91,8 @@ def write_fiftyone(subset: Subset, output: str) -> list[str]:
         if of_key:
             classes = sorted(set(of_key.values())) if name == "reason" else list(subset.classes)
             numbers = {value: number for number, value in enumerate(classes)}
-            content = {"classes": classes, "labels": {key: numbers[value] for key, value in of_key.items()}}
-            (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            file = {"classes": classes, "labels": {key: numbers[value] for key, value in of_key.items()}}
+            place.write_bytes(f"{name}.json", json.dumps(file, ensure_ascii=False).encode())
             written.append(f"{name}.json")
     return written
 
@@ -102,8 +115,3 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int)) else str(value)
-
-
-def _refuse_full(names: list[str], output: str) -> None:
-    if names:
-        raise ConfigError(f"--output {output} holds {names[0]} already ({len(names)} such): name an empty folder")

@@ -9,13 +9,13 @@ import tomli_w
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusMetadata
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import OutputFile, Workspace
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.shards import read_clean_list
 
 
 def write_cleaned_manifest(
-    workspace: Workspace | str, clean_list: str, output: str, *, root: str | None = None
+    workspace: Workspace | str, clean_list: str, output: str, *, root: str | None = None, force: bool = False
 ) -> None:
     """Write the manifest that the workspace was made from to `output` (TOML), with `clean_list` applied.
 
@@ -23,12 +23,15 @@ def write_cleaned_manifest(
 
     Args:
         root: of the corpus; None for the one it was read from.
+        force: overwrite a file that is no earlier result.
 
     Raises:
-        ConfigError: no such list, a root that is not there, or a workspace that `rho index` has made.
+        ConfigError: no such list, a root that is not there, a workspace that `rho index` has made, or an `output` that
+            may not be written, see `OutputFile`.
         WorkspaceError: no workspace.
     """
     workspace = Workspace(workspace)
+    file = OutputFile(output, workspace=workspace, force=force)
     corpus = CorpusMetadata.read(workspace)
     if any(shard.source for shard in corpus.shards):
         raise ConfigError(
@@ -37,13 +40,11 @@ def write_cleaned_manifest(
         )
     read_clean_list(clean_list)
     place = Path(output)
-    if not place.parent.is_dir():
-        raise ConfigError(f"--output {output}: there is no folder {place.parent}; name a file in one that exists")
     values = _as_toml({**corpus.manifest, "root": _root(corpus.manifest.get("root", ""), root)})
     values["name"] = place.stem
     values["clean_list"] = os.path.relpath(clean_list, place.parent)
     order = ["name", "format", "root", "clean_list"]
-    place.write_text(tomli_w.dumps({name: values[name] for name in [*order, *values] if name in values}))
+    file.write(tomli_w.dumps({name: values[name] for name in [*order, *values] if name in values}).encode())
 
 
 def _root(found: str, given: str | None) -> str:

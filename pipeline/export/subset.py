@@ -1,15 +1,17 @@
 """A subset of the samples, with the bytes of their images."""
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import ConfigError, ShardError
+from rhostream.errors import ConfigError, ShardError, WorkspaceError
 from rhostream.loaders.decode import content_hash
-from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.index import CorpusMetadata, is_safe_name
 from rhostream.loaders.storage import ShardReader, Workspace
 from rhostream.pipeline.explain import REASONS, identifier, named_il_model, named_run, sample_reasons
 from rhostream.pipeline.shards import read_clean_list
@@ -90,18 +92,46 @@ class Subset:
         return int(self._rows.num_rows)
 
     @property
+    def workspace(self) -> Workspace:
+        return self._workspace
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self._corpus.classes
 
+    def identity(self) -> str:
+        """SHA-256 of all that the samples are and the choice told of them: equal, so are the files made of them."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for batch in self._rows.to_batches(max_chunksize=1000):
+            digest.update(json.dumps(batch.to_pylist(), default=str).encode())
+        return digest.hexdigest()
+
     def __iter__(self) -> Iterator[Picked]:
-        """Reads the images; ShardError where one cannot be read, or is not the one that was indexed."""
+        return self.part(0, len(self))
+
+    def part(self, start: int, stop: int, skip: Callable[[str], bool] = lambda _: False) -> Iterator[Picked]:
+        """The samples from `start` to `stop`, read as they are asked for.
+
+        Args:
+            skip: told a file's name, <key>.<ext>; where it answers true, the image is not read and is empty.
+
+        Raises:
+            ShardError: an image cannot be read, or is not the one that was indexed.
+            WorkspaceError: a key or an extension of the index would name a file elsewhere.
+        """
         shards = {shard.name: shard for shard in self._corpus.shards}
         reader = ShardReader(self._workspace)
-        for batch in self._rows.to_batches(max_chunksize=1000):
+        for batch in self._rows.slice(start, stop - start).to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
+                if not is_safe_name(row["key"], row["ext"]):
+                    raise WorkspaceError(
+                        f"key {row['key']!r} with the extension {row['ext']!r} in the index of {row['shard']} is no "
+                        "name that can be written: the workspace was not made by `rho`, do not trust it"
+                    )
                 tar = shards[row["shard"]].tar
-                image = reader.read(tar, row["offset"], row["size"])
-                if content_hash(image) != row["content_hash"]:
+                skipped = skip(f"{row['key']}.{row['ext']}")
+                image = b"" if skipped else reader.read(tar, row["offset"], row["size"])
+                if not skipped and content_hash(image) != row["content_hash"]:
                     raise ShardError(
                         f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: "
                         "restore the tar, or",

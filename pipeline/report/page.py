@@ -6,14 +6,12 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 from markupsafe import Markup, escape
 
-from rhostream.errors import ConfigError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import OutputFile, Workspace
 from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
@@ -42,7 +40,12 @@ ORDER BY run, step"""
 
 
 def write_report(
-    workspace: str | os.PathLike[str] | Workspace, output: str, *, runs: Sequence[str] = (), il_model: str = ""
+    workspace: str | os.PathLike[str] | Workspace,
+    output: str,
+    *,
+    runs: Sequence[str] = (),
+    il_model: str = "",
+    force: bool = False,
 ) -> ReportData:
     """Write the report on a workspace to the file `output`, a path or a URL that fsspec understands.
 
@@ -50,21 +53,19 @@ def write_report(
         runs: the runs to compare, all where empty; the pictures are about the first of them that scored its candidates
             against irreducible losses.
         il_model: whose irreducible losses to show; by default that of this run, else the only one.
+        force: overwrite a file that is no earlier result.
 
     Returns:
         What the page shows.
 
     Raises:
-        ConfigError: no such run or IL model, or `output` is a folder.
+        ConfigError: no such run or IL model, or `output` may not be written, see `OutputFile`.
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
-    folder, _, name = output.rpartition("/")
-    if not name or Path(output).is_dir():
-        raise ConfigError(
-            f"--output {output}: names a folder; name a file in it, such as {output.rstrip('/')}/report.html"
-        )
-    data = gather(Workspace(workspace), runs, il_model)
-    Workspace(folder or ("/" if output.startswith("/") else ".")).write_bytes(name, render(data).encode())
+    workspace = Workspace(workspace)
+    file = OutputFile(output, workspace=workspace, force=force)
+    data = gather(workspace, runs, il_model)
+    file.write(render(data).encode())
     return data
 
 

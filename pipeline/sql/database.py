@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, removed_on_sigterm
 from rhostream.pipeline.sql.read_only import check_read_only
 from rhostream.pipeline.sql.views import create_views, escape_glob, location, quote
 
@@ -63,12 +63,19 @@ def reading(workspace: Workspace, *, memory: str = "50%") -> Iterator[duckdb.Duc
         ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="rho-query-") as spill:
+        with (
+            tempfile.TemporaryDirectory(prefix="rho-query-", ignore_cleanup_errors=True) as spill,
+            removed_on_sigterm(spill),
+        ):
             connection = _connect(workspace, spill, memory)
             try:
                 yield connection
-            finally:
+            except KeyboardInterrupt:
+                raise  # a thread may still be at work with it, and to close it then aborts the process
+            except BaseException:
                 connection.close()
+                raise
+            connection.close()
     except duckdb.InternalException:
         raise
     except duckdb.Error as error:

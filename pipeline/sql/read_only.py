@@ -70,22 +70,29 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
         raise ConfigError(f"{len(statements)} SQL statements in {sql!r}, need exactly one: {_REMEDY}")
     statement = statements[0]
     query = statement.query
-    if statement.type == duckdb.StatementType.EXPLAIN:
+    kind = _type(statement)
+    if kind == "EXPLAIN":
         query = _EXPLAIN.sub("", query, count=1)
     parsed = _parse(connection, query)
     if parsed is None:
-        name = str(statement.type).rpartition(".")[2]
-        hint = "give PIVOT its columns as IN (…)" if name == "MULTI" else _REMEDY
-        raise ConfigError(f"not a statement that only reads ({name}): {hint}")
+        hint = "give PIVOT its columns as IN (…)" if kind == "MULTI" else _REMEDY
+        raise ConfigError(f"not a statement that only reads ({kind}): {hint}")
     for node in _nodes(parsed):
-        kind = node.get("type")
-        if ("cte_map" in node or str(kind).endswith("_NODE")) and kind not in _READING_NODES:
-            raise ConfigError(f"the query contains a part that does more than read ({kind}): {_REMEDY}")
-        if kind == "TABLE_FUNCTION" and (name := node["function"]["function_name"]) not in _TABLE_FUNCTIONS:
+        part = node.get("type")
+        if ("cte_map" in node or str(part).endswith("_NODE")) and part not in _READING_NODES:
+            raise ConfigError(f"the query contains a part that does more than read ({part}): {_REMEDY}")
+        if part == "TABLE_FUNCTION" and (name := node["function"]["function_name"]) not in _TABLE_FUNCTIONS:
             raise ConfigError(
                 f"table function {name!r} is none of those a query may call: {', '.join(sorted(_TABLE_FUNCTIONS))}"
             )
     return statement.query
+
+
+def _type(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type).rpartition(".")[2]
+    except ValueError:  # DuckDB knows types that its Python package has no name for (UPDATE EXTENSIONS)
+        return "OTHER"
 
 
 def _parse(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:

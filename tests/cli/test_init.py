@@ -39,7 +39,7 @@ def test_manifest_without_a_root_keeps_the_templates_own(tmp_path: Path) -> None
 
 def test_no_file_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "labels.toml").write_text("mine")
-    with pytest.raises(ConfigError, match=r"labels\.toml is there already"):
+    with pytest.raises(ConfigError, match=r"labels\.toml is there already, and is not what was written there last"):
         write_template("table", str(tmp_path / "labels.toml"))
     assert (tmp_path / "labels.toml").read_text() == "mine"
 
@@ -47,6 +47,6 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
 def test_unknown_format_and_missing_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no manifest for 'parquet': there are .*imagefolder.*webdataset"):
         write_template("parquet", str(tmp_path / "t.toml"))
-    with pytest.raises(ConfigError, match="name a file in a folder that exists"):
+    with pytest.raises(ConfigError, match=r"there is no folder .*typo; name a file in one that exists"):
         write_template("table", str(tmp_path / "typo" / "t.toml"))
     assert not list(tmp_path.iterdir())

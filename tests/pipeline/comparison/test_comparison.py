@@ -83,7 +83,7 @@ def test_json_tells_every_seed_and_agrees_with_the_metrics(workspace):
         (summary,) = variant["reached"]
         assert summary["steps"]["median"] == statistics.median(reached)
         assert (summary["steps"]["lowest"], summary["steps"]["highest"]) == (min(reached), max(reached))
-    assert found["plot"] == workspace.path("comparisons/compare.png")
+    assert found["plot"] == workspace.path("comparisons/uniform-batch_size8-steps30+rho_loss-seeds0-1.png")
     assert Image.open(found["plot"]).width > 1000
 
 
@@ -131,7 +131,7 @@ def test_the_tables_give_each_targets_median_and_range(workspace, tmp_path):
         (["--seeds", "1,1"], "each seed once"),
         (["--seeds", "1,x"], "not a list of numbers"),
         (["--plot", "chart.pdf"], "end it in .png"),
-        (["--plot", "no/such/folder/chart.png"], "no folder that exists"),
+        (["--plot", "no/such/folder/chart.png"], "there is no folder no/such/folder"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_trained(tmp_path, more, message):

@@ -225,6 +225,7 @@ def test_nothing_is_written_inside_or_outside(house: Path, sql: str) -> None:
         "WITH t AS (INSERT INTO samples VALUES (1) RETURNING *) FROM t",
         "WITH t AS (DELETE FROM samples RETURNING *) FROM t",
         "UPDATE samples SET label = 0",
+        "UPDATE EXTENSIONS",
         "DELETE FROM samples",
         "DROP VIEW samples",
         "USE memory",

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -292,7 +294,7 @@ def test_the_suffix_of_the_output_file_chooses_the_format(ask: Ask, tmp_path: Pa
 
 
 def test_an_output_file_in_no_folder_error_names_the_remedy(ask: Ask, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="folder that exists"):
+    with pytest.raises(ConfigError, match=r"there is no folder .*; name a file in one that exists"):
         ask("SELECT 1", "--output", str(tmp_path / "none" / "x.csv"))
 
 
@@ -308,3 +310,46 @@ def test_statements_that_describe_are_answered(ask: Ask, sql: str) -> None:
 def test_a_plan_is_drawn_as_duckdb_draws_it(ask: Ask) -> None:
     for sql in ("EXPLAIN FROM samples", "EXPLAIN ANALYZE FROM samples", "explain (format json) SELECT 1"):
         assert len(ask(sql).decode().splitlines()) > 3, sql
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+@pytest.mark.parametrize(
+    ("sql", "text"),
+    [
+        ("'infinity'::DATE", "infinity"),
+        ("'-infinity'::TIMESTAMP", "-infinity"),
+        ("'290000-01-01'::TIMESTAMP", "9089348860800000000"),
+        ("'0044-03-15 (BC)'::DATE", "-0043-03-15"),
+        ("{'a': {'b': ['infinity'::TIMESTAMPTZ]}}", "infinity"),
+        ("MAP {'when': 'infinity'::DATE}", "infinity"),
+        ("MAP {['deep']: 1}", "deep"),
+        ("MAP {MAP {{'deep': 1}: 2}: 3}", "deep"),
+    ],
+)
+def test_values_that_python_lacks_are_printed(ask: Ask, form: str, sql: str, text: str) -> None:
+    assert text in ask(f"SELECT {sql} AS a UNION ALL SELECT NULL", "--format", form).decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sql", ["FROM range(30000000)", "SELECT count(*) FROM range(100000) a, range(100000) b"])
+def test_a_query_ended_by_a_signal_leaves_nothing(workspace: Workspace, tmp_path: Path, number: int, sql: str) -> None:
+    """While DuckDB is at work, or while its rows are written."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    program = "from rhostream.cli.main import main; main()"
+    output = str(tmp_path / "rows.csv")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "query", sql, "--workspace", workspace.location, "--output", output],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    begun = (lambda: list(tmp_path.glob(".rows.csv*"))) if "count" not in sql else (lambda: list(scratch.iterdir()))
+    while not begun() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert b"Traceback" not in told
+    assert list(scratch.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]

@@ -46,15 +46,15 @@ def _column(variant: "VariantOutcome") -> dict[str, str]:
         evaluated_on += " (the IL model has trained on it)"
     lines = {
         "steps": str(first.steps),
-        "accuracy on": evaluated_on,
-        "final accuracy": show_spread(variant.final_accuracy, percent, "unknown"),
+        f"{first.measure} on": evaluated_on,
+        f"final {first.measure}": show_spread(variant.final_accuracy, percent, "unknown"),
         "mislabeled, of selected": over_seeds(lambda outcome: outcome.mislabeled, percent),
         "mislabeled, of candidates": over_seeds(lambda outcome: outcome.candidates_mislabeled, percent),
         "already correct, of selected": over_seeds(lambda outcome: outcome.correct, percent),
         "already correct, of candidates": over_seeds(lambda outcome: outcome.candidates_correct, percent),
     }
     if first.early is not None:
-        until = f"up to {percent(first.early)} accuracy"
+        until = f"up to {percent(first.early)} {first.measure}"
         lines[f"already correct, of selected, {until}"] = over_seeds(lambda outcome: outcome.early_correct, percent)
     for reason in first.passed_over:
         lines[f"{PASSED_OVER}{reason}"] = over_seeds(lambda outcome: outcome.passed_over[reason], whole)  # noqa: B023
@@ -74,7 +74,7 @@ def _units(cost: str) -> "Sequence[tuple[Callable[[Outcome], float], Callable[[f
 def _target(comparison: "Comparison", target: float) -> Table:
     variants = comparison.variants
     rows = [variant.reached[target] for variant in variants]
-    table = {f"to {percent(target)} accuracy": [variant.variant for variant in variants]}
+    table = {f"to {percent(target)} {comparison.measure}": [variant.variant for variant in variants]}
     for figure, title, show in (
         ("steps", "steps", whole),
         ("seconds", "seconds", seconds),

@@ -78,7 +78,7 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     if as_json:
         click.echo(json.dumps(scores, indent=1))
         return
-    _print_table([_rounded(scores)])
+    _print_table([_rounded({name: value for name, value in scores.items() if value is not None})])
 
 
 il.add_command(train)

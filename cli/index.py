@@ -19,6 +19,7 @@ from rhostream.pipeline.config import (
 @command(
     "rho index '/data/imagenet/train-{0000..1023}.tar' --workspace runs/imagenet",
     "rho index scraped/ --label json.label --extra caption --workspace runs/scraped",
+    "rho index tagged/ --task multi_label --label json.tags --workspace runs/tagged",
     "rho index s3://bucket/shards/ --label json.label --classes cat,dog --folds 2 --workspace runs/pets",
     "rho index 'a/*.tar' 'b/*.tar' --split 'val-*.tar=val' --keys tar --workspace runs/both",
     "rho index --manifest data_manifests/img2dataset.toml --workspace runs/scraped",
@@ -32,7 +33,7 @@ from rhostream.pipeline.config import (
     help="TOML file of format webdataset: options and defaults; its root serves where no tar is named.",
 )
 @settings_options(WebDatasetOptions)
-@settings_options(Manifest, "classes", "seed", "holdout", "folds", "thumbnails", "thumbnail_format")
+@settings_options(Manifest, "task", "classes", "seed", "holdout", "folds", "thumbnails", "thumbnail_format")
 @settings_options(ThumbnailsConfig, "workers")
 @click.option(
     "--overwrite",

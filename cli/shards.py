@@ -70,6 +70,8 @@ def _text(summary: "ShardsSummary") -> str:
     samples, rejects = sum(summary.samples.values()), sum(summary.rejects.values())
     lines = [("entries", summary.entries, ""), ("= samples", samples, "")]
     lines += [(f"    {split}", count, "") for split, count in summary.samples.items()]
+    if summary.without_class:
+        lines += [("without class", summary.without_class, "samples of the above that have no label")]
     lines += [("+ rejects", rejects, "")]
     lines += [(f"    {reason}", count, REJECT_REASONS[reason]) for reason, count in summary.rejects.items()]
     copies = summary.duplicates

@@ -159,7 +159,7 @@ def _plot(comparison: "Comparison", workspace: str, name: str, file: str | None)
         return None
     seeds = max(len(variant.runs) for variant in comparison.variants)
     notes = [il_note(comparison), f"median and range of {seeds} seeds" if seeds > 1 else ""]
-    chart = accuracy_chart(bands, comparison.targets, "; ".join(note for note in notes if note))
+    chart = accuracy_chart(bands, comparison.targets, "; ".join(note for note in notes if note), comparison.measure)
     if file is not None:
         OutputFile(file, workspace=workspace, option="--plot").write(chart)
         return file

@@ -27,6 +27,24 @@ SAMPLES: Final = pa.schema(
     ]
 )
 
+#: In every table of a multi-label corpus, what stands for a column of one label: a list, empty where there is none.
+#: What a model predicts of one class is left out.
+MULTI_LABEL: Final[dict[str, pa.Field | None]] = {
+    "label": pa.field("labels", pa.list_(pa.int32()), nullable=False),  # ascending
+    "class": pa.field("classes", pa.list_(pa.string()), nullable=False),  # in the order of `labels`
+    "predicted": None,
+    "confidence": None,
+}
+
+
+def of_task(table: pa.Schema, task: str) -> pa.Schema:
+    """The columns of a table of this module in a corpus of this task, "classification" or "multi_label"."""
+    if task != "multi_label":
+        return table
+    fields = (MULTI_LABEL.get(field.name, field) for field in table)
+    return pa.schema([field for field in fields if field is not None])
+
+
 #: One row per refused entry of a slice of the listing: `rejects/<unit>.parquet`.
 REJECTS: Final = pa.schema(
     [
@@ -94,7 +112,9 @@ IL: Final = pa.schema(
         pa.field("il", pa.float32(), nullable=False),  # nats
         pa.field("predicted", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),  # probability of `predicted`
-        pa.field("entropy", pa.float32(), nullable=False),  # of the scoring model's probabilities, nats
+        pa.field(
+            "entropy", pa.float32(), nullable=False
+        ),  # of the scoring model's probabilities, nats; multi-label: mean
         pa.field("in_sample", pa.bool_(), nullable=False),  # was the scoring model trained on this sample?
     ]
 )
@@ -198,7 +218,10 @@ METRICS: Final = pa.schema(
         pa.field("learning_rate", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("test_loss", pa.float64()),
-        pa.field("test_accuracy", pa.float64()),
+        pa.field("test_accuracy", pa.float64()),  # multi-label: share of samples of which every class is right
+        pa.field(
+            "test_map", pa.float64()
+        ),  # mean average precision over the classes; null but for a multi-label corpus
         pa.field("candidates", pa.int64()),
         pa.field("selected", pa.int64()),
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rhostream.loaders.decode import ImageSpec
-from rhostream.loaders.stream import Batch, CandidateTable, SuperBatch
+from rhostream.loaders.stream import Batch, CandidateTable, SuperBatch, labels_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class SelectedBatch(Batch):
     Attributes:
         fields: "image" is float32 (n_b, C, H, W), normalized; "thumbnail" is there, too, where other pixels than these
             were scored.
-        labels: int64 (n_b,).
+        labels: as of `Batch`.
         weights: float32 (n_b,), of each sample's loss; ones unless the selector draws by importance.
         il: float32 (n_b,), nats, or None.
         correct: bool (n_b,), did the model predict the label when they were scored? None where not known of all.
@@ -116,7 +116,7 @@ class SelectedBatch(Batch):
                 keys=table["keys"],
                 shards=table["shards"],
                 rows=np.asarray(table["rows"], np.int32),
-                labels=columns["labels"].numpy().astype(np.int32),
+                labels=labels_of(columns["labels"]),
                 il=None if columns["il"] is None else columns["il"].numpy(),
                 extra={name: np.asarray(column) for name, column in table["extra"].items()},
             ),

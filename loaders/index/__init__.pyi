@@ -18,6 +18,12 @@ from .corpus_metadata import (
 )
 from .hashing import EVALUATED as EVALUATED, REMEMBERED as REMEMBERED, key_hash as key_hash, key_hashes as key_hashes
 from .keys import is_safe_name as is_safe_name, key_of as key_of, webdataset_key as webdataset_key
+from .labels import (
+    LABEL_LISTS as LABEL_LISTS,
+    Labels as Labels,
+    concat_labels as concat_labels,
+    take_labels as take_labels,
+)
 from .thumbnails import (
     THUMBNAIL_INDEX as THUMBNAIL_INDEX,
     THUMBNAIL_KEY as THUMBNAIL_KEY,

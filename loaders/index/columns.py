@@ -22,6 +22,12 @@ def values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return converted
 
 
+def as_arrow(positions: npt.NDArray[np.int64]) -> pa.Int64Array:
+    """int64 (n,) as an Arrow array."""
+    buffer = pa.py_buffer(np.ascontiguousarray(positions, np.int64))
+    return pa.Array.from_buffers(pa.int64(), len(positions), [None, buffer])
+
+
 def distinct(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Equal values once.
 

@@ -11,6 +11,7 @@ from rhostream.errors import Remedy, ShardError, Stage, WorkspaceError
 from rhostream.former import manifest_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
+from rhostream.loaders.index.labels import LABEL_COLUMNS, Labels, labels_in
 from rhostream.loaders.storage import Workspace
 
 METADATA_NAME = "corpus.json"
@@ -20,7 +21,7 @@ SHARD_DIGEST_KEY = b"rhostream.shard_digest"
 #: Metadata of an IL part's Parquet.
 IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's metadata
 
-_COLUMNS = ("key", "offset", "size", "content_hash", "label")
+_COLUMNS = ("key", "offset", "size", "content_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ class CorpusMetadata:
 
     Attributes:
         manifest: the resolved manifest, as JSON values.
+        task: "classification", or "multi_label" where a sample has any number of classes.
         classes: name of every label.
         counts: entries = samples + rejects, and samples by split.
         shards: in name order.
@@ -76,6 +78,7 @@ class CorpusMetadata:
     counts: dict[str, Any]
     shards: tuple[Shard, ...]
     fingerprint: str
+    task: str = "classification"
 
     @classmethod
     def read(cls, workspace: Workspace) -> "CorpusMetadata":
@@ -93,6 +96,7 @@ class CorpusMetadata:
                 counts=corpus["counts"],
                 shards=tuple(Shard(**shard) for shard in corpus["shards"]),
                 fingerprint=corpus["fingerprint"],
+                task=corpus.get("task", "classification"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise WorkspaceError(
@@ -119,7 +123,7 @@ class ShardRows:
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     hashes: pa.StringArray
-    labels: npt.NDArray[np.int32]
+    labels: Labels
     extra: dict[str, npt.NDArray[Any]]
 
     def __len__(self) -> int:
@@ -141,7 +145,7 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
             shard.remedy(workspace),
         )
     present = set(workspace.column_names(shard.index)) if extra else set()
-    table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)])
+    table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)], any_of=LABEL_COLUMNS)
     digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY, b"").decode()
     if table.num_rows != shard.rows or digest != shard.digest:
         differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
@@ -156,7 +160,7 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         offsets=values(table.column("offset")),
         sizes=values(table.column("size")),
         hashes=table.column("content_hash").combine_chunks(),
-        labels=values(table.column("label")),
+        labels=labels_in(table),
         extra={name: values(table.column(name)) for name in extra if name in table.column_names},
     )
 

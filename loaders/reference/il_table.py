@@ -82,6 +82,7 @@ class RowAlignedTable:
 
     def __init__(self, workspace: Workspace, corpus: CorpusMetadata, name: str) -> None:
         self._workspace, self._name = workspace, name
+        self._predicts = corpus.task == "classification"
         train_again = Remedy(Stage.IL_TRAIN, workspace.location, {"name": name, "overwrite": True})
         score_again = Remedy(Stage.IL_SCORE, workspace.location, {"name": name})
         model = json.loads(_model_metadata(workspace, name))
@@ -105,7 +106,8 @@ class RowAlignedTable:
         shard, part = rows.shard, rows.shard.scores(self._name)
         if not self._workspace.exists(part):
             raise self._refusal(shard, f"IL table {self._name!r} has no part for shard {shard.name}")
-        table = self._workspace.read_table(part, ["key", "il", "predicted", "in_sample"])
+        columns = ["key", "il", "in_sample", *(["predicted"] if self._predicts else [])]
+        table = self._workspace.read_table(part, columns)
         if table.num_rows != len(rows):
             raise self._refusal(
                 shard,
@@ -138,7 +140,8 @@ class RowAlignedTable:
                 "therefore no irreducible ones: stream shards of the split train only"
             )
         il = values(table.column("il")).astype(np.float32, copy=False)
-        return JoinedRows(il=il, predicted=values(table.column("predicted")))
+        predicted = values(table.column("predicted")) if self._predicts else np.full(len(il), -1, np.int32)
+        return JoinedRows(il=il, predicted=predicted)
 
     def _refusal(self, shard: Shard, cause: str) -> IrreducibleLossError:
         settings: dict[str, str | bool] = {"name": self._name, "only": shard.name}

@@ -90,8 +90,11 @@ class Workspace:
         except ValueError as error:
             raise WorkspaceError(f"{self.path(name)} is not valid JSON ({error}): restore it or remake it") from error
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> "pa.Table":
+    def read_table(self, name: str, columns: list[str] | None = None, *, any_of: tuple[str, ...] = ()) -> "pa.Table":
         """A Parquet file, or these columns of it, in the file's order.
+
+        Args:
+            any_of: further columns, of which those are read that are there; one at least.
 
         Raises:
             WorkspaceError: it is no Parquet file, or lacks one of the columns.
@@ -106,12 +109,13 @@ class Workspace:
             # interpreter ends aborts the process.
             source = pa.BufferReader(remote.read(path)) if remote.is_remote(path) else pa.OSFile(path)
             with source, pq.ParquetFile(source) as file:
-                table = file.read(columns, use_threads=False)
+                table = file.read([*columns, *any_of] if columns else None, use_threads=False)
         except pa.ArrowInvalid as error:
             raise WorkspaceError(
                 f"{path} is not a readable Parquet file ({error}): delete it and run the command that made it again"
             ) from error
-        if missing := sorted(set(columns or ()) - set(table.column_names)):
+        missing = sorted(set(columns or ()) - set(table.column_names))
+        if missing := missing or ([" or ".join(any_of)] if any_of and not {*any_of} & {*table.column_names} else []):
             raise WorkspaceError(
                 f"{path} has no column {', '.join(missing)} (it has {', '.join(file.schema_arrow.names)}): delete it "
                 "and run the command that made it again"

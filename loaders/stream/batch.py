@@ -14,7 +14,8 @@ class Batch:
 
     Attributes:
         fields: tensors of n rows by name; "image" is (n, C, H, W).
-        labels: int64 (n,).
+        labels: int64 (n,); of a multi-label corpus float32 (n, classes), 1 for the classes of a sample: the targets,
+            see `rhostream.loaders.stream.targets`.
     """
 
     fields: dict[str, Tensor] = field(repr=False)

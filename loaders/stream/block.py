@@ -15,6 +15,7 @@ from rhostream.loaders.index import (
     Shard,
     ShardRows,
     ThumbnailRows,
+    concat_labels,
     is_validation_sample,
     read_shard_rows,
     read_thumbnail_rows,
@@ -74,7 +75,7 @@ def load_block(
         keys=pa.concat_arrays([part.keys for part in parts]),
         shards=names,
         rows=np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-        labels=np.concatenate([part.labels for part in parts]),
+        labels=concat_labels([part.labels for part in parts]),
         il=np.concatenate([part.il for part in joined]) if joined else None,
         extra={
             name: np.concatenate([part.extra[name] for part in parts])

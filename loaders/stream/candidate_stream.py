@@ -76,6 +76,11 @@ class CandidateStream(SuperBatchStream):
             raise ConfigError("a prefilter rules candidates out by their irreducible loss: name an IL table with il=")
         workspace = Workspace(workspace)
         self.corpus = CorpusMetadata.read(workspace)
+        if prefilter is not None and self.corpus.task == "multi_label":
+            raise ConfigError(
+                "a prefilter compares one label with the one that the IL model predicts, and a multi-label corpus has "
+                "many: leave it out"
+            )
         self.shards = self.corpus.split("train") if shards is None else shards
         if not self.shards:
             raise WorkspaceError(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhostream.loaders.decode import ImageRefs, Positions, take_texts
+from rhostream.loaders.index import Labels, concat_labels, take_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class CandidateTable:
         keys: names; an Arrow array in a block of the index, else a list.
         shards: name of the shard of each.
         rows: int32, position in the shard.
-        labels: int32.
+        labels: int32; of a multi-label corpus lists of int32.
         il: float32, irreducible losses in nats; None where the stream joins no IL table.
         extra: further columns of the index.
         reasons: why each is not read (one of `rhostream.schema.UNSCORED_REASONS`), "" for one that is read; None where
@@ -30,11 +31,16 @@ class CandidateTable:
     keys: Sequence[str]
     shards: Sequence[str]
     rows: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.int32]
+    labels: Labels
     il: npt.NDArray[np.float32] | None
     extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     reasons: npt.NDArray[np.object_] | None = None
     refs: dict[str, ImageRefs] = field(default_factory=dict)
+
+    @property
+    def multi_label(self) -> bool:
+        """Has each candidate a list of labels?"""
+        return not isinstance(self.labels, np.ndarray)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,7 +52,7 @@ class CandidateTable:
             keys=take_texts(self.keys, positions),
             shards=take_texts(self.shards, positions),
             rows=self.rows[positions],
-            labels=self.labels[positions],
+            labels=take_labels(self.labels, positions),
             il=None if self.il is None else self.il[positions],
             extra={name: column[positions] for name, column in self.extra.items()},
             reasons=None if self.reasons is None else self.reasons[positions],
@@ -70,7 +76,7 @@ class CandidateTable:
             keys=[key for part in parts for key in part.keys],
             shards=[shard for part in parts for shard in part.shards],
             rows=np.concatenate([part.rows for part in parts]),
-            labels=np.concatenate([part.labels for part in parts]),
+            labels=concat_labels([part.labels for part in parts]),
             il=np.concatenate(il) if len(il) == len(parts) else None,
             extra={name: np.concatenate([part.extra[name] for part in parts]) for name in shared},
             reasons=None if all(part.reasons is None for part in parts) else np.concatenate(reasons),

@@ -10,24 +10,30 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, ReadOptions
+from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, Positions, ReadOptions
 from rhostream.loaders.index import (
     EVALUATED,
     CorpusMetadata,
+    Labels,
     Shard,
     ShardRows,
+    concat_labels,
     key_hashes,
     read_shard_rows,
+    take_labels,
     undecodable,
 )
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.super_batch_stream import distributed
+from rhostream.loaders.stream.targets import make_targets
 
 _READ_AT_ONCE = 256  # samples, while iterating
 
 
-class EvaluationStream(Dataset[tuple[Tensor, int]]):
+class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
     """The samples of a split as a map-style dataset: (image float32 (C, H, W), normalized; label).
+
+    The label is a number; of a multi-label corpus float32 (classes,), 1 for each of the sample's classes.
 
     Iterate over it, or give it to any DataLoader, which reads a batch of samples at once. In a distributed run each
     rank has its own samples: every sample belongs to one rank, and their numbers differ by at most one.
@@ -70,32 +76,36 @@ class EvaluationStream(Dataset[tuple[Tensor, int]]):
                 f"workspace {self.workspace.location!r}: {named} holds no samples, of {self.corpus.counts}; give the "
                 "corpus this split, or name another one"
             )
-        rows = self._chosen(total if at_most is None else min(total, at_most), total, among)
+        rows, labels = self._chosen(total if at_most is None else min(total, at_most), total, among)
         rank, ranks = distributed() if shard_by_rank else (0, 1)
-        self._rows = rows[rank::ranks]
-        #: int64 (n,), of all samples.
-        self.labels = torch.from_numpy(self._rows["label"].astype(np.int64))
+        mine = np.arange(rank, len(rows), ranks)
+        self._rows, self._labels = rows[mine], take_labels(labels, mine)
         self._reader = ImageReader(self.workspace, read_options)
 
     def __len__(self) -> int:
         """Samples of this rank."""
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """Raises ShardError where the image does not decode, as all that follows."""
         return self.__getitems__([range(len(self))[index]])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
         """What a DataLoader asks for: the pairs of one batch."""
         positions = np.asarray(indices, np.int64)
         images = self.spec.normalize(torch.from_numpy(self.pixels(positions)))
-        return list(zip(images, self._rows["label"][positions].tolist(), strict=True))
+        labels = self.targets(positions)
+        return list(zip(images, labels.tolist() if labels.dim() == 1 else labels, strict=True))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, int | Tensor]]:
         for start in range(0, len(self), _READ_AT_ONCE):
             yield from self.__getitems__(range(start, min(start + _READ_AT_ONCE, len(self))))
 
-    def pixels(self, positions: npt.NDArray[np.int64] | slice) -> Pixels:
+    def targets(self, positions: Positions) -> Tensor:
+        """The labels of the samples at these positions: int64 (m,), or float32 (m, classes)."""
+        return make_targets(take_labels(self._labels, positions), len(self.corpus.classes))
+
+    def pixels(self, positions: Positions) -> Pixels:
         """uint8 (m, C, H, W), channels last in memory, of the samples at these positions."""
         rows = self._rows[positions]
         refs = ImageRefs(
@@ -116,18 +126,21 @@ class EvaluationStream(Dataset[tuple[Tensor, int]]):
 
     def _chosen(
         self, wanted: int, total: int, among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None
-    ) -> npt.NDArray[np.void]:
+    ) -> tuple[npt.NDArray[np.void], Labels]:
         """The `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
-        columns = [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8"), ("label", "i4")]
+        columns = [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8")]
         chosen: npt.NDArray[np.void] = np.zeros(0, columns)
+        labels: list[Labels] = []
         for number, shard in enumerate(self.shards):
             rows = read_shard_rows(self.workspace, shard)
             part = np.zeros(len(rows), columns)
             if wanted < total:
                 part["hash"] = key_hashes(rows.keys.to_pylist(), EVALUATED)
             part["shard"], part["row"] = number, np.arange(len(rows))
-            part["offset"], part["size"], part["label"] = rows.offsets, rows.sizes, rows.labels
-            chosen = np.concatenate([chosen, part if among is None else part[among(rows)]])
+            part["offset"], part["size"] = rows.offsets, rows.sizes
+            there = slice(None) if among is None else np.flatnonzero(among(rows))
+            chosen, labels = np.concatenate([chosen, part[there]]), [*labels, take_labels(rows.labels, there)]
             if len(chosen) > wanted:
-                chosen = chosen[np.sort(np.argsort(chosen["hash"], kind="stable")[:wanted])]
-        return chosen
+                smallest = np.sort(np.argsort(chosen["hash"], kind="stable")[:wanted])
+                chosen, labels = chosen[smallest], [take_labels(concat_labels(labels), smallest)]
+        return chosen, concat_labels(labels)

@@ -130,6 +130,7 @@ def _require_alike(corpora: Mapping[str, CandidateStream]) -> None:
     (first_name, first), *others = corpora.items()
     for name, stream in others:
         for what, one, other in (
+            ("task", first.corpus.task, stream.corpus.task),
             ("classes", first.corpus.classes, stream.corpus.classes),
             ("spec", first.spec, stream.spec),
             ("scoring spec", first.scoring_spec, stream.scoring_spec),

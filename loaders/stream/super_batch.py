@@ -71,7 +71,7 @@ class SuperBatch(Batch):
 
     Attributes:
         fields: the pixels to score: "image" is uint8 (n, C, H, W), channels last in memory. `specs` normalizes them.
-        labels: int64 (n,).
+        labels: as of `Batch`.
         il: float32 (n,), nats; None where no irreducible losses are known.
         candidates: the same n as the index has them.
         passed_over: candidates read off the order with these and not decoded, each with its reason.

@@ -16,12 +16,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import Augmentation, Failures, ImageReader, ImageSpec, PendingImages, ReadOptions
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, Rounds
 from rhostream.loaders.stream.position import StreamPosition
 from rhostream.loaders.stream.super_batch import FullImages, SuperBatch, Tolerance, shared_reader
+from rhostream.loaders.stream.targets import make_targets
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         spec: of the pixels to train on.
         scoring_spec: of the pixels to score; `spec` where no thumbnails are read.
     """
+
+    corpus: CorpusMetadata
 
     def __init__(
         self,
@@ -246,7 +250,7 @@ class _Maker:
         epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(pending.turn))
         super_batch = SuperBatch(
             fields={"image": torch.from_numpy(pixels)},
-            labels=torch.from_numpy(candidates.labels.astype(np.int64)),
+            labels=make_targets(candidates.labels, len(stream.corpus.classes)),
             il=None if candidates.il is None else torch.from_numpy(candidates.il),
             candidates=replace(candidates, refs={}),
             passed_over=pending.passed_over,

@@ -45,6 +45,11 @@ class Comparison:
     il_runs: int
     variants: tuple[VariantOutcome, ...]
 
+    @property
+    def measure(self) -> str:
+        """What "accuracy" is, in words."""
+        return self.variants[0].runs[0].measure
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; a figure that is never reached is null."""
         variants = [

@@ -1,10 +1,11 @@
-"""Accuracy against what it had cost by then: the figures behind tables, plots and reports."""
+"""Accuracy (see `rhostream.pipeline.training.quality`) against its costs: behind tables, plots and reports."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rhostream.pipeline.training import quality
 from rhostream.schema import COST_UNITS, COSTS
 
 
@@ -48,16 +49,17 @@ def charged(line: Mapping[str, Any], unit: str, il_runs: int | None = None) -> f
 
 
 def curve(lines: Iterable[Mapping[str, Any]], il_runs: int | None = None) -> Curve:
-    """Of the lines of metrics of one run; those without a test accuracy are passed over.
+    """Of the lines of metrics of one run; those that were not evaluated are passed over.
 
     Args:
         il_runs: as for `charged`.
     """
-    evaluated = [line for line in lines if line["test_accuracy"] is not None]
+    measured = [(line, found) for line in lines if (found := quality(line)) is not None]
+    evaluated = [line for line, _ in measured]
     return Curve(
         steps=tuple(line["step"] for line in evaluated),
         costs={unit: tuple(charged(line, unit, il_runs) for line in evaluated) for unit in COST_UNITS},
-        accuracy=tuple(line["test_accuracy"] for line in evaluated),
+        accuracy=tuple(found for _, found in measured),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rhostream.pipeline.comparison.curves import charged
 from rhostream.pipeline.models import COST_NAMES
-from rhostream.pipeline.training import PASSED_OVER, Run
+from rhostream.pipeline.training import PASSED_OVER, Run, measure, quality
 from rhostream.schema import COST_UNITS
 
 #: Targets where none are given, as shares of the weakest run's best accuracy.
@@ -44,6 +44,8 @@ class Outcome:
         early_correct, early_candidates_correct: over those intervals at whose end the run's accuracy was at most
             `early`, the weakest run's final one, as in the paper (Fig. 3): redundancy only means something while there
             is something left to learn.
+        measure: what "accuracy" is in all of these: the test accuracy, or of a multi-label corpus the mean average
+            precision.
         seconds, cpu_seconds, flops: by cost.
         il_runs: how many runs share the IL model in these figures.
         evaluated_on: the split whose accuracy is given; None where the corpus has none to spare.
@@ -53,6 +55,7 @@ class Outcome:
     run: str
     seed: int
     steps: int
+    measure: str
     final_accuracy: float | None
     best_accuracy: float | None
     reached: tuple[Reached, ...]
@@ -94,13 +97,13 @@ def _default_targets(best: float) -> tuple[float, ...]:
 
 
 def _accuracies(run: Run) -> list[float]:
-    return [line["test_accuracy"] for line in run.metrics if line["test_accuracy"] is not None]
+    return [found for line in run.metrics if (found := quality(line)) is not None]
 
 
 def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs: int | None) -> Outcome:
     lines, last = run.metrics, run.metrics[-1]
     curve = _accuracies(run)
-    early = [line for line in lines if weakest is None or (line["test_accuracy"] or 0.0) <= weakest] or lines
+    early = [line for line in lines if weakest is None or (quality(line) or 0.0) <= weakest] or lines
     corpus = run.workspace.read_json(f"{run.folder}/run.json")
     runs = last["il_runs"] if il_runs is None else il_runs
     costs = {
@@ -114,6 +117,7 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
         run=run.name,
         seed=corpus["config"]["seed"],
         steps=last["step"],
+        measure=measure(lines),
         final_accuracy=curve[-1] if curve else None,
         best_accuracy=max(curve) if curve else None,
         reached=tuple(_reached(lines, target, runs) for target in targets),
@@ -133,7 +137,7 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
 
 def _reached(lines: Sequence[dict[str, Any]], target: float, il_runs: int) -> Reached:
     for line in lines:
-        if line["test_accuracy"] is not None and line["test_accuracy"] >= target:
+        if (found := quality(line)) is not None and found >= target:
             costs = {unit: charged(line, unit, il_runs) for unit in COST_UNITS}
             whole = {f"{unit}_whole_il": charged(line, unit, 1) for unit in COST_UNITS}
             return Reached(target=target, steps=line["step"], **costs, **whole)

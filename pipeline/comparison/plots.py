@@ -17,12 +17,15 @@ _DASHES: Final = ("-", "--", ":", "-.")
 LOG_FROM: Final = 4.0
 
 
-def accuracy_chart(bands: Sequence[Band], targets: Sequence[float] = (), note: str = "") -> bytes:
+def accuracy_chart(
+    bands: Sequence[Band], targets: Sequence[float] = (), note: str = "", measure: str = "accuracy"
+) -> bytes:
     """Test accuracy against steps, seconds, CPU-seconds and FLOPs: a line a variant, a band from worst to best seed.
 
     Args:
         targets: accuracies marked by thin lines.
         note: said below the title, for instance how the IL model is charged.
+        measure: what the accuracy is, in words.
 
     Returns:
         A PNG.
@@ -42,8 +45,8 @@ def accuracy_chart(bands: Sequence[Band], targets: Sequence[float] = (), note: s
     for panel, (label, values, scale) in zip(panels, columns, strict=True):
         _panel(panel, label, shown, [[scale * value for value in row] for row in values], targets)
     for panel in panels[::2]:
-        panel.set_ylabel("test accuracy")
-    figure.suptitle("Test accuracy against what it cost" + (f"\n{note}" if note else ""), fontsize=12)
+        panel.set_ylabel(f"test {measure}")
+    figure.suptitle(f"Test {measure} against what it cost" + (f"\n{note}" if note else ""), fontsize=12)
     if shown:
         handles, names = first.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(shown)), frameon=False)

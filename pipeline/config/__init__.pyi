@@ -3,6 +3,7 @@ from .choices import (
     BUILT_IN_MODELS as BUILT_IN_MODELS,
     SELECTION_FUNCTIONS as SELECTION_FUNCTIONS,
     Precision as Precision,
+    TaskName as TaskName,
 )
 from .clean_list_config import CleanListConfig as CleanListConfig
 from .core_set_config import CoreSetConfig as CoreSetConfig

@@ -5,6 +5,8 @@ from typing import Final, Literal
 Augmentation = Literal["none", "shift", "shift_flip", "resized_crop"]
 BatchNormPolicy = Literal["batch", "eval"]
 Precision = Literal["auto", "float32", "bfloat16"]
+#: What there is to predict of a sample: one class, or any number of them.
+TaskName = Literal["classification", "multi_label"]
 RuleName = Literal["default", "top", "gumbel", "importance"]
 ThumbnailFormat = Literal["jpeg", "raw"]
 

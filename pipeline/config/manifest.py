@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from rhostream.errors import ConfigError
-from rhostream.pipeline.config.choices import MAX_PIXELS, ThumbnailFormat
+from rhostream.pipeline.config.choices import MAX_PIXELS, TaskName, ThumbnailFormat
 from rhostream.pipeline.config.definition import StageConfig, described, setting
 from rhostream.pipeline.config.il_config import ILTrainConfig
 from rhostream.pipeline.config.layers import checked, settings
@@ -48,6 +48,10 @@ class Manifest(StageConfig):
     format: str = field(metadata=described(hidden=True, help="Which reader the corpus needs."))
     root: str = setting(
         "", metavar="PATH", unset="the manifest's", help="Folder or file of the corpus, in place of the manifest's."
+    )
+    task: TaskName = setting(
+        "classification",
+        help="classification: one class a sample; multi_label: any number of classes, none included.",
     )
     seed: int = setting(0, variable="RHO_SPLIT_SEED", metavar="N", help="Salts the split and the order of the listing.")
     holdout: float = setting(
@@ -120,6 +124,10 @@ class Manifest(StageConfig):
         for name in self.classes:
             if self.classes.count(name) > 1:
                 raise ConfigError(f"classes: {name!r} is listed {self.classes.count(name)} times; list each class once")
+        if self.noise is not None and self.task == "multi_label":
+            raise ConfigError(
+                "[noise] moves a label to another class, which a multi-label corpus has not: leave it out"
+            )
         if self.image:
             from rhostream.loaders.decode import ImageSpec  # imports numpy
 

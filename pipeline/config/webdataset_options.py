@@ -19,6 +19,12 @@ class WebDatasetOptions(StageConfig):
     label: str = setting(
         "cls", metavar="PLACE", help="Where the label is: cls or txt (the member's text), or json.FIELD."
     )
+    separator: str = setting(
+        "",
+        metavar="TEXT",
+        unset="a JSON list",
+        help="With --task multi_label: what stands between the labels of a text.",
+    )
     images: tuple[str, ...] = setting(
         ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"),
         hidden=True,

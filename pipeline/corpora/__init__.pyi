@@ -1,7 +1,15 @@
-from .base import Corpus as Corpus, Entry as Entry
+from .base import Corpus as Corpus, Entry as Entry, Label as Label
 from .columns import CLEAN_LABEL as CLEAN_LABEL, CLEAN_LABEL_TYPE as CLEAN_LABEL_TYPE
 from .formats import open_corpus as open_corpus
-from .labels import LabelParser as LabelParser, derive_classes as derive_classes, label_text as label_text
+from .labels import (
+    LabelParser as LabelParser,
+    Parser as Parser,
+    derive_classes as derive_classes,
+    label_parser as label_parser,
+    label_text as label_text,
+    label_texts as label_texts,
+    text_of_labels as text_of_labels,
+)
 from .splits import checked_splits as checked_splits
 from .tars.files import find_tars as find_tars
 from .tars.img2dataset import failed_and_missing as failed_and_missing

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+#: An index into the corpus's classes; of a multi-label corpus all of an entry, each once, ascending.
+Label = int | tuple[int, ...]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
@@ -15,7 +18,7 @@ class Entry:
         source: the corpus's own name of the entry (a path relative to the root, for most formats): its identity.
         key: a key that the corpus gives by itself (WebDataset); None where it is derived from `source`.
         split: an official split ("train", "val", "test") which wins over the hash, or None.
-        label: index into the corpus's classes; None exactly where `reason` is set.
+        label: None exactly where `reason` is set.
         reason, detail: why the listing already refuses the entry (`rhostream.schema.REJECT_REASONS`), else "".
         extra: values of the corpus's `extra_columns`, kept in the index; None or absent where unknown.
         locator: whatever the reader needs to find the bytes beside `source` (offsets in a tar, say).
@@ -24,7 +27,7 @@ class Entry:
     source: str
     key: str | None = None
     split: str | None = None
-    label: int | None = None
+    label: Label | None = None
     reason: str = ""
     detail: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -19,12 +19,15 @@ FORMATS: Final[dict[str, str]] = {
     "webdataset": "rhostream.pipeline.corpora.webdataset:WebDatasetTars",
 }
 
+#: Those whose entries may have any number of classes.
+_MULTI_LABEL: Final = ("table", "webdataset")
+
 
 def open_corpus(manifest: Manifest) -> Corpus:
     """The reader that the manifest asks for.
 
     Raises:
-        ConfigError: an unknown format or option.
+        ConfigError: an unknown format or option, or a format without the manifest's task.
         CorpusError: the root is not there or holds no such corpus.
     """
     if manifest.format not in FORMATS:
@@ -32,6 +35,11 @@ def open_corpus(manifest: Manifest) -> Corpus:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
             f"manifest {manifest.name!r}: unknown format {manifest.format!r}; {hint}known are {', '.join(FORMATS)}"
+        )
+    if manifest.task == "multi_label" and manifest.format not in _MULTI_LABEL:
+        raise ConfigError(
+            f"manifest {manifest.name!r}: format {manifest.format!r} gives each sample one class; task multi_label "
+            f"reads {' and '.join(_MULTI_LABEL)}"
         )
     module, name = FORMATS[manifest.format].split(":")
     reader = getattr(importlib.import_module(module), name)

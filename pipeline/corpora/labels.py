@@ -1,13 +1,16 @@
 """From a label as a corpus writes it to an index into the classes, or the reason why there is none."""
 
+import json
 import math
 import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from rhostream.errors import CorpusError
+from rhostream.errors import ConfigError, CorpusError
+from rhostream.pipeline.config import TaskName
+from rhostream.pipeline.corpora.base import Label
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
@@ -17,6 +20,47 @@ def label_text(raw: Any) -> str | None:
     if raw is None or (isinstance(raw, float) and math.isnan(raw)):
         return None
     return unicodedata.normalize("NFC", without_surrogates(str(raw))).strip() or None
+
+
+def label_texts(raw: Any, task: TaskName, separator: str) -> list[str | None]:
+    """The labels of one entry, each as `label_text` has it; none where a multi-label entry tells none.
+
+    Raises:
+        ConfigError: a list where one label was meant.
+    """
+    if task == "multi_label":
+        return [label_text(item) for item in label_list(raw, separator) or ()]
+    if isinstance(raw, list):
+        raise ConfigError(f'{reprlib.repr(raw)} is a list of labels: say task = "multi_label" in the manifest')
+    return [label_text(raw)]
+
+
+def label_list(raw: Any, separator: str) -> list[Any] | None:
+    """The labels of one entry of a multi-label corpus; None where nothing is said, or no list.
+
+    Args:
+        raw: a list, the JSON text of one, or a text that `separator` splits; an empty text then has no label.
+    """
+    if isinstance(raw, list):
+        return raw
+    if separator and isinstance(raw, str) and not raw.strip():
+        return []
+    text = label_text(raw)
+    if text is None:
+        return None
+    if text.startswith("["):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list):
+            return found
+    return [part for part in text.split(separator) if part.strip()] if separator else None
+
+
+def text_of_labels(raw: Any) -> str | None:
+    """A text that `label_list` reads as it does `raw`."""
+    return json.dumps(raw, ensure_ascii=False) if isinstance(raw, list) else None if raw is None else str(raw)
 
 
 def without_surrogates(text: str) -> str:
@@ -46,6 +90,19 @@ def derive_classes(texts: Iterable[str | None], found_in: str) -> tuple[str, ...
     return tuple(str(number) for number in sorted(number for number in numbers if number is not None))
 
 
+class Parser(Protocol):
+    """From what a corpus says of an entry to its label."""
+
+    def parse(self, raw: Any) -> tuple[Label | None, str, str]:
+        """The label, or None with the reason (of `rhostream.schema.REJECT_REASONS`) and the detail."""
+        ...
+
+
+def label_parser(classes: Iterable[str], task: TaskName, separator: str) -> Parser:
+    """Of one label, or of lists."""
+    return LabelListParser(classes, separator) if task == "multi_label" else LabelParser(classes)
+
+
 class LabelParser:
     """Reads labels given as class names or as class numbers.
 
@@ -60,7 +117,7 @@ class LabelParser:
         self._numbered = all(_number(name) in (None, index) for index, name in enumerate(names))
 
     def parse(self, raw: Any) -> tuple[int | None, str, str]:
-        """The label's index, or None with the reason (of `rhostream.schema.REJECT_REASONS`) and the detail."""
+        """See `Parser`."""
         text = label_text(raw)
         if text is None:
             return None, "label_missing", "the label is empty"
@@ -74,6 +131,28 @@ class LabelParser:
         if 0 <= number < self._count:
             return number, "", ""
         return None, "label_out_of_range", f"{number} is not in 0 to {self._count - 1}"
+
+
+class LabelListParser:
+    """Reads lists of labels, see `label_list`, each of them as `LabelParser` does. An entry may have none."""
+
+    def __init__(self, classes: Iterable[str], separator: str) -> None:
+        self._one, self._separator = LabelParser(classes), separator
+
+    def parse(self, raw: Any) -> tuple[tuple[int, ...] | None, str, str]:
+        """See `Parser`; one label that is none refuses the entry."""
+        items = label_list(raw, self._separator)
+        if items is None:
+            text = label_text(raw)
+            if text is None:
+                return None, "label_missing", "there is no list of labels"
+            hint = "" if self._separator else ", and [options] separator does not say what stands between its labels"
+            return None, "label_unknown", f"{reprlib.repr(text)} is no JSON list{hint}"
+        found = [self._one.parse(item) for item in items]
+        refused = next(((reason, detail) for _, reason, detail in found if reason), None)
+        if refused is not None:
+            return None, *refused
+        return tuple(sorted({label for label, _, _ in found if label is not None})), "", ""
 
 
 def _number(text: str) -> int | None:

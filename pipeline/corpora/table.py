@@ -1,4 +1,4 @@
-"""A table of paths and labels: CSV, TSV or Parquet."""
+"""A table of paths and labels: CSV, TSV, JSON lines or Parquet."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,19 @@ import pyarrow as pa
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.corpora.class_columns import ClassColumnsParser, matching_columns
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, extra_column_name
-from rhostream.pipeline.corpora.labels import LabelParser, derive_classes, label_text
+from rhostream.pipeline.corpora.labels import (
+    LabelParser,
+    Parser,
+    derive_classes,
+    label_parser,
+    label_text,
+    label_texts,
+)
 from rhostream.pipeline.corpora.paths import corpus_root, relative_name
 from rhostream.pipeline.corpora.splits import checked_splits, official_split
-from rhostream.pipeline.corpora.table_files import TABLE_SUFFIXES, column_names, read_tables
+from rhostream.pipeline.corpora.table_files import TABLE_SUFFIXES, holds_lists, read_tables, table_schema
 
 _ROWS_AT_ONCE = 65_536
 
@@ -24,7 +32,11 @@ class TableOptions:
     """Attributes:
     file: name or glob of the table's files, relative to the root; default `labels.csv`, else the only table there.
     path_column: the image's path, relative to `image_root`.
-    label_column: a class name or class number.
+    label_column: a class name or class number; of a multi-label corpus a list of them, or a text, see `separator`.
+    separator: of a multi-label corpus: what stands between the labels of a text; "" where they are a JSON list.
+    class_columns: of a multi-label corpus, in place of `label_column`: names or globs of the columns that say, one for
+        each class, whether a sample has it (1 or true).
+    absent: the values of these columns that say that it does not; "" lets an empty cell say so.
     split_column: the official split; "" for none. An empty cell leaves the entry to the hash.
     splits: what values of `split_column` mean, as "train", "val" or "test", where they are not such words.
     image_root: folder of the images, relative to the root.
@@ -34,6 +46,9 @@ class TableOptions:
     file: str = ""
     path_column: str = "path"
     label_column: str = "label"
+    separator: str = ""
+    class_columns: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ("0", "false")
     split_column: str = ""
     splits: dict[str, str] = field(default_factory=dict)
     image_root: str = ""
@@ -45,36 +60,51 @@ class Table:
 
     Other columns are kept with their types, nested ones as JSON text; one whose name the index needs for itself is kept
     as `<name>_given`. A column `clean_label` is read like the label and kept as a class number. A path that leads out
-    of the images' folder is refused as `missing`. Without classes in the manifest, they are the distinct labels.
+    of the images' folder is refused as `missing`. Without classes in the manifest, they are the distinct labels, or the
+    names of the class columns.
+
+    Raises:
+        ConfigError: options that do not go with the manifest's task.
     """
 
     Options = TableOptions
 
     def __init__(self, manifest: Manifest, options: TableOptions) -> None:
         root = corpus_root(manifest)
-        self._options = options
+        self._options, self._task = options, manifest.task
+        if manifest.task != "multi_label" and (options.separator or options.class_columns):
+            raise ConfigError(
+                '[options] separator and class_columns are of multi-label corpora: say task = "multi_label" in the '
+                "manifest, or leave them out"
+            )
+        if options.separator and options.class_columns:
+            raise ConfigError("[options] separator and class_columns: labels stand in one column or in many; give one")
         self._splits = checked_splits(options.splits, "[options] splits")
         self._files = _table_files(root, options.file)
         self._images = (root.parent if root.is_file() else root) / options.image_root
         if not self._images.is_dir():
             raise CorpusError(f"{self._images}: the folder of the images is not there; correct [options] image_root")
-        names = column_names(self._files[0])
-        own = [options.path_column, options.label_column, *([options.split_column] if options.split_column else [])]
+        schemas = [table_schema(path) for path in self._files]
+        names = list(schemas[0].names)
+        own = [options.path_column, *([options.split_column] if options.split_column else [])]
+        self._class_columns = matching_columns(options.class_columns, names, own, str(self._files[0]))
+        own += self._class_columns or [options.label_column]
         self._extra = [name for name in names if name not in own] if options.extra is None else list(options.extra)
         self._columns = list(dict.fromkeys([*own, *self._extra]))
-        for path in self._files:
-            _require(path, column_names(path), self._columns)
+        for path, schema in zip(self._files, schemas, strict=True):
+            _require(path, list(schema.names), self._columns)
         self._text_columns = [name for name in {*own, CLEAN_LABEL} if name in self._columns]
-
+        if manifest.task != "multi_label" and holds_lists(schemas[0].field(options.label_column).type):
+            raise ConfigError(
+                f"column {options.label_column!r} of {self._files[0]} holds lists of labels: say task = "
+                '"multi_label" in the manifest'
+            )
         table = self._table()
-        self.classes = manifest.classes or derive_classes(
-            map(label_text, table[options.label_column].unique().to_pylist()),
-            f"column {options.label_column!r} of {self._files[0]}",
-        )
+        self.classes = manifest.classes or tuple(self._class_columns) or self._derived_classes(table)
         self.extra_columns: Mapping[str, pa.DataType] = self._extra_types(table)
 
     def entries(self) -> Iterator[Entry]:
-        parser = LabelParser(self.classes)
+        parser = self._parser()
         number = 0
         for batch in self._table().to_batches(max_chunksize=_ROWS_AT_ONCE):
             for row in batch.to_pylist():
@@ -84,15 +114,15 @@ class Table:
     def read(self, entry: Entry) -> bytes:
         return (self._images / entry.source).read_bytes()
 
-    def _entry(self, row: dict[str, Any], number: int, parser: LabelParser) -> Entry:
+    def _entry(self, row: dict[str, Any], number: int, parser: Parser) -> Entry:
         path = row[self._options.path_column]
         given = "" if path is None else str(path).strip()
         source = relative_name(given, self._images)
         if source is None:
             detail = f"row {number}: " + (f"{given!r} leads out of the images' folder" if given else "no path")
             return Entry(source=given or f"{self._files[0].name}:{number}", reason="missing", detail=detail)
-        label, reason, detail = parser.parse(row[self._options.label_column])
-        extra = {extra_column_name(name): row[name] for name in self._extra}
+        label, reason, detail = parser.parse(row if self._class_columns else row[self._options.label_column])
+        extra = {extra_column_name(name, self._task): row[name] for name in self._extra}
         if CLEAN_LABEL in extra:
             extra[CLEAN_LABEL] = parser.parse(extra[CLEAN_LABEL])[0]
         split = self._split(row[self._options.split_column], number) if self._options.split_column else None
@@ -111,18 +141,35 @@ class Table:
         return split
 
     def _table(self) -> pa.Table:
-        return read_tables(self._files, self._columns, self._text_columns)
+        listed = "" if self._task != "multi_label" or self._class_columns else self._options.label_column
+        return read_tables(self._files, self._columns, self._text_columns, listed)
+
+    def _derived_classes(self, table: pa.Table) -> tuple[str, ...]:
+        column, task, separator = self._options.label_column, self._task, self._options.separator
+        texts = (text for raw in table[column].unique().to_pylist() for text in label_texts(raw, task, separator))
+        return derive_classes(texts, f"column {column!r} of {self._files[0]}")
+
+    def _parser(self) -> Parser:
+        if not self._class_columns:
+            return label_parser(self.classes, self._task, self._options.separator)
+        one = LabelParser(self.classes)
+        numbers = {column: one.parse(column)[0] for column in self._class_columns}
+        if strange := [column for column, number in numbers.items() if number is None]:
+            raise ConfigError(f"[options] class_columns: {strange[0]!r} is not among the classes of the manifest")
+        return ClassColumnsParser(
+            {name: number for name, number in numbers.items() if number is not None}, self._options.absent
+        )
 
     def _extra_types(self, table: pa.Table) -> dict[str, pa.DataType]:
         types: dict[str, pa.DataType] = {}
         for name in self._extra:
-            kept = extra_column_name(name)
+            kept = extra_column_name(name, self._task)
             if kept.lower() in (known.lower() for known in types):
                 raise ConfigError(
                     f"{self._files[0]}: two columns would be {kept!r} in the index, where upper and lower case "
                     "are one; leave one out with [options] extra"
                 )
-            types[kept] = CLEAN_LABEL_TYPE if name == CLEAN_LABEL else table.schema.field(name).type
+            types[kept] = CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else table.schema.field(name).type
         return types
 
 
@@ -144,7 +191,9 @@ def _table_files(root: Path, pattern: str) -> list[Path]:
             names = ", ".join(path.name for path in found)
             raise CorpusError(f"{root} has several tables ({names}): choose with [options] file, a name or a glob")
     if not found:
-        raise CorpusError(f"{root} has no {pattern or 'labels.csv, *.csv, *.tsv or *.parquet'}: correct [options] file")
+        raise CorpusError(
+            f"{root} has no {pattern or 'labels.csv, *.csv, *.tsv, *.jsonl or *.parquet'}: correct [options] file"
+        )
     for path in found:
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise CorpusError(f"{path} is no table: its name must end in {', '.join(TABLE_SUFFIXES)}")
@@ -158,5 +207,5 @@ def _require(path: Path, names: list[str], needed: list[str]) -> None:
     if absent:
         raise CorpusError(
             f"{path} has no column {absent[0]!r}, only {', '.join(names)}: set path_column, label_column, "
-            "split_column or extra in [options]"
+            "class_columns, split_column or extra in [options]"
         )

@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet files as one typed Arrow table whose columns are flat."""
+"""CSV, TSV, JSON lines and Parquet files as one typed Arrow table whose columns are flat."""
 
 import json
 from collections.abc import Sequence
@@ -6,37 +6,50 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet as pq
 
 from rhostream.errors import CorpusError
 
 _DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
-TABLE_SUFFIXES: Final = (*_DELIMITERS, ".parquet")
+_JSON_LINES: Final = (".jsonl", ".ndjson")
+TABLE_SUFFIXES: Final = (*_DELIMITERS, *_JSON_LINES, ".parquet")
 
 
-def column_names(path: Path) -> list[str]:
-    """The names of a file's columns, in order; of a CSV, the first line."""
+def table_schema(path: Path) -> pa.Schema:
+    """A file's columns, in order; of a CSV their names are the first line."""
     try:
         if path.suffix.lower() == ".parquet":
-            return list(pq.read_schema(path).names)
+            return pq.read_schema(path)
+        if path.suffix.lower() in _JSON_LINES:
+            return pa.json.read_json(path).schema
         with pa.csv.open_csv(path, parse_options=_csv_layout(path)) as reader:
-            return list(reader.schema.names)
+            return reader.schema
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from error
 
 
-def read_tables(paths: Sequence[Path], columns: Sequence[str], text_columns: Sequence[str]) -> pa.Table:
+def holds_lists(kind: pa.DataType) -> bool:
+    """Are the values of a column of this type lists?"""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def read_tables(
+    paths: Sequence[Path], columns: Sequence[str], text_columns: Sequence[str], list_column: str = ""
+) -> pa.Table:
     """The given columns of all files, one after the other.
 
     Args:
         columns: their names, all of which each file has.
         text_columns: those of them that a CSV must not turn into numbers (a path "007").
+        list_column: one of them of which an empty cell of a CSV is an empty text, and not unknown.
 
     Raises:
         CorpusError: a file cannot be read, or types differ between files.
     """
-    tables = [_read(path, columns, text_columns) for path in paths]
+    tables = [_read(path, columns, text_columns, list_column) for path in paths]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -46,10 +59,12 @@ def read_tables(paths: Sequence[Path], columns: Sequence[str], text_columns: Seq
         ) from error
 
 
-def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str]) -> pa.Table:
+def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str], list_column: str) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path, columns=list(columns))
+        elif path.suffix.lower() in _JSON_LINES:
+            table = pa.json.read_json(path)
         else:
             convert = pa.csv.ConvertOptions(
                 include_columns=list(columns),
@@ -59,6 +74,9 @@ def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str]) -> pa
                 strings_can_be_null=True,
             )
             table = pa.csv.read_csv(path, parse_options=_csv_layout(path), convert_options=convert)
+            if list_column:
+                place = table.schema.get_field_index(list_column)
+                table = table.set_column(place, list_column, pc.fill_null(table[list_column], ""))
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from error
     return pa.table({name: _flat(table[name]) for name in columns})

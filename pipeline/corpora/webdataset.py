@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from rhostream.errors import CorpusError
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora.base import Entry
-from rhostream.pipeline.corpora.labels import LabelParser, derive_classes, label_text
+from rhostream.pipeline.corpora.labels import Parser, derive_classes, label_parser, label_texts
 from rhostream.pipeline.corpora.splits import checked_splits
 from rhostream.pipeline.corpora.tars.files import find_tars
 from rhostream.pipeline.corpora.tars.img2dataset import failed_and_missing
@@ -27,14 +27,14 @@ class WebDatasetTars:
 
     def __init__(self, manifest: Manifest, options: WebDatasetOptions) -> None:
         self._base, self._tars = find_tars(manifest)
-        self._options = options
+        self._options, self._task = options, manifest.task
         self._splits = checked_splits(options.splits, "[options] splits")
-        self._reader = SampleReader(options)
+        self._reader = SampleReader(options, manifest.task)
         self.extra_columns = self._reader.extra_columns
         self.classes = manifest.classes or self._derived_classes()
 
     def entries(self) -> Iterator[Entry]:
-        parser = LabelParser(self.classes)
+        parser = label_parser(self.classes, self._task, self._options.separator)
         for tar in self._tars:
             split = next((split for glob, split in self._splits.items() if fnmatch(tar, glob)), None)
             keys: set[str] = set()
@@ -55,7 +55,7 @@ class WebDatasetTars:
             stream.seek(offset)
             return stream.read(size)
 
-    def _entries(self, tar: str, sample: TarSample, split: str | None, parser: LabelParser) -> Iterator[Entry]:
+    def _entries(self, tar: str, sample: TarSample, split: str | None, parser: Parser) -> Iterator[Entry]:
         if oversized := self._reader.oversized(sample):
             yield self._refused(tar, sample.key, split, *oversized)
             return
@@ -85,7 +85,8 @@ class WebDatasetTars:
         texts: set[str | None] = set()
         for tar in self._tars:
             found = (sample for sample in self._samples(tar) if isinstance(sample, TarSample))
-            texts.update(label_text(self._reader.label(sample)) for sample in found)
+            for sample in found:
+                texts.update(label_texts(self._reader.label(sample), self._task, self._options.separator))
         return derive_classes(texts, f"{self._options.label} in the tars of {self._base}")
 
     def _samples(self, tar: str) -> Iterator[TarSample | Damage]:

@@ -75,12 +75,19 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
     _check_question(question, runs, options)
     takes = QUESTIONS[question].takes
     known = query(workspace, "FROM samples LIMIT 0").column_names  # refuses what is no workspace
+    multi_label = "label" not in known
+    if multi_label and question == "mislabeled":
+        raise ConfigError(
+            "question 'mislabeled' compares the one label of each sample with the one that the IL model predicts, and "
+            "the corpus is multi-label: ask 'reasons', 'skipped' or 'duplicates'"
+        )
     scope = Scope(
-        class_name=_one_of(workspace, "class", options.class_name),
-        split=_one_of(workspace, "split", options.split),
-        by=_column(known, options.by),
+        class_name=_one_of(workspace, "class", options.class_name, "unnest(classes)" if multi_label else "class"),
+        split=_one_of(workspace, "split", options.split, "split"),
+        by=_column(known, options.by, "classes" if multi_label else "class"),
         steps=_steps(options.steps),
         has_clean_label="clean_label" in known,
+        multi_label=multi_label,
         limit=options.limit,
     )
     if runs:
@@ -166,19 +173,20 @@ def _check_question(question: str, runs: tuple[str, ...], options: Options) -> N
         raise ConfigError(f"--steps without a run: name the run that question {question!r} is to look at with --run")
 
 
-def _one_of(workspace: Workspace, column: str, value: str | None) -> str | None:
+def _one_of(workspace: Workspace, option: str, value: str | None, expression: str) -> str | None:
     if value is None:
         return None
-    known = query(workspace, f"SELECT DISTINCT {column} AS name FROM samples ORDER BY name").column("name").to_pylist()
+    found = query(workspace, f"SELECT DISTINCT {expression} AS name FROM samples ORDER BY name")
+    known = found.column("name").to_pylist()
     if value not in known:
-        raise ConfigError(f"--{column} {value!r}: no sample has it{_hint(value, known)}; there are {_listed(known)}")
+        raise ConfigError(f"--{option} {value!r}: no sample has it{_hint(value, known)}; there are {_listed(known)}")
     return value
 
 
-def _column(known: list[str], name: str | None) -> str:
+def _column(known: list[str], name: str | None, usual: str) -> str:
     if name is not None and name not in known:
         raise ConfigError(f"--by {name!r}: samples have no such column{_hint(name, known)}; there are {_listed(known)}")
-    return name or "class"
+    return name or usual
 
 
 def _steps(steps: Steps) -> Steps:

@@ -12,7 +12,14 @@ GROUPS: Final = 10  # of equal size, by irreducible loss
 
 
 def classes(scope: Scope) -> str:
-    """`accuracy`: share of the samples whose label the model predicted when it last scored them."""
+    """`accuracy`: share of the samples whose label the model predicted when it last scored them.
+
+    A multi-label sample counts in each of its classes.
+    """
+    lists = scope.multi_label and scope.by in (scope.class_column, scope.label_column)
+    value = f"unnest({identifier(scope.by)})" if lists else identifier(scope.by)
+    shown = {"classes": "class", "labels": "label"}[scope.by] if lists else scope.by
+    alone = f"\n  WHERE value = {quote(scope.class_name)}" if lists and scope.class_name and shown == "class" else ""
     return f"""\
 WITH history AS (
 {indented(sample_history(scope.run, scope.steps, several_ranks=scope.several_ranks))}
@@ -23,12 +30,12 @@ WITH history AS (
     sum(selected) / sum(drawn) AS selection_rate,
     count(*) FILTER (coalesce(selected, 0) = 0) / count(*) AS never_selected,
     avg(latest_correct::INT) AS accuracy, avg(latest_loss) AS latest_loss, avg(il) AS il
-  FROM (SELECT key, {identifier(scope.by)} AS value FROM samples WHERE split = 'train' AND {scope.of_class})
-  LEFT JOIN (SELECT key, drawn, selected, latest_correct, latest_loss, il FROM history) USING (key)
+  FROM (SELECT key, {value} AS value FROM samples WHERE split = 'train' AND {scope.of_class})
+  LEFT JOIN (SELECT key, drawn, selected, latest_correct, latest_loss, il FROM history) USING (key){alone}
   GROUP BY value
 )
 SELECT
-  value AS {identifier(scope.by)}, samples, candidates, selected, selection_rate, never_selected, accuracy, latest_loss,
+  value AS {identifier(shown)}, samples, candidates, selected, selection_rate, never_selected, accuracy, latest_loss,
   il,
   selection_rate < {SKIPPED_BELOW} * (SELECT sum(selected) / sum(drawn) FROM history) AS starved
 FROM rates
@@ -36,14 +43,17 @@ ORDER BY selection_rate, samples DESC{scope.limited}"""
 
 
 def il(scope: Scope) -> str:
+    disagrees, predicted = "coalesce(predicted <> label, false)", ", predicted"
+    if scope.multi_label:
+        disagrees, predicted = "NULL::BOOLEAN", ""
     return f"""\
 WITH history AS (
 {indented(sample_history(scope.run, scope.steps, several_ranks=scope.several_ranks))}
 ), scored AS (
-  SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, coalesce(predicted <> label, false) AS disagrees
-  FROM (SELECT key, label FROM samples WHERE split = 'train' AND {scope.of_class}) AS train
+  SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, {disagrees} AS disagrees
+  FROM (SELECT key, {scope.label_column} FROM samples WHERE split = 'train' AND {scope.of_class}) AS train
   JOIN history ON history.key = train.key
-  LEFT JOIN (SELECT key, il, predicted FROM il WHERE il_model = {quote(scope.il_model or "")}) AS guess
+  LEFT JOIN (SELECT key, il{predicted} FROM il WHERE il_model = {quote(scope.il_model or "")}) AS guess
     ON guess.key = train.key
 )
 SELECT
@@ -61,6 +71,9 @@ def run(scope: Scope) -> str:
     first = scope.steps[0] or 1
     last = "step" if scope.steps[1] is None else f"least(step, {scope.steps[1]:d})"
     of_class = "" if scope.class_name is None else f" AND label IN (SELECT label FROM samples WHERE {scope.of_class})"
+    if scope.multi_label and scope.class_name is not None:
+        number = f"any_value(labels[list_position(classes, {quote(scope.class_name)})])"
+        of_class = f" AND list_contains(labels, (SELECT {number} FROM samples WHERE {scope.of_class}))"
     # metrics.jsonl counts wrong labels of all classes together.
     lines = "" if scope.class_name is None else " AND false"
     return f"""\

@@ -27,6 +27,9 @@ less_relevant   A high IL brings it below the bar: it is unlike the held-out dat
                 one), or not learnable so far. Also where the selection function reads no loss at all.
 outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
 
+In a multi-label corpus all losses are means over the classes, and "predicts the label" is that every class is right. No
+sample is contradicted, and none is mislabeled: a verdict on one of many labels would need the probabilities of each.
+
 So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on
 it, is redundant and not mislabeled: the stronger model sides with the label. The column `contradicted` has the IL
 model's word alone, whatever the reason.
@@ -58,26 +61,40 @@ LEARNT: Final = 0.105  # nats, -ln 0.9
 EVEN_ODDS: Final = 0.693  # nats, ln 2: an IL below it makes the label more likely than all other classes together
 
 
-def sample_reasons(run: str, il_model: str | None, steps: Steps = ALL_STEPS, *, several_ranks: bool = True) -> str:
+def sample_reasons(
+    run: str,
+    il_model: str | None,
+    steps: Steps = ALL_STEPS,
+    *,
+    several_ranks: bool = True,
+    multi_label: bool = False,
+) -> str:
     """SQL: one row per sample of the training split, with the reason. Use it as `WITH sample_reasons AS (…)`.
 
-    Columns: key, shard, row, label, class; drawn, selected (times); latest_loss (nats), latest_correct and
-    latest_selected, when it was last scored; il (nats), predicted (label), confidence, in_sample, contradicted (false
-    where nothing is known); bar (nats, the same in every row); reason.
+    Columns: key, shard, row, label, class (of a multi-label corpus labels, classes); drawn, selected (times);
+    latest_loss (nats), latest_correct and latest_selected, when it was last scored; il (nats), predicted (label),
+    confidence, in_sample, contradicted (false where nothing is known); bar (nats, the same in every row); reason.
 
     Args:
         il_model: whose table tells predicted labels; None where the run's IL came from elsewhere, or it had none.
         steps: only these of the run.
+        multi_label: is the corpus? Then predicted and confidence are NULL.
         several_ranks: False where a single process wrote the run, which saves a second over a million samples.
     """
+    labels, predicted = "label, class", "predicted, confidence"
+    contradicted = "coalesce(NOT in_sample AND predicted <> label AND guesses.il > ln(classes), false)"
+    classes = "\n  CROSS JOIN (SELECT count(DISTINCT label) AS classes FROM samples)"
+    if multi_label:
+        labels, predicted = "labels, classes", "NULL::INTEGER AS predicted, NULL::FLOAT AS confidence"
+        contradicted, classes = "false", ""
     il_rows = f"il_model = {quote(il_model)}" if il_model is not None else "false"
     return f"""\
 WITH history AS (
 {_indented(sample_history(run, steps, several_ranks=several_ranks))}
 ), guesses AS (
-  SELECT key, il, predicted, confidence, in_sample FROM il WHERE {il_rows}
+  SELECT key, il, {predicted}, in_sample FROM il WHERE {il_rows}
 ), train AS (
-  SELECT key, shard, row, label, class FROM samples WHERE split = 'train'
+  SELECT key, shard, row, {labels} FROM samples WHERE split = 'train'
 ), joined AS (
   SELECT
     train.*,
@@ -87,11 +104,10 @@ WITH history AS (
     coalesce(unreadable, 0) AS unreadable,
     latest_loss, latest_correct, latest_selected,
     coalesce(guesses.il, history.il) AS il, predicted, confidence, in_sample,
-    coalesce(NOT in_sample AND predicted <> label AND guesses.il > ln(classes), false) AS contradicted
+    {contradicted} AS contradicted
   FROM train
   LEFT JOIN history ON history.key = train.key
-  LEFT JOIN guesses ON guesses.key = train.key
-  CROSS JOIN (SELECT count(DISTINCT label) AS classes FROM samples)
+  LEFT JOIN guesses ON guesses.key = train.key{classes}
 ), run_facts AS (
   SELECT
     sum(selected) / sum(drawn) AS selection_rate,
@@ -99,7 +115,7 @@ WITH history AS (
   FROM joined
 )
 SELECT
-  key, shard, row, label, class, drawn, selected, latest_loss, latest_correct, latest_selected,
+  key, shard, row, {labels}, drawn, selected, latest_loss, latest_correct, latest_selected,
   il, predicted, confidence, in_sample, contradicted, bar,
   CASE
     WHEN drawn = 0 THEN 'never_drawn'

@@ -28,23 +28,25 @@ ORDER BY samples DESC, reason{scope.limited}"""
 
 
 def skipped(scope: Scope) -> str:
+    predicted, joined = ", predicted_class", f"\nLEFT JOIN {_CLASS_OF_LABEL} USING (predicted)"
+    if scope.multi_label:
+        predicted = joined = ""
     return f"""\
 {_with_reasons(scope)}
-SELECT key, class, reason, drawn, selected, latest_loss, latest_correct, il, predicted_class, source
+SELECT key, {scope.class_column}, reason, drawn, selected, latest_loss, latest_correct, il{predicted}, source
 FROM (
   SELECT * FROM sample_reasons
   WHERE reason <> 'selected' AND {scope.of_class}
   ORDER BY drawn DESC, selected, il DESC, key{scope.limited}
 )
-JOIN (SELECT key, source FROM samples) USING (key)
-LEFT JOIN {_CLASS_OF_LABEL} USING (predicted)
+JOIN (SELECT key, source FROM samples) USING (key){joined}
 ORDER BY drawn DESC, selected, il DESC, key"""
 
 
 def redundant(scope: Scope) -> str:
     return f"""\
 {_with_reasons(scope)}
-SELECT key, class, drawn, selected, latest_loss, il, source
+SELECT key, {scope.class_column}, drawn, selected, latest_loss, il, source
 FROM (
   SELECT * FROM sample_reasons
   WHERE reason = 'redundant' AND {scope.of_class}
@@ -117,9 +119,9 @@ WITH first AS (
   JOIN other USING (key){_of_class(scope)}
   ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{scope.limited}
 )
-SELECT key, class, compared.* EXCLUDE (key), source
+SELECT key, {scope.class_column}, compared.* EXCLUDE (key), source
 FROM compared
-JOIN (SELECT key, class, source FROM samples) USING (key)
+JOIN (SELECT key, {scope.class_column}, source FROM samples) USING (key)
 ORDER BY abs(rate - other_rate) DESC, drawn + other_drawn DESC, key"""
 
 
@@ -136,5 +138,11 @@ def _history(scope: Scope, run: str = "") -> str:
 
 
 def _with_reasons(scope: Scope) -> str:
-    reasons = sample_reasons(scope.run, scope.il_model, scope.steps, several_ranks=scope.several_ranks)
+    reasons = sample_reasons(
+        scope.run,
+        scope.il_model,
+        scope.steps,
+        several_ranks=scope.several_ranks,
+        multi_label=scope.multi_label,
+    )
     return f"WITH sample_reasons AS (\n{indented(reasons)}\n)"

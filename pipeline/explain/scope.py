@@ -17,6 +17,7 @@ class Scope:
         by: column of `samples` to group by.
         steps: only these of the run.
         has_clean_label: does `samples` have the column `clean_label`?
+        multi_label: does it have lists, `labels` and `classes`, in place of `label` and `class`?
         limit: rows to return; None for all.
         several_ranks: was one of the runs written by several processes?
     """
@@ -29,13 +30,27 @@ class Scope:
     by: str = "class"
     steps: Steps = ALL_STEPS
     has_clean_label: bool = False
+    multi_label: bool = False
     limit: int | None = None
     several_ranks: bool = True
 
     @property
+    def label_column(self) -> str:
+        """Of `samples`: a number, or a list of them."""
+        return "labels" if self.multi_label else "label"
+
+    @property
+    def class_column(self) -> str:
+        """Of `samples`: a name, or a list of them."""
+        return "classes" if self.multi_label else "class"
+
+    @property
     def of_class(self) -> str:
-        """An SQL condition on a column `class`."""
-        return "true" if self.class_name is None else f"class = {quote(self.class_name)}"
+        """An SQL condition on the class column: a multi-label sample is of each of its classes."""
+        if self.class_name is None:
+            return "true"
+        name = quote(self.class_name)
+        return f"list_contains(classes, {name})" if self.multi_label else f"class = {name}"
 
     @property
     def of_split(self) -> str:

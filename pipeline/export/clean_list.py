@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import CleanListConfig
 from rhostream.pipeline.explain import REASONS, indented, named_il_model, named_run, sample_reasons
@@ -14,7 +15,7 @@ def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListCo
     """A row per training sample, `rhostream.schema.CLEAN_LIST`, the likeliest issues first.
 
     Raises:
-        ConfigError: an unknown reason, run or IL model, or several where none is named.
+        ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus.
         WorkspaceError: no workspace.
     """
     return query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)
@@ -24,6 +25,11 @@ def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
     if unknown := sorted(set(config.drop) - set(REASONS)):
         raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
     workspace = Workspace(workspace)
+    if CorpusMetadata.read(workspace).task == "multi_label":
+        raise ConfigError(
+            "a clean list says keep, drop or another class of each sample's one label, and the corpus is multi-label: "
+            "export the samples themselves, with `--reason` or `--sql`"
+        )
     run = named_run(workspace, config.run) if config.run is not None else ""
     model = named_il_model(workspace, config.il, run, required=True)
     drops = ", ".join(quote(reason) for reason in sorted(set(config.drop) - {"mislabeled"})) or "''"

@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any, Final
 
+from rhostream.errors import ConfigError
 from rhostream.loaders.storage import OutputFolder
 from rhostream.pipeline.export.subset import Picked, Subset
 from rhostream.pipeline.jobs import progress
@@ -16,6 +17,7 @@ def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_0
     """Write `<output>/000000.tar` and so on: `<key>.<ext>`, `<key>.cls` and `<key>.json` with all that was known.
 
     Killed and started again, it writes only the tars that are not there yet.
+    As in the shards, a multi-label sample has no `.cls`: its labels stand in the `.json`.
 
     Args:
         output: a folder or fsspec URL; empty, or with an unfinished export of the same samples.
@@ -45,7 +47,8 @@ def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_0
                 tar = PlainTar(stream)
                 for sample in subset.part(start, stop):
                     tar.add(f"{sample.key}.{sample.ext}", sample.image)
-                    tar.add(f"{sample.key}.cls", str(sample.label).encode())
+                    if isinstance(sample.label, int):
+                        tar.add(f"{sample.key}.cls", str(sample.label).encode())
                     tar.add(f"{sample.key}.json", json.dumps(_document(sample), ensure_ascii=False).encode())
                     bar.advance(1)
                 tar.close()
@@ -67,10 +70,14 @@ def write_fiftyone(subset: Subset, output: str, *, force: bool = False) -> list[
         Names of the label files.
 
     Raises:
-        ConfigError: the folder holds something else, see `OutputFolder`.
+        ConfigError: the folder holds something else, see `OutputFolder`, or the corpus is multi-label.
         ShardError: an image cannot be read.
         WorkspaceError: a key in the index is none.
     """
+    if subset.multi_label:
+        raise ConfigError(
+            "this format of FiftyOne has one label an image, and the corpus is multi-label: export WebDataset tars"
+        )
     folder = OutputFolder(output, workspace=subset.workspace, force=force)
     content = {"format": "fiftyone", "samples": subset.identity()}
     place = folder.begin(content, ["data", *(f"{name}.json" for name in _LABEL_FILES)])
@@ -80,7 +87,7 @@ def write_fiftyone(subset: Subset, output: str, *, force: bool = False) -> list[
         for sample in subset.part(0, len(subset), there.__contains__):
             if (name := f"{sample.key}.{sample.ext}") not in there:
                 place.write_bytes(f"data/{name}", sample.image)
-            labels["labels"][sample.key] = sample.class_name
+            labels["labels"][sample.key] = str(sample.class_name)
             if (predicted := _predicted(sample, subset.classes)) is not None:
                 labels["predicted"][sample.key] = predicted
             if (reason := sample.facts.get("reason")) is not None:
@@ -106,8 +113,10 @@ def _predicted(sample: Picked, classes: tuple[str, ...]) -> str | None:
 
 
 def _document(sample: Picked) -> dict[str, Any]:
-    own = {"key": sample.key, "source": sample.source, "label": sample.label, "class": sample.class_name}
-    return {**{name: _json_value(value) for name, value in sample.facts.items()}, **own}
+    names = ("label", "class") if isinstance(sample.label, int) else ("labels", "classes")
+    labeled = dict(zip(names, (sample.label, sample.class_name), strict=True))
+    facts = {name: _json_value(value) for name, value in sample.facts.items()}
+    return {**facts, "key": sample.key, "source": sample.source, **labeled}
 
 
 def _json_value(value: Any) -> Any:

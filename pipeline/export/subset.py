@@ -17,7 +17,8 @@ from rhostream.pipeline.explain import REASONS, identifier, named_il_model, name
 from rhostream.pipeline.shards import read_clean_list
 from rhostream.pipeline.sql import query, quote
 
-_OWN = ("key", "shard", "row", "offset", "size", "ext", "label", "class", "source", "content_hash")
+_OWN = ("key", "shard", "row", "offset", "size", "ext", "source", "content_hash")
+_LABELED = {"classification": ("label", "class"), "multi_label": ("labels", "classes")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,15 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """One sample: `facts` is what the choice told of it beside its key."""
+    """One sample: `label` and `class_name` are lists in a multi-label corpus.
+
+    `facts` is what the choice told of it beside its key.
+    """
 
     key: str
     ext: str
-    label: int
-    class_name: str
+    label: int | list[int]
+    class_name: str | list[str]
     source: str
     image: bytes
     facts: Mapping[str, Any]
@@ -73,9 +77,11 @@ class Subset:
             raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")
         if chosen.num_rows == 0:
             raise ConfigError("no sample is chosen: nothing was written")
-        own = query(self._workspace, f"SELECT {', '.join(map(identifier, _OWN))} FROM samples")
+        self._label, self._class = _LABELED[self._corpus.task]
+        columns = (*_OWN, self._label, self._class)
+        own = query(self._workspace, f"SELECT {', '.join(map(identifier, columns))} FROM samples")
         chosen = chosen.rename_columns([name if name == "key" else f"chosen.{name}" for name in chosen.column_names])
-        rows = own.join(chosen, "key", join_type="inner").sort_by([("shard", "ascending"), ("row", "ascending")])
+        rows = _joined(own, chosen).sort_by([("shard", "ascending"), ("row", "ascending")])
         keys = pc.count_distinct(chosen["key"], mode="all").as_py()
         if rows.num_rows != keys or keys != chosen.num_rows:
             known = set(own["key"].to_pylist())
@@ -94,6 +100,10 @@ class Subset:
     @property
     def workspace(self) -> Workspace:
         return self._workspace
+
+    @property
+    def multi_label(self) -> bool:
+        return self._corpus.task == "multi_label"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,13 +147,15 @@ class Subset:
                         "restore the tar, or",
                         shards[row["shard"]].remedy(self._workspace),
                     )
-                facts = {name.removeprefix("chosen."): value for name, value in row.items() if name not in _OWN}
+                facts = {
+                    name.removeprefix("chosen."): value for name, value in row.items() if name.startswith("chosen.")
+                }
                 relabeled = facts.get("action") == "relabel"
                 yield Picked(
                     key=row["key"],
                     ext=row["ext"],
-                    label=self.classes.index(facts["class"]) if relabeled else row["label"],
-                    class_name=facts["class"] if relabeled else row["class"],
+                    label=self.classes.index(facts["class"]) if relabeled else row[self._label],
+                    class_name=facts["class"] if relabeled else row[self._class],
                     source=row["source"],
                     image=image,
                     facts=facts,
@@ -154,6 +166,10 @@ class Subset:
             return query(self._workspace, choice.sql)
         if choice.clean_list is not None:
             table = read_clean_list(choice.clean_list)
+            if self.multi_label and "relabel" in table["action"].to_pylist():
+                raise ConfigError(
+                    f"clean list {choice.clean_list} gives samples another class, and the corpus is multi-label"
+                )
             return table.filter(pc.not_equal(table["action"], "drop"))
         run = named_run(self._workspace, choice.run)
         model = named_il_model(self._workspace, choice.il, run, required=False)
@@ -161,5 +177,21 @@ class Subset:
         return query(
             self._workspace,
             "SELECT key, reason, drawn, selected, latest_loss, il, predicted, confidence, contradicted "
-            f"FROM (\n{sample_reasons(run, model)}\n) WHERE reason IN ({listed})",
+            f"FROM (\n{sample_reasons(run, model, multi_label=self._corpus.task == 'multi_label')}\n) "
+            f"WHERE reason IN ({listed})",
         )
+
+
+def _joined(own: pa.Table, chosen: pa.Table) -> pa.Table:
+    """The rows of both tables with equal keys. Arrow's join takes no lists along: it only tells which rows."""
+    numbered = (
+        pa.table({"key": table["key"], name: pa.array(range(table.num_rows), pa.int64())})
+        for name, table in (("own", own), ("chosen", chosen))
+    )
+    ours, theirs = numbered
+    pairs = ours.join(theirs, "key", join_type="inner")
+    rows = own.take(pairs["own"])
+    for name in chosen.column_names:
+        if name != "key":
+            rows = rows.append_column(name, chosen[name].take(pairs["chosen"]))
+    return rows

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from rhostream.errors import IrreducibleLossError
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import Batch
 from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.il.metadata import ILEpoch
 from rhostream.pipeline.il.samples import TrainingSamples
@@ -32,6 +32,7 @@ from rhostream.pipeline.models import (
     save_checkpoint,
     seed_random,
 )
+from rhostream.selection.tasks import task_of
 
 REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
@@ -81,6 +82,7 @@ class Fit:
         model = build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
         self._optimizer = make_optimizer("AdamW", self.model, config.learning_rate, config.weight_decay)
+        self._task = task_of(corpus)
         self.validation = EvaluationSet(
             workspace,
             plan.validate,
@@ -145,6 +147,7 @@ class Fit:
                 train_accuracy=accuracy,
                 validation_loss=validation.loss,
                 validation_accuracy=validation.accuracy,
+                validation_map=validation.mean_average_precision,
             )
         )
         if self.best_epoch == number:
@@ -167,7 +170,12 @@ class Fit:
             if step % _STEPS_BETWEEN_CHECKS == 0:
                 self._require_finite(float(losses), number)
             last = self.epochs[-1]
-            reporter.advance(note=f"validation loss {last.validation_loss:.3f}, {last.validation_accuracy:.1%} correct")
+            quality = (
+                f"{last.validation_accuracy:.1%} correct"
+                if last.validation_map is None
+                else f"mean average precision {last.validation_map:.3f}"
+            )
+            reporter.advance(note=f"validation loss {last.validation_loss:.3f}, {quality}")
         self._require_finite(float(losses), number)
         return float(losses) / seen, int(hits) / seen
 
@@ -176,16 +184,19 @@ class Fit:
 
         Args:
             images: uint8 (n, C, H, W).
-            labels: int64 (n,).
+            labels: of a `Batch` of them.
         """
         images, labels = images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
         with autocast(self._device, self.config.precision):
             logits = model(self._view.normalize(images)).float()
-        loss = functional.cross_entropy(logits, labels)
+        batch = Batch(fields={}, labels=labels)
+        loss = self._task.losses(logits, batch).mean()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        correct = self._task.correct(logits, batch)
+        assert correct is not None, "of logits the tasks of corpora tell"
+        return loss.detach(), correct.sum()
 
     def _require_finite(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):

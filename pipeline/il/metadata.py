@@ -20,13 +20,18 @@ FORMAT: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ILEpoch:
-    """Losses (nats) and accuracies after an epoch; epoch 0 is before training and has no training figures."""
+    """Losses (nats) and accuracies after an epoch; epoch 0 is before training and has no training figures.
+
+    Attributes:
+        validation_map: mean average precision, of a multi-label corpus; else None.
+    """
 
     epoch: int
     train_loss: float | None
     train_accuracy: float | None
     validation_loss: float
     validation_accuracy: float
+    validation_map: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,7 @@ class ILMetadata:
     Attributes:
         architecture: name of the model for `rhostream.pipeline.models.registry.build_model`.
         parameters: their number.
+        task: of the corpus.
         classes: name of every output.
         spec: the pixels that the model was trained on and scores.
         fingerprint: of the split it was trained on.
@@ -79,6 +85,7 @@ class ILMetadata:
     fingerprint: str
     config: dict[str, Any]
     models: tuple[ILWeights, ...]
+    task: str = "classification"
     format: int = FORMAT
 
     @classmethod

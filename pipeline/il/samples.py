@@ -21,7 +21,7 @@ from rhostream.loaders.decode import (
 )
 from rhostream.loaders.index import Shard, distinct, read_shard_rows, undecodable
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import CandidateStream, CandidateTable, Order
+from rhostream.loaders.stream import CandidateStream, CandidateTable, Order, make_targets
 
 _READ_AT_ONCE: Final = 500  # samples
 
@@ -70,7 +70,7 @@ class TrainingSamples:
         return len(self._stream)
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """images uint8 (n, C, H, W), channels last in memory, and labels int64 (n,), of one epoch.
+        """images uint8 (n, C, H, W), channels last in memory, and the labels of a `Batch` of them, of one epoch.
 
         Raises:
             ShardError: an image cannot be read.
@@ -86,7 +86,7 @@ class TrainingSamples:
         for turn in range(len(rounds)):
             samples, _ = stream.read(epoch, *rounds.bounds(turn, 0))
             images = torch.from_numpy(self._pixels(*self._held, samples)).permute(0, 3, 1, 2)
-            yield images, torch.from_numpy(samples.labels.astype(np.int64))
+            yield images, make_targets(samples.labels, len(stream.corpus.classes))
 
     def close(self) -> None:
         """Let the pixels go."""

@@ -30,7 +30,7 @@ class ILScores:
     Attributes:
         shards, scored_shards: how many in all, and how many of them only now.
         mean_il: nats, over all rows.
-        accuracy: share of rows whose label the IL model predicts.
+        accuracy: share of rows whose label the IL model predicts; None of a multi-label corpus.
         in_sample: rows scored by a model that was trained on them.
     """
 
@@ -39,7 +39,7 @@ class ILScores:
     scored_shards: int
     rows: int
     mean_il: float
-    accuracy: float
+    accuracy: float | None
     in_sample: int
 
 
@@ -110,12 +110,14 @@ def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ILScoreConf
 
 
 def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ...], scored: int) -> ILScores:
+    judged = ["label", "predicted"] if metadata.task == "classification" else []
     rows, total, right, in_sample = 0, 0.0, 0, 0
     for shard in shards:
-        table = workspace.read_table(shard.scores(metadata.name), ["label", "il", "predicted", "in_sample"])
+        table = workspace.read_table(shard.scores(metadata.name), ["il", "in_sample", *judged])
         rows += table.num_rows
         total += float(table.column("il").to_numpy().sum(dtype=np.float64))
-        right += pc.sum(pc.equal(table.column("label"), table.column("predicted"))).as_py() or 0
+        if judged:
+            right += pc.sum(pc.equal(*(table.column(name) for name in judged))).as_py() or 0
         in_sample += pc.sum(table.column("in_sample")).as_py() or 0
     return ILScores(
         name=metadata.name,
@@ -123,6 +125,6 @@ def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ..
         scored_shards=scored,
         rows=rows,
         mean_il=total / rows if rows else 0.0,
-        accuracy=right / rows if rows else 0.0,
+        accuracy=(right / rows if rows else 0.0) if judged else None,
         in_sample=in_sample,
     )

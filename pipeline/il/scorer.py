@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import nn
-from torch.nn import functional
 
 from rhostream import schema
 from rhostream.errors import IrreducibleLossError, ShardError
@@ -32,6 +31,7 @@ from rhostream.loaders.index import (
 )
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Precision
+from rhostream.pipeline.il.columns import il_columns, il_outputs
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
 from rhostream.pipeline.models import Costs, autocast, choose_device, place, resolve_precision
 
@@ -96,9 +96,9 @@ class ILScorer:
             model = self._model(weights)
             rows = read_shard_rows(self._workspace, shard)
             first, which = distinct(rows.hashes)  # equal files make equal pixels
-            outputs = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows, first)]
-            log_p = torch.cat(outputs) if outputs else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
-            table = self._table(rows, log_p[which], in_sample=shard.name in weights.trained_on)
+            parts = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows, first)]
+            outputs = torch.cat(parts) if parts else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
+            table = self._table(rows, outputs[which], in_sample=shard.name in weights.trained_on)
         name = self._metadata.name
         spent = {unit: total - before[unit] for unit, total in self._costs.spent("il_score").items()}
         write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", **spent)
@@ -106,11 +106,11 @@ class ILScorer:
         return len(rows)
 
     def _forward(self, model: nn.Module, pixels: Pixels) -> torch.Tensor:
-        """uint8 (n, C, H, W) to log-probabilities, float64 (n, classes), on the device."""
+        """uint8 (n, C, H, W) to `il_outputs`, float64 (n, classes), on the device."""
         inputs = self._metadata.spec.normalize(torch.from_numpy(pixels).to(self._device))
         with autocast(self._device, self._settings.precision):
             logits = self._costs.flops("il_score", tuple(inputs.shape), partial(model, inputs))
-        return functional.log_softmax(logits.double(), 1)
+        return il_outputs(logits, self._metadata.task)
 
     def _pixels(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[Pixels]:
         """The images of these rows, batch by batch, each decoded while the one before is scored."""
@@ -150,25 +150,20 @@ class ILScorer:
             )
         return pixels
 
-    def _table(self, rows: ShardRows, log_p: torch.Tensor, *, in_sample: bool) -> pa.Table:
-        labels = torch.from_numpy(rows.labels.astype(np.int64))
-        il = -log_p.gather(1, labels[:, None])[:, 0].numpy().astype(np.float32)
-        best, predicted = log_p.max(1) if len(rows) else (torch.zeros(0), torch.zeros(0))
-        self._require_finite(rows.shard, il)
-        count = len(rows)
+    def _table(self, rows: ShardRows, outputs: torch.Tensor, *, in_sample: bool) -> pa.Table:
+        found, count = il_columns(outputs, rows.labels), len(rows)
+        self._require_finite(rows.shard, found["il"])
         columns = {
             "il_model": pa.array([self._metadata.name] * count, pa.string()),
             "key": rows.keys,
             "shard": pa.array([rows.shard.name] * count, pa.string()),
             "row": np.arange(count, dtype=np.int32),
-            "label": rows.labels,
-            "il": il + np.float32(0),  # a certain and right model gives -0
-            "predicted": predicted.numpy().astype(np.int32),
-            "confidence": best.exp().numpy().astype(np.float32),
-            "entropy": torch.special.entr(log_p.exp()).sum(1).numpy().astype(np.float32),
+            **found,
+            "il": found["il"] + np.float32(0),  # a certain and right model gives -0
             "in_sample": np.full(count, in_sample),
         }
-        return pa.table(columns, schema=schema.IL.with_metadata(self._part_metadata(rows.shard)))
+        described = schema.of_task(schema.IL, self._metadata.task).with_metadata(self._part_metadata(rows.shard))
+        return pa.table(columns, schema=described)
 
     def _require_finite(self, shard: Shard, il: npt.NDArray[np.float32]) -> None:
         bad = int((~np.isfinite(il)).sum())

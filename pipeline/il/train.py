@@ -109,6 +109,7 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig) 
         fingerprint=corpus.fingerprint,
         config=config.of_result(),
         models=tuple(models),
+        task=corpus.task,
     )
     write_il_cost(workspace, name, "train", "il_train", **spent)
     metadata.write(workspace)
@@ -168,5 +169,9 @@ def _summary(model: ILWeights) -> dict[str, Any]:
         "epochs": model.epochs[-1].epoch,
         "best_epoch": model.best_epoch,
         "validation_loss": model.best.validation_loss,
-        "validation_accuracy": model.best.validation_accuracy,
+        **(
+            {"validation_accuracy": model.best.validation_accuracy}
+            if model.best.validation_map is None
+            else {"validation_map": model.best.validation_map}
+        ),
     }

@@ -14,14 +14,25 @@ from rhostream.loaders.index import webdataset_key
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
-    LabelParser,
     SampleReader,
     TarFile,
     checked_splits,
     derive_classes,
+    label_parser,
+    label_texts,
 )
 from rhostream.pipeline.in_place.scanner import EXTRA, TarScanner, TarUnit
-from rhostream.pipeline.shards import IndexRows, SampleFacts, UnitRecord, clean_text, shard_name, split_of, write_unit
+from rhostream.pipeline.shards import (
+    IndexRows,
+    SampleFacts,
+    UnitRecord,
+    clean_text,
+    names_of,
+    settings_of_task,
+    shard_name,
+    split_of,
+    write_unit,
+)
 
 FORMAT = 2  # of the index; another one makes it anew from the scans
 
@@ -36,7 +47,10 @@ def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]
         return scanner.manifest.classes
     texts: set[str | None] = set()
     for unit in units:
-        texts.update(pc.unique(scanner.workspace.read_table(scanner.name(unit.tar), ["label"])["label"]).to_pylist())
+        found = pc.unique(scanner.workspace.read_table(scanner.name(unit.tar), ["label"])["label"]).to_pylist()
+        texts.update(
+            text for raw in found for text in label_texts(raw, scanner.manifest.task, scanner.options.separator)
+        )
     return derive_classes(texts, f"{scanner.options.label} in the {len(units)} tars")
 
 
@@ -94,6 +108,8 @@ class TarIndexer:
             "splits": options.splits,
             "keys": options.keys,
             "classes": list(self.classes),
+            **settings_of_task(self.manifest),
+            **({"separator": options.separator} if options.separator else {}),
         }
 
     def record(self, unit: TarUnit) -> UnitRecord | None:
@@ -105,8 +121,9 @@ class TarIndexer:
     def __call__(self, unit: TarUnit) -> UnitRecord:
         """Write the indexes and, last, the rejects of a unit."""
         tar, options = unit.tar, self.scanner.options
-        extra = SampleReader(options).extra_columns
-        parser = LabelParser(self.classes)
+        task = self.manifest.task
+        extra = SampleReader(options, task).extra_columns
+        parser = label_parser(self.classes, task, options.separator)
         official = official_split(tar, options)
         rejects: list[dict[str, str]] = []
         shards: dict[str, IndexRows] = {}
@@ -128,12 +145,12 @@ class TarIndexer:
             split, fold = split_of(official, row["sha256"], self.manifest)
             name = shard_name(split, fold, unit.number)
             if name not in shards:
-                shards[name] = IndexRows(name=name, split=split, fold=fold, extra=extra, source=tar.url)
+                shards[name] = IndexRows(name=name, split=split, fold=fold, task=task, extra=extra, source=tar.url)
             facts = SampleFacts(
                 key=key,
                 source=source,
                 label=label,
-                class_name=self.classes[label],
+                class_name=names_of(label, self.classes),
                 ext=row["ext"],
                 width=row["width"],
                 height=row["height"],

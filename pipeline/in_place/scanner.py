@@ -26,8 +26,15 @@ from rhostream.pipeline.corpora import (
     failed_and_missing,
     label_text,
     skipped,
+    text_of_labels,
 )
-from rhostream.pipeline.shards import ENTRIES_BEFORE_GIVING_UP, ENTRIES_BETWEEN_REPORTS, METADATA, refuse_mostly_bad
+from rhostream.pipeline.shards import (
+    ENTRIES_BEFORE_GIVING_UP,
+    ENTRIES_BETWEEN_REPORTS,
+    METADATA,
+    refuse_mostly_bad,
+    settings_of_task,
+)
 
 SCANS = "scans"
 FORMAT = 3  # of the scans; another one reads every tar anew
@@ -89,6 +96,7 @@ class TarScanner:
             options.extra,
             options.on_bad_tar,
             self.manifest.max_pixels,
+            *settings_of_task(self.manifest).values(),
         ]
         return f"{SCANS}/{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]}.parquet"
 
@@ -110,7 +118,7 @@ class TarScanner:
                 or most of its first entries are refused.
             WorkspaceError: the scan cannot be written, or the tar's store keeps failing.
         """
-        reader = SampleReader(self.options)
+        reader = SampleReader(self.options, self.manifest.task)
         rows: list[dict[str, Any]] = []
         rejects = Counter[str]()
         examples: dict[str, str] = {}
@@ -179,7 +187,8 @@ class TarScanner:
                 yield _refused(name, name, "missing", detail)
             return
         row = _refused(sample.key, sample.key, "", "")
-        row["label"] = label_text(reader.label(sample))
+        found = reader.label(sample)
+        row["label"] = text_of_labels(found) if self.manifest.task == "multi_label" else label_text(found)
         row |= {EXTRA + name: value for name, value in reader.extra(sample, f"{tar.url}/{sample.key}").items()}
         if row["label"] is None:
             row |= {"reason": "label_missing", "detail": "the label is empty"}

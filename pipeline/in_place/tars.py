@@ -31,7 +31,7 @@ from rhostream.pipeline.shards import (
 )
 
 FOLDERS: Final = ("rejects", "index", SCANS)
-_COMPARED: Final = ("seed", "holdout", "folds", "max_pixels", "options")
+_COMPARED: Final = ("task", "seed", "holdout", "folds", "max_pixels", "options")
 
 Rejects = dict[str, tuple[int, str]]
 
@@ -101,6 +101,7 @@ def index_tars(
         samples=counts.samples,
         rejects=counts.rejects,
         classes=counts.classes,
+        without_class=counts.without_class,
         shards=counts.shards,
         duplicates=counts.duplicates,
         units=len(units),
@@ -123,7 +124,7 @@ def _options(manifest: Manifest) -> WebDatasetOptions:
         )
     options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
     checked_splits(options.splits, "[options] splits")
-    SampleReader(options)  # refuses options that cannot be
+    SampleReader(options, manifest.task)  # refuses options that cannot be
     return options
 
 
@@ -145,7 +146,9 @@ def _known(workspace: Workspace, units: Sequence[TarUnit]) -> Mapping[str, Any]:
             f"{holds} an index of {len(gone)} tars that are not named now, for instance {min(gone)}: name all tars of "
             f"the corpus, or {REMEDY}"
         )
-    return {**corpus.manifest, "classes": list(corpus.classes)}
+    usual = json.loads(json.dumps(asdict(WebDatasetOptions())))  # what a former release did not ask for
+    options = {**usual, **corpus.manifest.get("options", {})}
+    return {**corpus.manifest, "task": corpus.task, "options": options, "classes": list(corpus.classes)}
 
 
 def _refuse_written_shards(workspace: Workspace) -> None:

@@ -1,7 +1,7 @@
-"""Loss and accuracy of a model on samples that it is not trained on."""
+"""Loss, accuracy and mean average precision of a model on samples that it is not trained on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -14,10 +14,12 @@ from torch.nn import functional
 from rhostream.loaders.decode import ImageSpec, Pixels, ReadOptions
 from rhostream.loaders.index import Shard, ShardRows
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import EvaluationStream
+from rhostream.loaders.stream import Batch, EvaluationStream
 from rhostream.pipeline.config import Precision
+from rhostream.pipeline.models.average_precision import mean_average_precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
+from rhostream.selection.tasks import MultiLabel, task_of
 
 _NEWTON_STEPS: Final = 12
 _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
@@ -25,11 +27,18 @@ _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be s
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Mean cross-entropy (nats), share of correct predictions, and how many samples they are over."""
+    """Of a model, over so many samples.
+
+    Attributes:
+        loss: mean of the task's own, nats.
+        accuracy: share of the samples that are predicted rightly; of multi-label ones every class has to be.
+        mean_average_precision: over the classes, of a multi-label corpus; else None.
+    """
 
     loss: float
     accuracy: float
     samples: int
+    mean_average_precision: float | None = None
 
 
 class EvaluationSet:
@@ -64,6 +73,7 @@ class EvaluationSet:
             shard_by_rank=False,
             read_options=ReadOptions(threads=threads, workers=0),
         )
+        self.task = task_of(self._samples.corpus)
         bytes_needed = len(self) * spec.channels * spec.size**2
         self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
 
@@ -71,7 +81,7 @@ class EvaluationSet:
         return len(self._samples)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """images uint8 (n, C, H, W) and labels int64 (n,), n <= batch_size.
+        """images uint8 (n, C, H, W) and the labels of a `Batch` of them, n <= batch_size.
 
         Raises:
             ShardError: a sample does not decode.
@@ -85,7 +95,7 @@ class EvaluationSet:
                 pixels = self._samples.pixels(part)
                 if cache is not None:
                     cache.append(pixels)
-            yield torch.from_numpy(pixels), self._samples.labels[part]
+            yield torch.from_numpy(pixels), self._samples.targets(part)
 
     def evaluate(
         self,
@@ -98,6 +108,8 @@ class EvaluationSet:
     ) -> Evaluation:
         """Evaluate in eval mode; the model's training flags are as before afterwards.
 
+        The logits of all samples are held where the mean average precision is asked of them: 4 bytes a class.
+
         Args:
             costs: charged with the seconds and FLOPs under the name `cost`.
 
@@ -105,15 +117,24 @@ class EvaluationSet:
             ShardError: a sample does not decode.
         """
         loss, correct = torch.zeros((), dtype=torch.float64), 0
+        held: list[tuple[Tensor, Tensor]] = []
         for logits, labels in self._outputs(model, device, precision, costs or Costs(device), cost):
-            loss += functional.cross_entropy(logits, labels, reduction="sum").double().cpu()
-            correct += int((logits.argmax(1) == labels).sum())
-        return Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
+            batch = Batch(fields={}, labels=labels)
+            loss += self.task.losses(logits, batch).sum().double().cpu()
+            right = self.task.correct(logits, batch)
+            correct += int(right.sum()) if right is not None else 0
+            if isinstance(self.task, MultiLabel):
+                held.append((logits.cpu(), labels.bool().cpu()))
+        found = Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
+        if not held:
+            return found
+        scores, present = (torch.cat(parts) for parts in zip(*held, strict=True))
+        return replace(found, mean_average_precision=mean_average_precision(scores, present))
 
     def calibrated(
         self, model: nn.Module, device: torch.device, precision: Precision, *, costs: Costs, cost: str
     ) -> Evaluation:
-        """`evaluate`, but that the loss is the `calibrated_loss`."""
+        """`evaluate` of a classification, but that the loss is the `calibrated_loss`."""
         outputs = zip(*self._outputs(model, device, precision, costs, cost), strict=True)
         logits, labels = (torch.cat(parts) for parts in outputs)
         correct = int((logits.argmax(1) == labels).sum())
@@ -122,7 +143,7 @@ class EvaluationSet:
     def _outputs(
         self, model: nn.Module, device: torch.device, precision: Precision, costs: Costs, cost: str
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """logits float32 (n, classes) and labels int64 (n,) on the device, batch by batch."""
+        """logits float32 (n, classes) and labels on the device, batch by batch."""
         flags = [(module, module.training) for module in model.modules()]
         model.eval()
         try:

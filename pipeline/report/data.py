@@ -40,8 +40,8 @@ class ReportData:
         run: the run that the pictures are about: its name, or None.
         il_model: whose irreducible losses and predicted labels they show, or None.
         runs: those that are compared.
-        answers: by the name of the question: reasons, classes, map, histogram, confusion, time, metrics, rejects,
-            examples.
+        answers: by the name of the question: reasons, classes, map, histogram, confusion (not of a multi-label corpus),
+            time, metrics, rejects, examples.
         galleries: by name, see `questions.GALLERIES`.
         pictures: by key.
         truth: does the corpus know the true labels?
@@ -75,7 +75,8 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
         runs = reported_runs(workspace, run_names, metrics.rows)
         subject = _subject(connection, runs)
         model = _il_model(workspace, corpus, subject, il_model)
-        reasons = sample_reasons(subject.name if subject else "", model)
+        multi_label = corpus.task == "multi_label"
+        reasons = sample_reasons(subject.name if subject else "", model, multi_label=multi_label)
         create = f"CREATE TEMP TABLE sample_reasons AS {reasons}"
         run_interruptibly(connection, lambda: connection.execute(create))
         truth = any(row["column_name"] == "clean_label" for row in _rows(connection, "DESCRIBE samples"))
@@ -89,19 +90,22 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
 
         asked = {
             "reasons": questions.reasons(),
-            "classes": questions.classes(truth),
+            "classes": questions.classes(truth, multi_label=multi_label),
             "map": questions.loss_il_map(),
-            "histogram": questions.il_histogram(),
-            "confusion": questions.confusion(),
+            "histogram": questions.il_histogram(multi_label=multi_label),
             "rejects": questions.rejects(),
             "examples": questions.rejects_examples(),
         }
+        if not multi_label:
+            asked["confusion"] = questions.confusion()
         if subject is not None:
             asked["time"] = questions.over_time(subject.name)
         answers = {name: ask(question) for name, question in asked.items()} | {"metrics": metrics}
         each = min(_PER_GROUP, _MOST_BY_CLASS // max(1, len(corpus.classes)))
         galleries = {
-            name: ask(questions.gallery(name, most=PICTURES, per_class=each, per_reason=_PER_GROUP))
+            name: ask(
+                questions.gallery(name, most=PICTURES, per_class=each, per_reason=_PER_GROUP, multi_label=multi_label)
+            )
             for name in questions.GALLERIES
         }
     shards = {shard.name: shard for shard in corpus.shards}

@@ -170,7 +170,7 @@ def il_histogram(data: ReportData) -> Figure | None:
         [bins[place][name] if place in bins else 0 for place in range(questions.HISTOGRAM_BINS)]
         for name in ("agrees", "differs")
     )
-    known = data.il_model is not None
+    known = data.il_model is not None and data.corpus.task == "classification"
     return Figure(
         name="histogram",
         title="Irreducible losses",
@@ -189,9 +189,13 @@ def il_histogram(data: ReportData) -> Figure | None:
         if known
         else (),
         table=table(
-            ("from, nats", "to, nats", "label predicted", "another predicted"),
+            ("from, nats", "to, nats", *(("label predicted", "another predicted") if known else ("samples",))),
             [
-                (number(edges[place]), number(edges[place + 1]), count(agrees[place]), count(differs[place]))
+                (
+                    number(edges[place]),
+                    number(edges[place + 1]),
+                    *((count(agrees[place]), count(differs[place])) if known else (count(differs[place]),)),
+                )
                 for place in range(questions.HISTOGRAM_BINS)
             ],
             text=0,
@@ -235,11 +239,13 @@ def classes(data: ReportData) -> Figure | None:
 
 def class_table(data: ReportData) -> Table:
     """All that is known of each class, in columns."""
-    columns = ["class", "samples", "contradicted", *(["really wrong"] if data.truth else [])]
+    judged = data.corpus.task == "classification"
+    columns = ["class", "samples", *(["contradicted"] if judged else []), *(["really wrong"] if data.truth else [])]
     columns += ["drawn", "selected", "selection rate", "never selected"] if data.run is not None else []
     rows = []
     for row in data.answers["classes"].rows:
-        values = [row["class"], count(row["samples"]), percent(_share(row, "contradicted", "judged"))]
+        values = [row["class"], count(row["samples"])]
+        values += [percent(_share(row, "contradicted", "judged"))] if judged else []
         values += [percent(_share(row, "wrong", "truth_known"))] if data.truth else []
         if data.run is not None:
             values += [count(row["drawn"]), count(row["selected"]), percent(row["selection_rate"])]
@@ -286,8 +292,8 @@ def _share(row: dict[str, Any], part: str, whole: str) -> float | None:
 
 def confusion(data: ReportData) -> Figure | None:
     """None where no IL model has predicted another class than the given one."""
-    answer = data.answers["confusion"]
-    if not answer.rows:
+    answer = data.answers.get("confusion")
+    if answer is None or not answer.rows:
         return None
     weight = dict.fromkeys(data.corpus.classes, 0.0)
     for row in answer.rows:

@@ -33,7 +33,7 @@ _GALLERIES: Final = {
 
 #: What `Copy SQL` on a picture gives, with the key in place of the question mark.
 _SAMPLE_SQL: Final = """\
-SELECT run, step, samples.class, loss, ledger.il, score, correct, selected, ledger.reason, samples.source
+SELECT run, step, samples.{labeled}, loss, ledger.il, score, correct, selected, ledger.reason, samples.source
 FROM samples LEFT JOIN ledger USING (key)
 WHERE samples.key = '?'
 ORDER BY run, step"""
@@ -105,14 +105,14 @@ def render(data: ReportData) -> str:
         comparison=summary.comparison(data),
         figures={figure.name: figure for figure in shown if figure is not None},
         galleries=galleries,
-        classes=sorted({sample["class"] for gallery in galleries for sample in gallery["samples"]}),
+        classes=sorted({name for gallery in galleries for sample in gallery["samples"] for name in sample["classes"]}),
         reasons={
             name: words
             for name, words in REASONS.items()
             if any(sample["reason"] == name for gallery in galleries for sample in gallery["samples"])
         },
         rejects=_rejects(data),
-        sample_sql=_SAMPLE_SQL,
+        sample_sql=_SAMPLE_SQL.format(labeled="classes" if data.corpus.task == "multi_label" else "class"),
         style=Markup(_resource("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

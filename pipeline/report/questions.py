@@ -27,24 +27,29 @@ def reasons() -> str:
     return "SELECT reason, count(*) AS samples FROM sample_reasons GROUP BY reason ORDER BY samples DESC, reason"
 
 
-def classes(truth: bool) -> str:
+def classes(truth: bool, *, multi_label: bool = False) -> str:
     """One row per class.
 
     Args:
         truth: does the corpus have a column `clean_label`?
+        multi_label: a sample counts in each of its classes, and none is judged.
     """
+    if multi_label:
+        judged, of_class = "NULL::BIGINT", "(SELECT *, unnest(classes) AS class FROM sample_reasons)"
+    else:
+        judged, of_class = "count(*) FILTER (in_sample IS FALSE)", "sample_reasons"
     wrong = "count(*) FILTER (clean_label <> label)" if truth else "NULL::BIGINT"
     found = "count(*) FILTER (clean_label <> label AND contradicted)" if truth else "NULL::BIGINT"
     known = "count(clean_label)" if truth else "NULL::BIGINT"
     joined = f"\nLEFT JOIN ({_truth()}) USING (key)" if truth else ""
     return f"""\
 SELECT class, count(*) AS samples,
-       count(*) FILTER (in_sample IS FALSE) AS judged, count(*) FILTER (contradicted) AS contradicted,
+       {judged} AS judged, count(*) FILTER (contradicted) AS contradicted,
        {wrong} AS wrong, {found} AS wrong_and_contradicted, {known} AS truth_known,
        sum(drawn)::BIGINT AS drawn, sum(selected)::BIGINT AS selected,
        sum(selected) / nullif(sum(drawn), 0) AS selection_rate,
        count(*) FILTER (drawn > 0 AND selected = 0) AS never_selected
-FROM sample_reasons{joined}
+FROM {of_class}{joined}
 GROUP BY class
 ORDER BY samples DESC, class"""
 
@@ -79,11 +84,15 @@ GROUP BY x, y
 ORDER BY x, y"""
 
 
-def il_histogram() -> str:
-    """Counts by bin of the irreducible loss, of samples whose label the IL model predicts and of the others."""
+def il_histogram(*, multi_label: bool = False) -> str:
+    """Counts by bin of the irreducible loss, of samples whose label the IL model predicts and of the others.
+
+    Of a multi-label corpus all are others.
+    """
+    other = "true" if multi_label else "predicted IS DISTINCT FROM label"
     return f"""\
 WITH judged AS (
-  SELECT il, predicted IS DISTINCT FROM label AS other FROM sample_reasons WHERE isfinite(il) AND in_sample IS NOT TRUE
+  SELECT il, {other} AS other FROM sample_reasons WHERE isfinite(il) AND in_sample IS NOT TRUE
 ), bounds AS (
   SELECT quantile_cont(il, {OUTER}) AS il_from, quantile_cont(il, {1 - OUTER}) AS il_to FROM judged
 )
@@ -152,20 +161,35 @@ GALLERIES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def gallery(name: str, *, most: int, per_class: int, per_reason: int) -> str:
-    """The first `most` samples of a gallery, and the first few of each class and of each reason."""
+def gallery(name: str, *, most: int, per_class: int, per_reason: int, multi_label: bool = False) -> str:
+    """The first `most` samples of a gallery, and the first few of each class and of each reason.
+
+    `classes` are the names of a sample's classes: one, or of a multi-label corpus all.
+    """
     condition, order = GALLERIES[name]
+    classes, guess = "[samples.class]", "guess.class"
+    ranked = f"\n         row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,"
+    joined = "\nLEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted"
+    if multi_label:
+        classes, guess, ranked = "samples.classes", "NULL::VARCHAR", ""
+        joined = f"""
+LEFT JOIN (
+  SELECT key, min(place) AS rank_in_class
+  FROM (
+    SELECT key, row_number() OVER (PARTITION BY class ORDER BY {order}, key) AS place
+    FROM (SELECT *, unnest(classes) AS class FROM sample_reasons WHERE {condition})
+  )
+  GROUP BY key
+) AS in_class USING (key)"""
     return f"""\
-SELECT key, rank, samples.class, guess.class AS predicted_class, il, confidence, latest_loss AS loss, drawn, selected,
-       reason, samples.shard, samples."offset", samples.size, content_hash, samples.source
+SELECT key, rank, {classes} AS classes, {guess} AS predicted_class, il, confidence, latest_loss AS loss, drawn,
+       selected, reason, samples.shard, samples."offset", samples.size, content_hash, samples.source
 FROM (
-  SELECT *, row_number() OVER (ORDER BY {order}, key) AS rank,
-         row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,
+  SELECT *, row_number() OVER (ORDER BY {order}, key) AS rank,{ranked}
          row_number() OVER (PARTITION BY reason ORDER BY {order}, key) AS rank_in_reason
   FROM sample_reasons
   WHERE {condition}
 ) AS chosen
-JOIN samples USING (key)
-LEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted
+JOIN samples USING (key){joined}
 WHERE samples.split = 'train' AND (rank <= {most} OR rank_in_class <= {per_class} OR rank_in_reason <= {per_reason})
 ORDER BY rank"""

@@ -12,6 +12,7 @@ from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Figure, table
 from rhostream.pipeline.report.formatting import count, flops, number, percent, seconds
 from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
+from rhostream.pipeline.training import measure, quality
 
 _MOST_POINTS: Final = 200  # of a curve
 _SERIES: Final = 8  # colors
@@ -96,31 +97,32 @@ def accuracy(data: ReportData) -> Figure | None:
     if not runs:
         return None
     splits = sorted({str(run.evaluated_on or "held-out data") for run in runs})
+    words = measure(line for run in runs for line in run.lines)
     warning = " The IL model has trained on the holdout, the runs have not." if "holdout" in splits else ""
     return Figure(
         name="accuracy",
-        title="Accuracy, and what it took",
+        title=f"{words.capitalize()}, and what it took",
         says=(
-            f"Accuracy on {' and '.join(splits)}. Seconds and FLOPs hold all that a run is charged with: loading, "
-            f"scoring, training and its share of the IL model; only evaluation, our measuring, is left out. A curve "
-            f"begins after the IL model that it needed.{warning}"
+            f"{words.capitalize()} on {' and '.join(splits)}. Seconds and FLOPs hold all that a run is charged with: "
+            f"loading, scoring, training and its share of the IL model; only evaluation, our measuring, is left out. "
+            f"A curve begins after the IL model that it needed.{warning}"
         ),
         charts=tuple(
             charts.lines(
                 f"accuracy-{unit}",
-                f"Accuracy against {_AXES[unit]}",
+                f"{words.capitalize()} against {_AXES[unit]}",
                 [
                     Series(
                         label=run.name,
                         x=[spent(line, unit) for line in _thinned(run.curve)],
-                        y=[line["test_accuracy"] for line in _thinned(run.curve)],
+                        y=[quality(line) for line in _thinned(run.curve)],
                         color=f"series{place % _SERIES}",
                         dash=place,
                     )
                     for place, run in enumerate(runs)
                 ],
                 x=_AXES[unit],
-                y="accuracy",
+                y=words,
                 share=True,
                 flops=unit == "flops",
             )
@@ -128,14 +130,14 @@ def accuracy(data: ReportData) -> Figure | None:
         ),
         legend=tuple((f"series{place % _SERIES} dash{place % 4}", run.name) for place, run in enumerate(runs)),
         table=table(
-            ("run", "steps", "seconds", "FLOPs", "accuracy"),
+            ("run", "steps", "seconds", "FLOPs", words),
             [
                 (
                     run.name,
                     count(line["step"]),
                     seconds(spent(line, "seconds")),
                     flops(spent(line, "flops")),
-                    f"{100 * line['test_accuracy']:.1f}%",
+                    f"{100 * (quality(line) or 0.0):.1f}%",
                 )
                 for run in runs
                 for line in _thinned(run.curve)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.models import COST_NAMES
+from rhostream.pipeline.training import quality
 
 Unit = Literal["steps", "seconds", "flops"]
 UNITS: Final[tuple[Unit, ...]] = ("steps", "seconds", "flops")
@@ -22,7 +23,7 @@ class ReportedRun:
     Attributes:
         select: name of its selection function; "" where another trainer wrote the ledger.
         il: name of the IL table it joined, or None.
-        evaluated_on: the split of its accuracies, or None.
+        evaluated_on: the split of its accuracies, or None; of a multi-label corpus these are mean average precisions.
         lines: of `rhostream.schema.METRICS`, by step.
     """
 
@@ -35,18 +36,24 @@ class ReportedRun:
     @property
     def curve(self) -> list[dict[str, Any]]:
         """The lines with an accuracy."""
-        return [line for line in self.lines if line["test_accuracy"] is not None]
+        return [line for line in self.lines if quality(line) is not None]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of the curve."""
+        return [found for line in self.lines if (found := quality(line)) is not None]
 
     @property
     def best_accuracy(self) -> float:
-        return max(float(line["test_accuracy"]) for line in self.curve)
+        return max(self.accuracies)
 
     @property
     def steps(self) -> int:
         return int(self.lines[-1]["step"]) if self.lines else 0
 
     def first_reaching(self, accuracy: float) -> dict[str, Any] | None:
-        return next((line for line in self.curve if line["test_accuracy"] >= accuracy), None)
+        reached = zip(self.curve, self.accuracies, strict=True)
+        return next((line for line, found in reached if found >= accuracy), None)
 
 
 def spent(line: dict[str, Any], unit: Unit) -> float:

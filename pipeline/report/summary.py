@@ -9,6 +9,7 @@ from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Table, table
 from rhostream.pipeline.report.formatting import count, flops, listed, percent, seconds
 from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
+from rhostream.pipeline.training import measure
 
 _ENOUGH: Final = 20  # samples for a class to be called noisy or clean
 _NAMED: Final = 3
@@ -54,6 +55,12 @@ def findings(data: ReportData) -> tuple[Finding, ...]:
 
 def noisy_classes(data: ReportData) -> Finding:
     question = "Which classes are noisy?"
+    if data.corpus.task == "multi_label":
+        return Finding(
+            question=question,
+            headline="Not told",
+            sentences=("A verdict on one of a sample's many labels would need the probabilities of each.",),
+        )
     rows = [row for row in data.answers["classes"].rows if row["judged"]]
     if not rows:
         return Finding(
@@ -133,7 +140,7 @@ def paid(data: ReportData) -> Finding:
     question = "Did it pay?"
     run, baseline = data.run, _baseline(data)
     if run is None or not run.curve:
-        return Finding(question=question, headline="Not known", sentences=("No run has an accuracy to compare.",))
+        return Finding(question=question, headline="Not known", sentences=("No run was evaluated.",))
     if run.select == "uniform":
         sentence = f"{run.name} samples uniformly, which is what others are measured by: name another run first."
         return Finding(question=question, headline="Not known", sentences=(sentence,))
@@ -165,8 +172,8 @@ def paid(data: ReportData) -> Finding:
             f"without it {run.name} took {seconds(spent(ours, 'seconds') - shared)}."
         )
     sentences.append(
-        f"In the end {run.name} had {_accuracy(run.curve[-1]['test_accuracy'])} after {count(run.steps)} steps, "
-        f"{baseline.name} {_accuracy(baseline.curve[-1]['test_accuracy'])} after {count(baseline.steps)}."
+        f"In the end {run.name} had {_accuracy(run.accuracies[-1])} after {count(run.steps)} steps, "
+        f"{baseline.name} {_accuracy(baseline.accuracies[-1])} after {count(baseline.steps)}."
     )
     return Finding(question=question, headline=headline, sentences=tuple(sentences))
 
@@ -181,13 +188,13 @@ def comparison(data: ReportData) -> Table | None:
         return None
     pair = [run for run in (data.run, baseline) if run is not None and run.curve] or runs
     aim = min(run.best_accuracy for run in pair)
-    rows = []
+    rows, words = [], measure(line for run in runs for line in run.lines)
     for run in runs:
         line = run.first_reaching(aim)
         took = [_spent(line, unit) if line is not None else "never" for unit in UNITS]
-        rows.append((run.name, run.select, *took, _accuracy(run.curve[-1]["test_accuracy"])))
+        rows.append((run.name, run.select, *took, _accuracy(run.accuracies[-1])))
     return table(
-        ("run", "selection", *(f"{_UNIT_WORDS[unit]} to {_accuracy(aim)}" for unit in UNITS), "final accuracy"),
+        ("run", "selection", *(f"{_UNIT_WORDS[unit]} to {_accuracy(aim)}" for unit in UNITS), f"final {words}"),
         rows,
         text=2,
     )

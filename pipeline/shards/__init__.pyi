@@ -1,5 +1,5 @@
 from .clean_list import read_clean_list as read_clean_list
-from .index_rows import IndexRows as IndexRows, SampleFacts as SampleFacts
+from .index_rows import IndexRows as IndexRows, SampleFacts as SampleFacts, names_of as names_of
 from .own_files import own_names as own_names, remove_own as remove_own
 from .plain_tar import PlainTar as PlainTar
 from .sources import refuse_sources_inside as refuse_sources_inside
@@ -13,6 +13,7 @@ from .unit import (
     refuse_mostly_bad as refuse_mostly_bad,
     rejects_name as rejects_name,
     require_two_classes as require_two_classes,
+    settings_of_task as settings_of_task,
     shard_name as shard_name,
     split_of as split_of,
     write_unit as write_unit,

@@ -76,7 +76,8 @@ class CleanList:
         """Entries in the same order; those of official val and test splits stay as they are.
 
         Raises:
-            ConfigError: a class that the corpus does not have (at the call), or keys that it lacks (at the end).
+            ConfigError: a class that the corpus does not have (at the call), another class for a multi-label sample, or
+                keys that it lacks (at the end).
         """
         labels = {name: label for label, name in enumerate(classes)}
         if unknown := sorted({str(name) for name in self.relabeled.values()} - set(labels)):
@@ -95,6 +96,11 @@ class CleanList:
             elif key in self.dropped:
                 yield replace(entry, label=None, reason="excluded", detail=self.dropped[key] or "by the clean list")
             elif key in self.relabeled:
+                if not isinstance(entry.label, int):
+                    raise ConfigError(
+                        f"clean list {self.file} gives {key!r} another class, which a multi-label corpus cannot take: "
+                        "change its labels in the corpus, or drop it"
+                    )
                 yield replace(entry, label=labels[self.relabeled[key]])
             else:
                 yield entry

@@ -1,14 +1,16 @@
 """The rows of one shard's index while it is made."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard
-from rhostream.schema import SAMPLES
+from rhostream.pipeline.config import TaskName
+from rhostream.pipeline.corpora import Label
+from rhostream.schema import SAMPLES, of_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,8 @@ class SampleFacts:
 
     Attributes:
         source: the source's own name of the sample.
+        label: of its class, or of all its classes.
+        class_name: in the same form.
         ext: of the image's real format, without a dot.
         width, height: pixels, as shown.
         extra: values of the corpus's extra columns.
@@ -24,26 +28,48 @@ class SampleFacts:
 
     key: str
     source: str
-    label: int
-    class_name: str
+    label: Label
+    class_name: str | tuple[str, ...]
     ext: str
     width: int
     height: int
     extra: Mapping[str, Any]
+
+    @property
+    def label_columns(self) -> dict[str, Any]:
+        """What the index, and the shard's `.json`, say of the label."""
+        if isinstance(self.label, int):
+            return {"label": self.label, "class": self.class_name}
+        return {"labels": list(self.label), "classes": list(self.class_name)}
+
+
+def names_of(label: Label, classes: Sequence[str]) -> str | tuple[str, ...]:
+    """The name of the class, or the names of all classes."""
+    return classes[label] if isinstance(label, int) else tuple(classes[each] for each in label)
 
 
 class IndexRows:
     """Collects the rows of one shard, in order.
 
     Args:
+        task: of the corpus.
         extra: types of the corpus's extra columns, in the order of the index.
         source: path or URL of the tar, where it lies outside the workspace, see `rhostream.loaders.index.Shard`.
     """
 
-    def __init__(self, *, name: str, split: str, fold: int, extra: Mapping[str, pa.DataType], source: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        fold: int,
+        task: TaskName,
+        extra: Mapping[str, pa.DataType],
+        source: str = "",
+    ) -> None:
         self.name, self.split, self.fold, self.source = name, split, fold, source
         self.extra_columns = tuple(extra)
-        self._schema = pa.schema([*SAMPLES, *(pa.field(column, kind) for column, kind in extra.items())])
+        self._schema = pa.schema([*of_task(SAMPLES, task), *(pa.field(column, kind) for column, kind in extra.items())])
         self._columns: dict[str, list[Any]] = {column: [] for column in self._schema.names}
         self._digest = hashlib.sha256()
 
@@ -60,15 +86,15 @@ class IndexRows:
             "offset": offset,
             "size": size,
             "ext": sample.ext,
-            "label": sample.label,
-            "class": sample.class_name,
+            **sample.label_columns,
             "source": sample.source,
             "content_hash": content_hash,
             "width": sample.width,
             "height": sample.height,
             **{column: sample.extra.get(column) for column in self.extra_columns},
         }
-        self._digest.update(f"{sample.key} {sample.label} {content_hash}\n".encode())
+        label = sample.label if isinstance(sample.label, int) else list(sample.label)
+        self._digest.update(f"{sample.key} {label} {content_hash}\n".encode())
         for column, values in self._columns.items():
             values.append(row[column])
 

@@ -73,7 +73,8 @@ def _checked_label(entry: Entry, classes: int) -> Entry:
         return entry
     if entry.label is None:
         return replace(entry, reason="label_missing", detail="the corpus gives no label")
-    if not 0 <= entry.label < classes:
+    labels = all_labels(entry)
+    if labels and not (min(labels) >= 0 and max(labels) < classes):
         detail = f"label {entry.label}, classes are 0 to {classes - 1}"
         return replace(entry, label=None, reason="label_out_of_range", detail=detail)
     return entry
@@ -93,6 +94,11 @@ def _one_of_a_key(key: str, entries: Entry | list[Entry]) -> Iterator[Entry]:
             yield replace(other, label=None, reason="duplicate_key", detail=detail)
 
 
-def _rank(entry: Entry) -> tuple[bool, int, str, int, str]:
-    label = -1 if entry.label is None else entry.label
-    return (bool(entry.reason), _PRECEDENCE.get(entry.split, 2), entry.source, label, entry.reason)
+def _rank(entry: Entry) -> tuple[bool, int, str, tuple[int, ...], str]:
+    return (bool(entry.reason), _PRECEDENCE.get(entry.split, 2), entry.source, all_labels(entry), entry.reason)
+
+
+def all_labels(entry: Entry) -> tuple[int, ...]:
+    """All that an entry has: one of a classification, none where it is refused."""
+    label = entry.label
+    return () if label is None else (label,) if isinstance(label, int) else label

@@ -35,7 +35,7 @@ def columns_with_noise(extra_columns: Mapping[str, pa.DataType]) -> dict[str, pa
 
 
 def _noisy(entry: Entry, noise: Noise, targets: Sequence[Sequence[int]]) -> Entry:
-    if entry.label is None or entry.split not in (None, "train"):
+    if not isinstance(entry.label, int) or entry.split not in (None, "train"):
         return entry
     move, choice = _two_numbers(noise.seed, entry.source)
     others = targets[entry.label]

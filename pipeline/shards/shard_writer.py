@@ -10,7 +10,10 @@ from rhostream.pipeline.shards.plain_tar import PlainTar
 
 
 class ShardWriter:
-    """Appends samples as `<key>.<ext>`, `<key>.cls` and `<key>.json` to a tar, and their rows to `rows`."""
+    """Appends samples as `<key>.<ext>`, `<key>.cls` and `<key>.json` to a tar, and their rows to `rows`.
+
+    A multi-label sample has no `.cls`, which is one number to all who read it: its labels stand in the `.json`.
+    """
 
     def __init__(self, stream: IO[bytes], rows: IndexRows) -> None:
         self._tar = PlainTar(stream)
@@ -18,12 +21,12 @@ class ShardWriter:
 
     def add(self, sample: SampleFacts, image: bytes) -> None:
         offset = self._tar.add(f"{sample.key}.{sample.ext}", image)
-        self._tar.add(f"{sample.key}.cls", str(sample.label).encode())
+        if isinstance(sample.label, int):
+            self._tar.add(f"{sample.key}.cls", str(sample.label).encode())
         document = {
             "key": sample.key,
             "source": sample.source,
-            "label": sample.label,
-            "class": sample.class_name,
+            **sample.label_columns,
             "split": self.rows.split,
             "fold": self.rows.fold,
         }

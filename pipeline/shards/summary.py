@@ -31,12 +31,14 @@ class Tally:
     Attributes:
         samples: by split: "train", "holdout", "val", "test"; with folds "train-fold0" and so on.
         rejects: by reason.
-        classes: samples by class, in the order of the labels.
+        classes: samples by class, in the order of the labels; a multi-label sample counts in each of its classes.
+        without_class: samples of a multi-label corpus that have none.
     """
 
     samples: dict[str, int]
     rejects: dict[str, int]
     classes: dict[str, int]
+    without_class: int
     shards: int
     duplicates: Duplicates
 
@@ -57,15 +59,22 @@ def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, unit
     rejects: Counter[str] = Counter()
     for unit in units:
         rejects.update({reason: count for reason, (count, _) in unit.rejects.items()})
+    column = "labels" if manifest.task == "multi_label" else "label"
     rows = pa.concat_tables(
-        workspace.read_table(shard.index, ["content_hash", "split", "label"]).replace_schema_metadata()
+        workspace.read_table(shard.index, ["content_hash", "split", column]).replace_schema_metadata()
         for shard in shards
     )
-    labels = {count["values"]: count["counts"] for count in pc.value_counts(rows.column("label")).to_pylist()}
+    label, without_class = rows.column(column), 0
+    if manifest.task == "multi_label":
+        without_class = int(pc.sum(pc.equal(pc.list_value_length(label), 0)).as_py() or 0)
+        rows = rows.append_column("label", _numbered(label))
+        label = pc.list_flatten(label)
+    labels = {count["values"]: count["counts"] for count in pc.value_counts(label).to_pylist()}
     return Tally(
         samples=dict(sorted(samples.items())),
         rejects=dict(sorted(rejects.items())),
         classes={name: labels.get(label, 0) for label, name in enumerate(classes)},
+        without_class=without_class,
         shards=len(shards),
         duplicates=_duplicates(rows),
     )
@@ -80,6 +89,7 @@ def write_metadata(
     samples, rejects = sum(counts.samples.values()), sum(counts.rejects.values())
     corpus = {
         "manifest": manifest.to_dict(),
+        "task": manifest.task,
         "classes": list(classes),
         "counts": {
             "entries": samples + rejects,
@@ -88,6 +98,7 @@ def write_metadata(
             "splits": counts.samples,
             "reasons": counts.rejects,
             "classes": counts.classes,
+            **({"without_class": counts.without_class} if manifest.task == "multi_label" else {}),
             "duplicates": asdict(counts.duplicates),
         },
         "shards": [asdict(shard) for shard in shards],
@@ -98,6 +109,12 @@ def write_metadata(
 
 def _shards(units: Sequence[UnitRecord]) -> list[Shard]:
     return sorted((shard for unit in units for shard, _, _ in unit.shards), key=lambda shard: shard.name)
+
+
+def _numbered(lists: pa.ChunkedArray) -> pa.Array:
+    """Equal lists of labels have equal numbers."""
+    texts = pc.binary_join(lists.cast(pa.list_(pa.string())), ",")
+    return texts.combine_chunks().dictionary_encode().indices
 
 
 def _duplicates(rows: pa.Table) -> Duplicates:

@@ -20,7 +20,7 @@ from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, Entry
-from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts
+from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
 from rhostream.pipeline.shards.shard_writer import ShardWriter
 from rhostream.schema import REJECTS
 
@@ -110,6 +110,7 @@ class UnitMaker:
             "max_pixels": manifest.max_pixels,
             "classes": list(self.corpus.classes),
             "extra_columns": {name: str(kind) for name, kind in self.extra_columns.items()},
+            **settings_of_task(manifest),
         }
 
     def listing(self, unit: Unit) -> tuple[int, str]:
@@ -166,7 +167,9 @@ class UnitMaker:
                     name = shard_name(split, fold, unit.number)
                     if name not in writers:
                         stream = files.enter_context(self.workspace.writing(f"shards/{name}.tar"))
-                        rows = IndexRows(name=name, split=split, fold=fold, extra=self.extra_columns)
+                        rows = IndexRows(
+                            name=name, split=split, fold=fold, task=self.manifest.task, extra=self.extra_columns
+                        )
                         writers[name] = ShardWriter(stream, rows)
                     writers[name].add(sample, image)
                 if position == ENTRIES_BEFORE_GIVING_UP:
@@ -200,13 +203,18 @@ class UnitMaker:
             key=key,
             source=clean_text(entry.source),
             label=entry.label,
-            class_name=self.corpus.classes[entry.label],
+            class_name=names_of(entry.label, self.corpus.classes),
             ext=ext,
             width=image.width,
             height=image.height,
             extra=entry.extra,
         )
         return split, fold, sample, stored
+
+
+def settings_of_task(manifest: Manifest) -> dict[str, Any]:
+    """What units of another task than classification record; units that were made before there was one say nothing."""
+    return {} if manifest.task == "classification" else {"task": manifest.task}
 
 
 def write_unit(

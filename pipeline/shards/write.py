@@ -15,7 +15,7 @@ from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, find_tars, open_corpus
 from rhostream.pipeline.jobs import exclusive_lock, make_units, progress, require_same
 from rhostream.pipeline.shards.clean_list import CleanList
-from rhostream.pipeline.shards.listing import Listing, list_entries
+from rhostream.pipeline.shards.listing import Listing, all_labels, list_entries
 from rhostream.pipeline.shards.noise import columns_with_noise, with_noise
 from rhostream.pipeline.shards.own_files import own_names, refuse_foreign_tars, remove_own
 from rhostream.pipeline.shards.sources import refuse_sources_inside
@@ -42,7 +42,7 @@ class ShardsSummary:
         samples: by split ("train", "holdout", "val", "test", "train-fold0"). A dry run knows the listing only: its
             samples have not been read, and "train" includes the holdout or the folds.
         rejects: by reason.
-        classes: samples by class, in the order of the labels.
+        classes, without_class: see `rhostream.pipeline.shards.summary.Tally`.
         units, units_made: slices of the listing, and how many of them this run has written.
     """
 
@@ -52,6 +52,7 @@ class ShardsSummary:
     samples: dict[str, int]
     rejects: dict[str, int]
     classes: dict[str, int]
+    without_class: int
     units: int
     units_made: int
     shards: int
@@ -113,6 +114,7 @@ def write_shards(
         samples=counts.samples,
         rejects=counts.rejects,
         classes=counts.classes,
+        without_class=counts.without_class,
         shards=counts.shards,
         duplicates=counts.duplicates,
         units=listing.units,
@@ -150,7 +152,7 @@ def _refused(listing: Listing) -> dict[str, tuple[int, str]]:
 def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds: float) -> ShardsSummary:
     kept = [entry for entry in listing.entries if entry.label is not None]
     splits = Counter(entry.split if entry.split in ("val", "test") else "train" for entry in kept)
-    labels = Counter(entry.label for entry in kept)
+    labels = Counter(label for entry in kept for label in all_labels(entry))
     return ShardsSummary(
         workspace=workspace.location,
         dry_run=True,
@@ -158,6 +160,7 @@ def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds
         samples=dict(sorted(splits.items())),
         rejects=dict(sorted(listing.refused().items())),
         classes={name: labels[label] for label, name in enumerate(corpus.classes)},
+        without_class=sum(not all_labels(entry) for entry in kept),
         units=listing.units,
         units_made=0,
         shards=0,

@@ -46,6 +46,8 @@ _DUCKDB_TYPES: Final[dict[pa.DataType, str]] = {
     pa.float32(): "FLOAT",
     pa.float64(): "DOUBLE",
     pa.bool_(): "BOOLEAN",
+    pa.list_(pa.int32()): "INTEGER[]",
+    pa.list_(pa.string()): "VARCHAR[]",
 }
 
 
@@ -68,7 +70,7 @@ def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
         + (
             _select(name, columns, f"{escape_glob(start)}/{pattern}")
             if _any_file(workspace, "", pattern.split("/"))
-            else _select_nothing(columns)
+            else _select_nothing(schema.of_task(columns, _task(workspace)))
         )
         + ");"
         for name, (columns, pattern) in VIEWS.items()
@@ -98,6 +100,14 @@ def _check(workspace: Workspace) -> None:
     raise WorkspaceError(
         f"workspace {workspace.location!r} {problem}: name another one, or", Remedy(Stage.SHARDS, workspace.location)
     )
+
+
+def _task(workspace: Workspace) -> str:
+    """Of the corpus, as far as the workspace tells."""
+    try:
+        return str(workspace.read_json(METADATA_NAME).get("task", "classification"))
+    except (FileNotFoundError, WorkspaceError, AttributeError):
+        return "classification"
 
 
 def _any_file(workspace: Workspace, folder: str, pattern: list[str]) -> bool:

@@ -2,5 +2,6 @@ from .budget import steps_of as steps_of
 from .loop import follow as follow, train as train
 from .plan import TrainPlan as TrainPlan, plan_training as plan_training
 from .properties import PASSED_OVER as PASSED_OVER
+from .quality import measure as measure, quality as quality
 from .run import Run as Run
 from .selection_plan import require_selection as require_selection

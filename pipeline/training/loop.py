@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
@@ -41,6 +40,7 @@ from rhostream.selection.ledger import Ledger
 from rhostream.selection.scoring import ScoreCache
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.selector import OnlineSelector
+from rhostream.selection.tasks import Task
 
 
 def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = False) -> Run:
@@ -98,7 +98,7 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
         fresh_every=every,
         seed=config.seed,
     )
-    properties, observers = Properties(), Observers(run, config, corpus.classes)
+    properties, observers = Properties(plan.task), Observers(run, config, corpus.classes)
     if plan.il is not None:
         _charge_il(workspace, plan.il, config.il_runs, costs)
 
@@ -119,7 +119,7 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, selector.step, steps)
                 with costs.charge("train"):
-                    step = partial(_forward_backward, model, batch, device, precision)
+                    step = partial(_forward_backward, model, batch, plan.task, device, precision)
                     logits, loss = costs.flops("train", tuple(batch.images.shape), step)
                     optimizer.step()
                     optimizer.zero_grad()
@@ -138,12 +138,13 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                             "decision": selector.policy.note or None,
                             "test_loss": measured.loss if measured else None,
                             "test_accuracy": measured.accuracy if measured else None,
+                            "test_map": measured.mean_average_precision if measured else None,
                             **properties.metrics(),
                             **costs.metrics(),
                         }
                     )
                     observers.evaluated(batch)
-                    properties = Properties()
+                    properties = Properties(plan.task)
                     run.save_checkpoint(
                         {
                             "step": selector.step,
@@ -179,11 +180,11 @@ def _endless(selector: OnlineSelector, stream: Iterable[SuperBatch], stop_after:
 
 
 def _forward_backward(
-    model: torch.nn.Module, batch: SelectedBatch, device: torch.device, precision: Precision
+    model: torch.nn.Module, batch: SelectedBatch, task: Task, device: torch.device, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     with autocast(device, precision):
         logits = model(batch.images)
-    loss = (F.cross_entropy(logits.float(), batch.labels, reduction="none") * batch.weights).mean()
+    loss = (task.losses(logits, batch) * batch.weights).mean()
     loss.backward()
     return logits.detach(), loss.detach()
 

@@ -84,6 +84,7 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
     """A line of `rhostream.schema.METRICS` under names that group: "loss/test", "seconds/score"; nulls are left out."""
     named = {
         "accuracy/test": line["test_accuracy"],
+        "mean_average_precision/test": line.get("test_map"),
         "loss/test": line["test_loss"],
         "loss/train": line["train_loss"],
         "learning_rate": line["learning_rate"],

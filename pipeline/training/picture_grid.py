@@ -1,7 +1,7 @@
 """Grids of candidates with captions: what a selector has just chosen, and what it has just passed over."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -40,6 +40,11 @@ def picture_grids(batch: SelectedBatch, classes: Sequence[str]) -> dict[str, Ima
     return {name: _grid([places[key] for key in keys[:_MOST]], classes) for name, keys in shown.items() if keys}
 
 
+def _named(label: Any, classes: Sequence[str]) -> str:
+    """Of a class number, or of an Arrow list of them."""
+    return ", ".join(classes[each] for each in label.as_py()) if hasattr(label, "as_py") else classes[int(label)]
+
+
 def _grid(places: Sequence[tuple[SuperBatch, int]], classes: Sequence[str]) -> Image.Image:
     width, height = _SIDE + _GAP, _SIDE + _CAPTION
     rows = -(-len(places) // _COLUMNS)
@@ -51,6 +56,6 @@ def _grid(places: Sequence[tuple[SuperBatch, int]], classes: Sequence[str]) -> I
         picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0).repeat(3 // len(pixels), axis=2)))
         grid.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), (left, top))
         il = "" if candidates.il is None else f"IL {float(candidates.il[position]):.2f}"
-        caption = f"{classes[int(candidates.labels[position])][:12]}\n{il}"
+        caption = f"{_named(candidates.candidates.labels[position], classes)[:12]}\n{il}"
         draw.text((left, top + _SIDE), caption, fill="black", font=font, spacing=1)
     return grid

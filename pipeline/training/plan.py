@@ -20,7 +20,8 @@ from rhostream.pipeline.jobs import require_same
 from rhostream.pipeline.models import choose_device, takes_any_size
 from rhostream.pipeline.training.budget import same_rates, steps_of
 from rhostream.pipeline.training.run import RUN_FORMAT
-from rhostream.pipeline.training.selection_plan import SelectionPlan, plan_selection
+from rhostream.pipeline.training.selection_plan import SelectionPlan, plan_selection, require_task
+from rhostream.selection.tasks import Task, task_of
 
 #: Settings that may change between the parts of a run (what device and threads change is rounding), and those that
 #: run.json records resolved.
@@ -36,13 +37,14 @@ class TrainPlan:
     """What a run is made of.
 
     Attributes:
+        task: of the corpus: what a candidate's loss is, and what the model is trained and evaluated on.
         spec: of the images that are trained on.
         il, thumbnails: names of the IL table and of the thumbnails that are read, or None.
         il_digest, weights_digest: of their content; None without.
         samples: of the training split.
         steps: the budget.
         evaluate_every: steps between evaluations.
-        evaluated_on: the split that accuracy is reported on, or None.
+        evaluated_on: the split that accuracy (or mean average precision) is reported on, or None.
         device: where the model trains.
     """
 
@@ -50,6 +52,7 @@ class TrainPlan:
     corpus: CorpusMetadata
     config: TrainConfig
     selection: SelectionPlan
+    task: Task
     spec: ImageSpec
     il: str | None
     il_digest: str | None
@@ -124,6 +127,8 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
     workspace = Workspace(workspace)
     selection = plan_selection(config)
     corpus = CorpusMetadata.read(workspace)
+    task = task_of(corpus)
+    require_task(config, task)
     spec = corpus.image_spec(config.image_size)
     il = (config.il or default_il_model(workspace, corpus)) if selection.needs_il else None
     samples = sum(shard.rows for shard in corpus.split("train"))
@@ -133,6 +138,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
         corpus=corpus,
         config=config,
         selection=selection,
+        task=task,
         spec=spec,
         il=il,
         il_digest=il_digest(workspace, il) if il is not None else None,

@@ -9,14 +9,20 @@ from torch import Tensor
 
 from rhostream.loaders.stream import SuperBatch
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.tasks import Task
 
 PASSED_OVER = ("filtered", "il_missing", "not_in_core_set", "validation", "unreadable")
 
 
 class Properties:
-    """Counts over the steps since the last report; shares are None where nothing is known."""
+    """Counts over the steps since the last report; shares are None where nothing is known.
 
-    def __init__(self) -> None:
+    Args:
+        task: says which samples the training pass predicts, where no scoring pass did.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._loss, self._steps = 0.0, 0
         self._candidates, self._selected = 0, 0
         self._passed_over: Counter[str] = Counter()
@@ -45,8 +51,9 @@ class Properties:
         if clean is not None:
             known = ~np.isnan(clean.astype(np.float64))
             self._mislabeled["selected"].add((clean != batch.labels.cpu().numpy())[known])
-        correct = batch.correct if batch.correct is not None else logits.argmax(dim=1) == batch.labels
-        self._correct["selected"].add(correct.cpu().numpy())
+        correct = batch.correct if batch.correct is not None else self._task.correct(logits, batch)
+        if correct is not None:
+            self._correct["selected"].add(correct.cpu().numpy())
 
     def _add_candidates(self, super_batch: SuperBatch) -> None:
         self._candidates += super_batch.candidate_count

@@ -6,6 +6,7 @@ from rhostream.errors import ConfigError
 from rhostream.pipeline.config import AUTO, TrainConfig
 from rhostream.selection.policies import SelectionConfig
 from rhostream.selection.scoring import selection_function, selection_functions
+from rhostream.selection.tasks import MultiLabel, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +77,21 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         drawn_at_once=drawn_at_once,
         candidates_per_step=None if varies else config.batch_size / config.share if config.share else drawn_at_once,
     )
+
+
+def require_task(config: TrainConfig, task: Task) -> None:
+    """Raises ConfigError for settings that ask for the one class of each sample, where it has a list of them."""
+    if not isinstance(task, MultiLabel):
+        return
+    auto = config.select == AUTO
+    settings = {
+        f"select {config.select!r}": auto or selection_function(config.select).reads_logits,
+        "prefilter": config.prefilter > 0,
+        "class_floor": config.class_floor > 0,
+    }
+    if asked := [name for name, given in settings.items() if given]:
+        raise ConfigError(
+            f"{asked[0]} asks for the one class of each sample, and the corpus is multi-label: choose a selection "
+            "function that reads the loss alone (rho_loss, train_loss, irreducible_loss, selective_backprop, uniform), "
+            "and leave prefilter and class_floor out"
+        )

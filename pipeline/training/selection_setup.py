@@ -100,14 +100,19 @@ class SelectionSetup:
             size=config.score_size or None,
         )
         if not config.proxy:
-            return Scorer(self._model, options, seed=config.seed)
+            return Scorer(self._model, options, task=self._plan.task, seed=config.seed)
         il_metadata = self._il_metadata("proxy")
         proxy = build_model(
             il_metadata.architecture, len(self._plan.corpus.classes), il_metadata.spec, seed=config.seed
         )
         options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=il_metadata.spec.size)
         return ProxyScorer(
-            proxy.to(self._device), self._plan.workspace, il=il_metadata.name, options=options, seed=config.seed
+            proxy.to(self._device),
+            self._plan.workspace,
+            il=il_metadata.name,
+            options=options,
+            task=self._plan.task,
+            seed=config.seed,
         )
 
     def _live_il(self, optimizer: torch.optim.Optimizer) -> LiveIL:
@@ -118,7 +123,7 @@ class SelectionSetup:
                 "on learning? Use one that was trained on a holdout"
             )
         model = il_metadata.load(self._plan.workspace, il_metadata.models[0]).to(self._device)
-        return LiveIL(model, optimizer, seed=self._config.seed)
+        return LiveIL(model, optimizer, task=self._plan.task, seed=self._config.seed)
 
     def _il_metadata(self, setting: str) -> ILMetadata:
         il = self._plan.il

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
+from rhostream.loaders.index import concat_labels
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import SuperBatch
-from rhostream.schema import LEDGER
+from rhostream.schema import LEDGER, of_task
 from rhostream.selection.ledger.history import forget_history, update_history
 
 #: A part of so many rows is written without waiting for `flush`: what bounds the memory.
@@ -94,7 +95,9 @@ class Ledger:
             "key": [*batch.keys, *passed.keys],
             "shard": [*batch.shards, *passed.shards],
             "row": np.concatenate([batch.rows, passed.rows]),
-            "label": np.concatenate([batch.candidates.labels, passed.labels]),
+            ("labels" if batch.candidates.multi_label else "label"): concat_labels(
+                [batch.candidates.labels, passed.labels]
+            ),
             "loss": column(_numpy(loss), pa.float32()),
             "il": pa.concat_arrays([_losses(n, _numpy(batch.il)), _losses(len(passed), passed.il)]),
             "score": column(_numpy(score), pa.float32()),
@@ -105,7 +108,8 @@ class Ledger:
             "reason": [*reasons, *(() if passed.reasons is None else passed.reasons)],
         }
         self._first_step = self._first_step if self._tables else step
-        self._tables.append(pa.table({name: columns[name] for name in LEDGER.names}, schema=LEDGER))
+        schema = of_task(LEDGER, "multi_label" if batch.candidates.multi_label else "classification")
+        self._tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
         self._rows, self._last_step = self._rows + total, step
 
     def flush(self) -> None:

@@ -52,6 +52,8 @@ class ClassFloor(Rule):
 
     Put a `ScoreFloor` around it and not inside, where the classes' floors would not heed it.
 
+    `choose` raises ConfigError for multi-label targets, where a sample has no one class.
+
     Args:
         share: from 0 (no floors) to 1 (the classes keep their frequencies).
 
@@ -70,6 +72,10 @@ class ClassFloor(Rule):
         return self.rule.falls_short
 
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
+        if labels.dim() != 1:
+            raise ConfigError(
+                "a class floor shares out a batch by the one class of each sample: leave it out for multi-label targets"
+            )
         device, score, labels = score.device, score.cpu(), labels.cpu()  # a loop over classes is no work for a GPU
         at_most = min(at_most, len(score))
         offset = float(torch.rand((), dtype=torch.float64, device="cpu", generator=generator))

@@ -45,7 +45,7 @@ class Rule(Protocol):
 
         Args:
             score: float32 (n,), finite; higher is worth more.
-            labels: int64 (n,).
+            labels: of the candidates, as of `Batch`.
             at_most: n_b.
             generator: on the CPU.
         """

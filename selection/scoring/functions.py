@@ -36,6 +36,11 @@ class SelectionFunction:
     rule: Callable[[], Rule] = Top
     loss_suffices: bool = False
 
+    @property
+    def reads_logits(self) -> bool:
+        """Does it read logits over classes that exclude each other?"""
+        return "draws" in self.needs or ("logits" in self.needs and not self.loss_suffices)
+
 
 _FUNCTIONS: dict[str, SelectionFunction] = {}
 

@@ -1,3 +1,4 @@
 from .classification import Classification as Classification
 from .multi_label import MultiLabel as MultiLabel
+from .of_corpus import task_of as task_of
 from .task import Criterion as Criterion, Forward as Forward, Task as Task, logits_of as logits_of

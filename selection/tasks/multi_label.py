@@ -14,7 +14,8 @@ from rhostream.selection.tasks.task import Task, logits_of, tells_logits
 class MultiLabel(Task):
     """Classes of which each is there or not: labels bool or float (n, C), outputs logits (n, C).
 
-    The loss is the binary cross-entropy, nats, mean over the classes. A sample is correct where every class is.
+    Streams of multi-label corpora give such labels. The loss is the binary cross-entropy, nats, mean over the classes.
+    A sample is correct where every class is.
     """
 
     def correct(self, outputs: Any, batch: Batch) -> Tensor | None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.decode import image_format
-from rhostream.pipeline.config import WebDatasetOptions
+from rhostream.pipeline.config import TaskName, WebDatasetOptions
 from rhostream.pipeline.corpora.columns import extra_column_name
 from rhostream.pipeline.corpora.labels import without_surrogates
 from rhostream.pipeline.corpora.tars.members import Damage, DamagedTarError, Member, tar_members
@@ -57,15 +57,21 @@ class SampleReader:
         ConfigError: options that cannot be.
     """
 
-    def __init__(self, options: WebDatasetOptions) -> None:
+    def __init__(self, options: WebDatasetOptions, task: TaskName = "classification") -> None:
         member, _, self._label_field = options.label.partition(".")
         if member not in _TEXT_MEMBERS or (member == "json") != bool(self._label_field):
             raise ConfigError(f"[options] label = {options.label!r}: choose cls, txt or json.<field>")
+        if options.separator and task != "multi_label":
+            raise ConfigError(
+                f"[options] separator = {options.separator!r} is of multi-label corpora: leave it out, or say "
+                'task = "multi_label"'
+            )
         self._label_member = member
         self._images = options.images
         self._on_bad_tar = options.on_bad_tar
-        self._extra = _typed(options.extra)
-        self.extra_columns: Mapping[str, pa.DataType] = {extra_column_name(n): t for n, t in self._extra.items()}
+        self._extra, self._task = _typed(options.extra), task
+        types = {extra_column_name(name, task): kind for name, kind in self._extra.items()}
+        self.extra_columns: Mapping[str, pa.DataType] = types
         self._texts = {member} | {"txt" if name == "txt" else "json" for name in self._extra}
 
     def samples(self, stream: IO[bytes], *, images: bool = False) -> Iterator[TarSample | Damage]:
@@ -152,7 +158,7 @@ class SampleReader:
         """
         fields = sample.fields
         return {
-            extra_column_name(name): _value(
+            extra_column_name(name, self._task): _value(
                 sample.text("txt") if name == "txt" else fields.get(name), kind, name, source
             )
             for name, kind in self._extra.items()

@@ -13,7 +13,7 @@ function show() {
     const all = filtered || more.getAttribute("aria-expanded") === "true";
     let extras = 0;
     for (const card of gallery.querySelectorAll(".card")) {
-      const fits = (!byClass.value || card.dataset.class === byClass.value) &&
+      const fits = (!byClass.value || JSON.parse(card.dataset.classes).includes(byClass.value)) &&
         (!byReason.value || card.dataset.reason === byReason.value);
       const extra = "extra" in card.dataset;
       card.hidden = !fits || (!all && extra);

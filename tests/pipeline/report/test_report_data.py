@@ -61,7 +61,7 @@ def test_a_gallery_holds_some_of_its_every_class_and_reason(tmp_path: Path) -> N
 def test_what_the_cards_say_is_in_the_tables(data: ReportData, workspace: Workspace) -> None:
     row = next(row for row in data.galleries["suspicious"].rows if row["key"] == "s50")
     names = made.CLASSES
-    assert (row["class"], row["predicted_class"]) == (names[made.label_of(50)], names[(made.label_of(50) + 1) % 3])
+    assert (row["classes"], row["predicted_class"]) == ([names[made.label_of(50)]], names[(made.label_of(50) + 1) % 3])
     assert (row["drawn"], row["selected"], row["loss"], row["reason"]) == (4, 0, 4.5, "mislabeled")
     assert row["il"] == pytest.approx(4.5)
 

@@ -117,11 +117,11 @@ def test_filters_show_what_fits_and_say_how_many(opened: Opened, report: tuple[P
     first = opened.visible()
     assert len(first) < len(rows)
     page.select_option("#by-class", HOSTILE)
-    fits = [row["key"] for row in rows if row["class"] == HOSTILE]
+    fits = [row["key"] for row in rows if row["classes"] == [HOSTILE]]
     assert opened.visible() == fits
     assert page.inner_text("#shown") == f"{len(fits)} of {len(rows)} pictures"
     page.select_option("#by-reason", "redundant")
-    both = [row["key"] for row in rows if row["class"] == HOSTILE and row["reason"] == "redundant"]
+    both = [row["key"] for row in rows if row["classes"] == [HOSTILE] and row["reason"] == "redundant"]
     assert opened.visible() == both
     assert 0 < len(both) < len(fits)
     assert page.locator("#most_selected .none").is_visible()

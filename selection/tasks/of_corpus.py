@@ -1,0 +1,11 @@
+"""The task that a corpus was made for."""
+
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.selection.tasks.classification import Classification
+from rhostream.selection.tasks.multi_label import MultiLabel
+from rhostream.selection.tasks.task import Task
+
+
+def task_of(corpus: CorpusMetadata) -> Task:
+    """Of its images, with the task's own loss."""
+    return MultiLabel() if corpus.task == "multi_label" else Classification()

@@ -4,6 +4,7 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -12,6 +13,7 @@ from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
 from rhostream.cli.remedies import RemediesAsCommands, told
 from rhostream.extras import install_command
+from rhostream.pipeline.jobs import Interrupted, interrupt_on_sigterm
 
 COMMANDS = {
     "init": "rhostream.cli.init:init",
@@ -29,7 +31,7 @@ COMMANDS = {
     "views": "rhostream.cli.query:views",
 }
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_ERROR, EXIT_USAGE, EXIT_BY_SIGNAL = 1, 2, 128  # and the number of the signal
 
 
 class LazyGroup(click.Group):
@@ -71,7 +73,7 @@ def rho() -> None:
 
     Options are also read from the environment, mostly as RHO_<OPTION>: the help of a command names the variables. The
     flag wins over the variable, the variable over the manifest. Results are printed on stdout, progress and errors on
-    stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
     """
 
 
@@ -83,8 +85,9 @@ def main() -> None:
     warnings = logging.StreamHandler()
     warnings.addFilter(RemediesAsCommands())
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[warnings])
+    interrupt_on_sigterm()
     code = _run()
-    if code == EXIT_INTERRUPTED:
+    if code > EXIT_BY_SIGNAL:
         # At once: an orderly end of the interpreter would wait for threads that are still computing.
         sys.stdout.flush()
         os._exit(code)
@@ -100,8 +103,8 @@ def _run() -> int:
         return error.exit_code
     except RhostreamError as error:
         return _fail(told(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _interrupted(error)
     except ModuleNotFoundError as error:
         command = install_command(error.name or "")
         if command is None:
@@ -127,6 +130,16 @@ _REMEDIES = {
     errno.EPERM: "give this user access to it, or name another path",
     errno.EROFS: "name a path on a writable file system",
 }
+
+
+def _interrupted(error: BaseException) -> int:
+    """Tell what a signal has ended; click raises an Abort of its own from it."""
+    cause = error.__cause__ or error.__context__ if isinstance(error, click.Abort) else error
+    number = cause.number if isinstance(cause, Interrupted) else signal.SIGINT
+    told = (
+        str(cause or "") or f"interrupted by {number.name}: what is finished stays, the same command goes on from there"
+    )
+    return _fail(told, EXIT_BY_SIGNAL + number)
 
 
 def _fail(message: str, code: int) -> int:

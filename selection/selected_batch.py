@@ -64,6 +64,15 @@ class SelectedBatch(Batch):
         """float32 (n_b, C, h, w), normalized: the pixels that were scored; `images` itself where those were."""
         return self.fields.get("thumbnail", self.images)
 
+    @property
+    def candidate_accuracy(self) -> float | None:
+        """Share of the scored candidates whose label the model predicted, where that is known.
+
+        That of the selected is much lower, as they are selected for being hard: it says little of the training.
+        """
+        known = [super_batch.correct for super_batch in self.considered if super_batch.correct is not None]
+        return float(torch.cat(known).float().mean()) if known else None
+
     def split(self, size: int) -> tuple[Self, Self]:
         """The first samples, so many, and the rest."""
         return self._part(slice(None, size)), self._part(slice(size, None))

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,30 @@ class _PendingScores:
     super_batch: SuperBatch
     selection: SelectionConfig
     scores: Callable[[], Scores] | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What cannot be computed again once the model has taken a step: tensors and plain values."""
+        scored, score = (None, None) if self.scores is None else self.scores()
+        tensors = {"il": self.super_batch.il, "score": score}
+        if scored is not None:
+            tensors |= {"losses": scored.losses, "correct": scored.correct}
+        return {
+            "keys": list(self.super_batch.keys),
+            "selection": asdict(self.selection),
+            "begun": self.scores is not None,
+            "scored": scored is not None,
+            "tensors": {name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None},
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any], super_batch: SuperBatch, selection: SelectionConfig) -> Self:
+        """The same, for the super-batch read again."""
+        tensors = {name: tensor.to(super_batch.labels.device) for name, tensor in state["tensors"].items()}
+        il, score = tensors.pop("il", None), tensors.pop("score", None)
+        super_batch = replace(super_batch, il=il)
+        scored = ScoredCandidates(labels=super_batch.labels, il=il, **tensors) if state["scored"] else None
+        scores = (lambda: (scored, score)) if state["begun"] else None
+        return cls(super_batch=super_batch, selection=selection, scores=scores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +122,6 @@ class OnlineSelector:
             own, with a copy of the model. Its scores are then one step old, and the stream is one super-batch further
             than the batch in hand: resume from `batch.state`, not from `stream.state_dict()`. Selections that fill
             batches from more or less than one super-batch each are scored in turn with the training all the same.
-        fresh_every: after every so many steps no super-batch has been scored ahead, so that a checkpoint taken there
-            continues as if it had not been; 0 for never.
         seed: of the rules that draw at random.
 
     Raises:
@@ -122,7 +144,6 @@ class OnlineSelector:
         ledger: Ledger | None = None,
         meter: Meter | None = None,
         score_ahead: bool = False,
-        fresh_every: int = 0,
         seed: int = 0,
     ) -> None:
         if isinstance(select, str):
@@ -141,7 +162,9 @@ class OnlineSelector:
         self._scoring = CandidateScores(self.scorer, cache, self._meter)
         self._background: tuple[BackgroundScoring, CandidateScores] | None = None
         self._full_images = FullImageReading(self._meter)
-        self._score_ahead, self._fresh_every = score_ahead, fresh_every
+        self._score_ahead = score_ahead
+        self._ahead: _PendingScores | None = None  # scored beside the training on the last batch
+        self._resumed: dict[str, Any] | None = None  # the same, of a state that was loaded
         self._rules: dict[SelectionConfig, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
         self._seed = seed
@@ -176,6 +199,8 @@ class OnlineSelector:
                 yield from self._finished(waiting)
                 waiting = None
             selection = self.policy.next()
+            if self._resumed is not None:
+                selection = SelectionConfig(**self._resumed["selection"])
             if isinstance(stream, SuperBatchStream):
                 stream.prefiltering = selection.prefilter
             with self._meter.charge("load"):
@@ -184,7 +209,9 @@ class OnlineSelector:
             if super_batch is not None:
                 pending = self._begin(super_batch, selection, beside_training=waiting is not None)
             if waiting is not None:
+                self._ahead = pending
                 yield from self._finished(waiting)
+                self._ahead = None
             if pending is None:
                 return
             waiting = self._choose(pending)
@@ -202,16 +229,20 @@ class OnlineSelector:
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on after the last batch, the stream's position included: tensors and plain values.
 
-        The model and its optimizer are the trainer's to save; so are a `LiveIL`'s, unless this selector was given it.
+        What was scored ahead of that batch is there, too; the ledger is written up to it. The model and its optimizer
+        are the trainer's to save; so are a `LiveIL`'s, unless this selector was given it.
         """
         if self._background is not None:
             self._background[0].wait()  # it may be writing to the cache
+        if self._ledger is not None:
+            self._ledger.save()
         waiting = SelectedBatch.concat(self._queue).state_dict() if self._queue else None
         return {
             "step": self.step,
             "epoch": self._at[0],
             "stream": self._at[1],
             "queue": waiting,
+            "ahead": None if self._ahead is None else self._ahead.state_dict(),
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
             "scoring": self._scoring.state_dict(),
@@ -219,7 +250,7 @@ class OnlineSelector:
         }
 
     def load_state_dict(self, state: dict[str, Any], stream: SuperBatchStream | None = None) -> None:
-        """The inverse of `state_dict`, for a selector made with the same settings.
+        """The inverse of `state_dict`, for a selector made with the same settings; the ledger goes back to that step.
 
         Args:
             stream: put where the state says.
@@ -233,6 +264,9 @@ class OnlineSelector:
         self._at = (state["epoch"], state["stream"])
         self._queue = [SelectedBatch.from_state_dict(state["queue"], self._device)] if state["queue"] else []
         self._considered, self._unreadable, self._last = [], 0, None
+        self._ahead, self._resumed = None, state["ahead"]
+        if self._ledger is not None:
+            self._ledger.go_on_after(self.step)
         if self._live_il is not None:
             self._live_il.load_state_dict(state["live_il"])
         self.policy.load_state_dict(state["policy"])
@@ -245,8 +279,7 @@ class OnlineSelector:
         return next(self.model.parameters()).device
 
     def _looks_ahead(self, selection: SelectionConfig) -> bool:
-        reserved = self._fresh_every and (self.step + 1) % self._fresh_every == 0
-        return self._score_ahead and not selection.queues and not reserved
+        return self._score_ahead and not selection.queues
 
     def _begin(
         self, super_batch: SuperBatch, selection: SelectionConfig, *, beside_training: bool = False
@@ -254,6 +287,9 @@ class OnlineSelector:
         """Score a super-batch, now or beside the training."""
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and resumed["keys"] == list(super_batch.keys):
+            return _PendingScores.from_state_dict(resumed, on_device, selection)
         if self._live_il is not None:
             with self._meter.charge("score"):
                 work = partial(self._live_il.il, on_device)

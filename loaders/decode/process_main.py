@@ -52,7 +52,9 @@ def _do(task: DecodeRequest, shards: ShardReader, memory: mmap.mmap) -> Failures
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever signals a whole job means its trainer, which may want to take one more step: this process ends with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = int(sys.argv[2])
     with contextlib.suppress(EOFError):
         serve(Channel(socket.socket(fileno=int(sys.argv[1])), lambda: os.getppid() == parent))

@@ -229,6 +229,14 @@ class TrainConfig(StageConfig):
         unset="a twentieth of the budget",
         help="Steps between evaluations, each with a checkpoint.",
     )
+    checkpoint_minutes: float = setting(
+        10.0,
+        group="Logging",
+        minimum=0,
+        metavar="X",
+        help="Minutes between checkpoints, beside those at evaluations and the one that SIGTERM and Ctrl-C ask for; "
+        "0 for none.",
+    )
     evaluate_at_most: int = setting(
         0, group="Logging", minimum=0, metavar="N", unset="all", help="Samples to evaluate on."
     )

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from rhostream.errors import RhostreamError
@@ -31,6 +31,7 @@ def in_processes(
 
     Raises:
         RhostreamError: a worker died. Errors of the function come as they are; what is not yet begun is given up.
+        KeyboardInterrupt: at once, by SIGINT or SIGTERM: the workers end, whatever they are doing.
     """
     if not workers or not items:
         work = start(0) if items else None
@@ -44,7 +45,8 @@ def in_processes(
     numbers = context.SimpleQueue()
     for number in range(count):
         numbers.put(number)
-    with ProcessPoolExecutor(count, context, _begin, (start, numbers, heeds)) as pool:
+    held, leash = context.Pipe(duplex=False)  # when this end of it is closed, the workers end
+    with held, leash, ProcessPoolExecutor(count, context, _begin, (start, numbers, heeds, held)) as pool:
         with _interrupts_ignored():
             futures = [pool.submit(_do, item) for item in items]
         try:
@@ -55,6 +57,9 @@ def in_processes(
                 f"one of {count} worker processes died (killed, or out of memory): run the same command again, it goes "
                 "on where it stopped; with fewer --workers if memory is short"
             ) from error
+        except KeyboardInterrupt:
+            leash.close()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -72,18 +77,18 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any, heeds: bool) -> None:
+def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any, heeds: bool, held: Connection) -> None:
     global _work
     if heeds:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker silently, the parent reports it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(held,), daemon=True).start()
     _work = start(numbers.get())
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(held: Connection) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
+        wait([parent.sentinel, held])
         os._exit(1)
 
 

@@ -4,6 +4,7 @@ The main path is `train`; it reads top to bottom.
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -15,7 +16,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import SuperBatch
 from rhostream.pipeline.config import Precision, TrainConfig
 from rhostream.pipeline.il import il_costs
-from rhostream.pipeline.jobs import exclusive_lock, progress
+from rhostream.pipeline.jobs import exclusive_lock, progress, stop_request
 from rhostream.pipeline.models import (
     Costs,
     EvaluationSet,
@@ -53,6 +54,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
     Raises:
         ConfigError, WorkspaceError, IrreducibleLossError: the settings do not fit the workspace.
         ShardError: more images than `candidates.MAX_UNREADABLE` in an epoch cannot be read.
+        Interrupted: by SIGINT or SIGTERM, after one more step and its checkpoint.
     """
     return follow(plan_training(workspace, config), overwrite=overwrite)
 
@@ -95,14 +97,14 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
         ledger=ledger,
         meter=costs,
         score_ahead=config.score_ahead,
-        fresh_every=every,
         seed=config.seed,
     )
     properties, observers = Properties(plan.task), Observers(run, config, corpus.classes)
     if plan.il is not None:
         _charge_il(workspace, plan.il, config.il_runs, costs)
 
-    with exclusive_lock(workspace, "rho train", run.folder), observers, repeatable_convolutions():
+    locked = exclusive_lock(workspace, "rho train", run.folder)
+    with locked, stop_request(f"run {run.name!r}") as stop, observers, repeatable_convolutions():
         run.begin(plan.facts())
         state = run.load_checkpoint()
         if state is not None:
@@ -110,8 +112,12 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
             optimizer.load_state_dict(state["optimizer"])
             costs.load_state_dict(state["costs"])
             restore_random_state(state["random"], device)
+            properties.load_state_dict(state["properties"])
             selector.load_state_dict(state["selector"], stream)
-        ledger.forget_after(selector.step)
+            stop.at(_place(selector.step, steps))
+        else:
+            ledger.go_on_after(0)
+        checkpoint_at = time.monotonic()
 
         model.train()
         with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
@@ -126,8 +132,9 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                     properties.add(batch, logits, loss)
                 with costs.charge("score"):
                     setup.learned(batch, logits)
-                bar.advance(note=f"loss {properties.train_loss:.3f} {selector.policy.note}")
-                if selector.step % every == 0 or selector.step == steps:
+                bar.advance(note=" ".join(filter(None, (properties.note, selector.policy.note))))
+                evaluated = selector.step % every == 0 or selector.step == steps
+                if evaluated:
                     measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
                     ledger.flush()
                     run.add_metrics(
@@ -145,16 +152,22 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                     )
                     observers.evaluated(batch)
                     properties = Properties(plan.task)
+                due = 0 < config.checkpoint_minutes * 60 <= time.monotonic() - checkpoint_at
+                if evaluated or due or stop.signal is not None:
                     run.save_checkpoint(
                         {
                             "step": selector.step,
                             "selector": selector.state_dict(),
+                            "properties": properties.state_dict(),
                             "model": model.state_dict(),
                             "optimizer": optimizer.state_dict(),
                             "costs": costs.state_dict(),
                             "random": random_state(device),
                         }
                     )
+                    checkpoint_at = time.monotonic()
+                    if selector.step < steps:
+                        stop.at(_place(selector.step, steps))
         run.save_model(model)
     if evaluation:
         evaluation.close()
@@ -187,6 +200,10 @@ def _forward_backward(
     loss = (task.losses(logits, batch) * batch.weights).mean()
     loss.backward()
     return logits.detach(), loss.detach()
+
+
+def _place(step: int, steps: int) -> str:
+    return f"step {step} of {steps}"
 
 
 def _evaluation_set(plan: TrainPlan) -> EvaluationSet:

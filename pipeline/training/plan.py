@@ -26,7 +26,7 @@ from rhostream.selection.tasks import Task, task_of
 #: Settings that may change between the parts of a run (what device and threads change is rounding), and those that
 #: run.json records resolved.
 _ASIDE: Final = (
-    *("name", "il_runs", "device", "threads", "workers", "tensorboard", "wandb"),
+    *("name", "il_runs", "device", "threads", "workers", "checkpoint_minutes", "tensorboard", "wandb"),
     *("il", "thumbnails", "steps", "epochs", "candidates", "evaluate_every"),
 )
 _REMEDY: Final = "choose another --name, or start afresh with --overwrite"
@@ -109,11 +109,6 @@ class TrainPlan:
                 f"run {self.name!r} has a budget of {before} steps under schedule {config.schedule}{share}, whose "
                 f"learning rates would have been others for {self.steps}: {_REMEDY}; runs with --schedule constant can "
                 "be extended"
-            )
-        if self.steps > before and config.score_ahead and before % every:
-            raise WorkspaceError(
-                f"run {self.name!r} scored ahead and ended at step {before}, between two evaluations every {every} "
-                f"steps, where it cannot go on exactly: {_REMEDY}"
             )
         return plan
 

@@ -68,6 +68,37 @@ class Properties:
         if super_batch.correct is not None:
             self._correct["candidates"].add(super_batch.correct.cpu().numpy())
 
+    @property
+    def note(self) -> str:
+        """The loss and the shares of right predictions so far, in words that say what they are of."""
+        of = {name: share.value for name, share in self._correct.items()}
+        if of["candidates"] is None:
+            return f"loss {self.train_loss:.3f}, {of['selected'] or 0:.0%} correct"
+        return (
+            f"selected, hard by choice: loss {self.train_loss:.3f}, {of['selected'] or 0:.0%} correct; "
+            f"candidates: {of['candidates']:.0%} correct"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint between two reports: plain values."""
+        shares = {"mislabeled": self._mislabeled, "correct": self._correct}
+        return {
+            "loss": self._loss,
+            "steps": self._steps,
+            "candidates": self._candidates,
+            "selected": self._selected,
+            "passed_over": dict(self._passed_over),
+            **{name: {of: share.counts for of, share in each.items()} for name, each in shares.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loss, self._steps = state["loss"], state["steps"]
+        self._candidates, self._selected = state["candidates"], state["selected"]
+        self._passed_over = Counter(state["passed_over"])
+        for name, shares in (("mislabeled", self._mislabeled), ("correct", self._correct)):
+            for of, share in shares.items():
+                share.counts = state[name][of]
+
     def metrics(self) -> dict[str, Any]:
         """Columns of `rhostream.schema.METRICS`."""
         return {
@@ -84,12 +115,13 @@ class _Share:
     """The share of true values; zeros count, unknown ones do not."""
 
     def __init__(self) -> None:
-        self._true, self._total = 0, 0
+        self.counts = (0, 0)  # of true values, and of all
 
     def add(self, values: npt.NDArray[np.bool_]) -> None:
-        self._true += int(values.sum())
-        self._total += len(values)
+        true, total = self.counts
+        self.counts = (true + int(values.sum()), total + len(values))
 
     @property
     def value(self) -> float | None:
-        return self._true / self._total if self._total else None
+        true, total = self.counts
+        return true / total if total else None

@@ -12,7 +12,7 @@ from rhostream.pipeline.jobs import remove_contents
 from rhostream.pipeline.models import load_checkpoint, save_checkpoint
 from rhostream.schema import METRICS
 
-RUN_FORMAT: Final = 2  # of run.json
+RUN_FORMAT: Final = 3  # of run.json
 
 
 class Run:

@@ -51,11 +51,10 @@ def update_history(workspace: Workspace, run: str, rank: int) -> None:
     workspace.write_table(name, table.select(HISTORY.names).cast(HISTORY).replace_schema_metadata(record))
 
 
-def forget_history(workspace: Workspace, run: str, rank: int) -> None:
-    """Remove a history that sums up more than the ledger now holds; `update_history` makes it anew."""
+def forget_history(workspace: Workspace, run: str, rank: int, parts: Sequence[str]) -> None:
+    """Remove a history that sums up more than these finished parts; `update_history` makes it anew."""
     name = history_name(run, rank)
-    covered = _so_far(workspace, name, workspace.names(f"runs/{run}/ledger", f"-rank{rank}.parquet"))[1]
-    if not covered:
+    if not _so_far(workspace, name, parts)[1]:
         workspace.remove(name)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from rhostream.loaders.index import concat_labels
@@ -19,12 +20,16 @@ PART_ROWS: Final = 1_000_000
 ROW_GROUP_ROWS: Final = 1 << 17
 
 
+#: In the metadata of a part that `save` wrote: more rows of the same part are to follow.
+_UNFINISHED: Final = b"rhostream.unfinished"
+
+
 class Ledger:
     """Collects the rows of `runs/<run>/ledger` and writes them in parts, in the order of the steps.
 
-    Parts are named by their first step and rank, so a run that goes back to a checkpoint at which `flush` was called
-    writes the same parts again. `runs/<run>/history` holds the same rolled up to one row a sample, as of the last
-    `flush`.
+    Parts are named by their first step and rank, and end where `flush` is called or `PART_ROWS` are reached. A run that
+    goes back to a checkpoint at which `save` was called writes the same parts, byte for byte, as one that never did.
+    `runs/<run>/history` holds the same rolled up to one row a sample, as of the last `flush`.
 
     Args:
         workspace: where `runs/` lies.
@@ -112,24 +117,49 @@ class Ledger:
         self._tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
         self._rows, self._last_step = self._rows + total, step
 
+    def save(self) -> None:
+        """Write all that was recorded. The part goes on; `go_on_after` takes it up again."""
+        if self._tables:
+            self._write(unfinished=True)
+
     def flush(self) -> None:
-        """Write what was recorded since the last flush, and bring the history up to date."""
+        """Write all that was recorded, end the part, and bring the history up to date."""
         if self._tables:
             self._write_part()
         update_history(self._workspace, self._run, self._rank)
 
-    def forget_after(self, step: int) -> None:
-        """Remove the parts that this rank wrote for later steps: the run goes back to a checkpoint."""
-        for name in self._workspace.names(self.folder, f"-rank{self._rank}.parquet"):
-            if int(name.split("-")[0]) > step:
-                self._workspace.remove(f"{self.folder}/{name}")
-        forget_history(self._workspace, self._run, self._rank)
+    def go_on_after(self, step: int) -> None:
+        """Forget what this rank wrote of later steps, as the run goes back to a checkpoint, and take up its last part.
+
+        That part goes on where it was not finished, or held later steps as well.
+        """
+        parts = self._workspace.names(self.folder, f"-rank{self._rank}.parquet")
+        kept = [name for name in parts if _first_step(name) <= step]
+        for name in parts[len(kept) :]:
+            self._workspace.remove(f"{self.folder}/{name}")
+        self._tables, self._rows = [], 0
+        if kept:
+            part = self._workspace.read_table(f"{self.folder}/{kept[-1]}")
+            rows = part.filter(pc.less_equal(part["step"], step)).replace_schema_metadata()
+            if _UNFINISHED in (part.schema.metadata or {}) or len(rows) < len(part):
+                self._tables, self._rows = [rows.cast(LEDGER)], len(rows)
+                self._first_step, self._last_step = _first_step(kept.pop()), step
+                self.save()
+        forget_history(self._workspace, self._run, self._rank, kept)
 
     def _write_part(self) -> None:
-        name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
-        rows = pa.concat_tables(self._tables).combine_chunks()
-        self._workspace.write_table(name, rows, row_group_rows=ROW_GROUP_ROWS)
+        self._write()
         self._tables, self._rows = [], 0
+
+    def _write(self, *, unfinished: bool = False) -> None:
+        self._tables = [pa.concat_tables(self._tables).combine_chunks()]
+        marked = self._tables[0].replace_schema_metadata({_UNFINISHED: b"1"} if unfinished else None)
+        name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
+        self._workspace.write_table(name, marked, row_group_rows=ROW_GROUP_ROWS)
+
+
+def _first_step(part: str) -> int:
+    return int(part.split("-")[0])
 
 
 def _numpy(values: Tensor | None) -> Any:

@@ -1,4 +1,4 @@
-"""`rho shards` killed with SIGKILL at random moments and started again ends as if it had never been killed."""
+"""`rho shards` ended by a signal at random moments and started again ends as if it had never been ended."""
 
 import os
 import random
@@ -7,12 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers.shards_corpus import contents, write_corpus
 from helpers.support import put
 
+#: What ends a process, and its exit codes: told of by `rho`, or before it can.
+CODES = {
+    signal.SIGKILL: {-signal.SIGKILL},
+    signal.SIGTERM: {128 + signal.SIGTERM, -signal.SIGTERM},
+    signal.SIGINT: {128 + signal.SIGINT, -signal.SIGINT},
+}
 KILLS = int(os.environ.get("RHO_TEST_KILLS", "20"))
 
 
@@ -69,14 +76,15 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(command: lis
         ):
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.02))
-        process.send_signal(signal.SIGKILL)
+        sent = chance.choice(list(CODES))
+        process.send_signal(sent)
         _, said = process.communicate()
-        interrupted += process.returncode == -signal.SIGKILL
+        interrupted += process.returncode != 0
         if process.returncode == 0:
             assert contents(killed) == expected
             shutil.rmtree(killed)
         else:
-            assert process.returncode == -signal.SIGKILL, said.decode()
+            assert process.returncode in CODES[sent], said.decode()
     assert interrupted >= KILLS // 2
     subprocess.run(run("killed", 2), check=True, capture_output=True)
     assert contents(killed) == expected
@@ -101,9 +109,13 @@ def test_workers_die_with_their_killed_parent(command: list[str], tmp_path: Path
     assert all(state(worker) in ("gone", "Z") for worker in workers)
 
 
-def test_interrupted_from_the_keyboard_it_stops_in_one_line(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "whom"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)], ids=str)
+def test_a_signal_stops_it_at_once_in_one_line(
+    command: list[str], tmp_path: Path, number: signal.Signals, whom: Callable[[int, int], None]
+) -> None:
+    """Ctrl-C reaches the workers as well, what Kubernetes sends the parent alone."""
     process = subprocess.Popen(
-        [*command, "--workspace", str(tmp_path / "w"), "--workers", "1"],
+        [*command, "--workspace", str(tmp_path / "w"), "--workers", "2"],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -112,7 +124,13 @@ def test_interrupted_from_the_keyboard_it_stops_in_one_line(command: list[str], 
     deadline = time.monotonic() + 60
     while not list((tmp_path / "w").rglob("*.tar*")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    workers = children_of(process.pid)
+    whom(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert "Traceback" not in said
-    assert process.returncode in (0, 130)
+    assert process.returncode in (0, 128 + number)
+    if process.returncode:
+        assert said.splitlines()[-1] == (
+            f"rho: interrupted by {number.name}: what is finished stays, the same command goes on from there"
+        )
+        assert "Traceback" not in said
+    assert all(state(worker) in ("gone", "Z") for worker in workers)

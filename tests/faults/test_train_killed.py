@@ -1,13 +1,12 @@
-"""`rho train` killed with SIGKILL at random moments and started again ends as if it had never been killed."""
+"""`rho train` ended by SIGKILL, SIGTERM or SIGINT at random moments and started again: as if never ended."""
 
 import json
 import random
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
-from helpers.killable import KILLS, finish, start
+from helpers.killable import KILLS, end, finish, start
 from helpers.tiny import write_il, write_workspace
 
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
@@ -23,7 +22,7 @@ def results(workspace: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("scored", ["full images", "thumbnails"])
-def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Path, scored: str) -> None:
+def test_a_run_ended_by_signals_equals_one_never_ended(tmp_path: Path, scored: str) -> None:
     for name in ("whole", "killed"):
         workspace = write_workspace(tmp_path / name, (80, 80, 40), test_rows=30, side=16)
         write_il(workspace)
@@ -43,9 +42,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
     while killed < KILLS:
         process = start(interrupted)
         process.join(chance.uniform(0, seconds / 2))
-        process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
+        killed += end(process, chance)
         if process.exitcode == 0:  # it got to the end: from the beginning again
             assert results(tmp_path / "killed") == expected
             shutil.rmtree(tmp_path / "killed" / "runs")

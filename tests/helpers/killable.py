@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import random
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 #: How many times each stage is killed.
 KILLS = int(os.environ.get("RHO_TEST_KILLS", "20"))
@@ -25,7 +27,10 @@ def rho(arguments: list[str]) -> None:
 
     torch.set_num_threads(1)
     sys.argv = ["rho", *arguments]
-    with Path(os.devnull).open("w") as sys.stderr, Path(os.devnull).open("w") as sys.stdout:
+    with Path(os.devnull).open("w") as nowhere:
+        for standard in (1, 2):
+            os.dup2(nowhere.fileno(), standard)
+        sys.stdout = sys.stderr = nowhere
         main()
 
 
@@ -33,6 +38,24 @@ def start(arguments: list[str]) -> Any:
     process = _server.Process(target=rho, args=(arguments,))
     process.start()
     return process
+
+
+#: What ends a process, and how such a process ends: told of by `rho`, or before it can.
+_ENDS: Final = {
+    signal.SIGKILL: {-signal.SIGKILL},
+    signal.SIGTERM: {128 + signal.SIGTERM, -signal.SIGTERM},
+    signal.SIGINT: {128 + signal.SIGINT, -signal.SIGINT, 1},
+}
+
+
+def end(process: Any, chance: random.Random) -> bool:
+    """End a process by one of three signals; returns whether it was still at work."""
+    number = chance.choice(list(_ENDS))
+    if process.is_alive():
+        os.kill(process.pid, number)
+    process.join(120)
+    assert process.exitcode in {0} | _ENDS[number]
+    return process.exitcode != 0
 
 
 def finish(arguments: list[str]) -> float:

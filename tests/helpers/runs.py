@@ -1,12 +1,15 @@
 """Training runs in tests: their ledger, their names, and runs that die."""
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.jobs.interruption import Interrupted
 from rhostream.pipeline.training import loop as train_module
 
 #: Ways of choosing that carry something from step to step, as settings of `TrainConfig`.
@@ -19,6 +22,7 @@ THAT_REMEMBER: list[dict[str, Any]] = [
     {"select": "selective_backprop"},
     {"proxy": True},
     {"live_il": True},
+    {"score_ahead": True},
 ]
 
 
@@ -35,19 +39,42 @@ class Killed(BaseException):
     pass
 
 
+def _killed() -> None:
+    raise Killed
+
+
 @contextmanager
-def dying_after(steps: int) -> Iterator[None]:
-    """What trains within the block is killed when it has taken so many steps, and must be."""
+def _met_by(event: Callable[[], None], step: int) -> Iterator[None]:
+    """Within the block the event meets a training in its so-manieth step."""
     done, original = 0, train_module._forward_backward
 
-    def dying(*arguments: Any) -> Any:
+    def met(*arguments: Any) -> Any:
         nonlocal done
         done += 1
-        if done > steps:
-            raise Killed
+        if done == step:
+            event()
         return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "_forward_backward", dying)
-        with pytest.raises(Killed):
-            yield
+        patch.setattr(train_module, "_forward_backward", met)
+        yield
+
+
+@contextmanager
+def dying_after(steps: int) -> Iterator[None]:
+    """What trains within the block is killed when it has taken so many steps, and must be."""
+    with _met_by(_killed, steps + 1), pytest.raises(Killed):
+        yield
+
+
+@contextmanager
+def signaled_at(step: int, *signals: signal.Signals, saying: str) -> Iterator[None]:
+    """What trains within the block gets these signals in its so-manieth step, and must end with these words."""
+
+    def event() -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    with _met_by(event, step), pytest.raises(Interrupted, match=saying) as ended:
+        yield
+    assert ended.value.number == signals[-1]

@@ -105,7 +105,6 @@ def test_scoring_ahead_scores_with_the_model_of_one_step_before(workspace):
     scored_at: list[int] = []
     assert steps_when_scored() == [0, 1, 2, 3, 4]
     assert steps_when_scored(score_ahead=True) == [0, 0, 1, 2, 3]
-    assert steps_when_scored(score_ahead=True, fresh_every=2) == [0, 0, 2, 2, 4]
 
 
 def test_a_selected_unreadable_image_is_counted_and_in_the_ledger(workspace):

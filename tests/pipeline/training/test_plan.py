@@ -172,7 +172,6 @@ def test_a_run_killed_while_it_is_extended_goes_on(workspace):
         ({"warmup": 0.5}, {"steps": 18}, "a warm-up that is a share of the budget"),
         ({}, {"steps": 6}, "has a budget of 12 steps, asked for 6: choose another --name"),
         ({}, {"steps": 18, "learning_rate": 0.5}, "config.learning_rate 0.001, asked for 0.5"),
-        ({"score_ahead": True, "evaluate_every": 5}, {"steps": 18}, "scored ahead and ended at step 12"),
     ],
 )
 def test_an_unextendable_run_says_why_in_one_line(workspace, first, then, message):

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
-from helpers.runs import THAT_REMEMBER, dying_after, ledger, named
+from helpers.runs import THAT_REMEMBER, dying_after, ledger, named, signaled_at
 from helpers.tiny import write_il, write_workspace
 
 from rhostream import ConfigError, RhostreamError
@@ -46,12 +47,14 @@ def made(tmp_path_factory) -> Workspace:
 
 
 @pytest.mark.parametrize("settings", THAT_REMEMBER, ids=named)
-def test_a_killed_run_ends_with_an_unkilled_runs_results(made, settings):
+def test_a_stopped_and_killed_run_ends_like_an_undisturbed_one(made, settings):
     config = replace(CONFIG, **settings)
     name = named(settings)
     whole = train(made, replace(config, name=f"whole-{name}"))
     assert whole.metrics[-1]["step"] == 24
-    with dying_after(15):
+    with signaled_at(9, SIGTERM, saying="stopped by SIGTERM at step 9 of 24"):
+        train(made, replace(config, name=f"killed-{name}"))
+    with dying_after(7):
         train(made, replace(config, name=f"killed-{name}"))
     resumed = train(made, replace(config, name=f"killed-{name}"))
 

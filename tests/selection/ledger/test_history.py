@@ -111,7 +111,7 @@ def test_a_ledger_that_goes_back_takes_its_history_along(tmp_path: Path) -> None
     write(workspace, range(2, 4))
     update_history(workspace, "r", 0)
     run = ledger.Ledger(workspace, "r")
-    run.forget_after(20)
+    run.go_on_after(20)
     assert workspace.names("runs/r/ledger") == PARTS[:2]
     assert not workspace.exists(history_name("r", 0))
     run.flush()
@@ -123,5 +123,5 @@ def test_going_back_to_where_it_stands_keeps_the_history(tmp_path: Path) -> None
     write(workspace, range(2))
     update_history(workspace, "r", 0)
     before = content(workspace)
-    ledger.Ledger(workspace, "r").forget_after(20)
+    ledger.Ledger(workspace, "r").go_on_after(20)
     assert content(workspace) == before

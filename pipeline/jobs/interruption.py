@@ -1,0 +1,88 @@
+"""SIGINT and SIGTERM: a training takes the step that it is at, keeps it, and says where it stopped."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the work. Not an error that `except Exception` would take for one.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class StopRequest:
+    """Whether a signal has asked a training to stop, and what is kept if a second one ends it at once.
+
+    Attributes:
+        signal: the one that asked; None as long as none did.
+        kept: what a training that ends at once has kept, as the end of a sentence.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.signal: signal.Signals | None = None
+        self.kept = "nothing of it is kept, and the same command begins anew"
+
+    def at(self, place: str) -> None:
+        """Tell that all up to this place ("step 37 of 60") is kept.
+
+        Raises:
+            Interrupted: a signal has asked for the end.
+        """
+        self.kept = f"it is kept up to {place}, and the same command goes on from there"
+        if self.signal is not None:
+            raise Interrupted(f"{self.what} stopped by {self.signal.name} at {place}: {self.kept}", self.signal)
+
+    def _asked(self, number: int, _: FrameType | None) -> None:
+        named = signal.Signals(number)
+        if self.signal is not None:
+            raise Interrupted(f"{self.what} ended at once by {named.name}: {self.kept}", named)
+        self.signal = named
+        # Not through sys.stderr: the signal may have come while it was being written to.
+        with contextlib.suppress(OSError):
+            os.write(
+                2, f"\nrho: {named.name}: {self.what} stops after the next step; once more ends it at once\n".encode()
+            )
+
+
+@contextmanager
+def stop_request(what: str) -> Iterator[StopRequest]:
+    """Within the block SIGINT and SIGTERM ask for an end at the next step; the second one ends the work at once.
+
+    A signal that the process ignores (a shell's background job) stays ignored. In another thread than the main one,
+    where no signal can be handled, they do what they did.
+
+    Args:
+        what: begins the messages: "run 'rho_loss'".
+    """
+    request = StopRequest(what)
+    with contextlib.ExitStack() as put_back:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    put_back.callback(signal.signal, number, signal.signal(number, request._asked))
+        yield request
+
+
+def interrupt_on_sigterm() -> None:
+    """Have SIGTERM raise `Interrupted`, as Ctrl-C raises KeyboardInterrupt, wherever no `stop_request` is in force."""
+
+    def interrupt(number: int, _: Any) -> None:
+        raise Interrupted("", signal.Signals(number))
+
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, interrupt)

@@ -36,7 +36,8 @@ model = nn.Sequential(
     nn.Linear(64, len(stream.corpus.classes)),
 )
 optimizer = torch.optim.AdamW(model.parameters())
-selector = rho.OnlineSelector(model, batch_size=32)  # rhostream
+ledger = rho.Ledger(options.workspace, "accelerate_loop", overwrite=True)  # rhostream: for rho explain and rho report
+selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 if options.checkpoint and Path(options.checkpoint).exists():

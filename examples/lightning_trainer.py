@@ -54,7 +54,8 @@ network = nn.Sequential(
     nn.Linear(64, len(stream.corpus.classes)),
 )
 module = Classifier(network)
-selector = rho.OnlineSelector(module, batch_size=32)  # rhostream
+ledger = rho.Ledger(options.workspace, "lightning_trainer", overwrite=True)  # rhostream: for rho explain and rho report
+selector = rho.OnlineSelector(module, batch_size=32, ledger=ledger)  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 trainer = Trainer(max_steps=options.steps, logger=False)
 trainer.fit(module, loader, ckpt_path=options.resume)

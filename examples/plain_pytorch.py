@@ -21,7 +21,8 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
 model = resnet18(num_classes=len(stream.corpus.classes)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
-selector = rho.OnlineSelector(model, batch_size=32, select="rho_loss")
+ledger = rho.Ledger(options.workspace, "plain_pytorch", overwrite=True)  # for rho explain and rho report
+selector = rho.OnlineSelector(model, batch_size=32, select="rho_loss", ledger=ledger)
 
 for batch in islice(selector(stream), options.steps):
     # An ordinary loop would read `for images, labels in DataLoader(dataset, batch_size=32, shuffle=True)`.
@@ -30,4 +31,5 @@ for batch in islice(selector(stream), options.steps):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    print(f"step {selector.step}: loss {loss.item():.3f}, {len(batch)} samples")
+    # The loss is that of the selected, which are hard by choice: the accuracy on all candidates tells more.
+    print(f"step {selector.step}: loss {loss.item():.3f}, candidates {batch.candidate_accuracy:.0%} correct")

@@ -37,14 +37,16 @@ model = nn.Sequential(
     nn.Linear(64, len(stream.corpus.classes)),
 )
 optimizer = torch.optim.AdamW(model.parameters())
+ledger = rho.Ledger(options.workspace, "stateful_dataloader", overwrite=True)  # rhostream
+# rhostream: nothing is scored ahead, so that the loader's state is that after the batch in use
+selector = rho.OnlineSelector(model, batch_size=32, score_ahead=False, ledger=ledger)
 if options.checkpoint and options.checkpoint.exists():
     saved = torch.load(options.checkpoint, weights_only=True)
     loader.load_state_dict(saved["loader"])
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
+    selector.load_state_dict(saved["selector"])  # rhostream: its steps and ledger
 
-# rhostream: nothing is scored ahead, so that the loader's state is that after the batch in use
-selector = rho.OnlineSelector(model, batch_size=32, score_ahead=False)
 for batch in islice(selector(loader), options.steps):
     loss = cross_entropy(model(batch.images), batch.labels)
     loss.backward()
@@ -53,5 +55,5 @@ for batch in islice(selector(loader), options.steps):
     print(f"step {selector.step}: loss {loss.item():.3f}, {len(batch)} samples")
 
 if options.checkpoint:
-    state = {"loader": loader.state_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state, options.checkpoint)
+    kept = {"loader": loader, "model": model, "optimizer": optimizer, "selector": selector}
+    torch.save({name: each.state_dict() for name, each in kept.items()}, options.checkpoint)

@@ -25,7 +25,8 @@ options = arguments.parse_args()
 stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 model = create_model(options.model, num_classes=len(stream.corpus.classes)).to(device)
-selector = rho.OnlineSelector(model, batch_size=32)  # rhostream
+ledger = rho.Ledger(options.workspace, "timm_loop", overwrite=True)  # rhostream: for rho explain and rho report
+selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream
 loader_train = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for create_loader(…)
 
 optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3)

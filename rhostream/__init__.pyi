@@ -30,6 +30,7 @@ from .selection import (
     PerBatch as PerBatch,
     PerSample as PerSample,
     ProxyScorer as ProxyScorer,
+    ReplayStream as ReplayStream,
     Scorer as Scorer,
     ScoringOptions as ScoringOptions,
     SelectedBatch as SelectedBatch,

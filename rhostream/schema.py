@@ -149,6 +149,8 @@ LEDGER: Final = pa.schema(
         pa.field("selected", pa.bool_(), nullable=False),
         pa.field("selection", pa.string(), nullable=False),  # what was chosen by: "rho_loss", "uniform", …
         pa.field("weight", pa.float32()),  # of a selected one's loss in its batch; null where it was not selected
+        # Step that a selected one is trained in: `step`, or a later one where batches fill from several super-batches.
+        pa.field("trained", pa.int64()),
         pa.field(
             "reason", pa.string()
         ),  # one of UNSCORED_REASONS where it could not be scored or trained on, else null
@@ -229,6 +231,7 @@ METRICS: Final = pa.schema(
         pa.field("not_in_core_set", pa.int64()),
         pa.field("validation", pa.int64()),
         pa.field("unreadable", pa.int64()),
+        pa.field("left_over", pa.int64()),  # at the ends of epochs, too few for a super-batch: nobody's candidates
         pa.field("candidates_mislabeled", pa.float64()),  # share, where clean_label is known
         pa.field("selected_mislabeled", pa.float64()),
         pa.field("candidates_correct", pa.float64()),  # share already predicted correctly

@@ -16,6 +16,7 @@ from .policies import (
     Validation as Validation,
     usual_arms as usual_arms,
 )
+from .replay import ReplayStream as ReplayStream
 from .rules import (
     Chosen as Chosen,
     ClassFloor as ClassFloor,

@@ -11,7 +11,7 @@ from torch.utils.data.distributed import DistributedSampler
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.stream import SuperBatchStream
 from rhostream.selection.selected_batch import SelectedBatch
-from rhostream.selection.selector import OnlineSelector
+from rhostream.selection.selector import OnlineSelector, require_unbatched
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +48,15 @@ def _require_no_weights(batch: SelectedBatch) -> None:
 
 
 class _Turn(NamedTuple):
-    """One batch: the turn-th super-batch of the rest of an epoch that begins at position `start`."""
+    """One batch: the turn-th super-batch of the rest of a pass over the stream that begins at position `start`.
+
+    `number` is that of the batch in the trainer's epoch.
+    """
 
     epoch: int
     start: int
     turn: int
+    number: int
 
 
 class TurnSampler(DistributedSampler[Any]):
@@ -61,15 +65,25 @@ class TurnSampler(DistributedSampler[Any]):
     The stream itself shares the turns out to the ranks. This is a DistributedSampler, so that Lightning puts no other
     one in its place and open_clip's `DataInfo` passes the epoch on; and a loader's `batch_sampler`, so that Accelerate
     and the Hugging Face Trainer skip batches without reading them.
+
+    Args:
+        epoch_steps: turns of an epoch, which then goes on from where the one before has left the stream; None for one
+            pass over the stream.
+
+    Attributes:
+        at: epoch and position of the stream where the next turn begins; None while that is where the stream was put,
+            and nothing was read.
+        done: turns of the present epoch that are over, where `epoch_steps` are given.
     """
 
-    def __init__(self, stream: SuperBatchStream, batch_size: int) -> None:
+    def __init__(self, stream: SuperBatchStream, batch_size: int, epoch_steps: int | None) -> None:
         super().__init__(stream, num_replicas=1, rank=0, shuffle=False)
         self.stream = stream
         self.batch_size = batch_size
         self.drop_last = False
-        # Where the next turn begins: epoch, position. None while it is where the stream was put, and nothing was read.
+        self.epoch_steps = epoch_steps
         self.at: tuple[int, int] | None = None
+        self.done = 0
 
     @property
     def sampler(self) -> "TurnSampler":
@@ -77,23 +91,43 @@ class TurnSampler(DistributedSampler[Any]):
 
     @property
     def begins(self) -> tuple[int, int]:
-        """Epoch and position at which the next turn begins."""
+        """Epoch and position of the stream at which the next turn begins."""
         return self.at or self.stream.position
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of this epoch, unless a state in mid-epoch was loaded: its rest comes first."""
         # Whatever the epoch: Lightning counts one that `max_steps` cut short as done, and resumes in its middle.
-        if self.at is not None or self.begins[1] == 0:
+        if self.epoch_steps is not None:
+            if self.at is not None or not self.done:
+                rounds = self.stream.rounds()
+                of_stream, turn = divmod(epoch * self.epoch_steps, len(rounds))
+                self.at, self.done = (of_stream, rounds.bounds(turn, rank=0)[0]), 0
+        elif self.at is not None or self.begins[1] == 0:
             self.at = (epoch, 0)
 
+    def take(self, turn: _Turn) -> bool:
+        """This turn is over; returns whether it was the last of the epoch, or of its pass over the stream."""
+        rounds = self.stream.rounds(turn.start)
+        last = turn.turn == len(rounds) - 1
+        self.at = (turn.epoch + 1, 0) if last else (turn.epoch, rounds.after(turn.turn))
+        if self.epoch_steps is not None:
+            self.done = (turn.number + 1) % self.epoch_steps
+            last = last or not self.done
+        return last
+
     def __len__(self) -> int:
-        return len(self.stream)
+        return self.epoch_steps or len(self.stream)
 
     def __iter__(self) -> Iterator[list[_Turn]]:
-        epoch, start = self.begins
-        if not len(self.stream.rounds(start)):  # too few samples were left for this number of ranks
+        (epoch, start), number = self.begins, self.done
+        while number < (self.epoch_steps or 1):
+            # None, where too few samples are left for this number of ranks.
+            for turn in range(len(self.stream.rounds(start))):
+                if number == self.epoch_steps:
+                    return
+                yield [_Turn(epoch, start, turn, number)]
+                number += 1
             epoch, start = epoch + 1, 0
-        yield from ([_Turn(epoch, start, turn)] for turn in range(len(self.stream.rounds(start))))
 
 
 class _Selections(Dataset[Any]):
@@ -106,21 +140,16 @@ class _Selections(Dataset[Any]):
         self.repeated = 0
 
     def __len__(self) -> int:
-        rounds = self._turns.stream.rounds()
-        return len(rounds) * rounds.ranks * self._selector.batch_size
+        return len(self._turns) * self._turns.stream.rounds().ranks * self._selector.batch_size
 
     def __getitems__(self, turns: Sequence[_Turn]) -> Any:
         (at,) = turns
         if self._batches is None or at != self._next:
             self._seek(at)
         batch = self._batch(at)
-        rounds = self._turns.stream.rounds(at.start)
-        if at.turn == len(rounds) - 1:
-            self._turns.at = (at.epoch + 1, 0)
+        if self._turns.take(at):
             self.leave()
-        else:
-            self._turns.at = (at.epoch, rounds.after(at.turn))
-            self._next = at._replace(turn=at.turn + 1)
+        self._next = at._replace(turn=at.turn + 1, number=at.number + 1)
         return batch
 
     def leave(self) -> None:
@@ -133,8 +162,9 @@ class _Selections(Dataset[Any]):
         position, _ = rounds.bounds(at.turn, rank=0)
         stream.load_state_dict(stream.state_at(at.epoch, position))
         if self._selector.step == 0:  # of a run that goes on: its ledger goes on, too
-            before = at.epoch * len(self._turns) + at.start // (rounds.size * rounds.ranks) + at.turn
-            self._selector.step = before
+            before = at.epoch * len(stream) + at.start // (rounds.size * rounds.ranks) + at.turn
+            if before:
+                self._selector.go_on_after(before)
         self._batches = iter(self._selector(self._source))
         self._first_turn = at.turn
         self._ahead: SelectedBatch | None = None
@@ -179,10 +209,13 @@ class SelectingLoader(DataLoader[Any]):
         selector: chooses, given the model in training.
         collate: makes of a `SelectedBatch` what the trainer wants: `images_and_labels`, `pixel_values_and_labels`, or
             a function of your own; by default the batch itself.
+        epoch_steps: batches of an epoch on each rank, in place of one pass over the stream, which at 32 of 320 has a
+            tenth of an ordinary epoch's steps. With that of the trainer before, `stream.samples // (32 * ranks)`, its
+            epochs, schedules and warm-ups need no change; candidates go on from epoch to epoch as they would have.
 
     Raises:
-        ConfigError: the source is no stream, and no DataLoader of one; or the selector does not choose one batch from
-            each super-batch.
+        ConfigError: the source is no stream, and no DataLoader of one; the selector does not choose one batch from
+            each super-batch; or `epoch_steps` is not above 0.
     """
 
     # Accelerate's `prepare` leaves a loader with these marks alone (no second sharding by rank, no dispatching from
@@ -195,22 +228,23 @@ class SelectingLoader(DataLoader[Any]):
         source: SuperBatchStream | DataLoader[Any],
         selector: OnlineSelector,
         collate: Collate = selected_batch,
+        *,
+        epoch_steps: int | None = None,
     ) -> None:
         stream = source.dataset if isinstance(source, DataLoader) else source
         if not isinstance(stream, SuperBatchStream):
             raise ConfigError(f"{type(stream).__name__} is no stream: give a CandidateStream, or a DataLoader of one")
-        if isinstance(source, DataLoader) and source.batch_size is not None:
-            raise ConfigError(
-                f"batch_size={source.batch_size} would batch super-batches again: DataLoader(stream, batch_size=None)"
-            )
+        require_unbatched(source)
         if not selector.one_batch_each:
             raise ConfigError(
                 "this selector fills batches from more or less than one super-batch each (a score floor, a share, a "
                 "policy), so that a loader could not tell its length: in one process, iterate over selector(stream)"
             )
+        if epoch_steps is not None and epoch_steps < 1:
+            raise ConfigError(f"epoch_steps {epoch_steps}: give the steps of an epoch, 1 or more")
         self.stream = stream
         self.selector = selector
-        turns = self._turns = TurnSampler(stream, selector.batch_size)
+        turns = self._turns = TurnSampler(stream, selector.batch_size, epoch_steps)
         self._selections = _Selections(source, selector, turns, collate)
         super().__init__(self._selections, batch_sampler=turns, collate_fn=_as_it_is)
         # A DataLoader with a batch sampler tells neither, and forbids to set them; trainers ask for both.
@@ -224,8 +258,13 @@ class SelectingLoader(DataLoader[Any]):
 
     @property
     def num_samples(self) -> int:
-        """Samples selected in an epoch, over all ranks; the last batch may be shorter."""
+        """Samples selected in an epoch, over all ranks; under `Order(last="keep")` the last batch may be shorter."""
         return len(self._selections)
+
+    @property
+    def dropped(self) -> int:
+        """Candidates of each pass over the stream that no rank gets, see `Order.last`."""
+        return self.stream.dropped
 
     @property
     def repeated(self) -> int:
@@ -239,7 +278,8 @@ class SelectingLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, Any]:
         """The selector's state, with the position at which the next batch begins."""
         epoch, position = self._turns.begins
-        return {**self.selector.state_dict(), "stream": self.stream.state_at(epoch, position)}
+        state = {**self.selector.state_dict(), "stream": self.stream.state_at(epoch, position)}
+        return state if self._turns.epoch_steps is None else {**state, "epoch_done": self._turns.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there, in O(1), with any number of ranks or workers.
@@ -249,7 +289,7 @@ class SelectingLoader(DataLoader[Any]):
         """
         self.selector.load_state_dict(state, self.stream)
         self._selections.leave()
-        self._turns.at = None
+        self._turns.at, self._turns.done = None, state.get("epoch_done", 0)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import PendingImages
@@ -32,6 +33,8 @@ from rhostream.selection.scoring import (
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.tasks import Classification, Criterion, Forward, Task
 from rhostream.selection.transforms import Transform, transformed
+
+_SECONDS_BETWEEN_SAVES: Final = 10.0  # of the ledger, where epochs are short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ class OnlineSelector:
         scorer: how the scoring pass runs, and with what task; a `ProxyScorer` has another model score.
         live_il: gives the candidates their irreducible losses, in place of an IL table.
         cache: re-uses losses of the last steps, for functions that read the loss alone.
-        ledger: where to record every candidate, or None.
+        ledger: where to record every candidate, or None. It is saved with `state_dict` and at the ends of epochs.
         meter: what it charges its costs to.
         score_ahead: score the next super-batch while the model is trained on this one, and while the full images of
             this one are read (where the stream reads thumbnails): in a thread, on a CUDA device in a stream of its
@@ -191,6 +194,7 @@ class OnlineSelector:
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
+        require_unbatched(stream)
         yield from self._whole_batches(self.policy.next())  # of a state that was loaded
         super_batches = iter(stream)
         waiting: _Choice | None = None
@@ -210,9 +214,13 @@ class OnlineSelector:
                 pending = self._begin(super_batch, selection, beside_training=waiting is not None)
             if waiting is not None:
                 self._ahead = pending
-                yield from self._finished(waiting)
-                self._ahead = None
+                try:
+                    yield from self._finished(waiting)
+                finally:
+                    self._ahead = None
             if pending is None:
+                if self._ledger is not None:
+                    self._ledger.save(at_most_every=_SECONDS_BETWEEN_SAVES)
                 return
             waiting = self._choose(pending)
 
@@ -273,6 +281,12 @@ class OnlineSelector:
         self._rules = {}
         self._rule_states = dict(state["rules"])
         self._scoring.load_state_dict(state["scoring"])
+
+    def go_on_after(self, step: int) -> None:
+        """Count on from this step, in the ledger as well: for trainers that resume by skipping batches."""
+        self.step = step
+        if self._ledger is not None:
+            self._ledger.go_on_after(step)
 
     @property
     def _device(self) -> torch.device:
@@ -337,6 +351,12 @@ class OnlineSelector:
 
     def _chosen(self, super_batch: SuperBatch, selection: SelectionConfig, score: Tensor | None) -> Chosen:
         """The n_b highest, by the rule `rhostream.selection.rules.top.Top`, unless the selection has another rule."""
+        if selection.batch_size > super_batch.size and not selection.queues:
+            raise ConfigError(
+                f"batch_size {selection.batch_size} exceeds the {super_batch.size} candidates of a super-batch, which "
+                "leaves nothing to choose: give the selector a smaller batch_size, or the stream a larger "
+                "super_batch_size, if the corpus has as many samples"
+            )
         quota = selection.quota(super_batch.candidate_count, super_batch.size)
         if score is None:
             return unweighted(torch.arange(min(quota, len(super_batch)), device=self._device))
@@ -436,10 +456,14 @@ class OnlineSelector:
         if unscored is None and choice.score is None:
             unscored = "too_few" if choice.selection.scores else "not_needed"
         chosen = readable & (unscored != "too_few")
+        positions = choice.positions[chosen]
+        places = np.arange(self.waiting, self.waiting + len(positions), dtype=np.int64)
+        trained = places // choice.selection.batch_size if choice.selection.queues or self._queue else 0 * places
         self._ledger.record(
             self.step + 1,
             choice.super_batch,
-            choice.positions[chosen],
+            positions,
+            trained=self.step + 1 + trained,
             selection=choice.selection.label,
             weights=choice.weights[torch.from_numpy(chosen).to(choice.weights.device)],
             loss=choice.loss,
@@ -448,3 +472,10 @@ class OnlineSelector:
             unscored=unscored,
             unreadable=choice.positions[~readable],
         )
+
+
+def require_unbatched(source: object) -> None:
+    """Raises ConfigError for a DataLoader that would batch super-batches again."""
+    size = source.batch_size if isinstance(source, DataLoader) else None
+    if size is not None:
+        raise ConfigError(f"batch_size={size} would batch super-batches again: DataLoader(stream, batch_size=None)")

@@ -16,6 +16,7 @@ from helpers.corpus_fixture import write_shapes
 from torch import nn
 from torch.nn import functional
 
+import rhostream
 from rhostream.cli.main import rho
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
@@ -218,7 +219,14 @@ def test_a_documented_snippet_runs(shapes: Workspace, code: str) -> None:
         return build_model("small_cnn", num_classes, spec, seed=0)
 
     model = network()
+    stream = rhostream.CandidateStream(shapes, il="small_cnn")
+    shapes.remove("runs")
+    if "ReplayStream" in code:
+        with rhostream.Ledger(shapes, "my-run") as ledger:
+            list(rhostream.OnlineSelector(model, ledger=ledger)(stream))
     names = {
+        "stream": stream,
+        "selector": rhostream.OnlineSelector(model),
         "MyModel": network,
         "model": model,
         "small_model": network(),

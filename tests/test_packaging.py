@@ -30,6 +30,7 @@ ORDER = {
         "policies",
         "ledger",
         "selected_batch",
+        "replay",
         "companions",
         "full_images",
         "transforms",

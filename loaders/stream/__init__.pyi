@@ -4,7 +4,12 @@ from .candidate_table import CandidateTable as CandidateTable
 from .evaluation_stream import EvaluationStream as EvaluationStream
 from .mixture import MixedStream as MixedStream
 from .order import Order as Order
-from .super_batch import SuperBatch as SuperBatch, Tolerance as Tolerance
-from .super_batch_stream import SuperBatchStream as SuperBatchStream
+from .stored_rows import StoredRows as StoredRows
+from .super_batch import SuperBatch as SuperBatch, Tolerance as Tolerance, shared_reader as shared_reader
+from .super_batch_stream import (
+    SuperBatchStream as SuperBatchStream,
+    distributed as distributed,
+    read_options_here as read_options_here,
+)
 from .targets import labels_of as labels_of, make_targets as make_targets
 from .webdataset_stage import with_il as with_il

@@ -27,8 +27,9 @@ class CandidateStream(SuperBatchStream):
 
     Use it as it is, or in a `DataLoader(stream, batch_size=None, num_workers=…)`. One iteration is the rest of one
     epoch; the next one is that of the next epoch, which with workers must be said by `set_epoch`. The order
-    is a function of (seed, epoch) and the index: the same global sequence for any number of ranks and workers, every
-    sample once an epoch, and every rank the same number of super-batches.
+    is a function of (seed, epoch) and the index: the same global sequence for any number of ranks and workers, no
+    sample twice an epoch (`Order.last` says what becomes of those that do not fill a super-batch at its end), and every
+    rank the same number of super-batches.
 
     Args:
         workspace: a workspace with shards, or with an index of tars that lie elsewhere.

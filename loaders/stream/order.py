@@ -42,20 +42,22 @@ class Order:
 
     Attributes:
         block_shards: shards shuffled together; more mixes better and holds more of the index in memory.
-        remainder: what becomes of the candidates which do not fill a super-batch on every rank at the epoch's end:
-            "spread" evenly over one last round of shorter (or by one longer) super-batches, or "drop".
+        last: what becomes of the candidates which do not fill a super-batch on every rank at the epoch's end. "drop"
+            leaves them out of this epoch, others of the next: what would be chosen of them is a smaller batch, which
+            hurts training and breaks transforms that want even ones. "keep" spreads them evenly over one last round of
+            shorter (or by one longer) super-batches.
         shard_by_rank: each rank of a distributed run gets its own super-batches; False gives every rank all.
     """
 
     block_shards: int = 8
-    remainder: Literal["spread", "drop"] = "spread"
+    last: Literal["drop", "keep"] = "drop"
     shard_by_rank: bool = True
 
     def __post_init__(self) -> None:
         if self.block_shards < 1:
             raise ConfigError(f"block_shards {self.block_shards}: at least one shard must be shuffled at a time")
-        if self.remainder not in ("spread", "drop"):
-            raise ConfigError(f"remainder {self.remainder!r}: choose 'spread' or 'drop'")
+        if self.last not in ("drop", "keep"):
+            raise ConfigError(f"last {self.last!r}: choose 'drop' or 'keep'")
 
 
 class EpochOrder:
@@ -99,26 +101,26 @@ class Rounds:
         total: length of the sequence.
         size: n_B, candidates of one rank's super-batch.
         ranks: number of ranks.
-        remainder: see `Order`.
+        last: see `Order`.
     """
 
     start: int
     total: int
     size: int
     ranks: int
-    remainder: Literal["spread", "drop"]
+    last: Literal["drop", "keep"]
 
     def __len__(self) -> int:
         full, rest = divmod(self.total - self.start, self.size * self.ranks)
         # A rest too small to choose from joins the last full round: no rank may come away with less than two candidates
         # (of which BatchNorm could make no statistics), unless there is nothing to join.
-        last = self.remainder == "spread" and rest >= (2 * self.ranks if full else self.ranks)
-        return full + (1 if last else 0)
+        short = self.last == "keep" and rest >= (2 * self.ranks if full else self.ranks)
+        return full + (1 if short else 0)
 
     def bounds(self, turn: int, rank: int) -> tuple[int, int]:
         """Positions [first, last) of the super-batch that `rank` gets in this turn."""
         first = self.start + turn * self.size * self.ranks
-        if self.remainder == "drop" or turn < len(self) - 1:
+        if self.last == "drop" or turn < len(self) - 1:
             return first + rank * self.size, first + (rank + 1) * self.size
         share, longer = divmod(self.total - first, self.ranks)
         begin = first + rank * share + min(rank, longer)

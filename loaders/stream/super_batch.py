@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from rhostream.errors import ShardError
+from rhostream.errors import ConfigError, ShardError
 from rhostream.loaders.decode import (
     Augmentation,
     ImageReader,
@@ -78,7 +79,8 @@ class SuperBatch(Batch):
         specs: of each field.
         epoch: the epoch it belongs to.
         index: its number, counted over all ranks from where this pass over the epoch began.
-        size: n_B that was asked for; an epoch's last super-batch may be shorter.
+        size: n_B that was asked for, or what the whole corpus has; an epoch's last super-batch may be shorter.
+        left_over: candidates that end the epoch after this super-batch and its round, and that no rank gets; 0 before.
         state: for `CandidateStream.load_state_dict`: continues after this super-batch (and those of its round).
         full: the images to train on, where `fields` are thumbnails that are not exact; else None.
         correct: bool (n,), did the model predict the label when a selector scored them? None where not known.
@@ -92,6 +94,7 @@ class SuperBatch(Batch):
     index: int
     size: int
     state: dict[str, Any]
+    left_over: int = 0
     full: FullImages | None = field(default=None, repr=False)
     correct: Tensor | None = field(default=None, repr=False)
 
@@ -140,6 +143,15 @@ class SuperBatch(Batch):
         """With no rows in its fields, whose memory is then free."""
         return replace(self, fields={name: each[:0].clone() for name, each in self.fields.items()}, full=None)
 
+
+def _refuse_to_batch(batch: list[SuperBatch], *, collate_fn_map: object = None) -> None:
+    raise ConfigError(
+        "a DataLoader would batch super-batches again: each is a batch already, DataLoader(stream, batch_size=None)"
+    )
+
+
+#: As torch's `default_collate` says how to have it treat a type.
+default_collate_fn_map[SuperBatch] = _refuse_to_batch
 
 _readers: "weakref.WeakValueDictionary[tuple[int, str, ReadOptions], ImageReader]" = weakref.WeakValueDictionary()
 

@@ -93,7 +93,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no rank gets (only with `remainder="drop"`)."""
+        """Samples of each epoch that no rank gets: other ones in each, see `Order.last`."""
         return self.rounds().dropped
 
     def set_epoch(self, epoch: int) -> None:
@@ -157,7 +157,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         epoch, position, first, stride = self._position.begin()
         rounds = self.rounds(position)
         if not len(rounds):
-            if position < self.samples and self.order.remainder == "spread":
+            if position < self.samples and self.order.last == "keep":
                 _log.warning(
                     "the last %d samples of epoch %d are too few for %d ranks: no rank gets them",
                     self.samples - position,
@@ -190,14 +190,9 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         ranks = self._ranks if self.order.shard_by_rank else 1
         if self.samples < ranks:
             raise ConfigError(f"{self.samples} samples cannot be shared out to {ranks} ranks: use fewer ranks")
-        size, remainder = self.super_batch_size, self.order.remainder
-        rounds = Rounds(start=start, total=self.samples, size=size, ranks=ranks, remainder=remainder)
-        if not len(rounds) and start == 0:
-            raise ConfigError(
-                f"{self.samples} samples do not fill one super-batch of {size} on each of {ranks} ranks, and "
-                f"remainder={remainder!r} drops them all: use a smaller super_batch_size, or 'spread'"
-            )
-        return rounds
+        # A corpus that does not fill one super-batch on every rank gives what it has.
+        size = min(self.super_batch_size, self.samples // ranks)
+        return Rounds(start=start, total=self.samples, size=size, ranks=ranks, last=self.order.last)
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker has no process group: it is told the rank of its parent.
@@ -257,8 +252,9 @@ class _Maker:
             specs={"image": stream.scoring_spec},
             epoch=self._epoch,
             index=pending.turn * self._rounds.ranks + self._rank,
-            size=stream.super_batch_size,
+            size=self._rounds.size,
             state=stream.state_at(epoch, position),
+            left_over=self._rounds.dropped if done else 0,
             full=full,
         )
         return self._without_unreadable(super_batch, failures) if failures else super_batch

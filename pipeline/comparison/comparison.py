@@ -92,6 +92,8 @@ def compare(
         ConfigError: a variant that is none, or whose model, weights, device, IL table or thumbnails will not do:
             before the first run.
     """
+    if config.replay:
+        raise ConfigError(f"replay {config.replay!r} in a comparison: a replay selects nothing; run it on its own")
     workspace = Workspace(workspace)
     corpus = CorpusMetadata.read(workspace)
     plans = [

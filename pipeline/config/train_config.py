@@ -28,7 +28,7 @@ class TrainConfig(StageConfig):
             selection function, the model or the workspace is checked by `rhostream.pipeline.training.plan_training`.
     """
 
-    name: str = setting("", metavar="RUN", help="Name of the run.", unset="the selection function's")
+    name: str = setting("", metavar="RUN", help="Name of the run.", unset="the selection function's, or replay-RUN")
 
     steps: int = setting(1000, group="Budget", minimum=1, metavar="N", help="Budget in gradient steps.")
     epochs: float = setting(
@@ -88,6 +88,15 @@ class TrainConfig(StageConfig):
         group="Selection",
         metavar="FUNCTION",
         help=f"Selection function: {', '.join(SELECTION_FUNCTIONS)}; or auto, which finds out while training.",
+    )
+    replay: str = setting(
+        "",
+        group="Selection",
+        metavar="RUN",
+        unset="off",
+        help="Train on the very batches that this earlier run was trained on, for as many steps, straight from its "
+        "ledger: no other candidate is read, nothing is scored, and the settings of budget, selection and scoring say "
+        "nothing.",
     )
     il: str = setting(
         "",
@@ -195,6 +204,12 @@ class TrainConfig(StageConfig):
         help="Let the IL model go on learning: the paper's original function, an ablation.",
     )
 
+    last: Literal["drop", "keep"] = setting(
+        "drop",
+        group="Reading",
+        help="Candidates at an epoch's end that do not fill a super-batch: drop leaves them out of this epoch, others "
+        "of the next; keep takes a step on a smaller batch.",
+    )
     image_size: int = setting(
         0,
         group="Reading",
@@ -281,7 +296,7 @@ class TrainConfig(StageConfig):
 
     @property
     def run_name(self) -> str:
-        return self.name or self.select
+        return self.name or (f"replay-{self.replay}" if self.replay else self.select)
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class TrainingSamples:
             shards=shards,
             spec=spec,
             augmentation=augmentation,
-            order=Order(shard_by_rank=False),
+            order=Order(last="keep", shard_by_rank=False),
             read_options=ReadOptions(threads=threads),
         )
         # A crop at random needs more pixels than the spec has.

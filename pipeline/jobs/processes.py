@@ -38,21 +38,28 @@ def in_processes(
         for item in items:
             yield work(item)  # type: ignore[misc]
         return
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(1)  # a worker that runs its parent's script, which has no guard: the parent says so
     # Fresh interpreters: a fork would copy locks of threads that are not there, and CUDA refuses it.
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(items))
     heeds = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # a shell's background job ignores Ctrl-C
-    numbers = context.SimpleQueue()
+    numbers, begun = context.SimpleQueue(), context.Event()
     for number in range(count):
         numbers.put(number)
     held, leash = context.Pipe(duplex=False)  # when this end of it is closed, the workers end
-    with held, leash, ProcessPoolExecutor(count, context, _begin, (start, numbers, heeds, held)) as pool:
+    with held, leash, ProcessPoolExecutor(count, context, _begin, (start, numbers, begun, heeds, held)) as pool:
         with _interrupts_ignored():
             futures = [pool.submit(_do, item) for item in items]
         try:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
+            if not begun.is_set():
+                raise RhostreamError(
+                    f"none of {count} worker processes could begin: a script that starts workers must do so below "
+                    '`if __name__ == "__main__":`, as each of them imports it; or take workers=0'
+                ) from error
             raise RhostreamError(
                 f"one of {count} worker processes died (killed, or out of memory): run the same command again, it goes "
                 "on where it stopped; with fewer --workers if memory is short"
@@ -77,8 +84,11 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _begin(start: Callable[[int], Callable[[Any], Any]], numbers: Any, heeds: bool, held: Connection) -> None:
+def _begin(
+    start: Callable[[int], Callable[[Any], Any]], numbers: Any, begun: Any, heeds: bool, held: Connection
+) -> None:
     global _work
+    begun.set()
     if heeds:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker silently, the parent reports it
     threading.Thread(target=_end_with_parent, args=(held,), daemon=True).start()

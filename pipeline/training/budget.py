@@ -13,17 +13,19 @@ def steps_of(config: TrainConfig, samples: int) -> int:
     Raises:
         ConfigError: a unit of which it is not known beforehand how much a step takes.
     """
-    drawn = config.candidates or config.epochs * samples
-    if not drawn:
+    if not (config.candidates or config.epochs):
         return config.steps
     selection = plan_selection(config)
+    super_batch = min(selection.drawn_at_once, samples)
+    an_epoch = samples if config.last == "keep" else samples - samples % super_batch
+    drawn = config.candidates or config.epochs * an_epoch
     if selection.candidates_per_step is None:
         unit = "candidates" if config.candidates else "epochs"
         raise ConfigError(
             f"a budget in {unit} with select {config.select!r} as it is set: how many candidates a step takes is not "
             "known beforehand; give it in steps"
         )
-    return math.ceil(drawn / selection.candidates_per_step)
+    return math.ceil(drawn / min(selection.candidates_per_step, samples))
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

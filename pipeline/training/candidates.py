@@ -1,11 +1,12 @@
-"""The candidates of a training run."""
+"""The candidates of a training run, or the batches of one that is replayed."""
 
 from rhostream.loaders.decode import ReadOptions, available_cores
 from rhostream.loaders.reference import Prefilter
-from rhostream.loaders.stream import CandidateStream
+from rhostream.loaders.stream import CandidateStream, Order
 from rhostream.pipeline.config import AUTO
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_share_of
+from rhostream.selection.replay import ReplayStream
 
 MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
@@ -26,6 +27,24 @@ def train_stream(plan: TrainPlan) -> CandidateStream:
         prefilter=Prefilter(chance=config.prefilter or 1.0) if config.prefilter or auto else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
+        order=Order(last=config.last),
+        read_options=_read_options(plan),
+    )
+
+
+def replay_stream(plan: TrainPlan) -> ReplayStream:
+    """The batches of the run that the plan replays."""
+    config = plan.config
+    return ReplayStream(
+        plan.workspace,
+        config.replay,
+        steps=plan.steps,
+        spec=plan.spec,
+        thumbnails=plan.thumbnails,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        extra=("clean_label",),
+        device=plan.device,
         read_options=_read_options(plan),
     )
 

@@ -5,15 +5,13 @@ The main path is `train`; it reads top to bottom.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from rhostream.errors import ConfigError, RhostreamError
+from rhostream.errors import ConfigError
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import SuperBatch
 from rhostream.pipeline.config import Precision, TrainConfig
 from rhostream.pipeline.il import il_costs
 from rhostream.pipeline.jobs import exclusive_lock, progress, stop_request
@@ -30,17 +28,14 @@ from rhostream.pipeline.models import (
     restore_random_state,
     seed_random,
 )
+from rhostream.pipeline.training.batch_source import BatchSource, Replaying, Selecting
 from rhostream.pipeline.training.budget import learning_rate
-from rhostream.pipeline.training.candidates import train_stream
 from rhostream.pipeline.training.observers import Observers
 from rhostream.pipeline.training.plan import TrainPlan, plan_training
 from rhostream.pipeline.training.properties import Properties
 from rhostream.pipeline.training.run import Run
-from rhostream.pipeline.training.selection_setup import SelectionSetup
 from rhostream.selection.ledger import Ledger
-from rhostream.selection.scoring import ScoreCache
 from rhostream.selection.selected_batch import SelectedBatch
-from rhostream.selection.selector import OnlineSelector
 from rhostream.selection.tasks import Task
 
 
@@ -75,7 +70,6 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
 
     costs = Costs(device)
     seed_random(config.seed)
-    stream = train_stream(plan)
     evaluation = _evaluation_set(plan) if plan.evaluated_on else None
     model = place(
         build_model(config.model, len(corpus.classes), plan.spec, seed=config.seed, weights=config.weights or None),
@@ -87,17 +81,10 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
     precision = resolve_precision(device, config.precision)
     ledger = Ledger(workspace, run.name)
     steps, every = plan.steps, plan.evaluate_every
-    setup = SelectionSetup(plan, model, optimizer, costs=costs)
-    selector = OnlineSelector(
-        model,
-        select=setup.policy,
-        scorer=setup.scorer,
-        live_il=setup.live_il,
-        cache=ScoreCache(config.score_age) if config.score_age > 1 else None,
-        ledger=ledger,
-        meter=costs,
-        score_ahead=config.score_ahead,
-        seed=config.seed,
+    source: BatchSource = (
+        Replaying(plan, costs=costs, ledger=ledger)
+        if config.replay
+        else Selecting(plan, model, optimizer, costs=costs, ledger=ledger)
     )
     properties, observers = Properties(plan.task), Observers(run, config, corpus.classes)
     if plan.il is not None:
@@ -113,17 +100,17 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
             costs.load_state_dict(state["costs"])
             restore_random_state(state["random"], device)
             properties.load_state_dict(state["properties"])
-            selector.load_state_dict(state["selector"], stream)
-            stop.at(_place(selector.step, steps))
+            source.load_state_dict(state["source"])
+            stop.at(_place(source.step, steps))
         else:
             ledger.go_on_after(0)
         checkpoint_at = time.monotonic()
 
         model.train()
-        with progress(f"train {run.name}", steps, "steps", initial=selector.step) as bar:
-            for batch in _endless(selector, stream, stop_after=steps):
+        with progress(f"train {run.name}", steps, "steps", initial=source.step) as bar:
+            for batch in source.batches(until=steps):
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, selector.step, steps)
+                    group["lr"] = learning_rate(config, source.step, steps)
                 with costs.charge("train"):
                     step = partial(_forward_backward, model, batch, plan.task, device, precision)
                     logits, loss = costs.flops("train", tuple(batch.images.shape), step)
@@ -131,18 +118,18 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                     optimizer.zero_grad()
                     properties.add(batch, logits, loss)
                 with costs.charge("score"):
-                    setup.learned(batch, logits)
-                bar.advance(note=" ".join(filter(None, (properties.note, selector.policy.note))))
-                evaluated = selector.step % every == 0 or selector.step == steps
+                    source.learned(batch, logits)
+                bar.advance(note=" ".join(filter(None, (properties.note, source.note))))
+                evaluated = source.step % every == 0 or source.step == steps
                 if evaluated:
                     measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
                     ledger.flush()
                     run.add_metrics(
                         {
-                            "step": selector.step,
+                            "step": source.step,
                             "epoch": batch.epoch,
                             "learning_rate": optimizer.param_groups[0]["lr"],
-                            "decision": selector.policy.note or None,
+                            "decision": source.note or None,
                             "test_loss": measured.loss if measured else None,
                             "test_accuracy": measured.accuracy if measured else None,
                             "test_map": measured.mean_average_precision if measured else None,
@@ -156,8 +143,8 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                 if evaluated or due or stop.signal is not None:
                     run.save_checkpoint(
                         {
-                            "step": selector.step,
-                            "selector": selector.state_dict(),
+                            "step": source.step,
+                            "source": source.state_dict(),
                             "properties": properties.state_dict(),
                             "model": model.state_dict(),
                             "optimizer": optimizer.state_dict(),
@@ -166,30 +153,12 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                         }
                     )
                     checkpoint_at = time.monotonic()
-                    if selector.step < steps:
-                        stop.at(_place(selector.step, steps))
+                    if source.step < steps:
+                        stop.at(_place(source.step, steps))
         run.save_model(model)
     if evaluation:
         evaluation.close()
     return run
-
-
-def _endless(selector: OnlineSelector, stream: Iterable[SuperBatch], stop_after: int) -> Iterator[SelectedBatch]:
-    """Batches of as many epochs as it takes to reach step `stop_after`."""
-    fruitless = 0  # passes in a row; of two, one was a whole epoch, whatever the first went on from
-    while selector.step < stop_after:
-        before = selector.step, selector.waiting
-        for batch in selector(stream):
-            yield batch
-            if selector.step >= stop_after:
-                return
-        fruitless = fruitless + 1 if (selector.step, selector.waiting) == before else 0
-        if fruitless == 2:
-            raise RhostreamError(
-                f"after step {selector.step}: an epoch had no candidate to train on: every sample was ruled out, has "
-                "a score at or below the floor, or is unreadable; lower --prefilter or --score-floor, or score the "
-                "shards again"
-            )
 
 
 def _forward_backward(

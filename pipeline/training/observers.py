@@ -94,7 +94,7 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
             for of in ("selected", "candidates")
             for what in ("mislabeled", "correct")
         },
-        **{f"passed_over/{reason}": line[reason] for reason in PASSED_OVER},
+        **{f"passed_over/{reason}": line[reason] for reason in (*PASSED_OVER, "left_over")},
         **{f"{unit}/{cost}": line[f"{unit}_{cost}"] for unit in COST_UNITS for cost in COSTS},
     }
     return {name: float(value) for name, value in named.items() if value is not None}

@@ -21,6 +21,7 @@ from rhostream.pipeline.models import choose_device, takes_any_size
 from rhostream.pipeline.training.budget import same_rates, steps_of
 from rhostream.pipeline.training.run import RUN_FORMAT
 from rhostream.pipeline.training.selection_plan import SelectionPlan, plan_selection, require_task
+from rhostream.selection.replay import ReplayStream
 from rhostream.selection.tasks import Task, task_of
 
 #: Settings that may change between the parts of a run (what device and threads change is rounding), and those that
@@ -41,6 +42,7 @@ class TrainPlan:
         spec: of the images that are trained on.
         il, thumbnails: names of the IL table and of the thumbnails that are read, or None.
         il_digest, weights_digest: of their content; None without.
+        replay_digest: of the facts of the run that is replayed; None without.
         samples: of the training split.
         steps: the budget.
         evaluate_every: steps between evaluations.
@@ -58,6 +60,7 @@ class TrainPlan:
     il_digest: str | None
     thumbnails: str | None
     weights_digest: str | None
+    replay_digest: str | None
     samples: int
     steps: int
     evaluate_every: int
@@ -76,6 +79,7 @@ class TrainPlan:
             "steps": self.steps,
             "evaluate_every": self.evaluate_every,
             "weights_digest": self.weights_digest,
+            "replay_digest": self.replay_digest,
             "il": self.il,
             "il_digest": self.il_digest,
             "corpus_fingerprint": self.corpus.fingerprint,
@@ -127,7 +131,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
     spec = corpus.image_spec(config.image_size)
     il = (config.il or default_il_model(workspace, corpus)) if selection.needs_il else None
     samples = sum(shard.rows for shard in corpus.split("train"))
-    steps = steps_of(config, samples)
+    steps = len(ReplayStream(workspace, config.replay)) if config.replay else steps_of(config, samples)
     return TrainPlan(
         workspace=workspace,
         corpus=corpus,
@@ -139,6 +143,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
         il_digest=il_digest(workspace, il) if il is not None else None,
         thumbnails=_thumbnails(workspace, corpus, config, spec, scores=selection.scores),
         weights_digest=_digest(config.weights) if config.weights else None,
+        replay_digest=_replay_digest(workspace, config.replay) if config.replay else None,
         samples=samples,
         steps=steps,
         evaluate_every=config.evaluate_every or max(1, steps // 20),
@@ -177,6 +182,12 @@ def _thumbnails(
         return None
     smaller = [each for each in made if "train" in each.splits and each.size < trained.size]
     return max(smaller, key=lambda each: (each.size, each.name)).name if smaller else None
+
+
+def _replay_digest(workspace: Workspace, run: str) -> str:
+    """Of a run.json, or of the name alone where another trainer than ours wrote the ledger."""
+    name = f"runs/{run}/run.json"
+    return hashlib.sha256(workspace.read_bytes(name) if workspace.exists(name) else run.encode()).hexdigest()
 
 
 def _digest(weights: str) -> str:

@@ -24,7 +24,7 @@ class Properties:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._loss, self._steps = 0.0, 0
-        self._candidates, self._selected = 0, 0
+        self._candidates, self._selected, self._left_over = 0, 0, 0
         self._passed_over: Counter[str] = Counter()
         self._mislabeled = {"candidates": _Share(), "selected": _Share()}
         self._correct = {"candidates": _Share(), "selected": _Share()}
@@ -57,6 +57,7 @@ class Properties:
 
     def _add_candidates(self, super_batch: SuperBatch) -> None:
         self._candidates += super_batch.candidate_count
+        self._left_over += super_batch.left_over
         passed_over = super_batch.passed_over
         if passed_over.reasons is not None:
             self._passed_over.update(passed_over.reasons.tolist())
@@ -87,6 +88,7 @@ class Properties:
             "steps": self._steps,
             "candidates": self._candidates,
             "selected": self._selected,
+            "left_over": self._left_over,
             "passed_over": dict(self._passed_over),
             **{name: {of: share.counts for of, share in each.items()} for name, each in shares.items()},
         }
@@ -94,6 +96,7 @@ class Properties:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._loss, self._steps = state["loss"], state["steps"]
         self._candidates, self._selected = state["candidates"], state["selected"]
+        self._left_over = state["left_over"]
         self._passed_over = Counter(state["passed_over"])
         for name, shares in (("mislabeled", self._mislabeled), ("correct", self._correct)):
             for of, share in shares.items():
@@ -105,6 +108,7 @@ class Properties:
             "train_loss": self.train_loss if self._steps else None,
             "candidates": self._candidates,
             "selected": self._selected,
+            "left_over": self._left_over,
             **{reason: self._passed_over[reason] for reason in PASSED_OVER},
             **{f"{of}_mislabeled": share.value for of, share in self._mislabeled.items()},
             **{f"{of}_correct": share.value for of, share in self._correct.items()},

@@ -14,7 +14,7 @@ class SelectionPlan:
     """What follows from the settings of the selection.
 
     Attributes:
-        config: how batches are chosen, where one selection is in force all the time; None under `auto`.
+        config: how batches are chosen, where one selection is in force all the time; None under `auto` and in a replay.
         scores: is there a scoring pass, at least at times?
         needs_il: is an IL table joined?
         drawn_at_once: candidates of a super-batch: n_B; uniform sampling draws no more than it trains on.
@@ -40,6 +40,9 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
     Raises:
         ConfigError: an unknown function, or settings that do not go with it.
     """
+    if config.replay:
+        size = config.batch_size
+        return SelectionPlan(config=None, scores=False, needs_il=False, drawn_at_once=size, candidates_per_step=None)
     require_selection(config.select)
     by_il = config.prefilter > 0 or config.proxy or config.live_il
     if config.select == AUTO:

@@ -6,11 +6,12 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from rhostream.loaders.storage import Workspace
 from rhostream.schema import HISTORY
 
-#: Metadata of the history's Parquet: how many parts of the ledger it sums up, and the last of them.
+#: Metadata of the history's Parquet: how many parts of the ledger it sums up, the last of them and its rows.
 PARTS_KEY: Final = b"rhostream.ledger_parts"
 
 ROWS_AT_ONCE: Final = 4_000_000  # of the ledger; bounds the memory
@@ -32,29 +33,28 @@ def update_history(workspace: Workspace, run: str, rank: int) -> None:
     which samples were first drawn, counts, and the last values. 1M samples and 1M new candidates take about 2 s of
     one core and 0.5 GB.
     """
-    folder, name = f"runs/{run}/ledger", history_name(run, rank)
-    parts = workspace.names(folder, f"-rank{rank}.parquet")
+    name, parts = history_name(run, rank), _parts(workspace, run, rank)
     history, covered = _so_far(workspace, name, parts)
     missing = parts[covered:]
     if not missing:
         return
     waiting: list[pa.Table] = []
     for part in missing:
-        waiting.append(_as_history(workspace.read_table(f"{folder}/{part}", _COLUMNS)))
+        waiting.append(_as_history(workspace.read_table(part, _COLUMNS)))
         if sum(table.num_rows for table in waiting) >= ROWS_AT_ONCE:
             history, waiting = _merged([history, *waiting]), []
     if waiting:
         history = _merged([history, *waiting])
     runs = pa.array([run] * history.num_rows, pa.string())
     table = pa.table({"run": runs, **{name: history[name] for name in history.column_names}})
-    record = {PARTS_KEY: json.dumps([len(parts), parts[-1]]).encode()}
+    record = {PARTS_KEY: json.dumps([len(parts), parts[-1], _rows(workspace, parts[-1])]).encode()}
     workspace.write_table(name, table.select(HISTORY.names).cast(HISTORY).replace_schema_metadata(record))
 
 
-def forget_history(workspace: Workspace, run: str, rank: int, parts: Sequence[str]) -> None:
-    """Remove a history that sums up more than these finished parts; `update_history` makes it anew."""
+def forget_history(workspace: Workspace, run: str, rank: int) -> None:
+    """Remove a history that sums up more than the ledger now holds; `update_history` makes it anew."""
     name = history_name(run, rank)
-    if not _so_far(workspace, name, parts)[1]:
+    if not _so_far(workspace, name, _parts(workspace, run, rank))[1]:
         workspace.remove(name)
 
 
@@ -62,12 +62,23 @@ def history_name(run: str, rank: int) -> str:
     return f"runs/{run}/history/rank{rank}.parquet"
 
 
+def _parts(workspace: Workspace, run: str, rank: int) -> list[str]:
+    folder = f"runs/{run}/ledger"
+    return [f"{folder}/{name}" for name in workspace.names(folder, f"-rank{rank}.parquet")]
+
+
+def _rows(workspace: Workspace, part: str) -> int:
+    with workspace.open(part) as stream:
+        return int(pq.ParquetFile(stream).metadata.num_rows)
+
+
 def _so_far(workspace: Workspace, name: str, parts: Sequence[str]) -> tuple[pa.Table, int]:
     """The history, and how many of the parts it sums up; an empty one where it is not the sum of the first ones."""
     if workspace.exists(name):
         table = workspace.read_table(name)
-        covered, last = json.loads((table.schema.metadata or {}).get(PARTS_KEY, b'[0, ""]'))
-        if 0 < covered <= len(parts) and parts[covered - 1] == last:
+        covered, *last = json.loads((table.schema.metadata or {}).get(PARTS_KEY, b"[0]"))
+        newest = parts[covered - 1] if 0 < covered <= len(parts) else ""
+        if newest and last == [newest, _rows(workspace, newest)]:
             return table.replace_schema_metadata().drop_columns(["run"]), covered
     return pa.schema([field for field in HISTORY if field.name != "run"]).empty_table(), 0
 

@@ -1,6 +1,10 @@
 """The ledger: one row per candidate of a run, with what became of it."""
 
-from typing import Any, Final
+import atexit
+import time
+import weakref
+from collections.abc import Container
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import concat_labels
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import SuperBatch
+from rhostream.loaders.stream import CandidateTable, SuperBatch, distributed
 from rhostream.schema import LEDGER, of_task
 from rhostream.selection.ledger.history import forget_history, update_history
 
@@ -24,22 +29,36 @@ ROW_GROUP_ROWS: Final = 1 << 17
 _UNFINISHED: Final = b"rhostream.unfinished"
 
 
+#: The ledger of each workspace, run and rank that was opened last in this process.
+_in_use: "weakref.WeakValueDictionary[tuple[str, str, int], Ledger]" = weakref.WeakValueDictionary()
+
+
 class Ledger:
     """Collects the rows of `runs/<run>/ledger` and writes them in parts, in the order of the steps.
 
     Parts are named by their first step and rank, and end where `flush` is called or `PART_ROWS` are reached. A run that
     goes back to a checkpoint at which `save` was called writes the same parts, byte for byte, as one that never did.
-    `runs/<run>/history` holds the same rolled up to one row a sample, as of the last `flush`.
+    `runs/<run>/history` holds the same rolled up to one row a sample, as of the last `flush` or `close`.
+
+    Nothing of it needs to be called by hand: a selector saves its ledger with its state and at the end of an epoch, and
+    what is left is written when the process ends. A `with` block around the training closes it there.
 
     Args:
         workspace: where `runs/` lies.
         run: name of the run.
-        rank: of this process in a distributed run.
+        rank: of this process in a distributed run; found out where None.
+        overwrite: start afresh where the run has a ledger; else that is an error, unless the run goes on from a state.
     """
 
-    def __init__(self, workspace: Workspace | str, run: str, rank: int = 0) -> None:
+    def __init__(
+        self, workspace: Workspace | str, run: str, rank: int | None = None, *, overwrite: bool = False
+    ) -> None:
         self._workspace = Workspace(workspace)
-        self._run, self._rank = run, rank
+        self._run, self._rank = run, distributed()[0] if rank is None else rank
+        self._begun, self._overwrite = False, overwrite
+        self._written = 0.0
+        self._place = (self._workspace.root, run, self._rank)
+        _in_use[self._place] = self
         self._tables: list[pa.Table] = []
         self._rows = 0  # in these
         self._first_step = self._last_step = 0
@@ -54,6 +73,7 @@ class Ledger:
         batch: SuperBatch,
         selected: npt.NDArray[np.int64],
         *,
+        trained: npt.NDArray[np.int64],
         selection: str,
         weights: Tensor,
         loss: Tensor | None,
@@ -65,9 +85,10 @@ class Ledger:
         """Add the candidates of one step.
 
         Args:
-            step: the next one; what waits to fill a batch is trained on a little later, or not at all where the run
-                ends before.
+            step: the next one.
             selected: int64 (m,), positions in the super-batch.
+            trained: int64 (m,), the steps that these are trained in: later ones for what waits to fill a batch, and
+                none where the run ends before.
             selection: what was chosen by.
             weights: float32 (m,), of the selected; those of a candidate that is chosen twice add up.
             loss, score: float32 (n,), or None where not computed.
@@ -75,14 +96,14 @@ class Ledger:
             unscored: why these candidates were not scored, or not trained on.
             unreadable: int64 (m,), positions that would have been selected, had their full images been readable.
         """
-        if self._rows >= PART_ROWS and step != self._last_step:  # parts of one first step would have one name
-            self._write_part()
         n, passed = len(batch), batch.passed_over
         total = n + len(passed)
         chosen = np.zeros(total, bool)
         chosen[selected] = True
         weight = np.zeros(total, np.float32)
         np.add.at(weight, selected, weights.cpu().numpy())
+        steps = np.zeros(total, np.int64)
+        steps[selected] = trained
         reasons = [unscored] * n
         for position in unreadable if unreadable is not None else ():
             reasons[position] = "unreadable"
@@ -93,10 +114,6 @@ class Ledger:
             return pa.concat_arrays([known, pa.nulls(len(passed), kind)])
 
         columns = {
-            "run": pa.repeat(self._run, total),
-            "epoch": pa.repeat(pa.scalar(batch.epoch, pa.int32()), total),
-            "step": pa.repeat(pa.scalar(step, pa.int64()), total),
-            "rank": pa.repeat(pa.scalar(self._rank, pa.int16()), total),
             "key": [*batch.keys, *passed.keys],
             "shard": [*batch.shards, *passed.shards],
             "row": np.concatenate([batch.rows, passed.rows]),
@@ -108,19 +125,78 @@ class Ledger:
             "score": column(_numpy(score), pa.float32()),
             "correct": column(_numpy(correct), pa.bool_()),
             "selected": chosen,
-            "selection": pa.repeat(selection, total),
             "weight": pa.array(weight, pa.float32(), mask=~chosen),
+            "trained": pa.array(steps, pa.int64(), mask=~chosen),
             "reason": [*reasons, *(() if passed.reasons is None else passed.reasons)],
         }
+        self._add(columns, total, step=step, epoch=batch.epoch, selection=selection)
+
+    def record_batch(self, step: int, batch: CandidateTable, *, epoch: int, selection: str) -> None:
+        """Add the samples of one step that were trained on without a choice among candidates."""
+        total = len(batch)
+        columns = {
+            "key": batch.keys,
+            "shard": batch.shards,
+            "row": batch.rows,
+            ("labels" if batch.multi_label else "label"): batch.labels,
+            "loss": pa.nulls(total, pa.float32()),
+            "il": _losses(total, batch.il),
+            "score": pa.nulls(total, pa.float32()),
+            "correct": pa.nulls(total, pa.bool_()),
+            "selected": np.ones(total, bool),
+            "weight": np.ones(total, np.float32),
+            "trained": np.full(total, step, np.int64),
+            "reason": ["not_needed"] * total,
+        }
+        self._add(columns, total, step=step, epoch=epoch, selection=selection)
+
+    def _begin(self) -> None:
+        """Before the first row of a run that goes on from no state."""
+        parts = self._workspace.names(self.folder, f"-rank{self._rank}.parquet")
+        if parts and not self._overwrite:
+            raise WorkspaceError(
+                f"run {self._run!r} has a ledger already, {len(parts)} files in {self._workspace.path(self.folder)}: "
+                "load the state of its selector to go on with it, or give Ledger another name, or overwrite=True"
+            )
+        self.go_on_after(0)
+
+    def _add(self, columns: dict[str, Any], total: int, *, step: int, epoch: int, selection: str) -> None:
+        if not self._begun:
+            self._begin()
+        if self._rows >= PART_ROWS and step != self._last_step:  # parts of one first step would have one name
+            self._write_part()
+        columns |= {
+            "run": pa.repeat(self._run, total),
+            "epoch": pa.repeat(pa.scalar(epoch, pa.int32()), total),
+            "step": pa.repeat(pa.scalar(step, pa.int64()), total),
+            "rank": pa.repeat(pa.scalar(self._rank, pa.int16()), total),
+            "selection": pa.repeat(selection, total),
+        }
         self._first_step = self._first_step if self._tables else step
-        schema = of_task(LEDGER, "multi_label" if batch.candidates.multi_label else "classification")
+        schema = _schema(columns)
         self._tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
         self._rows, self._last_step = self._rows + total, step
 
-    def save(self) -> None:
-        """Write all that was recorded. The part goes on; `go_on_after` takes it up again."""
-        if self._tables:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, *, at_most_every: float = 0.0) -> None:
+        """Write all that was recorded. The part goes on; `go_on_after` takes it up again.
+
+        Args:
+            at_most_every: seconds; nothing is written if so many have not passed since the last time.
+        """
+        if self._tables and time.monotonic() - self._written >= at_most_every:
             self._write(unfinished=True)
+
+    def close(self) -> None:
+        """Write all that was recorded, and bring the history up to date; a run that goes on takes the part up again."""
+        if self._tables and _in_use.get(self._place) is self:
+            self.save()
+            update_history(self._workspace, self._run, self._rank)
 
     def flush(self) -> None:
         """Write all that was recorded, end the part, and bring the history up to date."""
@@ -138,24 +214,38 @@ class Ledger:
         for name in parts[len(kept) :]:
             self._workspace.remove(f"{self.folder}/{name}")
         self._tables, self._rows = [], 0
+        self._begun = True
         if kept:
             part = self._workspace.read_table(f"{self.folder}/{kept[-1]}")
             rows = part.filter(pc.less_equal(part["step"], step)).replace_schema_metadata()
             if _UNFINISHED in (part.schema.metadata or {}) or len(rows) < len(part):
-                self._tables, self._rows = [rows.cast(LEDGER)], len(rows)
-                self._first_step, self._last_step = _first_step(kept.pop()), step
+                self._tables, self._rows = [rows.cast(_schema(rows.column_names))], len(rows)
+                self._first_step, self._last_step = _first_step(kept[-1]), step
                 self.save()
-        forget_history(self._workspace, self._run, self._rank, kept)
+        forget_history(self._workspace, self._run, self._rank)
 
     def _write_part(self) -> None:
         self._write()
         self._tables, self._rows = [], 0
 
     def _write(self, *, unfinished: bool = False) -> None:
+        if _in_use.get(self._place) is not self:
+            return  # another ledger of this run is in use since: what this one knows is void
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
         marked = self._tables[0].replace_schema_metadata({_UNFINISHED: b"1"} if unfinished else None)
         name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
         self._workspace.write_table(name, marked, row_group_rows=ROW_GROUP_ROWS)
+        self._written = time.monotonic()
+
+
+def _schema(columns: Container[str]) -> pa.Schema:
+    return of_task(LEDGER, "multi_label" if "labels" in columns else "classification")
+
+
+@atexit.register
+def _close_all() -> None:
+    for ledger in list(_in_use.values()):
+        ledger.close()
 
 
 def _first_step(part: str) -> int:

@@ -39,4 +39,11 @@ class Classification(Task):
         return logits.argmax(dim=1) == batch.labels if logits.dim() == 2 else None
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        highest = int(labels.max()) if len(labels) else 0
+        # Told here, as on a GPU the loss would end the process's use of it.
+        if logits.dim() != 2 or logits.shape[1] <= highest:
+            raise ConfigError(
+                f"the model gave outputs of shape {tuple(logits.shape)} for {len(labels)} samples with labels up to "
+                f"{highest}: it must give one number a sample and class, (n, classes)"
+            )
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)

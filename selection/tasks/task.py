@@ -68,7 +68,17 @@ class Task(ABC):
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """float32: the outputs, or their `logits`."""
+    """float32: the outputs, or their `logits`.
+
+    Raises:
+        ConfigError: they are several, or of another kind.
+    """
+    if not tells_logits(outputs):
+        several = f" of {len(outputs)}" if isinstance(outputs, (tuple, list, Mapping)) else ""
+        raise ConfigError(
+            f"the model gave a {type(outputs).__name__}{several} in place of logits: say which output they are with "
+            "OnlineSelector(…, forward=lambda model, batch: model(batch.images)[0]), or give a criterion"
+        )
     logits: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     return logits.float()
 

@@ -26,7 +26,7 @@ def follow(workspace: str, report: Path, state: dict[str, Any] | None, workers: 
         il="small_cnn",
         super_batch_size=10,
         seed=3,
-        order=Order(block_shards=2),
+        order=Order(block_shards=2, last="keep"),
         read_options=ReadOptions(threads=1),
     )
     if state:
@@ -72,6 +72,6 @@ def test_a_resume_with_other_workers_repeats_and_misses_no_sample(tmp_path):
     expected = sorted(f"s{number}" for number in range(sum(ROWS)))
     for epoch in range(EPOCHS):
         assert sorted(key for line in done if line["epoch"] == epoch for key in line["keys"]) == expected
-    uninterrupted = CandidateStream(workspace, super_batch_size=10, seed=3, order=Order(block_shards=2))
+    uninterrupted = CandidateStream(workspace, super_batch_size=10, seed=3, order=Order(block_shards=2, last="keep"))
     assert [line["keys"] for line in done] == [batch.keys for _ in range(EPOCHS) for batch in uninterrupted]
     assert kills == KILLS

@@ -27,7 +27,7 @@ def tiny_workspace(folder: Path) -> Workspace:
 
 
 def stream_of(workspace: Workspace | str, **settings: Any) -> CandidateStream:
-    defaults = {"il": "small_cnn", "super_batch_size": SUPER_BATCH, "order": Order(block_shards=2)}
+    defaults = {"il": "small_cnn", "super_batch_size": SUPER_BATCH, "order": Order(block_shards=2, last="keep")}
     return CandidateStream(workspace, **(defaults | settings))
 
 
@@ -61,8 +61,11 @@ class Recording:
         return self._collate(batch)
 
 
-def loader_of(source: Any, model: nn.Module, collate: Any, **settings: Any) -> SelectingLoader:
-    return SelectingLoader(source, OnlineSelector(model, batch_size=BATCH, **settings), collate=collate)
+def loader_of(
+    source: Any, model: nn.Module, collate: Any, epoch_steps: int | None = None, **settings: Any
+) -> SelectingLoader:
+    selector = OnlineSelector(model, batch_size=BATCH, **settings)
+    return SelectingLoader(source, selector, collate, epoch_steps=epoch_steps)
 
 
 def sequence(workspace: Workspace | str, epochs: int) -> list[list[str]]:
@@ -78,7 +81,7 @@ def run_example(name: str, monkeypatch: Any, *arguments: object) -> dict[str, An
 
 
 def example_workspace(folder: Path) -> Workspace:
-    """700 train samples: an epoch of three super-batches of 320, the last one of 60."""
-    workspace = write_workspace(folder, (300, 300, 100))
+    """960 train samples: an epoch of three super-batches of 320."""
+    workspace = write_workspace(folder, (400, 400, 160))
     write_il(workspace)
     return workspace

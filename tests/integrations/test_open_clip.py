@@ -26,13 +26,13 @@ def test_the_example_trains_epochs_of_open_clips_own_loop(tmp_path, monkeypatch,
     assert (loader.num_batches, loader.num_samples) == (3, 96)
     assert epochs == [0, 0, 0, 1, 1, 1]
     first, second = ([key for keys in part for key in keys] for part in (candidates[:3], candidates[3:]))
-    assert Counter(first) == Counter(second) == Counter(f"s{number}" for number in range(700))
+    assert Counter(first) == Counter(second) == Counter(f"s{number}" for number in range(960))
     assert first != second
     # open_clip's own log counts batches and samples by the loader's.
     assert re.findall(r"Train Epoch: (\d) \[ *(\d+)/(\d+) \((\d+)%\)\]", caplog.text)[:3] == [
         ("0", "32", "96", "33"),
         ("0", "64", "96", "67"),
-        ("0", "18", "96", "100"),
+        ("0", "96", "96", "100"),
     ]
     info.set_epoch(7)
     assert loader.state_dict()["stream"]["epoch"] == 7

@@ -28,8 +28,7 @@ def test_the_example_runs_whole_epochs_and_trains_on_the_selected(tmp_path, monk
     example_workspace(tmp_path / "w")
     names = run_example("timm_loop", monkeypatch, tmp_path / "w", "--steps", 2, "--model", "test_resnet")
     assert names["selector"].step == 3
-    # Two super-batches of 320 give 32 each, the last one of 60 its share.
-    assert "over 70 samples" in capsys.readouterr().out
+    assert "over 96 samples" in capsys.readouterr().out
 
 
 def test_batches_are_exact_pairs_and_end_at_the_stated_length(workspace):

@@ -8,6 +8,7 @@ import torch
 from helpers.dropin import (
     ALL,
     BATCH,
+    TOTAL,
     Recording,
     example_workspace,
     loader_of,
@@ -21,7 +22,7 @@ from helpers.tiny import write_il
 from torch.utils.data import DataLoader
 
 from rhostream import ConfigError, RhostreamError, WorkspaceError
-from rhostream.loaders import Prefilter
+from rhostream.loaders import Order, Prefilter
 from rhostream.selection import SelectedBatch, SelectingLoader, images_and_labels, pixel_values_and_labels
 from rhostream.selection.data_loader import selected_batch
 
@@ -160,3 +161,64 @@ def test_all_candidates_of_an_epoch_pass_once(workspace):
     loader, seen = plain(workspace)
     list(loader)
     assert Counter(key for keys in seen.candidates for key in keys) == Counter(ALL)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epoch_steps_make_an_epoch_as_long_as_asked(workspace, workers):
+    stream = stream_of(workspace)
+    source = DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream
+    seen = Recording(selected_batch)
+    loader = loader_of(source, network(), seen, epoch_steps=20)
+    assert len(loader) == 20
+    assert loader.num_samples == 20 * BATCH
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        assert len(list(loader)) == 20
+    list(loader)  # a trainer that tells no epoch
+    assert seen.candidates == sequence(workspace, 7)[:60]
+    loader.set_epoch(1)
+    next(iter(loader))
+    assert seen.candidates[60] == seen.candidates[20]
+
+
+@pytest.mark.parametrize("stop", [1, 19, 20, 33])
+def test_an_epoch_of_epoch_steps_resumes_at_its_rest(workspace, stop):
+    def of(seen):
+        return loader_of(stream_of(workspace), network(), seen, epoch_steps=20)
+
+    whole, before, after = (Recording(selected_batch) for _ in range(3))
+    loader = of(whole)
+    for _ in range(3):
+        list(loader)
+    loader, taken = of(before), 0
+    while taken < stop:
+        for _ in islice(loader, stop - taken):
+            taken += 1
+    resumed = of(after)
+    resumed.load_state_dict(loader.state_dict())
+    for epoch in range(stop // 20, 3):
+        resumed.set_epoch(epoch)
+        assert len(list(resumed)) == (20 - stop % 20 if epoch == stop // 20 else 20)
+    assert before.candidates + after.candidates == whole.candidates
+
+
+def test_epoch_steps_below_one_are_refused(workspace):
+    with pytest.raises(ConfigError, match="epoch_steps 0: give the steps of an epoch, 1 or more"):
+        loader_of(stream_of(workspace), network(), selected_batch, epoch_steps=0)
+
+
+def test_no_batch_is_smaller_than_the_others_unless_kept(workspace):
+    loader = loader_of(
+        stream_of(workspace, order=Order(block_shards=2), super_batch_size=20), network(), selected_batch
+    )
+    assert [len(batch) for _ in range(2) for batch in loader] == [BATCH] * 14
+    assert loader.dropped == TOTAL - 7 * 20 == 5
+    kept = loader_of(stream_of(workspace, super_batch_size=20), network(), selected_batch)
+    assert [len(batch) for batch in kept] == [BATCH] * 7 + [2]
+    assert kept.dropped == 0
+
+
+def test_a_corpus_smaller_than_a_super_batch_gives_full_batches(workspace):
+    loader = loader_of(stream_of(workspace, order=Order(), super_batch_size=1000), network(), selected_batch)
+    assert [len(batch) for batch in loader] == [BATCH]
+    assert loader.dropped == 0

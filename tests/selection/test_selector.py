@@ -1,16 +1,19 @@
 """Selection functions against independent computations; the scoring pass leaves no trace (invariant 8)."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.tiny import write_il, write_workspace
 from torch import nn
+from torch.utils.data import DataLoader
 
 from rhostream import ConfigError, RhostreamError
 from rhostream.loaders.stream import Batch
 from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.loaders.stream.order import Order
 from rhostream.schema import LEDGER
 from rhostream.selection import (
     Classification,
@@ -146,7 +149,7 @@ def test_a_short_super_batch_keeps_its_share(workspace):
     sizes = [
         (len(batch.super_batch), len(batch))
         for batch in OnlineSelector(network(), batch_size=8)(
-            CandidateStream(workspace, il="small_cnn", super_batch_size=40)
+            CandidateStream(workspace, il="small_cnn", super_batch_size=40, order=Order(last="keep"))
         )
     ]
     assert sizes == [(40, 8), (40, 8), (40, 8), (30, 6)]
@@ -208,3 +211,47 @@ def test_a_function_registered_from_outside_is_known_by_name(workspace):
         assert set(batch.labels.tolist()) == {2}
     finally:
         del _FUNCTIONS["label_only"]
+
+
+def test_a_batch_larger_than_the_super_batch_is_refused(workspace):
+    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=80)
+    with pytest.raises(ConfigError, match="batch_size 800 exceeds the 80 candidates of a super-batch, which leaves"):
+        next(OnlineSelector(network(), batch_size=800)(stream))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batching_super_batches_again_is_refused_in_one_line(workspace, workers):
+    batched = DataLoader(CandidateStream(workspace, super_batch_size=40), batch_size=4, num_workers=workers)
+    with pytest.raises(ConfigError, match=r"DataLoader\(stream, batch_size=None\)"):
+        next(OnlineSelector(network(), batch_size=8)(batched))
+    with pytest.raises(ConfigError, match=r"DataLoader\(stream, batch_size=None\)"):
+        next(iter(batched))
+
+
+class Several(nn.Module):
+    def __init__(self, *heads: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(192, classes) for classes in heads)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        outputs = tuple(head(images.flatten(1)) for head in self.heads)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
+def test_a_model_of_several_or_too_few_outputs_is_told(workspace):
+    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=40)
+    with pytest.raises(ConfigError, match=r"the model gave a tuple of 2 in place of logits: say which .* forward="):
+        next(OnlineSelector(Several(3, 3), batch_size=8)(stream))
+    with pytest.raises(ConfigError, match=r"outputs of shape \(40, 2\) for 40 samples with labels up to 2: it must"):
+        next(OnlineSelector(Several(2), batch_size=8)(stream))
+    first = OnlineSelector(Several(3, 3), batch_size=8, forward=lambda model, batch: model(batch.images)[0])
+    assert len(next(first(stream))) == 8
+
+
+def test_the_accuracy_on_candidates_stands_beside_the_selecteds(workspace):
+    batch = next(
+        OnlineSelector(network(), batch_size=8)(CandidateStream(workspace, il="small_cnn", super_batch_size=40))
+    )
+    assert batch.candidate_accuracy == pytest.approx(float(batch.considered[0].correct.float().mean()))
+    stream = CandidateStream(workspace, super_batch_size=8)
+    assert next(OnlineSelector(network(), batch_size=8, select="uniform")(stream)).candidate_accuracy is None

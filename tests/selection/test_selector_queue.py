@@ -11,6 +11,7 @@ from torch import nn
 from rhostream import ConfigError
 from rhostream.loaders.reference.prefilter import Prefilter
 from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.loaders.stream.order import Order
 from rhostream.schema import LEDGER
 from rhostream.selection import Ledger, OnlineSelector, ScoreCache, Scorer, SelectingLoader, SelectionConfig
 
@@ -77,7 +78,7 @@ def test_prefiltered_uniform_sampling_takes_whole_batches_of_the_rest(tmp_path):
     write_il(workspace, predicted=0)  # so that labels 1 and 2 are ruled out where IL > ln 3
     expected = {f"s{n}" for n in range(150) if (n * 7 + n // 3) % 3 == 0 or n / 100 <= 1.0986}
     selection = SelectionConfig(function="uniform", batch_size=8, full=True)
-    stream = stream_of(workspace, super_batch_size=8, prefilter=Prefilter())
+    stream = stream_of(workspace, super_batch_size=8, prefilter=Prefilter(), order=Order(last="keep"))
     batches = list(OnlineSelector(network(), select=selection)(stream))
     assert {len(batch) for batch in batches} == {8}
     chosen = [key for batch in batches for key in batch.keys]

@@ -37,7 +37,7 @@ def workspace(tmp_path):
 
 
 def stream_of(workspace, **settings):
-    defaults = {"il": "small_cnn", "super_batch_size": 16, "order": Order(block_shards=2)}
+    defaults = {"il": "small_cnn", "super_batch_size": 16, "order": Order(block_shards=2, last="keep")}
     return CandidateStream(workspace, **(defaults | settings))
 
 
@@ -88,11 +88,11 @@ def test_ranks_and_workers_share_out_one_and_the_same_sequence(workspace, monkey
 def test_without_sharding_every_rank_gets_everything(workspace, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
-    assert len(keys_of(stream_of(workspace, order=Order(shard_by_rank=False)))) == TOTAL
+    assert len(keys_of(stream_of(workspace, order=Order(last="keep", shard_by_rank=False)))) == TOTAL
 
 
 def test_dropping_the_remainder_is_counted(workspace):
-    stream = stream_of(workspace, order=Order(remainder="drop"))
+    stream = stream_of(workspace, order=Order(last="drop"))
     assert stream.dropped == TOTAL % 16
     assert len(keys_of(stream)) == TOTAL - stream.dropped
 

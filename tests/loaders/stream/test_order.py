@@ -50,25 +50,25 @@ def test_every_sample_comes_once_an_epoch(rows, block, epoch):
     size=st.integers(1, 40),
     ranks=st.integers(1, 5),
     start=st.integers(0, 399),
-    remainder=st.sampled_from(["spread", "drop"]),
+    last=st.sampled_from(["keep", "drop"]),
 )
-def test_every_rank_gets_as_many_super_batches_without_repeats(total, size, ranks, start, remainder):
+def test_every_rank_gets_as_many_super_batches_without_repeats(total, size, ranks, start, last):
     start = min(start, total)
     if 0 < total - start < ranks:
         start = 0
     if total < ranks:
         return
-    rounds = Rounds(start=start, total=total, size=size, ranks=ranks, remainder=remainder)
+    rounds = Rounds(start=start, total=total, size=size, ranks=ranks, last=last)
     spans = [rounds.bounds(turn, rank) for turn in range(len(rounds)) for rank in range(ranks)]
-    assert all(first < last <= first + size + 2 for first, last in spans)
-    given_out = [position for first, last in spans for position in range(first, last)]
+    assert all(begin < end <= begin + size + 2 for begin, end in spans)
+    given_out = [position for begin, end in spans for position in range(begin, end)]
     assert given_out == list(range(start, total - rounds.dropped))
-    assert rounds.dropped == (0 if remainder == "spread" else (total - start) % (size * ranks))
+    assert rounds.dropped == (0 if last == "keep" else (total - start) % (size * ranks))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_the_sequence_is_the_same_for_any_number_of_ranks(ranks):
-    rounds = Rounds(start=0, total=997, size=32, ranks=ranks, remainder="spread")
+    rounds = Rounds(start=0, total=997, size=32, ranks=ranks, last="keep")
     positions = [
         position
         for turn in range(len(rounds))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rhostream.errors import ConfigError, ShardError
-from rhostream.loaders import CandidateStream, CorpusMetadata, Order, ReadOptions
+from rhostream.loaders import CandidateStream, CorpusMetadata, ReadOptions
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.selection import OnlineSelector
@@ -102,9 +102,10 @@ def test_spawned_workers_know_the_rank_of_their_parent(workspace, tmp_path):
     assert sorted(keys[0] + keys[1]) == sorted(f"s{number}" for number in range(TOTAL))
 
 
-def test_an_order_that_drops_everything_is_refused(workspace):
-    with pytest.raises(ConfigError, match="do not fill one super-batch of 200 on each of 1 ranks"):
-        list(CandidateStream(workspace, super_batch_size=200, order=Order(remainder="drop")))
+def test_a_corpus_smaller_than_a_super_batch_is_given_whole(workspace):
+    stream = CandidateStream(workspace, super_batch_size=200)
+    assert [(len(batch), batch.size) for batch in stream] == [(TOTAL, TOTAL)]
+    assert (len(stream), stream.dropped) == (1, 0)
 
 
 def test_what_is_mended_can_be_read_by_the_same_stream(workspace):

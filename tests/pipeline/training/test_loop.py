@@ -40,7 +40,7 @@ def ledger_bytes(workspace, run):
 
 
 def test_a_run_keeps_its_budget_and_records_every_candidate(workspace):
-    run = train(workspace, CONFIG)
+    run = train(workspace, replace(CONFIG, last="keep"))
     assert [line["step"] for line in run.metrics] == [6, 12, 18, 24]
     rows = [
         row
@@ -128,7 +128,14 @@ def test_the_checkpoint_and_the_weights_load_without_pickle(workspace):
 
 @pytest.mark.parametrize(
     ("budget", "steps"),
-    [({"steps": 7}, 7), ({"epochs": 2.0}, 13), ({"candidates": 100}, 7), ({"epochs": 0.5, "select": "uniform"}, 13)],
+    [
+        ({"steps": 7}, 7),
+        ({"epochs": 2.0}, 12),
+        ({"epochs": 2.0, "last": "keep"}, 13),
+        ({"epochs": 3.0, "super_batch_size": 320}, 3),
+        ({"candidates": 100}, 7),
+        ({"epochs": 0.5, "select": "uniform"}, 13),
+    ],
 )
 def test_a_budget_in_any_unit_becomes_steps_in_one_place(budget, steps):
     assert steps_of(replace(CONFIG, **budget), samples=100) == steps
@@ -183,7 +190,7 @@ def test_uniform_reads_only_what_it_trains_on_without_any_table(workspace):
 def test_compare_trains_each_equally_long_and_reports_targets(workspace):
     found = compare(workspace, replace(CONFIG, epochs=5.0), ["uniform", "rho_loss"], targets=[0.2, 1.1])
     outcomes = [variant.runs[0] for variant in found.variants]
-    assert [(outcome.run, outcome.steps) for outcome in outcomes] == [("uniform", 32), ("rho_loss", 32)]
+    assert [(outcome.run, outcome.steps) for outcome in outcomes] == [("uniform", 30), ("rho_loss", 30)]
     for outcome in outcomes:
         assert outcome.reached[0].steps is not None
         assert outcome.reached[1].steps is None

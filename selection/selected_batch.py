@@ -78,7 +78,7 @@ class SelectedBatch(Batch):
         return self._part(slice(None, size)), self._part(slice(size, None))
 
     def _part(self, part: slice) -> Self:
-        return replace(self._each_tensor(lambda tensor: tensor[part]), candidates=self.candidates.take(part))
+        return self._each_tensor(lambda tensor: tensor[part], candidates=self.candidates.take(part))
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:

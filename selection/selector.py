@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import PendingImages
 from rhostream.loaders.stream import SuperBatch, SuperBatchStream
+from rhostream.selection.batch_queue import BatchQueue
 from rhostream.selection.companions import LiveIL
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
@@ -80,7 +81,7 @@ class _Choice:
     """What was chosen from a super-batch, full images maybe still being read.
 
     Attributes:
-        super_batch: on the model's device.
+        super_batch: on the model's device, with what is known to be predicted correctly.
         positions: int64 (m,), of the chosen candidates, on the CPU; weights on the device.
         reading: of their full images; None where the candidates' own images are trained on, or nothing was chosen.
     """
@@ -92,10 +93,6 @@ class _Choice:
     scored: ScoredCandidates | None
     score: Tensor | None
     reading: PendingImages | None
-
-    @property
-    def correct(self) -> Tensor | None:
-        return None if self.scored is None else self.scored.correct
 
     @property
     def loss(self) -> Tensor | None:
@@ -171,11 +168,7 @@ class OnlineSelector:
         self._rules: dict[SelectionConfig, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
         self._seed = seed
-        self._queue: list[SelectedBatch] = []
-        self._considered: list[SuperBatch] = []
-        self._unreadable = 0  # of those chosen from them
-        self._last: SuperBatch | None = None
-        self._at: tuple[int, dict[str, Any]] = (0, {})  # epoch and state of the stream after the last super-batch
+        self._queue = BatchQueue()
 
     @property
     def batch_size(self) -> int:
@@ -190,7 +183,7 @@ class OnlineSelector:
     @property
     def waiting(self) -> int:
         """Samples that are chosen and wait to fill a batch."""
-        return sum(len(batch) for batch in self._queue)
+        return len(self._queue)
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
         """The selected batches of one iteration over `stream`."""
@@ -244,12 +237,12 @@ class OnlineSelector:
             self._background[0].wait()  # it may be writing to the cache
         if self._ledger is not None:
             self._ledger.save()
-        waiting = SelectedBatch.concat(self._queue).state_dict() if self._queue else None
+        epoch, stream = self._queue.at
         return {
             "step": self.step,
-            "epoch": self._at[0],
-            "stream": self._at[1],
-            "queue": waiting,
+            "epoch": epoch,
+            "stream": stream,
+            "queue": self._queue.state_dict(),
             "ahead": None if self._ahead is None else self._ahead.state_dict(),
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
@@ -269,9 +262,7 @@ class OnlineSelector:
         if stream is not None and state["stream"]:
             stream.load_state_dict(state["stream"])
         self.step = state["step"]
-        self._at = (state["epoch"], state["stream"])
-        self._queue = [SelectedBatch.from_state_dict(state["queue"], self._device)] if state["queue"] else []
-        self._considered, self._unreadable, self._last = [], 0, None
+        self._queue.load_state_dict(state["queue"], (state["epoch"], state["stream"]), self._device)
         self._ahead, self._resumed = None, state["ahead"]
         if self._ledger is not None:
             self._ledger.go_on_after(self.step)
@@ -340,7 +331,7 @@ class OnlineSelector:
                 chosen = self._chosen(super_batch, selection, score)
         positions = chosen.positions.cpu().numpy()
         return _Choice(
-            super_batch=super_batch,
+            super_batch=super_batch if scored is None else replace(super_batch, correct=scored.correct),
             selection=selection,
             positions=positions,
             weights=chosen.weights,
@@ -379,13 +370,8 @@ class OnlineSelector:
             self._record(choice, readable, unscored="too_few")
             return
         self._record(choice, readable)
-        self._last, self._at = super_batch, (super_batch.epoch, super_batch.state)
-        # Of those that have completed no batch all but the newest give their pixels back: there may be many.
-        self._considered = [considered.without_images() for considered in self._considered]
-        self._considered.append(replace(super_batch, correct=choice.correct))
-        self._unreadable += len(choice.positions) - len(positions)
-        if len(positions):
-            self._queue.append(self._waiting_batch(choice, positions, images, readable))
+        chosen = self._waiting_batch(choice, positions, images, readable) if len(positions) else None
+        self._queue.add(super_batch, chosen, unreadable=len(choice.positions) - len(positions))
         if alone:
             yield self._batch(len(positions))
         else:
@@ -399,13 +385,8 @@ class OnlineSelector:
         """The next batch out of the queue."""
         self.step += 1
         self.policy.stepped()
-        batch, rest = SelectedBatch.concat(self._queue).split(size)
-        self._queue = [rest] if len(rest) else []
-        considered, unreadable = tuple(self._considered), self._unreadable
-        self._considered, self._unreadable = [], 0
-        epoch, state = self._at
-        batch = replace(batch, epoch=epoch, state=state, super_batch=self._last)
-        return replace(batch, fields=self._inputs(batch), considered=considered, unreadable=unreadable)
+        batch = self._queue.take(size)
+        return replace(batch, fields=self._inputs(batch))
 
     def _inputs(self, batch: SelectedBatch) -> dict[str, Tensor]:
         """The fields of a batch that has waited, transformed and normalized."""
@@ -423,7 +404,7 @@ class OnlineSelector:
     ) -> SelectedBatch:
         """What was chosen and could be read; `full` are its full-size images, where thumbnails were scored."""
         super_batch = choice.super_batch
-        chosen = replace(super_batch, correct=choice.correct).take(positions)
+        chosen = super_batch.take(positions)
         fields, specs = chosen.fields, chosen.specs
         if full is not None and super_batch.full is not None:
             fields = {"image": full, "thumbnail": chosen.images}
@@ -468,7 +449,7 @@ class OnlineSelector:
             weights=choice.weights[torch.from_numpy(chosen).to(choice.weights.device)],
             loss=choice.loss,
             score=choice.score,
-            correct=choice.correct,
+            correct=choice.super_batch.correct,
             unscored=unscored,
             unreadable=choice.positions[~readable],
         )

@@ -72,6 +72,8 @@ def take_texts(texts: Any, positions: Positions) -> Any:
     """
     if isinstance(positions, slice):
         return texts[positions]
+    if not len(positions):
+        return []
     if isinstance(texts, np.ndarray):
         return texts[positions].tolist()
     if not hasattr(texts, "to_pylist"):

@@ -39,7 +39,8 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def _each_tensor(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def _each_tensor(self, change: Callable[[Tensor], Tensor], **others: Any) -> Self:
+        """The batch with its tensors changed, and `others` of its attributes replaced."""
         columns = {name: getattr(self, name) for name in self._columns}
         changed: dict[str, Any] = {name: None if each is None else change(each) for name, each in columns.items()}
-        return replace(self, fields={name: change(field) for name, field in self.fields.items()}, **changed)
+        return replace(self, fields={name: change(field) for name, field in self.fields.items()}, **changed, **others)

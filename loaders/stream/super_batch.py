@@ -131,9 +131,9 @@ class SuperBatch(Batch):
     def take(self, positions: npt.NDArray[np.int64]) -> Self:
         """The candidates at these positions, in this order, and all that are passed over."""
         at = torch.from_numpy(positions).to(self.labels.device)
-        part = self._each_tensor(lambda tensor: tensor[at])
         full = None if self.full is None else replace(self.full, refs=self.full.refs.take(positions))
-        return replace(part, candidates=self.candidates.take(positions), full=full)
+        candidates = self.candidates.take(positions)
+        return self._each_tensor(lambda tensor: tensor[at], candidates=candidates, full=full)
 
     def normalized(self) -> Self:
         """With fields as a model takes them: float32."""

@@ -30,6 +30,7 @@ ORDER = {
         "policies",
         "ledger",
         "selected_batch",
+        "batch_queue",
         "replay",
         "companions",
         "full_images",

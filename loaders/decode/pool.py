@@ -30,7 +30,7 @@ class DecodeTask:
         into: uint8 (n, size, size, channels), part of `buffer`; keeps the buffer from being used again.
         start: byte of the buffer at which `into` begins.
         urgent: goes before all that are not; few images, for which remote tars are not copied.
-        done: the failures, or the error that ended the chunk; cancelled where the lanes were closed before.
+        done: the failures, or the error that ended the chunk; cancelled where the pool was closed before.
     """
 
     refs: ImageRefs
@@ -43,29 +43,29 @@ class DecodeTask:
 
 
 class DecodePool:
-    """Does jobs, first come first served but for urgent ones.
+    """Does tasks, first come first served but for urgent ones.
 
     Args:
-        count: of lanes.
-        processes: does each lane have the work done by a process? While that starts, the lane's thread does it.
-        worth: seconds of work that a lane does itself before it starts its process.
+        count: of workers, a thread each.
+        processes: does each worker have the work done by a process? While that starts, its thread does it.
+        worth: seconds of work that a worker's thread does itself before it starts the process.
     """
 
     def __init__(self, shards: ShardReader, *, count: int, processes: bool, worth: float = 0.0) -> None:
         self._pid = os.getpid()
-        self._jobs = _Tasks()
-        self._lanes = [_Worker(self._jobs, shards, worth if processes else math.inf) for _ in range(count)]
-        for lane in self._lanes:
-            lane.start()
+        self._tasks = _Tasks()
+        self._workers = [_Worker(self._tasks, shards, worth if processes else math.inf) for _ in range(count)]
+        for worker in self._workers:
+            worker.start()
 
     @property
     def processes(self) -> list[int]:
         """Process ids of the processes that have been started."""
-        return [lane.process.pid for lane in self._lanes if lane.process is not None]
+        return [worker.process.pid for worker in self._workers if worker.process is not None]
 
     def submit(self, tasks: Sequence[DecodeTask]) -> None:
         """Begin them."""
-        self._jobs.put(tasks)
+        self._tasks.put(tasks)
 
     def close(self) -> None:
         """Give up what is not done, and end threads and processes.
@@ -75,18 +75,18 @@ class DecodePool:
         """
         if os.getpid() != self._pid:
             return  # a fork has neither the threads nor the right to end the processes
-        self._jobs.close()
-        for lane in self._lanes:
-            if lane.process is not None:
-                lane.process.kill()
+        self._tasks.close()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.kill()
         deadline = time.monotonic() + _SECONDS_TO_END
-        for lane in self._lanes:
-            if lane is not threading.current_thread():
-                lane.join(max(0.0, deadline - time.monotonic()))
+        for worker in self._workers:
+            if worker is not threading.current_thread():
+                worker.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Tasks:
-    """A queue."""
+    """Tasks that no worker has begun: a queue for the urgent ones and one for the others."""
 
     def __init__(self) -> None:
         self._urgent: deque[DecodeTask] = deque()
@@ -125,16 +125,16 @@ class _Tasks:
 
 
 class _Worker(threading.Thread):
-    """Takes jobs until none will come. It knows nothing of `DecodePool`, which ends it when it is itself forgotten."""
+    """Takes tasks until none will come. It knows nothing of `DecodePool`, which ends it when it is itself forgotten."""
 
     def __init__(self, tasks: _Tasks, shards: ShardReader, worth: float) -> None:
         super().__init__(name="rhostream-decode", daemon=True)
         self.process: DecodeProcess | None = None
-        self._jobs, self._shards, self._worth = tasks, shards, worth
+        self._tasks, self._shards, self._worth = tasks, shards, worth
         self._begun: deque[DecodeTask] = deque()  # by the process
 
     def run(self) -> None:
-        while not self._jobs.closed and self._step():
+        while not self._tasks.closed and self._step():
             pass
         for task in self._begun:
             task.done.cancel()
@@ -142,8 +142,8 @@ class _Worker(threading.Thread):
             self.process.close()
 
     def _step(self) -> bool:
-        """One thing; of no job anything is left afterwards, or its buffer would be held while this thread waits."""
-        task = self._jobs.take(wait=not self._begun) if len(self._begun) < _AHEAD else None
+        """One thing; of no task anything is left afterwards, or its buffer would be held while this thread waits."""
+        task = self._tasks.take(wait=not self._begun) if len(self._begun) < _AHEAD else None
         if task is not None:
             self._begin(task)
         elif self._begun and self.process is not None:
@@ -187,7 +187,7 @@ class _Worker(threading.Thread):
             task.done.set_result(result)
 
     def _fail(self, task: DecodeTask, error: BaseException) -> None:
-        if self._jobs.closed:  # then it is our doing
+        if self._tasks.closed:  # then it is our doing
             task.done.cancel()
         else:
             task.done.set_exception(error)

@@ -35,12 +35,15 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and its path there; in every process its own, so that a fork inherits no connection.
 
     Raises:
-        ConfigError: no fsspec file system serves this URL.
+        ConfigError: no fsspec file system serves this URL, or it is a scheme alone.
     """
+    scheme, _, rest = url.partition("://")
+    if not rest.strip("/") and scheme != "memory":
+        raise ConfigError(f"{url!r} names no host or bucket: write it out, or name a folder")
     try:
         found: tuple[fsspec.AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **_options(url))
     except (ImportError, ValueError) as error:
-        command = install_command(_LIBRARIES.get(url.partition("://")[0], ""))
+        command = install_command(_LIBRARIES.get(scheme, ""))
         remedy = f"run `{command}`" if command else "install the fsspec package for it"
         raise ConfigError(f"{url!r}: {error}; {remedy}, or name a folder") from error
     return found

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ _AT_ONCE = 64  # samples looked up together, at a tenth of the cost of one by on
 _log = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
+#: webdataset's protocol: True goes on without the sample, False ends the pass, and it may raise.
+Handler = Callable[[Exception], bool]
 
 
 class WithIL:
@@ -28,8 +30,8 @@ class WithIL:
         joined, dropped: samples so far, in this process.
     """
 
-    def __init__(self, path: str, on_missing: Literal["error", "drop"]) -> None:
-        self.path, self.on_missing = path, on_missing
+    def __init__(self, path: str, on_missing: Literal["error", "drop"], handler: Handler | None) -> None:
+        self.path, self.on_missing, self.handler = path, on_missing, handler
         self.joined = self.dropped = 0
         self._table: KeyTable | None = KeyTable.of_parquet(path)
 
@@ -40,7 +42,8 @@ class WithIL:
         """The samples with `il` (float, nats), and `predicted` (the IL model's class) where the table tells it.
 
         Raises:
-            IrreducibleLossError: a sample has no finite irreducible loss and is not to be dropped, or has no `__key__`.
+            IrreducibleLossError: a sample has no finite irreducible loss, which is not for `on_missing` or the handler
+                to settle, or it has no `__key__`.
         """
         if self._table is None:
             self._table = KeyTable.of_parquet(self.path)
@@ -48,14 +51,18 @@ class WithIL:
         while some := list(islice(source, _AT_ONCE)):
             found = self._join(some, self._table)
             usable = np.isfinite(found.il)
-            if not usable.all():
-                self._pass_over(some, usable)
+            if self.handler is None and self.on_missing == "error" and not usable.all():
+                raise self._missing(some, usable)
             for sample, il, predicted, has_il in zip(
                 some, found.il.tolist(), found.predicted.tolist(), usable.tolist(), strict=True
             ):
                 if has_il:
                     self.joined += 1
                     yield {**sample, "il": il, **({"predicted": predicted} if predicted >= 0 else {})}
+                    continue
+                if self.handler is not None and not self.handler(self._missing([sample], np.zeros(1, np.bool_))):
+                    return
+                self.dropped += 1
         if self.dropped > dropped:
             _log.warning(
                 "with_il has dropped %d of %d samples, which have no irreducible loss in %s",
@@ -80,13 +87,10 @@ class WithIL:
             il[missing], predicted[missing] = table.lookup(keys)
         return JoinedRows(il=il, predicted=predicted)
 
-    def _pass_over(self, some: list[Sample], usable: npt.NDArray[np.bool_]) -> None:
+    def _missing(self, some: list[Sample], usable: npt.NDArray[np.bool_]) -> IrreducibleLossError:
         count = int((~usable).sum())
-        if self.on_missing == "drop":
-            self.dropped += count
-            return
         first = some[int(np.argmin(usable))]
-        raise IrreducibleLossError(
+        return IrreducibleLossError(
             f"{count} of {len(some)} samples (after {self.joined} good ones) have no finite irreducible loss in "
             f"{self.path}, the first is {first['__key__']} of {first.get('__url__', 'an unnamed tar')}: score them, or "
             'pass on_missing="drop" to pass over such samples (those of the holdout and the test split are meant to '
@@ -94,7 +98,13 @@ class WithIL:
         )
 
 
-def with_il(table: str | os.PathLike[str], *, il: str = "", on_missing: Literal["error", "drop"] = "error") -> WithIL:
+def with_il(
+    table: str | os.PathLike[str],
+    *,
+    il: str = "",
+    on_missing: Literal["error", "drop"] = "error",
+    handler: Handler | None = None,
+) -> WithIL:
     """`wds.WebDataset(...).decode(...).compose(with_il(table))`: joins every sample with its irreducible loss by key.
 
     A sample is looked up by its `__key__` as it is; then, for tables of workspaces over tars in place, by the
@@ -109,11 +119,16 @@ def with_il(table: str | os.PathLike[str], *, il: str = "", on_missing: Literal[
         il: name of the IL model in that workspace.
         on_missing: "error" for a sample without a finite irreducible loss; "drop" passes over it, counts it in
             `dropped`, and logs the sum at the end of each pass.
+        handler: webdataset's own way to settle it, sample by sample: `wds.warn_and_continue` and the like are given the
+            error. What it goes on without is counted and logged as above.
 
     Raises:
         IrreducibleLossError: there is no such table.
+        ConfigError: a handler beside `on_missing="drop"`, which leaves it nothing to do.
     """
     if on_missing not in ("error", "drop"):
         raise ConfigError(f"on_missing {on_missing!r}: choose 'error' or 'drop'")
+    if handler is not None and on_missing == "drop":
+        raise ConfigError('on_missing="drop" leaves a handler nothing to do: give one of the two')
     path = Workspace(table).path(f"il/{il}/scores") if il else os.fspath(table)
-    return WithIL(path, on_missing)
+    return WithIL(path, on_missing, handler)

@@ -35,8 +35,8 @@ def write_cleaned_manifest(
     corpus = CorpusMetadata.read(workspace)
     if any(shard.source for shard in corpus.shards):
         raise ConfigError(
-            f"workspace {workspace.location!r} indexes tars where they lie, which no manifest can clean: use "
-            "`rho export webdataset --clean-list` for a cleaned copy"
+            f"workspace {workspace.location!r} indexes tars where they lie, which no manifest can clean: export "
+            "its samples as tars, with the clean list, for a cleaned copy"
         )
     read_clean_list(clean_list)
     place = Path(output)

@@ -63,13 +63,14 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
     workspace = Workspace(workspace)
     corpus = CorpusMetadata.read(workspace)
     name = config.resolved_name
+    if overwrite or not workspace.exists(metadata_file(name)):
+        # Nothing is removed, and no folder made, for a command that could not have been carried out.
+        choose_device(config.device)
+        spec = corpus.image_spec(config.image_size)
+        build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
+        _plans(workspace, corpus)
     with exclusive_lock(workspace, "rho il", f"il/{name}", workers=f"il/{name}/scores"):
         if overwrite:
-            # Nothing is removed for a command that could not have been carried out.
-            choose_device(config.device)
-            spec = corpus.image_spec(config.image_size)
-            build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
-            _plans(workspace, corpus)
             workspace.remove(metadata_file(name))  # first, so that a half-removed model never looks whole
             remove_contents(workspace, f"il/{name}")
         there = workspace.exists(metadata_file(name))
@@ -139,8 +140,8 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
     for split, shards in (("holdout", holdout), ("train", training)):
         if not sum(shard.rows for shard in shards):
             raise WorkspaceError(
-                f"workspace {workspace.location!r} has no samples in its {split} split, and no folds: run `rho shards` "
-                "with a larger --holdout, or with --folds 2"
+                f"workspace {workspace.location!r} has no samples in its {split} split, and no folds: write "
+                "the shards with a larger --holdout, or with --folds 2"
             )
     return [FitPlan(fold=-1, train=holdout, validate=training)]
 

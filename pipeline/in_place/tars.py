@@ -113,14 +113,14 @@ def index_tars(
 def _options(manifest: Manifest) -> WebDatasetOptions:
     if manifest.format != "webdataset":
         raise ConfigError(
-            f"manifest {manifest.name!r} has format {manifest.format!r}: `rho index` reads tars of format "
-            "'webdataset'; use `rho shards` for the others"
+            f"manifest {manifest.name!r} has format {manifest.format!r}: only tars of format "
+            "'webdataset' are indexed where they lie; write shards of the others"
         )
     changes = {"max_side": manifest.max_side, "[noise]": manifest.noise, "clean_list": manifest.clean_list}
     if sets := [name for name, value in changes.items() if value]:
         raise ConfigError(
-            f"manifest {manifest.name!r} sets {sets[0]}: `rho index` leaves the tars as they are; use `rho shards`, "
-            "which writes its own"
+            f"manifest {manifest.name!r} sets {sets[0]}: tars that are indexed where they lie stay as they are; "
+            "write shards of them instead"
         )
     options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
     checked_splits(options.splits, "[options] splits")
@@ -139,7 +139,7 @@ def _known(workspace: Workspace, units: Sequence[TarUnit]) -> Mapping[str, Any]:
         return {}
     holds = f"workspace {workspace.location!r} holds"
     if not all(shard.source for shard in corpus.shards):
-        raise WorkspaceError(f"{holds} the index of shards that `rho shards` has written: {REMEDY}")
+        raise WorkspaceError(f"{holds} the index of shards of its own: {REMEDY}")
     gone = {shard.source for shard in corpus.shards} - {unit.tar.url for unit in units}
     if gone:
         raise WorkspaceError(
@@ -163,8 +163,8 @@ def _refuse_written_shards(workspace: Workspace) -> None:
         known = (shard for record in records if record is not None for shard, _, _ in record.shards)
     if any(not shard.source for shard in known):
         raise WorkspaceError(
-            f"workspace {workspace.location!r} holds shards that `rho shards` has written ({len(tars)} tars), which "
-            f"`rho index` never removes: name another --workspace, or delete {workspace.path('shards')} first and give "
+            f"workspace {workspace.location!r} holds shards of its own ({len(tars)} tars), which indexing "
+            f"never removes: name another --workspace, or delete {workspace.path('shards')} first and give "
             "--overwrite"
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rhostream.errors import Stage
 from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Table, table
@@ -66,7 +67,7 @@ def noisy_classes(data: ReportData) -> Finding:
         return Finding(
             question=question,
             headline="Not known yet",
-            sentences=("No IL model has scored these samples out of sample: run `rho il train` and `rho il score`.",),
+            sentences=(f"No IL model has scored these out of sample: {Stage.IL_TRAIN}, then {Stage.IL_SCORE}.",),
         )
     judged, contradicted = _total(rows, "judged"), _total(rows, "contradicted")
     large = [row for row in rows if row["judged"] >= _ENOUGH] or rows
@@ -109,7 +110,7 @@ def skipped(data: ReportData) -> Finding:
         return Finding(
             question=question,
             headline="Nothing yet",
-            sentences=("No run has chosen among the samples: run `rho train`.",),
+            sentences=(f"No run has chosen among the samples: {Stage.TRAIN}.",),
         )
     totals = {row["reason"]: row["samples"] for row in data.answers["reasons"].rows}
     whole = sum(totals.values())
@@ -150,7 +151,7 @@ def paid(data: ReportData) -> Finding:
             headline="Not known",
             sentences=(
                 f"{run.name} reached {_accuracy(run.best_accuracy)}, and there is no run of uniform sampling to "
-                "compare with: run `rho train --compare uniform,rho_loss`.",
+                "compare with: train one with --select uniform.",
             ),
         )
     aim = min(run.best_accuracy, baseline.best_accuracy)

@@ -31,15 +31,12 @@ def read_clean_list(file: str) -> pa.Table:
         else:
             table = pq.read_table(path)
     except OSError as error:
-        raise ConfigError(f"clean list {file}: {error.strerror or error}; `rho export list` writes one") from error
+        raise ConfigError(f"clean list {file}: {error.strerror or error}: export one") from error
     except pa.ArrowInvalid as error:
-        raise ConfigError(
-            f"clean list {file} is neither Parquet nor CSV ({error}); `rho export list` writes one"
-        ) from error
+        raise ConfigError(f"clean list {file} is neither Parquet nor CSV ({error}): export one") from error
     if missing := [name for name in _NEEDED if name not in table.column_names]:
         raise ConfigError(
-            f"clean list {file} lacks the column {missing[0]}: it needs {', '.join(_NEEDED)}, as `rho export list` "
-            "writes them"
+            f"clean list {file} lacks the column {missing[0]}: it needs {', '.join(_NEEDED)}, as an exported one has"
         )
     actions = set(table.column("action").to_pylist())
     if unknown := sorted(map(str, actions - set(CLEAN_ACTIONS))):

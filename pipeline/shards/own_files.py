@@ -64,8 +64,8 @@ def refuse_foreign_tars(workspace: Workspace, known: Set[str]) -> None:
         ours = list(pool.map(partial(_is_ours, workspace), unknown))
     if foreign := [name for name, own in zip(unknown, ours, strict=True) if not own]:
         raise WorkspaceError(
-            f"{workspace.path('shards')} holds {foreign[0]} ({len(foreign)} such), which `rho shards` has not written "
-            "and would write over: name another --workspace, or move them out of the way"
+            f"{workspace.path('shards')} holds {foreign[0]} ({len(foreign)} such), which is no shard of ours and "
+            "would be written over: name another --workspace, or move them out of the way"
         )
 
 

@@ -58,7 +58,7 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
     """`train` by a plan."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            f"WORLD_SIZE {os.environ['WORLD_SIZE']}: `rho train` runs in one process; start it without torchrun, or "
+            f"WORLD_SIZE {os.environ['WORLD_SIZE']}: training runs in one process; start it without torchrun, or "
             "use CandidateStream and OnlineSelector in a distributed trainer"
         )
     workspace, corpus, config, device = plan.workspace, plan.corpus, plan.config, plan.device

@@ -128,5 +128,5 @@ class SelectionSetup:
     def _il_metadata(self, setting: str) -> ILMetadata:
         il = self._plan.il
         if il is None or il.endswith(".parquet") or "/" in il:
-            raise ConfigError(f"{setting} needs an IL model of `rho il train`, not {il!r}: name one with --il")
+            raise ConfigError(f"{setting} needs an IL model of the workspace, not {il!r}: name one with --il")
         return ILMetadata.read(self._plan.workspace, il)

@@ -1,5 +1,6 @@
 """An error's remedy: facts in the library, a command that can be typed on the command line."""
 
+import ast
 import pickle
 import re
 import shlex
@@ -91,3 +92,19 @@ def test_loaders_and_selection_name_no_command() -> None:
     assert len(files) > 50
     named = [str(file.relative_to(ROOT)) for file in files if re.search(r"`rho ", file.read_text())]
     assert named == []
+
+
+def test_messages_of_the_pipeline_name_no_command() -> None:
+    # The help of a setting does: it is written for the command line.
+    files = [file for file in (ROOT / "pipeline").rglob("*.py") if file.parent.name != "config"]
+    assert len(files) > 50
+    named = [f"{file.relative_to(ROOT)}:{line}" for file in files for line in _lines_naming_a_command(file)]
+    assert named == []
+
+
+def _lines_naming_a_command(file: Path) -> list[int]:
+    """Of strings that are no docstrings."""
+    tree = ast.parse(file.read_text())
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docs]
+    return [node.lineno for node in texts if isinstance(node.value, str) and "`rho " in node.value]

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
 
+from rhostream import ConfigError
 from rhostream.cli.main import rho
 
 FORMER = Path(__file__).parents[1] / "fixtures" / "former_workspaces.tar.xz"
@@ -36,6 +37,13 @@ def test_empty_or_missing_workspace_needs_shards(tmp_path: Path) -> None:
         assert (found["corpus"], found["missing"]) == (None, ["there are no shards"])
         assert found["next"] == f"rho shards --manifest FILE --workspace {place}"
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("url", ["http://", "https:///", "s3://"])
+def test_a_url_without_a_host_is_no_empty_workspace(url: str) -> None:
+    result = CliRunner().invoke(rho, ["status", "--workspace", url])
+    assert isinstance(result.exception, ConfigError)
+    assert "names no host or bucket" in str(result.exception)
 
 
 def test_every_stage_names_the_next(former: Path) -> None:

@@ -56,8 +56,8 @@ def started(reader: ImageReader, stored: Stored, count: int) -> list[int]:
     deadline = time.monotonic() + 120
     while True:
         reader.submit(stored.refs(list(range(len(stored.files)))), ImageSpec(size=16)).result()
-        pool = reader._engine.pool._lanes  # type: ignore[union-attr]
-        if len(reader.processes) == count and all(lane.process._ready for lane in pool):  # type: ignore[union-attr]
+        workers = reader._engine.pool._workers  # type: ignore[union-attr]
+        if len(reader.processes) == count and all(worker.process._ready for worker in workers):  # type: ignore[union-attr]
             return reader.processes
         assert time.monotonic() < deadline
         time.sleep(0.02)

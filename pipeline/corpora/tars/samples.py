@@ -18,6 +18,8 @@ from rhostream.pipeline.corpora.tars.members import Damage, DamagedTarError, Mem
 
 #: WebDataset's rule: the key ends at the first dot of the file's own name.
 _KEY_AND_EXTENSION: Final = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+#: What webdataset passes over, as it is about the tar: __meta__.json is of a sample, __meta__/a.json is not.
+_ABOUT_THE_TAR: Final = re.compile(r"__[^/]*__(?:/.*)?", re.DOTALL)
 _TEXT_MEMBERS: Final = ("cls", "json", "txt")
 _MEMBERS_NAMED = 6  # in one message
 _MAGIC_BYTES: Final = 32  # at least as many as `image_format` looks at
@@ -136,7 +138,10 @@ class SampleReader:
         "2.jpg" of one sample "cat" to webdataset.
         """
         if _STRAY in sample.members:
-            detail = "an image that is of no sample to webdataset: its name needs an extension, and no dot in front"
+            detail = (
+                "an image that is of no sample to webdataset: its name needs an extension, no dot in front, and no "
+                "folder such as __meta__"
+            )
             return [(sample.key, detail)]
         dotted = [ext for ext in sample.members if ext.rpartition(".")[2] in self._images]
         if dotted:
@@ -168,7 +173,7 @@ class SampleReader:
 def _key_and_extension(name: str) -> tuple[str, str]:
     """("", "") for a file that belongs to no sample."""
     match = _KEY_AND_EXTENSION.fullmatch(name)
-    if match is None:
+    if match is None or _ABOUT_THE_TAR.fullmatch(name):
         return "", ""
     return _valid(match[1]), match[2].lower()
 

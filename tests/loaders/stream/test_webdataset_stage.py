@@ -22,6 +22,7 @@ from rhostream.errors import ConfigError, IrreducibleLossError
 from rhostream.loaders import CandidateStream, CorpusMetadata, Workspace, with_il
 from rhostream.loaders.decode.rgb import content_hash
 from rhostream.loaders.index.keys import webdataset_key
+from rhostream.loaders.stream.webdataset_stage import Handler
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
@@ -100,6 +101,55 @@ def test_a_nonfinite_or_missing_loss_is_an_error_or_counted(tmp_path: Path, capl
     assert kept == [key for key in keys if key not in ("100", "101", "102", "103")]
     assert (stage.joined, stage.dropped) == (146, 4)
     assert "has dropped 4 of 150 samples" in caplog.text
+
+
+def missing_two(folder: Path) -> tuple[wds.WebDataset, str]:
+    """Eight samples, of which "3" and "6" have no loss."""
+    keys = [str(n) for n in range(8)]
+    il = table(folder / "il.parquet", {key: float(key) for key in keys if key not in ("3", "6")})
+    return stored(folder / "a.tar", *keys), il
+
+
+@pytest.mark.parametrize(
+    ("handler", "kept"),
+    [
+        (wds.ignore_and_continue, ["0", "1", "2", "4", "5", "7"]),
+        (wds.warn_and_continue, ["0", "1", "2", "4", "5", "7"]),
+        (wds.ignore_and_stop, ["0", "1", "2"]),
+        (wds.warn_and_stop, ["0", "1", "2"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:IrreducibleLossError")
+def test_webdatasets_handlers_settle_missing_losses(tmp_path: Path, handler: Handler, kept: list[str]) -> None:
+    data, il = missing_two(tmp_path)
+    stage = with_il(il, handler=handler)
+    assert [item["__key__"] for item in data.compose(stage)] == kept
+    assert (stage.joined, stage.dropped) == (len(kept), 2 if len(kept) > 3 else 0)
+
+
+def test_a_handler_is_given_each_sample_and_may_raise(tmp_path: Path) -> None:
+    data, il = missing_two(tmp_path)
+    seen: list[Exception] = []
+    list(data.compose(with_il(il, handler=lambda error: seen.append(error) or True)))
+    assert [type(error) for error in seen] == [IrreducibleLossError] * 2
+    assert [str(error).split("the first is ")[1][0] for error in seen] == ["3", "6"]
+    with pytest.raises(IrreducibleLossError, match="1 of 1 samples"):
+        list(data.compose(with_il(il, handler=wds.reraise_exception)))
+    with pytest.raises(ConfigError, match="leaves a handler nothing to do"):
+        with_il(il, on_missing="drop", handler=wds.ignore_and_continue)
+
+
+def test_a_data_pipeline_takes_the_stage_with_its_handler(tmp_path: Path) -> None:
+    _, il = missing_two(tmp_path)
+    data = wds.DataPipeline(
+        wds.SimpleShardList(str(tmp_path / "a.tar")),
+        wds.tarfile_to_samples(),
+        with_il(il, handler=wds.ignore_and_continue),
+        wds.decode("rgb8", partial=True),
+        wds.to_tuple("jpg", "il"),
+    )
+    loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=1)
+    assert [il for _, il in loader] == [0.0, 1.0, 2.0, 4.0, 5.0, 7.0]
 
 
 def test_losses_the_il_model_was_trained_on_are_none(tmp_path: Path) -> None:

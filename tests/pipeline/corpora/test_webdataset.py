@@ -11,8 +11,10 @@ import webdataset
 from helpers.corpora import by_source, corpus, labels, reasons
 from helpers.foreign_tars import DAMAGES, damaged, sample, tar
 from helpers.support import SHARED, jpeg, needs_shared, png
+from webdataset.tariterators import base_plus_ext
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.pipeline.corpora.tars.samples import _key_and_extension
 
 
 def test_samples_are_read_by_their_byte_range(tmp_path: Path) -> None:
@@ -52,6 +54,36 @@ def test_keys_and_samples_are_those_of_webdataset(tmp_path: Path) -> None:
         entry = ours[key.removeprefix("./")]
         assert entry.label == int(item["cls"])
         assert reader.read(entry) == item["jpg"]
+
+
+NAMES_READ_ALIKE = ["a.jpg", "A.JPG", "d/a.seg.png", "d.x/a.jpg", "d.x/a", "a", ".a.jpg", "d/e.f/a.b.c", "__m__.json"]
+#: Member, then key and extension to webdataset and to us: a leading "./" does not count, a file with a dot in front
+#: (macOS leaves "._a.jpg" beside each) or without an extension is of no sample.
+NAMES_READ_OTHERWISE = [
+    ("./a.jpg", ("./a", "jpg"), ("a", "jpg")),
+    ("d/._a.jpg", ("d/", "_a.jpg"), ("", "")),
+    ("d/a.", ("d/a", ""), ("", "")),
+]
+
+
+@pytest.mark.parametrize("name", NAMES_READ_ALIKE)
+def test_odd_names_have_the_key_that_webdataset_gives(name: str) -> None:
+    key, extension = base_plus_ext(name)
+    assert _key_and_extension(name) == (key or "", (extension or "").lower())
+
+
+@pytest.mark.parametrize(("name", "theirs", "ours"), NAMES_READ_OTHERWISE)
+def test_names_of_these_kinds_are_read_our_own_way(name: str, theirs: tuple[str, str], ours: tuple[str, str]) -> None:
+    assert (base_plus_ext(name), _key_and_extension(name)) == (theirs, ours)
+
+
+def test_files_about_the_tar_are_of_no_sample(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", *sample("0", "1"), *sample("__meta__/1", "0"), ("__index__", b"{}"))
+    assert [item["__key__"] for item in webdataset.WebDataset(str(path), shardshuffle=False)] == ["0"]
+    assert labels(corpus("webdataset", tmp_path, classes=("0", "1"))) == {
+        "a.tar/0": 1,
+        "a.tar/__meta__/1.jpg": "missing",
+    }
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

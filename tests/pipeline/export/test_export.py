@@ -147,7 +147,7 @@ def test_an_unfit_list_is_refused_in_one_line(folder: Path, rows: dict[str, list
 
 
 def test_a_missing_or_invalid_list_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gone\.parquet.*`rho export list` writes one"):
+    with pytest.raises(ConfigError, match=r"gone\.parquet.*: export one"):
         CleanList.read(str(tmp_path / "gone.parquet"))
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(ConfigError, match=r"x\.parquet is neither Parquet nor CSV"):

@@ -98,6 +98,13 @@ def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[1])
 
 
+@pytest.mark.parametrize("mistake", [{"model": "nope"}, {"device": "nope"}, {"weights": "gone.pt"}])
+def test_a_training_that_cannot_begin_leaves_no_folder(shapes: Workspace, mistake: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        train_il(shapes, ILTrainConfig(**QUICK | mistake))
+    assert shapes.names("il") == []
+
+
 def test_a_trained_model_is_kept_another_needs_overwrite(shapes: Workspace) -> None:
     first = train_il(shapes, ILTrainConfig(**QUICK))
     assert not first.already_trained

@@ -103,14 +103,14 @@ def test_another_corpus_is_refused_unless_overwrite_replaces_it(tars: Path, tmp_
     with pytest.raises(WorkspaceError, match="holds shards made with other settings"):
         write_shards(str(tmp_path / "w"), manifest(root=str(tars)), workers=0)
     write_shards(str(tmp_path / "copied"), manifest(root=str(tars)), workers=0)
-    with pytest.raises(WorkspaceError, match="holds shards that `rho shards` has written"):
+    with pytest.raises(WorkspaceError, match="holds shards of its own"):
         index(tmp_path / "copied", tars)
 
 
 def test_what_only_rho_shards_can_do_is_refused(tars: Path, tmp_path: Path) -> None:
     for wrong, message in (
-        ({"format": "table"}, "reads tars of format 'webdataset'"),
-        ({"max_side": 64}, "sets max_side: `rho index` leaves the tars"),
+        ({"format": "table"}, "only tars of format 'webdataset' are indexed"),
+        ({"max_side": 64}, "sets max_side: tars that are indexed where they lie"),
         ({"noise": Noise()}, r"sets \[noise\]"),
         ({"options": {"label": "pyd"}}, r"choose cls, txt or json\.<field>"),
         ({"options": {"splits": {"*": "dev"}}}, r"'dev' is no split"),

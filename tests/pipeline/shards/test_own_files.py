@@ -157,12 +157,12 @@ def test_shards_that_were_written_are_never_removed_by_an_index(tmp_path: Path, 
         (tmp_path / "w/corpus.json").unlink()
     before = contents(tmp_path / "w")
     for overwrite in (False, True):
-        with pytest.raises(WorkspaceError, match=r"`rho shards` has written \(2 tars\), .* delete .*/w/shards first"):
+        with pytest.raises(WorkspaceError, match=r"shards of its own \(2 tars\), .* delete .*/w/shards first"):
             index(tmp_path / "w", tars, overwrite=overwrite)
         assert contents(tmp_path / "w") == before
     shutil.rmtree(tmp_path / "w/shards")
     if not killed:
-        with pytest.raises(WorkspaceError, match=r"the index of shards that `rho shards` has written: .*--overwrite"):
+        with pytest.raises(WorkspaceError, match=r"the index of shards of its own: .*--overwrite"):
             index(tmp_path / "w", tars)
     index(tmp_path / "w", tars, overwrite=True)
     index(tmp_path / "fresh", tars)
@@ -176,7 +176,7 @@ def test_foreign_tars_under_shard_names_are_not_overwritten(tmp_path: Path, over
     os.truncate(tmp_path / "w/shards/train-000001.tar", 700)
     tar(tmp_path / "w/shards/val-000002.tar", ("0.jpg", jpeg(0)), ("0.cls", b"0"), ("0.json", b'{"key": "0"}'))
     before = contents(tmp_path / "w")
-    with pytest.raises(WorkspaceError, match=r"holds train-000000\.tar \(3 such\), which `rho shards` has not written"):
+    with pytest.raises(WorkspaceError, match=r"holds train-000000\.tar \(3 such\), which is no shard of ours"):
         write_shards(str(tmp_path / "w"), manifest_of(corpus), workers=0, overwrite=overwrite)
     assert contents(tmp_path / "w") == before
 

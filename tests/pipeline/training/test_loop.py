@@ -299,7 +299,7 @@ def test_a_run_that_another_process_writes_is_refused(workspace):
 
 def test_a_distributed_start_is_refused(workspace, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE 2: `rho train` runs in one process"):
+    with pytest.raises(ConfigError, match="WORLD_SIZE 2: training runs in one process"):
         train(workspace, CONFIG)
 
 

@@ -148,7 +148,7 @@ def test_a_proxy_without_an_il_model_in_place_is_refused(made, tmp_path):
         made.read_table(shard.scores("small_cnn"), ["key", "il"]) for shard in CorpusMetadata.read(made).split("train")
     ]
     pq.write_table(pa.concat_tables(parts), tmp_path / "il.parquet")
-    with pytest.raises(ConfigError, match=r"proxy needs an IL model of `rho il train`, not .*il.parquet"):
+    with pytest.raises(ConfigError, match=r"proxy needs an IL model of the workspace, not .*il.parquet"):
         train(made, replace(CONFIG, name="r", proxy=True, il=str(tmp_path / "il.parquet")))
 
 

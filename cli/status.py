@@ -34,11 +34,9 @@ def _text(found: "WorkspaceStatus") -> str:
     lines = [("workspace", found.workspace)]
     if corpus is not None:
         splits = ", ".join(f"{count} {split}" for split, count in corpus["samples"].items())
+        kind = f"{corpus['format']}{', multi-label' if corpus['task'] == 'multi_label' else ''}"
         lines += [
-            (
-                "corpus",
-                f"{corpus['name']} ({corpus['format']}): {corpus['classes']} classes, {corpus['shards']} shards",
-            ),
+            ("corpus", f"{corpus['name']} ({kind}): {corpus['classes']} classes, {corpus['shards']} shards"),
             ("samples", f"{splits}; {corpus['rejects']} of {corpus['entries']} entries refused"),
             ("thumbnails", ", ".join(found.thumbnails) or "none"),
         ]

@@ -24,7 +24,7 @@ def selected_batch(batch: SelectedBatch) -> SelectedBatch:
 
 
 def images_and_labels(batch: SelectedBatch) -> tuple[Tensor, Tensor]:
-    """An exact pair, as timm and most loops want it: float32 (n_b, C, H, W) and int64 (n_b,).
+    """An exact pair, as timm and most loops want it: float32 (n_b, C, H, W) and the labels of a `Batch`.
 
     Raises:
         ConfigError: the samples are weighted, and this pair would lose their weights.

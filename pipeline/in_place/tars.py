@@ -79,7 +79,7 @@ def index_tars(
         _require_same(workspace, known, {name: asked[name] for name in _COMPARED})
         made = _scan(scanner, units, available_cores() if workers is None else workers)
         classes = classes_of(scanner, units)
-        require_two_classes(classes, manifest.root)
+        require_two_classes(classes, manifest)
         _require_same(workspace, known, {"classes": list(classes)})
         require_unique_keys(scanner, units)
         records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes), units)

@@ -93,6 +93,7 @@ def workspace_status(workspace: Workspace | str) -> WorkspaceStatus:
         corpus={
             "name": corpus.manifest.get("name", ""),
             "format": corpus.manifest.get("format", ""),
+            "task": corpus.task,
             "classes": len(corpus.classes),
             "shards": len(corpus.shards),
             "entries": corpus.counts["entries"],

@@ -282,12 +282,12 @@ def refuse_mostly_bad(rejects: dict[str, tuple[int, str]], entries: int, manifes
     )
 
 
-def require_two_classes(classes: Sequence[str], root: str) -> None:
-    """Raises CorpusError where there is nothing to tell apart."""
-    if len(classes) < 2:
+def require_two_classes(classes: Sequence[str], manifest: Manifest) -> None:
+    """Raises CorpusError where there is nothing to tell apart: a multi-label sample may have its only class or not."""
+    if len(classes) < 2 and manifest.task == "classification":
         raise CorpusError(
-            f"the corpus at {root!r} has {len(classes)} class(es) {list(classes)}: a classifier needs at least 2; "
-            "check the root and the options of its format"
+            f"the corpus at {manifest.root!r} has {len(classes)} class(es) {list(classes)}: a classifier needs at "
+            "least 2; check the root and the options of its format"
         )
 
 

@@ -132,7 +132,7 @@ def _sources(manifest: Manifest) -> list[str]:
 
 
 def _list(corpus: Corpus, manifest: Manifest) -> Listing:
-    require_two_classes(corpus.classes, manifest.root)
+    require_two_classes(corpus.classes, manifest)
     entries = corpus.entries()
     if manifest.noise is not None:
         entries = iter(with_noise(entries, manifest.noise, corpus.classes))

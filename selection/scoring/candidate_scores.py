@@ -13,7 +13,7 @@ from rhostream.selection.scoring.candidates import ScoredCandidates
 from rhostream.selection.scoring.functions import SelectionFunction
 from rhostream.selection.scoring.meter import Meter
 from rhostream.selection.scoring.scorer import Scorer
-from rhostream.selection.tasks import Classification, logits_of
+from rhostream.selection.tasks import logits_of
 
 
 class CandidateScores:
@@ -94,11 +94,6 @@ class CandidateScores:
                 'none: name an IL table, CandidateStream(…, il="small_cnn")'
             )
         task = self._scorer.task
-        if super_batch.candidates.multi_label and isinstance(task, Classification) and task.criterion is None:
-            raise ConfigError(
-                "the corpus is multi-label, and the task Classification takes one class a sample: give the selector "
-                "task=MultiLabel(), or a criterion of your own"
-            )
         if function.reads_logits and not task.gives_logits:
             own = " with a criterion of its own" if task.criterion is not None else ""
             raise ConfigError(

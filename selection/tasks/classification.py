@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.stream import Batch
+from rhostream.loaders.stream import Batch, SuperBatch
 from rhostream.selection.tasks.task import Task, logits_of, tells_logits
 
 
@@ -31,6 +31,15 @@ class Classification(Task):
     @property
     def gives_logits(self) -> bool:
         return self.criterion is None
+
+    def losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """As of `Task`; ConfigError for candidates of a multi-label corpus, whose targets cross-entropy would take."""
+        if self.criterion is None and isinstance(batch, SuperBatch) and batch.candidates.multi_label:
+            raise ConfigError(
+                "the corpus is multi-label, and the task Classification takes one class a sample: give "
+                "task=MultiLabel(), or a criterion of your own"
+            )
+        return super().losses(outputs, batch)
 
     def correct(self, outputs: Any, batch: Batch) -> Tensor | None:
         if not tells_logits(outputs) or batch.labels.dim() != 1:

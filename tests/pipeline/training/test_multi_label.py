@@ -37,6 +37,7 @@ from rhostream.pipeline.report import write_report
 from rhostream.pipeline.shards.write import ShardsSummary, write_shards
 from rhostream.pipeline.sql import query
 from rhostream.pipeline.training.loop import train
+from rhostream.selection.companions.live_il import LiveIL
 
 CONFIG = TrainConfig(
     model="bn_cnn",
@@ -173,6 +174,9 @@ def test_foreign_trainers_name_the_task_and_get_targets(made):
     assert torch.equal(batch.labels, make_targets(batch.candidates.labels, 3))
     with pytest.raises(ConfigError, match="task=MultiLabel"):
         next(iter(OnlineSelector(model, batch_size=4)(stream)))
+    live = LiveIL(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ConfigError, match="task=MultiLabel"):
+        live.il(next(iter(stream)))
 
 
 def test_questions_count_a_sample_in_each_of_its_classes(made):
@@ -233,6 +237,14 @@ def test_what_asks_for_one_class_is_refused_at_once(made, settings):
     with pytest.raises(ConfigError, match="multi-label"):
         train(made, replace(CONFIG, name="refused", **settings))
     assert "refused" not in made.names("runs")
+
+
+def test_one_class_that_samples_have_or_not_suffices(tmp_path):
+    root = write_tagged(tmp_path / "c", as_columns, 40)
+    write_shards(tmp_path / "w", tagged_manifest(root, class_columns=["red"], extra=[]), workers=0)
+    train_il(str(tmp_path / "w"), ILTrainConfig(model="small_cnn", epochs=1, device="cpu", threads=1))
+    shown = CliRunner().invoke(rho, ["status", "--workspace", str(tmp_path / "w")])
+    assert "(table, multi-label): 1 classes" in shown.stdout
 
 
 def test_a_core_set_keeps_the_least_certain(made):

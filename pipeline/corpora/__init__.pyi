@@ -2,6 +2,7 @@ from .base import Corpus as Corpus, Entry as Entry, Label as Label
 from .columns import CLEAN_LABEL as CLEAN_LABEL, CLEAN_LABEL_TYPE as CLEAN_LABEL_TYPE
 from .formats import open_corpus as open_corpus
 from .labels import (
+    SEVERAL_LABELS as SEVERAL_LABELS,
     LabelParser as LabelParser,
     Parser as Parser,
     derive_classes as derive_classes,

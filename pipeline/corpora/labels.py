@@ -6,11 +6,14 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.pipeline.config import TaskName
 from rhostream.pipeline.corpora.base import Label
+
+#: The detail of a reject that has several labels where one is meant.
+SEVERAL_LABELS: Final = 'a list of labels, which task = "multi_label" reads'
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
@@ -31,7 +34,7 @@ def label_texts(raw: Any, task: TaskName, separator: str) -> list[str | None]:
     if task == "multi_label":
         return [label_text(item) for item in label_list(raw, separator) or ()]
     if isinstance(raw, list):
-        raise ConfigError(f'{reprlib.repr(raw)} is a list of labels: say task = "multi_label" in the manifest')
+        raise ConfigError(f"{reprlib.repr(raw)} is {SEVERAL_LABELS}")
     return [label_text(raw)]
 
 
@@ -118,6 +121,8 @@ class LabelParser:
 
     def parse(self, raw: Any) -> tuple[int | None, str, str]:
         """See `Parser`."""
+        if isinstance(raw, list):
+            return None, "label_unknown", SEVERAL_LABELS
         text = label_text(raw)
         if text is None:
             return None, "label_missing", "the label is empty"

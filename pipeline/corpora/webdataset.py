@@ -20,7 +20,8 @@ class WebDatasetTars:
     The root is a folder, searched for `*.tar` at any depth, or a glob or brace pattern (`shards/{000..127}.tar`). A
     sample without image is refused as `missing`. Beside a tar of img2dataset its Parquet file adds the URLs that failed
     (`download_failed`), and those said to be in the tar which are not (`missing`). Members other than images, .cls,
-    .json and .txt are never read.
+    .json and .txt are never read. The label of a multi-label sample is a list in its .json, or a text that the option
+    `separator` splits.
     """
 
     Options = WebDatasetOptions

@@ -16,6 +16,7 @@ from rhostream.loaders.decode import decode_rgb, image_format
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
+    SEVERAL_LABELS,
     Damage,
     DamagedTarError,
     Member,
@@ -188,7 +189,13 @@ class TarScanner:
             return
         row = _refused(sample.key, sample.key, "", "")
         found = reader.label(sample)
-        row["label"] = text_of_labels(found) if self.manifest.task == "multi_label" else label_text(found)
+        if self.manifest.task == "multi_label":
+            row["label"] = text_of_labels(found)
+        elif isinstance(found, list):
+            yield row | {"reason": "label_unknown", "detail": SEVERAL_LABELS}
+            return
+        else:
+            row["label"] = label_text(found)
         row |= {EXTRA + name: value for name, value in reader.extra(sample, f"{tar.url}/{sample.key}").items()}
         if row["label"] is None:
             row |= {"reason": "label_missing", "detail": "the label is empty"}

@@ -1,11 +1,12 @@
 """`rho index` over tars whose samples have lists of labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.tagged import CLASSES, as_tars, classes_of, tagged_manifest, write_tagged
 
-from rhostream.errors import WorkspaceError
+from rhostream.errors import ConfigError, CorpusError, WorkspaceError
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.manifest import Manifest
 from rhostream.pipeline.explain import explain
@@ -29,6 +30,15 @@ def test_lists_in_tars_are_indexed_as_rho_shards_reads_them(tmp_path):
     assert {row["key"]: tuple(row["classes"]) for row in rows} == {str(i): classes_of(i) for i in range(40)}
     assert Workspace(tmp_path / "i").read_json("corpus.json")["classes"] == list(CLASSES)
     assert explain(str(tmp_path / "i"), "duplicates").num_rows == 0
+
+
+def test_lists_are_no_classes_without_the_task(tmp_path):
+    root = write_tagged(tmp_path / "c", as_tars, 40)
+    plain = replace(manifest_of(root), task="classification")
+    with pytest.raises(CorpusError, match='task = "multi_label" reads'):
+        index_tars(tmp_path / "i", [str(root)], plain, workers=0)
+    with pytest.raises(ConfigError, match='task = "multi_label" reads'):
+        write_shards(tmp_path / "w", plain, workers=0)
 
 
 def test_an_index_of_another_task_is_not_taken_up(tmp_path):

@@ -166,6 +166,13 @@ def test_a_killed_run_ends_as_if_never_killed(made, settings):
     assert weights[0] == weights[1]
 
 
+def test_a_replay_trains_on_the_same_lists(made):
+    again = train(made, replace(CONFIG, name="again", replay="rho_loss"))
+    assert again.metrics[-1]["test_map"] is not None
+    chosen = "SELECT step, key FROM ledger WHERE run = '{}' AND selected ORDER BY step, key"
+    assert query(made, chosen.format("again")) == query(made, chosen.format("rho_loss"))
+
+
 def test_foreign_trainers_name_the_task_and_get_targets(made):
     stream = CandidateStream(made, il="small_cnn", super_batch_size=16)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 3))

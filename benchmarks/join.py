@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,14 @@ import pyarrow as pa
 from PIL import Image
 
 from rhostream.loaders.decode.rgb import content_hash
-from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, read_shard_rows
+from rhostream.loaders.index.corpus_metadata import (
+    IL_MODEL_KEY,
+    SHARD_DIGEST_KEY,
+    CorpusMetadata,
+    Shard,
+    fingerprint_of,
+    read_shard_rows,
+)
 from rhostream.loaders.reference.il_table import RowAlignedTable, il_digest
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
@@ -67,13 +75,13 @@ def make(folder: Path, rows: int) -> None:
             hashes.append(content_hash(data))
             tar.addfile(info, io.BytesIO(data))
     classes = [f"class {i}" for i in range(14)]
-    workspace.write_json("il/bench/model.json", {"classes": classes, "fingerprint": "bench"})
+    names = [f"train-{number:06d}" for number in range(-(-rows // SHARD_ROWS))]
+    shards = [Shard(name=name, split="train", fold=-1, rows=SHARD_ROWS, digest="") for name in names]
+    workspace.write_json("il/bench/model.json", {"classes": classes, "fingerprint": fingerprint_of(shards)})
     made_of = {SHARD_DIGEST_KEY: b"", IL_MODEL_KEY: il_digest(workspace, "bench").encode()}
     labels = np.arange(SHARD_ROWS) % 14
-    shards = []
-    for number in range(-(-rows // SHARD_ROWS)):
-        name, first = f"train-{number:06d}", f"train-{number % DISTINCT:06d}"
-        shards.append({"name": name, "split": "train", "fold": -1, "rows": SHARD_ROWS, "digest": ""})
+    for number, name in enumerate(names):
+        first = f"train-{number % DISTINCT:06d}"
         if number:
             Path(workspace.path(f"shards/{name}.tar")).symlink_to("train-000000.tar")
         if number >= DISTINCT:
@@ -123,9 +131,9 @@ def make(folder: Path, rows: int) -> None:
         {
             "manifest": {"image": {"size": SIDE}},
             "classes": classes,
-            "counts": {},
-            "shards": shards,
-            "fingerprint": "bench",
+            "counts": {"entries": len(shards) * SHARD_ROWS, "samples": len(shards) * SHARD_ROWS, "rejects": 0},
+            "shards": [asdict(shard) for shard in shards],
+            "fingerprint": fingerprint_of(shards),
         },
     )
 

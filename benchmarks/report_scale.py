@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from explain_scale import OTHER, OTHER_ROWS, RUN, SAMPLES, SHARD_ROWS, Corpus, w
 from machine import machine
 from PIL import Image
 
+from rhostream.loaders.index.corpus_metadata import Shard, fingerprint_of
 from rhostream.loaders.storage.workspace import Workspace
 
 IMAGES = 64
@@ -58,21 +60,20 @@ def write_images(workspace: Workspace) -> None:
             rows = rows.set_column(place, field, pa.array(np.array(values)[which].tolist(), field.type))
         workspace.write_table(f"index/{name}", rows)
         shards.append(
-            {
-                "name": name.removesuffix(".parquet"),
-                "split": "train",
-                "fold": -1,
-                "rows": rows.num_rows,
-                "digest": name,
-                "source": workspace.path("photographs.tar"),
-            }
+            Shard(
+                name=name.removesuffix(".parquet"),
+                split="train",
+                fold=-1,
+                rows=rows.num_rows,
+                digest=name,
+                source=workspace.path("photographs.tar"),
+            )
         )
     metadata = workspace.read_json("corpus.json")
     counts = {"entries": SAMPLES + 50_000, "samples": SAMPLES, "rejects": 50_000}
     manifest = {"name": "report_scale"}
-    workspace.write_json(
-        "corpus.json", metadata | {"manifest": manifest, "counts": counts, "shards": shards, "fingerprint": ""}
-    )
+    described = {"shards": [asdict(shard) for shard in shards], "fingerprint": fingerprint_of(shards)}
+    workspace.write_json("corpus.json", metadata | {"manifest": manifest, "counts": counts} | described)
     workspace.write_json("il/resnet18/model.json", {})
 
 

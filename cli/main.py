@@ -104,6 +104,8 @@ def _run() -> int:
     except RhostreamError as error:
         return _fail(told(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # Click's own reading of it: a file ended early, nobody pressed a key
+            raise error.__cause__ from None
         return _interrupted(error)
     except ModuleNotFoundError as error:
         command = install_command(error.name or "")

@@ -48,10 +48,11 @@ def print_table(table: "pa.Table", form: str, output: "OutputFile | None" = None
 def _write(table: "pa.Table", form: str, stream: IO[bytes]) -> None:
     if form == "parquet":
         import pyarrow as pa
-        import pyarrow.parquet as pq
+
+        from rhostream.loaders.storage import encode_table
 
         try:
-            pq.write_table(table, stream, compression="zstd")
+            stream.write(encode_table(table))
         except pa.ArrowException as error:
             raise ConfigError(f"Parquet cannot hold this result ({error}): cast that column to VARCHAR") from error
     elif form == "csv":

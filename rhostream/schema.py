@@ -63,7 +63,7 @@ REJECT_REASONS: Final[dict[str, str]] = {
     "truncated": "the image ends, or is damaged, before its last pixel",
     "not_an_image": "no known image format",
     "html": "a web page in place of the image",
-    "decompression_bomb": "more pixels than `max_pixels`",
+    "decompression_bomb": "more pixels than `max_pixels`, or a JPEG of more than 100 scans",
     "label_missing": "no label for this entry",
     "label_unknown": "a label that is not among the classes",
     "label_out_of_range": "a label number below 0 or beyond the last class",

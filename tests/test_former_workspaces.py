@@ -96,7 +96,7 @@ def test_ledger_reason_of_a_former_run_is_called_as_today(former: Path, tmp_path
     table = pq.read_table(former / "ws/runs/rho_loss/ledger/000000001-rank0.parquet")
     at = table.column_names.index("reason")
     reasons = np.resize(["held_back", "unreadable"], len(table))
-    part = tmp_path / "runs/old/ledger/1-rank0.parquet"
+    part = tmp_path / "runs/rho_loss/ledger/1-rank0.parquet"
     part.parent.mkdir(parents=True)
     pq.write_table(table.set_column(at, table.schema.field(at), [reasons]), part)
     found = query(tmp_path, "SELECT DISTINCT reason FROM ledger ORDER BY reason").column("reason").to_pylist()

@@ -17,3 +17,4 @@ from .rgb import (
     decode_rgb as decode_rgb,
     image_format as image_format,
 )
+from .stored import read_stored as read_stored

@@ -4,7 +4,7 @@ from rhostream.errors import UndecodableImageError
 from rhostream.loaders.decode.augmentation import Augmentation
 from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.pixels import Pixels, fill_pixels
-from rhostream.loaders.decode.rgb import content_hash
+from rhostream.loaders.decode.stored import read_stored
 from rhostream.loaders.storage import ShardReader
 
 Failures = list[tuple[int, str]]
@@ -30,9 +30,8 @@ def decode_chunk(
     where = zip(refs.numbers.tolist(), refs.offsets.tolist(), refs.sizes.tolist(), strict=True)
     for position, (number, offset, size) in enumerate(where):
         try:
-            data = shards.read(tars[number], offset, size, whole=whole)
-            if hashes is not None and content_hash(data) != hashes[position]:
-                raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
+            expected = None if hashes is None else hashes[position]
+            data = read_stored(shards, tars[number], offset, size, expected, whole=whole)
             fill_pixels(into[position], data, augmentation, seeds[position] if seeds else "")
         except UndecodableImageError as error:
             failures.append((position, str(error)))

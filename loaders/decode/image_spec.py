@@ -1,6 +1,6 @@
 """An image spec: how an image of any size becomes the fixed-size pixels that a model sees."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode.augmentation import Augmentation
 from rhostream.loaders.decode.pixels import Pixels, fill_pixels
+from rhostream.loaders.storage import UnreadableError, shaped
 
 if TYPE_CHECKING:
     import torch
@@ -44,16 +45,14 @@ class ImageSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From the `[image]` table of a manifest or the `spec` of a model's metadata."""
-        known: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        if known.get("channels") == 1:
-            known.setdefault("mean", (0.5,))
-            known.setdefault("std", (0.5,))
+        gray = {"mean": [0.5], "std": [0.5]} if values.get("channels") == 1 else {}
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(values.keys() - known):
+            raise ConfigError(f"[image] {values}: unknown setting {unknown[0]!r}; known are size, channels, mean, std")
         try:
-            return cls(**known)
-        except TypeError as error:
-            raise ConfigError(f"[image] {values}: {error}; known are size, channels, mean, std") from error
+            return shaped({**gray, **values}, cls)
+        except UnreadableError as error:
+            raise ConfigError(f"[image] {values} {error.cause}: correct it") from error
 
     def to_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.storage import launched
 
 MAX_AUTO_WORKERS: Final = 16
 
@@ -46,7 +47,7 @@ class ReadOptions:
 
     def decoders(self) -> int:
         """Images decoded at the same time."""
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun, on this machine
+        ranks = launched("LOCAL_WORLD_SIZE", 1)  # of torchrun, on this machine
         return self.threads or max(1, available_cores() // ranks)
 
     def processes(self) -> int:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageCms
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -21,7 +22,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from rhostream.errors import UndecodableImageError
+from rhostream.loaders.decode.png_chunks import without_texts
 
+MAX_SCANS: Final = 100  # of a JPEG; encoders write 10 or so
 MAX_PIXELS = 178_956_970  # Pillow's own bound for decompression bombs, twice its warning
 
 _PLUGINS: Final[dict[str, Callable[[io.BytesIO], ImageFile]]] = {
@@ -47,7 +50,7 @@ _UPRIGHT: Final = {
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 _WEB_PAGE = re.compile(rb"<(!doctype\s+html|html|head|body|title|script|style|meta|iframe|table|div|h1|p|br|a)[\s/>]")
 _BEFORE_WEB_PAGE = re.compile(rb"(?:\s|<\?xml.*?\?>|<!--.*?-->)*", re.DOTALL)
-_JPEG_END = b"\xff\xd9"
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
 _PROBE_BYTES = bytes((165 + 73 * k) % 255 for k in range(508))
 _JPEG_PROBE = _PROBE_BYTES + b"".join(bytes((0xFF, 0xD0 + k)) + _PROBE_BYTES for k in range(8))
 
@@ -78,7 +81,9 @@ def image_format(data: bytes) -> str | None:
     return None
 
 
-def decode_rgb(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_rgb(
+    data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS, ingest: bool = False
+) -> Image.Image:
     """Decode to an RGB image, upright, in sRGB, on white where transparent; of an animation, the first frame.
 
     Args:
@@ -86,6 +91,8 @@ def decode_rgb(data: bytes, *, at_least: int | None = None, max_pixels: int = MA
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale (in the DCT) as long as its shorter side stays
             at least this many pixels.
         max_pixels: refuse larger images before they are decompressed.
+        ingest: refuse as well a JPEG of more than `MAX_SCANS` scans, each of which costs a pass over its pixels at
+            every read, and one whose pixels end before the image does.
 
     Raises:
         UndecodableImageError: with the reason from `rhostream.schema.REJECT_REASONS`.
@@ -95,16 +102,39 @@ def decode_rgb(data: bytes, *, at_least: int | None = None, max_pixels: int = MA
     kind = image_format(data)
     if kind is None:
         raise _not_an_image(data)
+    if ingest and kind == "jpg" and (scans := data.count(_JPEG_SCAN)) > MAX_SCANS:
+        raise UndecodableImageError("decompression_bomb", f"{scans} scans, at most {MAX_SCANS} are read")
     try:
         image = _load(kind, data, at_least, max_pixels)
     except UndecodableImageError as error:
         if kind != "jpg" or error.reason != "truncated":
             raise
         image = _load_without_end_marker(data, at_least, max_pixels, error)
+    if ingest and kind == "jpg":
+        _require_whole_jpeg(image, data)
     try:
         return _as_shown(image)
     except Exception as error:
         raise UndecodableImageError("not_an_image", f"{kind} of mode {image.mode}: {_one_line(error)}") from error
+
+
+def _require_whole_jpeg(image: ImageFile, data: bytes) -> None:
+    """Raises UndecodableImageError where the pixels of a JPEG end before the image does.
+
+    The decoder fills the rest with the middle gray, and warns: where the last pixel is of that color, it is asked.
+    """
+    last = image.getpixel((image.width - 1, image.height - 1))
+    values = last if isinstance(last, tuple) else (last,)
+    if all(value is not None and abs(value - 128) <= 1 for value in values) and _ends_early(data):
+        raise UndecodableImageError("truncated", f"jpg: its pixels end before its {image.width}x{image.height} do")
+
+
+def _ends_early(data: bytes) -> bool:
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", min_width=1, min_height=1, min_factor=8, strict=True)
+    except ValueError as error:
+        return "premature end" in str(error).lower()
+    return False
 
 
 def draft_size(size: tuple[int, int], at_least: int) -> tuple[int, int]:
@@ -127,7 +157,18 @@ def _load(kind: str, data: bytes, at_least: int | None, max_pixels: int) -> Imag
     except Image.DecompressionBombError as error:
         raise UndecodableImageError("decompression_bomb", _one_line(error)) from error
     except Exception as error:  # codecs fail on damaged files in every way there is
+        if kind == "png" and "MAX_TEXT" in str(error):
+            return _load_without_texts(data, max_pixels)
         raise UndecodableImageError("truncated", f"{kind}: {_one_line(error)}") from error
+    return image
+
+
+def _load_without_texts(data: bytes, max_pixels: int) -> ImageFile:
+    """Decompress a PNG whose texts or color profile Pillow finds too large."""
+    rest, profile = without_texts(data)
+    image = _load("png", rest, None, max_pixels)
+    if profile is not None:
+        image.info["icc_profile"] = profile
     return image
 
 

@@ -2,9 +2,11 @@ from .columns import distinct as distinct, values as values
 from .core_set import (
     CORE_SET_KEY as CORE_SET_KEY,
     CoreSet as CoreSet,
+    CoreSetCard as CoreSetCard,
     core_set_file as core_set_file,
     core_set_part as core_set_part,
     core_set_rows as core_set_rows,
+    read_core_set_card as read_core_set_card,
 )
 from .corpus_metadata import (
     IL_MODEL_KEY as IL_MODEL_KEY,
@@ -13,6 +15,8 @@ from .corpus_metadata import (
     CorpusMetadata as CorpusMetadata,
     Shard as Shard,
     ShardRows as ShardRows,
+    fingerprint_of as fingerprint_of,
+    read_index as read_index,
     read_shard_rows as read_shard_rows,
     undecodable as undecodable,
 )

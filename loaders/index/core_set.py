@@ -8,10 +8,46 @@ import numpy.typing as npt
 from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace
+from rhostream.schema import CORE_SETS
 
 #: Metadata of a part's Parquet: SHA-256 of what the core set was chosen from.
 CORE_SET_KEY = b"rhostream.core_set"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreSetCard:
+    """`core_sets/<name>/core_set.json`, which is written last.
+
+    Attributes:
+        keep: the share that was asked for.
+        il, il_sha256: the proxy, and its model's digest.
+        fingerprint: of the corpus it was chosen from.
+        identity: of all before, and how it was chosen.
+        samples, kept: of the training split, and how many of them are in the core set.
+        least_entropy: nats, the lowest that was kept.
+    """
+
+    format: int
+    keep: float
+    il: str
+    il_sha256: str
+    fingerprint: str
+    name: str
+    identity: str
+    samples: int
+    kept: int
+    least_entropy: float
+
+
+def read_core_set_card(workspace: Workspace, name: str) -> CoreSetCard:
+    """Raises WorkspaceError where it is damaged, or of another core set."""
+    file = core_set_file(name)
+    card = workspace.read_record(file, CoreSetCard)
+    with workspace.reading(file):
+        if card.name != name:
+            raise UnreadableError(f"is of the core set {card.name!r}")
+    return card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +72,13 @@ class CoreSet:
                 f"core set {name!r}: workspace {workspace.location!r} has no {file} (core sets there: {known})",
                 Remedy(Stage.CORE_SET, workspace.location, {"name": name}),
             )
-        written = workspace.read_json(file)
-        if written["fingerprint"] != corpus.fingerprint:
+        written = read_core_set_card(workspace, name)
+        if written.fingerprint != corpus.fingerprint:
             raise WorkspaceError(
                 f"core set {name!r} is of another split of the corpus than the shards are now",
                 Remedy(Stage.CORE_SET, workspace.location, {"name": name, "overwrite": True}),
             )
-        return cls(workspace=workspace, name=name, identity=written["identity"])
+        return cls(workspace=workspace, name=name, identity=written.identity)
 
     def kept(self, rows: ShardRows) -> npt.NDArray[np.bool_]:
         """bool (n,): which rows of this shard are in the core set.
@@ -56,11 +92,11 @@ class CoreSet:
             raise WorkspaceError(
                 f"core set {self.name!r} has no part for shard {rows.shard.name}: stream the split train, or", remedy
             )
-        table = self.workspace.read_table(file, ["key", "kept"])
+        table = self.workspace.read_table(file, ["key", "kept"], CORE_SETS)
         made_of = table.schema.metadata or {}
         if (
-            made_of.get(SHARD_DIGEST_KEY, b"").decode() != rows.shard.digest
-            or made_of.get(CORE_SET_KEY, b"").decode() != self.identity
+            made_of.get(SHARD_DIGEST_KEY) != rows.shard.digest.encode()
+            or made_of.get(CORE_SET_KEY) != self.identity.encode()
             or not table.column("key").combine_chunks().equals(rows.keys)
         ):
             raise WorkspaceError(

@@ -1,18 +1,23 @@
 """The shard index: what a workspace holds, without opening a tar."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rhostream.errors import Remedy, ShardError, Stage, WorkspaceError
 from rhostream.former import manifest_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
+from rhostream.loaders.index.keys import SAFE_EXT, SAFE_KEY
 from rhostream.loaders.index.labels import LABEL_COLUMNS, Labels, labels_in
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace
+from rhostream.schema import MULTI_LABEL, SAMPLES
 
 METADATA_NAME = "corpus.json"
 
@@ -21,7 +26,9 @@ SHARD_DIGEST_KEY = b"rhostream.shard_digest"
 #: Metadata of an IL part's Parquet.
 IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's metadata
 
-_COLUMNS = ("key", "offset", "size", "content_hash")
+_COLUMNS: Final = ("key", "offset", "size", "content_hash")
+#: Types of the columns of an index, whatever the task.
+_PROMISED: Final = pa.schema([*SAMPLES, *(field for field in MULTI_LABEL.values() if field is not None)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,27 +89,31 @@ class CorpusMetadata:
 
     @classmethod
     def read(cls, workspace: Workspace) -> "CorpusMetadata":
-        """Raises WorkspaceError where the shards are not finished."""
+        """Raises WorkspaceError where the shards are not finished, or shards are missing from what it lists."""
         if not workspace.exists(METADATA_NAME):
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no {METADATA_NAME}: name another workspace, or",
                 Remedy(Stage.SHARDS, workspace.location),
             )
-        corpus = workspace.read_json(METADATA_NAME)
-        try:
-            return cls(
-                manifest=manifest_today(corpus["manifest"]),
-                classes=tuple(corpus["classes"]),
-                counts=corpus["counts"],
-                shards=tuple(Shard(**shard) for shard in corpus["shards"]),
-                fingerprint=corpus["fingerprint"],
-                task=corpus.get("task", "classification"),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise WorkspaceError(
-                f"{workspace.path(METADATA_NAME)} is no corpus metadata ({error!r}): restore it, or",
-                Remedy(Stage.SHARDS, workspace.location),
-            ) from error
+        corpus = workspace.read_record(METADATA_NAME, cls)
+        with workspace.reading(METADATA_NAME):
+            if fingerprint_of(corpus.shards) != corpus.fingerprint:
+                raise UnreadableError(
+                    f"lists {len(corpus.shards)} shards that are not those of its fingerprint: some were removed or "
+                    "changed"
+                )
+            if strange := [shard.name for shard in corpus.shards if not SAFE_KEY.fullmatch(shard.name)]:
+                raise UnreadableError(f"lists a shard {strange[0][:60]!r}, which no shard of ours is called")
+            for table in ("image", "il", "train"):
+                if not isinstance(corpus.manifest.get(table, {}), dict):
+                    raise UnreadableError(f"has a manifest whose [{table}] is no table")
+            if missing := [
+                name for name in ("entries", "samples", "rejects") if type(corpus.counts.get(name)) is not int
+            ]:
+                raise UnreadableError(f"counts no {missing[0]}")
+            if (rows := sum(shard.rows for shard in corpus.shards)) != corpus.counts["samples"]:
+                raise UnreadableError(f"counts {corpus.counts['samples']} samples, and lists shards of {rows}")
+        return replace(corpus, manifest=manifest_today(corpus.manifest))
 
     def image_spec(self, size: int = 0) -> ImageSpec:
         """The spec that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
@@ -112,6 +123,11 @@ class CorpusMetadata:
     def split(self, *splits: str) -> tuple[Shard, ...]:
         """The shards of these splits, in name order."""
         return tuple(shard for shard in self.shards if shard.split in splits)
+
+
+def fingerprint_of(shards: Iterable[Shard]) -> str:
+    """SHA-256 of the names and digests of all shards of a corpus, which `corpus.json` lists in this order."""
+    return hashlib.sha256("".join(f"{shard.name} {shard.digest}\n" for shard in shards).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,21 +155,12 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
     Raises:
         WorkspaceError: the index is missing, or is not the one of which `shard` tells: with other rows, or rewritten.
     """
-    if not workspace.exists(shard.index):
-        raise WorkspaceError(
-            f"{workspace.path(shard.index)} is missing, though {METADATA_NAME} lists it",
-            shard.remedy(workspace),
-        )
-    present = set(workspace.column_names(shard.index)) if extra else set()
-    table = workspace.read_table(shard.index, [*_COLUMNS, *(n for n in extra if n in present)], any_of=LABEL_COLUMNS)
-    digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY, b"").decode()
-    if table.num_rows != shard.rows or digest != shard.digest:
-        differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
-        raise WorkspaceError(
-            f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, "
-            f"which has other {differs}: start again if the index was rewritten meanwhile; else delete it and",
-            shard.remedy(workspace),
-        )
+    table = read_index(workspace, shard, _COLUMNS, (*LABEL_COLUMNS, *extra))
+    if not {*LABEL_COLUMNS} & {*table.column_names}:
+        with workspace.reading(shard.index):
+            raise UnreadableError(
+                f"has no column {' or '.join(LABEL_COLUMNS)} (it has {', '.join(table.column_names)})"
+            )
     return ShardRows(
         shard=shard,
         keys=table.column("key").combine_chunks(),
@@ -163,6 +170,44 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         labels=labels_in(table),
         extra={name: values(table.column(name)) for name in extra if name in table.column_names},
     )
+
+
+def read_index(
+    workspace: Workspace, shard: Shard, columns: Sequence[str] | None = None, extra: Sequence[str] = ()
+) -> pa.Table:
+    """The index of one shard, or these columns of it, and those of the extra ones that this corpus has.
+
+    Raises:
+        WorkspaceError: the index is missing, damaged, holds a key or extension that could not be a file's name, or is
+            not the one of which `shard` tells: with other rows, or rewritten.
+    """
+    if not workspace.exists(shard.index):
+        raise WorkspaceError(
+            f"{workspace.path(shard.index)} is missing, though {METADATA_NAME} lists it",
+            shard.remedy(workspace),
+        )
+    table = workspace.read_table(shard.index, columns, _PROMISED, extra)
+    digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY)
+    if table.num_rows != shard.rows or digest != shard.digest.encode():
+        differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
+        raise WorkspaceError(
+            f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, "
+            f"which has other {differs}: start again if the index was rewritten meanwhile; else delete it and",
+            shard.remedy(workspace),
+        )
+    with workspace.reading(shard.index):
+        _require_names(table)
+    return table
+
+
+def _require_names(samples: pa.Table) -> None:
+    """Raises UnreadableError where a key or extension of these rows would name a file elsewhere, see `keys`."""
+    for column, form in (("key", SAFE_KEY), ("ext", SAFE_EXT)):
+        if column in samples.column_names:
+            fits = pc.match_substring_regex(samples[column], rf"\A(?:{form.pattern})\z")
+            if not pc.all(fits, min_count=0).as_py():
+                first = samples[column].filter(pc.invert(fits))[0].as_py()
+                raise UnreadableError(f"has the {column} {first[:60]!r}, which no sample of ours has")
 
 
 def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:

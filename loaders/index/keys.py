@@ -7,8 +7,8 @@ import re
 MAX_GIVEN_KEY = 90  # with an extension it still fits the 100 bytes of a ustar name
 MAX_SLUG = 60
 
-_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SAFE_EXT = re.compile(r"[a-z0-9]{1,8}")
+SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+SAFE_EXT = re.compile(r"[a-z0-9]{1,8}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
 
@@ -17,7 +17,7 @@ def key_of(source: str, given: str | None = None) -> str:
 
     The hash has 64 bits instead of 32 where the readable part has lost some of the source.
     """
-    if given is not None and len(given) <= MAX_GIVEN_KEY and _SAFE_KEY.fullmatch(given):
+    if given is not None and len(given) <= MAX_GIVEN_KEY and SAFE_KEY.fullmatch(given):
         return given
     readable = posixpath.splitext(given or source)[0]
     slug = _UNSAFE.sub("-", readable).strip("-")
@@ -28,7 +28,7 @@ def key_of(source: str, given: str | None = None) -> str:
 
 def is_safe_name(key: str, ext: str) -> bool:
     """Could `key_of` have given this key, and is `ext` a plain extension? Then <key>.<ext> names no file elsewhere."""
-    return bool(_SAFE_KEY.fullmatch(key)) and bool(_SAFE_EXT.fullmatch(ext))
+    return bool(SAFE_KEY.fullmatch(key)) and bool(SAFE_EXT.fullmatch(ext))
 
 
 def webdataset_key(name: str, tar: str = "") -> str:

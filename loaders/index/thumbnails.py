@@ -8,7 +8,7 @@ A raw one of images that are no larger than its size is exact: their very pixels
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from rhostream.former import THUMBNAILS_FOLDER as FORMER_FOLDER
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -94,13 +94,10 @@ class Thumbnails:
                 f"thumbnails {name!r}: workspace {workspace.location!r} has no {file} (there are: {known})",
                 thumbnails_remedy(workspace, name),
             )
-        written: dict[str, Any] = workspace.read_json(file)
-        try:
-            found = cls(**{**written, "splits": tuple(written["splits"])})
-        except (KeyError, TypeError) as error:
-            raise WorkspaceError(
-                f"{workspace.path(file)} does not describe thumbnails ({error!r})", thumbnails_remedy(workspace, name)
-            ) from error
+        found = workspace.read_record(file, cls)
+        with workspace.reading(file):
+            if found.name != name:
+                raise UnreadableError(f"is of the thumbnails {found.name!r}")
         if found.fingerprint != corpus.fingerprint:
             raise WorkspaceError(
                 f"thumbnails {name!r} are of another split of the corpus than the shards",
@@ -171,9 +168,9 @@ def read_thumbnail_rows(workspace: Workspace, name: str, rows: ShardRows) -> Thu
     remedy = thumbnails_remedy(workspace, name, rows.shard.split)
     if not workspace.exists(file):
         raise WorkspaceError(f"{workspace.path(file)} is missing", remedy)
-    table = workspace.read_table(file)
-    digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY, b"").decode()
-    if digest != rows.shard.digest or not table.column("key").combine_chunks().equals(rows.keys):
+    table = workspace.read_table(file, schema=THUMBNAIL_INDEX)
+    digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY)
+    if digest != rows.shard.digest.encode() or not table.column("key").combine_chunks().equals(rows.keys):
         raise WorkspaceError(
             f"{workspace.path(file)} describes other samples than shard {rows.shard.name} holds", remedy
         )

@@ -1,8 +1,8 @@
 """The join of a shard's rows with their irreducible losses: by key, always."""
 
 import hashlib
-import json
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,13 @@ from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows, values
 from rhostream.loaders.reference.joined_rows import JoinedRows
 from rhostream.loaders.reference.key_table import KeyTable
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace
+from rhostream.schema import IL
+
+#: What is read of a part. A loss that is missing is the stream's to refuse, with counts, or to drop.
+_PROMISED: Final = pa.schema(
+    [IL.field("key"), IL.field("il").with_nullable(True), IL.field("predicted"), IL.field("in_sample")]
+)
 
 
 class ILTable(Protocol):
@@ -73,8 +79,29 @@ def il_spec(workspace: Workspace, il: str) -> ImageSpec | None:
     """The spec that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
     if _is_path(il):
         return None
-    spec = il_model_today(json.loads(_model_metadata(workspace, il))).get("spec")
+    spec = _model_card(workspace, il).spec
     return ImageSpec.from_dict(spec) if spec is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ModelCard:
+    """What a table needs to know of its model."""
+
+    classes: tuple[str, ...]
+    fingerprint: str
+    spec: dict[str, Any] | None = None
+    name: str = ""
+
+
+def _model_card(workspace: Workspace, name: str) -> _ModelCard:
+    _model_metadata(workspace, name)  # says what to do where there is none
+    file = f"il/{name}/model.json"
+    found = workspace.read_json(file, format=int)
+    card = workspace.read_record(file, _ModelCard, value=il_model_today(found))
+    with workspace.reading(file):
+        if card.name not in ("", name):
+            raise UnreadableError(f"is of the IL model {card.name!r}")
+    return card
 
 
 class RowAlignedTable:
@@ -85,8 +112,8 @@ class RowAlignedTable:
         self._predicts = corpus.task == "classification"
         train_again = Remedy(Stage.IL_TRAIN, workspace.location, {"name": name, "overwrite": True})
         score_again = Remedy(Stage.IL_SCORE, workspace.location, {"name": name})
-        model = json.loads(_model_metadata(workspace, name))
-        classes = tuple(model["classes"])
+        model = _model_card(workspace, name)
+        classes = model.classes
         if classes != corpus.classes:
             raise IrreducibleLossError(
                 f"IL table {name!r} knows {len(classes)} classes {classes[:3]}…, the corpus has {len(corpus.classes)} "
@@ -94,7 +121,7 @@ class RowAlignedTable:
                 train_again,
                 score_again,
             )
-        if model["fingerprint"] != corpus.fingerprint:
+        if model.fingerprint != corpus.fingerprint:
             raise IrreducibleLossError(
                 f"IL model {name!r} was trained on another split of the corpus than the one that the shards have now",
                 train_again,
@@ -107,7 +134,7 @@ class RowAlignedTable:
         if not self._workspace.exists(part):
             raise self._refusal(shard, f"IL table {self._name!r} has no part for shard {shard.name}")
         columns = ["key", "il", "in_sample", *(["predicted"] if self._predicts else [])]
-        table = self._workspace.read_table(part, columns)
+        table = self._workspace.read_table(part, columns, _PROMISED)
         if table.num_rows != len(rows):
             raise self._refusal(
                 shard,
@@ -124,12 +151,12 @@ class RowAlignedTable:
                 f"(row {first}: {rows.keys[first].as_py()}, there {keys[first].as_py()}): it is of another shard",
             )
         made_of = table.schema.metadata or {}
-        if made_of.get(SHARD_DIGEST_KEY, b"").decode() != shard.digest:
+        if made_of.get(SHARD_DIGEST_KEY) != shard.digest.encode():
             raise self._refusal(
                 shard,
                 f"shard {shard.name} holds other labels or images than when it was scored (its keys are the same)",
             )
-        if made_of.get(IL_MODEL_KEY, b"").decode() != self._model:
+        if made_of.get(IL_MODEL_KEY) != self._model.encode():
             raise self._refusal(
                 shard, f"the IL part of shard {shard.name} was made by another model than {self._name!r}"
             )

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,9 +10,10 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
-from rhostream.errors import IrreducibleLossError
-from rhostream.loaders.storage import cache_folder
+from rhostream.errors import ConfigError, IrreducibleLossError
+from rhostream.loaders.storage import UnreadableError, cache_folder, opened_parquet, parquet_errors, remote
 
 # 128 bits of the key: 64 to search by, 64 to be sure. 24 bytes a key on disk, of which a lookup touches a few pages.
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("il", "<f4"), ("predicted", "<i4")])
@@ -33,12 +34,13 @@ class KeyTable:
 
     def __init__(self, file: Path) -> None:
         self._file = file.absolute()
-        try:
-            self._records: npt.NDArray[Any] = np.load(file, mmap_mode="r")
-        except FileNotFoundError as error:
+        records = _mapped(file)
+        if records is None:
             raise IrreducibleLossError(
-                f"{file}, made of an IL table, has vanished: start again, and let the cache folder be while a run lasts"
-            ) from error
+                f"{file}, made of an IL table, has vanished or was damaged: start again, and let the cache folder be "
+                "while a run lasts"
+            )
+        self._records = records
         self._high = self._records["high"]
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
@@ -54,27 +56,15 @@ class KeyTable:
         Raises:
             IrreducibleLossError: no such file, no `key` or `il` column, or one key with two different losses.
         """
-        filesystem, files = _files(path)
         cached = cache_folder() / "keytables" / f"{cls.stamp(path)[:32]}-{_LAYOUT}.npy"
-        if not cached.exists():
-            import pyarrow.dataset as ds  # here: it takes a second, mostly that of pandas, and is wanted once a table
-
-            dataset = ds.dataset(files, filesystem=filesystem, format="parquet")
-            missing = {"key", "il"} - set(dataset.schema.names)
-            if missing:
-                raise IrreducibleLossError(
-                    f"IL table {path!r} has no column {sorted(missing)}, only "
-                    f"{dataset.schema.names}: rename them to key and il"
-                )
-            columns = [name for name in ("key", "il", "predicted") if name in dataset.schema.names]
-            in_sample = ds.field("in_sample") if "in_sample" in dataset.schema.names else ds.scalar(False)
-            batches = dataset.to_batches(columns=columns, filter=in_sample.is_null() | ~in_sample)
-            records = _sorted_records(batches, path)
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            temporary = cached.with_suffix(f".{os.getpid()}.tmp")
-            with temporary.open("wb") as stream:
-                np.save(stream, records)
-            temporary.replace(cached)
+        if _mapped(cached) is None:
+            filesystem, files = _files(path)
+            try:
+                records = _sorted_records(_batches(filesystem, files), path)
+            except UnreadableError as error:
+                remedy = error.remedy or "give Parquet with the columns key (text) and il (numbers)"
+                raise IrreducibleLossError(f"IL table {path!r} {error.cause}: {remedy}") from error
+            _write(cached, records)
         return cls(cached)
 
     @staticmethod
@@ -106,11 +96,95 @@ class KeyTable:
         return il, predicted
 
 
+def _mapped(file: Path) -> npt.NDArray[Any] | None:
+    """The records of a cached table; None where it is not there, or is damaged and has to be made anew."""
+    try:
+        records: npt.NDArray[Any] = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return records if records.dtype == _RECORD and records.ndim == 1 else None
+
+
+def _write(file: Path, records: npt.NDArray[Any]) -> None:
+    """As a whole, so that another process never maps half of it."""
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            np.save(stream, records)
+        temporary.replace(file)
+    except OSError as error:
+        raise ConfigError(
+            f"{file.parent} cannot hold the IL table's keys ({error.strerror}): name a folder for them with RHO_CACHE"
+        ) from error
+
+
 def _files(path: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
-    filesystem, root = fsspec.core.url_to_fs(path)
-    if not filesystem.exists(root):
-        raise IrreducibleLossError(f"IL table {path!r}: no such file or folder; give a Parquet with columns key, il")
-    return filesystem, sorted(filesystem.find(root)) if filesystem.isdir(root) else [root]
+    filesystem, root = remote.filesystem(path) if remote.is_remote(path) else fsspec.core.url_to_fs(path)
+    try:
+        if not filesystem.exists(root):
+            raise IrreducibleLossError(
+                f"IL table {path!r}: no such file or folder; give a Parquet with columns key, il"
+            )
+        files = sorted(filesystem.find(root)) if filesystem.isdir(root) else [root]
+    except (OSError, ValueError) as error:
+        raise IrreducibleLossError(f"IL table {path!r} cannot be read ({error}): give a Parquet file") from error
+    if not files:
+        raise IrreducibleLossError(f"IL table {path!r}: the folder is empty; give Parquet with columns key, il")
+    return filesystem, files
+
+
+def _batches(filesystem: fsspec.AbstractFileSystem, files: list[str]) -> Iterator[pa.RecordBatch]:
+    """Key, il and maybe predicted of all rows that are not in-sample.
+
+    Raises:
+        UnreadableError: a file is no Parquet, or a column is missing, or of a type that it cannot be.
+    """
+    import pyarrow.dataset as ds  # here: it takes a second, mostly that of pandas, and is wanted once a table
+
+    if isinstance(filesystem, LocalFileSystem):
+        for file in files:
+            with opened_parquet(Path(file)):  # compares the seal; a pipe would be waited for below
+                continue
+    verified = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    with parquet_errors():
+        dataset = ds.dataset(files, filesystem=filesystem, format=verified)
+        columns = _kinds(dataset.schema)
+        in_sample = ds.field("in_sample") if "in_sample" in dataset.schema.names else ds.scalar(False)
+        found = dataset.to_batches(columns=list(columns), filter=in_sample.is_null() | ~in_sample)
+        for batch in found:
+            if nulls := batch.column("key").null_count:
+                raise UnreadableError(f"has {nulls} nulls in column key")
+            yield batch.cast(pa.schema(columns))
+
+
+def _kinds(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The columns to read, and the types to read them in.
+
+    Raises:
+        UnreadableError: one is missing, or of a type that cannot become the one that is needed.
+    """
+    if missing := sorted({"key", "il"} - set(schema.names)):
+        raise UnreadableError(f"has no column {missing}, only {schema.names}", remedy="rename them to key and il")
+    wanted = {"key": pa.string(), "il": pa.float64(), "predicted": pa.int32()}
+    is_kind = {
+        "key": _is_text,
+        "il": lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind),
+        "predicted": pa.types.is_integer,
+        "in_sample": pa.types.is_boolean,
+    }
+    for name, fits in is_kind.items():
+        if name in schema.names and not fits(kind := schema.field(name).type):
+            raise UnreadableError(f"has column {name} of type {kind}")
+    return {name: kind for name, kind in wanted.items() if name in schema.names}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _sorted_records(batches: Iterable[pa.RecordBatch], path: str) -> npt.NDArray[Any]:

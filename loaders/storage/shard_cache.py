@@ -62,8 +62,7 @@ class ShardCache:
         if self.limit == 0:
             raise CacheUnavailableError(f"{LIMIT_VARIABLE} is 0")
         size, identity = remote.stat(url)
-        name = hashlib.sha256(f"{url} {identity}".encode()).hexdigest()[:32]
-        copy = self.folder / f"{name}.tar"
+        copy = self._copy(url, identity)
         for _ in range(3):  # it may be removed again before it is opened, where the bound is small
             with _disk(self.folder):
                 stream = _opened(copy, size)
@@ -71,6 +70,17 @@ class ShardCache:
                 return stream
             self._fetch(url, size, identity, copy)
         raise CacheUnavailableError(f"{self.folder} is too small: copies are removed before they are read")
+
+    def remove(self, url: str, stream: IO[bytes]) -> None:
+        """Remove the copy of `url` if it is still the one that was opened as `stream`: it is damaged."""
+        copy = self._copy(url, remote.stat(url)[1])
+        with suppress(OSError), self._exclusively():
+            if os.path.samestat(os.fstat(stream.fileno()), copy.stat()):
+                copy.unlink()
+
+    def _copy(self, url: str, identity: str) -> Path:
+        name = hashlib.sha256(f"{url} {identity}".encode()).hexdigest()[:32]
+        return self.folder / f"{name}.tar"
 
     def _fetch(self, url: str, size: int, identity: str, copy: Path) -> None:
         part = copy.with_suffix(".part")

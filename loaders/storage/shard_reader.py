@@ -47,6 +47,7 @@ class ShardReader:
         self._open: OrderedDict[str, IO[bytes]] = OrderedDict()
         self._coming: dict[str, Future[IO[bytes]]] = {}
         self._ranged: dict[str, float] = {}  # until when, in seconds of the monotonic clock
+        self._fetched_again: set[str] = set()
         self._wanted: deque[str] = deque()
         self._prefetching = 0
 
@@ -76,6 +77,22 @@ class ShardReader:
             raise ShardError(error.message, *error.remedies) from error
         expected = f"its index expects {size} bytes at {offset}"
         raise self._lost(tar, f"ends at byte {end}, {expected}: the tar is truncated")
+
+    def forget_copy(self, tar: str) -> bool:
+        """Remove the copy of a remote tar whose bytes are not as they should be; the next read fetches it again.
+
+        Returns:
+            False where there is no copy, or this is not the first time: the tar itself is damaged then.
+        """
+        path = self.workspace.path(tar)
+        with self._lock:
+            stream = self._open.get(tar)
+            if stream is None or not remote.is_remote(path) or tar in self._fetched_again:
+                return False
+            self._fetched_again.add(tar)
+            del self._open[tar]
+        ShardCache().remove(path, stream)
+        return True
 
     def prefetch(self, tars: Iterable[str]) -> None:
         """Begin to bring these tars near, in background threads: remote ones into the cache, local ones into memory.

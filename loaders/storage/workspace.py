@@ -5,31 +5,47 @@ exists whole or not at all. What is remote is retried and bounded in time, see `
 """
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.storage import remote
+from rhostream.loaders.storage.json_files import decode_card, decode_lines, encode_card, encode_lines
+from rhostream.loaders.storage.local_files import open_file, read_file
+from rhostream.loaders.storage.parquet_files import (
+    check_table,
+    decode_table,
+    encode_table,
+    opened_parquet,
+    parquet_schema,
+)
+from rhostream.loaders.storage.remakes import remake
+from rhostream.loaders.storage.shapes import shaped
+from rhostream.loaders.storage.tensor_files import decode_safetensors, decode_torch
+from rhostream.loaders.storage.unreadable import UnreadableError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
 
 TEMPORARY_SUFFIX = ".tmp"
+
+T = TypeVar("T")
 
 
 class Workspace:
     """Reads and atomically writes files by their name relative to `location`.
 
     An absolute name (a local path that begins with "/", or a URL) stands for itself: so tars are indexed where they
-    lie. All methods raise `FileNotFoundError` for what is not there, and for what is remote `WorkspaceError` where the
-    store refuses access or keeps failing.
+    lie. All methods raise `FileNotFoundError` for what is not there, and `WorkspaceError` for what cannot be read, is
+    damaged or is not what they read, and for what is remote where the store refuses access or keeps failing.
 
     Args:
         location: a local folder, or a URL that fsspec understands (`s3://bucket/run`, `memory://run`).
@@ -59,7 +75,7 @@ class Workspace:
 
     def exists(self, name: str) -> bool:
         path = self.path(name)
-        return remote.exists(path) if remote.is_remote(path) else Path(path).exists()
+        return remote.exists(path) if remote.is_remote(path) else os.path.exists(path)  # noqa: PTH110 - False for a name too long
 
     def size(self, name: str) -> int:
         """Bytes of the file `name`."""
@@ -73,65 +89,125 @@ class Workspace:
             names = remote.names(path) if remote.is_remote(path) else [entry.name for entry in Path(path).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise WorkspaceError(f"{path} cannot be listed ({error.strerror}): give this user access to it") from error
         return sorted(name for name in names if name.endswith(suffix) and not name.endswith(TEMPORARY_SUFFIX))
 
     def open(self, name: str) -> IO[bytes]:
         """Open for reading, seekable."""
-        path = self.path(name)
-        return remote.open_file(path) if remote.is_remote(path) else Path(path).open("rb")
+        with self.reading(name):
+            path = self.path(name)
+            return remote.open_file(path) if remote.is_remote(path) else open_file(path)
 
     def read_bytes(self, name: str) -> bytes:
-        path = self.path(name)
-        return remote.read(path) if remote.is_remote(path) else Path(path).read_bytes()
+        with self.reading(name):
+            return self._content(name)
 
-    def read_json(self, name: str) -> Any:
-        try:
-            return json.loads(self.read_bytes(name))
-        except ValueError as error:
-            raise WorkspaceError(f"{self.path(name)} is not valid JSON ({error}): restore it or remake it") from error
-
-    def read_table(self, name: str, columns: list[str] | None = None, *, any_of: tuple[str, ...] = ()) -> "pa.Table":
-        """A Parquet file, or these columns of it, in the file's order.
+    def read_json(self, name: str, **kinds: Any) -> Any:
+        """What a JSON card holds, without its seal.
 
         Args:
-            any_of: further columns, of which those are read that are there; one at least.
-
-        Raises:
-            WorkspaceError: it is no Parquet file, or lacks one of the columns.
+            kinds: types of some of its entries, where they are there, as `isinstance` takes them; given any, the card
+                is an object.
         """
-        import pyarrow as pa  # here, so that processes which only decode do not load it
-        import pyarrow.parquet as pq
+        with self.reading(name):
+            value = decode_card(self._content(name))
+            if kinds and not isinstance(value, dict):
+                raise UnreadableError("holds no JSON object")
+            for entry, kind in kinds.items():
+                if entry in value and not isinstance(value[entry], kind):
+                    raise UnreadableError(f"has {entry} {str(value[entry])[:60]!r}, which is no {kind}")
+            return value
 
+    def read_record(self, name: str, kind: type[T], *, value: Any = None) -> T:
+        """A JSON card as the dataclass that it was written from, see `shapes.shaped`.
+
+        Args:
+            value: what the card holds, where it was read already.
+        """
+        with self.reading(name):
+            return shaped(decode_card(self._content(name)) if value is None else value, kind)
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The objects of JSON lines, without their seals; of no line there is no file."""
+        with self.reading(name):
+            return decode_lines(self._content(name))
+
+    def read_table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        schema: "pa.Schema | None" = None,
+        optional: Sequence[str] = (),
+    ) -> "pa.Table":
+        """A Parquet file, or some columns of it, in the file's order; see `parquet_files.decode_table`."""
+        with self.reading(name):
+            return decode_table(self._content(name), columns, schema, optional)
+
+    def read_schema(self, name: str) -> "pa.Schema":
+        """Types and metadata of a Parquet file, which is read and verified as a whole."""
+        with self.reading(name):
+            return parquet_schema(self._content(name))
+
+    @contextlib.contextmanager
+    def opened_table(self, name: str, schema: "pa.Schema") -> "Iterator[pq.ParquetFile]":
+        """A Parquet file to read by row groups, verified as a whole, its columns of the types that the schema names.
+
+        Whatever is found wrong inside the block, or raised by pyarrow, is a WorkspaceError.
+        """
         path = self.path(name)
+        with self.reading(name):
+            source = remote.read(path) if remote.is_remote(path) else Path(path)
+            with opened_parquet(source, schema) as file:
+                yield file
+
+    def count_rows(self, name: str) -> int:
+        """Of a Parquet file, which is verified as a whole."""
+        path = self.path(name)
+        source = remote.read(path) if remote.is_remote(path) else Path(path)
+        with self.reading(name), opened_parquet(source) as file:
+            return int(file.metadata.num_rows)
+
+    def check_table(self, name: str, schema: "pa.Schema", owner: str | None = None) -> set[str]:
+        """Verify a Parquet file as a whole without reading its columns, see `parquet_files.check_table`."""
+        with self.reading(name):
+            return check_table(self._content(name), schema, owner)
+
+    def read_safetensors(self, name: str) -> "dict[str, torch.Tensor]":
+        """Tensors by name, on the CPU."""
+        with self.reading(name):
+            return decode_safetensors(self._content(name))
+
+    def read_torch(self, name: str) -> Any:
+        """What `torch.save` wrote of tensors and plain values."""
+        with self.reading(name):
+            return decode_torch(self._content(name))
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """What is found wrong with the artifact `name` inside the block, as a WorkspaceError that says what to do."""
         try:
-            # Not `pq.read_table`, which plans a data set first: three times the CPU time of a small file. No threads
-            # of Arrow's: they cost more than they give, and one that releases a buffer of Python's while the
-            # interpreter ends aborts the process.
-            source = pa.BufferReader(remote.read(path)) if remote.is_remote(path) else pa.OSFile(path)
-            with source, pq.ParquetFile(source) as file:
-                table = file.read([*columns, *any_of] if columns else None, use_threads=False)
-        except pa.ArrowInvalid as error:
-            raise WorkspaceError(
-                f"{path} is not a readable Parquet file ({error}): delete it and run the command that made it again"
-            ) from error
-        missing = sorted(set(columns or ()) - set(table.column_names))
-        if missing := missing or ([" or ".join(any_of)] if any_of and not {*any_of} & {*table.column_names} else []):
-            raise WorkspaceError(
-                f"{path} has no column {', '.join(missing)} (it has {', '.join(file.schema_arrow.names)}): delete it "
-                "and run the command that made it again"
-            )
-        return table
+            yield
+        except UnreadableError as error:
+            message = f"{self.path(name)} {error.cause}"
+            if error.remedy:
+                raise WorkspaceError(f"{message}: {error.remedy}") from error
+            remedy = remake(self.location, name, in_place=self.exists("scans"))
+            if remedy is None:
+                raise WorkspaceError(f"{message}: restore it") from error
+            raise WorkspaceError(f"{message}: restore it, or", remedy) from error
 
-    def column_names(self, name: str) -> list[str]:
-        """Of a Parquet file."""
-        import pyarrow.parquet as pq
-
-        with self.open(name) as stream:
-            return list(pq.read_schema(stream).names)
+    def _content(self, name: str) -> bytes:
+        path = self.path(name)
+        return remote.read(path) if remote.is_remote(path) else read_file(path)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A binary file to fill, which takes its name only if the block ends without an error."""
+        """A binary file to fill, which takes its name only if the block ends without an error.
+
+        Raises:
+            WorkspaceError: the name is a folder's, or lies in what is none.
+        """
         path = self.path(name)
         if remote.is_remote(path):
             with tempfile.NamedTemporaryFile() as scratch:
@@ -140,7 +216,12 @@ class Workspace:
                 remote.put(Path(scratch.name), path)
             return
         target_path = Path(path)
-        target_path.parent.mkdir(parents=True, exist_ok=True)
+        if target_path.is_dir():
+            raise WorkspaceError(f"{path} is a folder, in the place of a file of ours: move it out of the way")
+        try:
+            target_path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise WorkspaceError(f"{target_path.parent} is no folder: move what is there out of the way") from error
         # One fixed temporary name per artifact: what a killed writer left is overwritten by its successor.
         temporary = target_path.with_name(target_path.name + TEMPORARY_SUFFIX)
         try:
@@ -159,16 +240,19 @@ class Workspace:
             stream.write(content)
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        """Write a card; an object is sealed, see `json_files`."""
+        self.write_bytes(name, encode_card(value))
+
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write JSON lines, each of them sealed; without one, remove the file, so that an emptied one is noticed."""
+        if content := encode_lines(lines):
+            self.write_bytes(name, content)
+        else:
+            self.remove(name)
 
     def write_table(self, name: str, table: "pa.Table", row_group_rows: int | None = None) -> None:
-        """Write Parquet, in row groups of at most so many rows (default: pyarrow's, 1M)."""
-        import pyarrow.parquet as pq
-
-        # A dictionary of values that hardly repeat, such as keys, makes a file larger and slower to read.
-        repeating = [name for name in table.column_names if _repeats(table.column(name))]
-        with self.writing(name) as stream:
-            pq.write_table(table, stream, compression="zstd", use_dictionary=repeating, row_group_size=row_group_rows)
+        """Write sealed Parquet, in row groups of at most so many rows (default: pyarrow's, 1M)."""
+        self.write_bytes(name, encode_table(table, row_group_rows))
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where there is none."""
@@ -179,18 +263,6 @@ class Workspace:
             shutil.rmtree(path)
         else:
             Path(path).unlink(missing_ok=True)
-
-
-def _repeats(column: "pa.ChunkedArray") -> bool:
-    """Does a value stand there twice, on average? True of types that are not counted."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    counted = (pa.types.is_string, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64)
-    if not any(is_of(column.type) for is_of in counted):
-        return True
-    distinct: int = pc.count_distinct(column, mode="all").as_py()
-    return 2 * distinct <= len(column)
 
 
 def _local(path: str) -> str:

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import Augmentation, Failures, ImageReader, ImageSpec, PendingImages, ReadOptions
 from rhostream.loaders.index import CorpusMetadata
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, launched
 from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, Rounds
@@ -287,4 +287,9 @@ def distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     if default is not None or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return default or (0, 1)
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, ranks = launched("RANK", 0), launched("WORLD_SIZE", 1)
+    if rank >= ranks:
+        raise ConfigError(
+            f"RANK={rank} of WORLD_SIZE={ranks}: ranks count from 0; start all with torchrun, or unset both"
+        )
+    return rank, ranks

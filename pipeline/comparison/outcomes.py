@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rhostream.pipeline.comparison.curves import charged
+from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.models import COST_NAMES
 from rhostream.pipeline.training import PASSED_OVER, Run, measure, quality
 from rhostream.schema import COST_UNITS
@@ -104,7 +105,7 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
     lines, last = run.metrics, run.metrics[-1]
     curve = _accuracies(run)
     early = [line for line in lines if weakest is None or (quality(line) or 0.0) <= weakest] or lines
-    corpus = run.workspace.read_json(f"{run.folder}/run.json")
+    facts = read_run_facts(run.workspace, run.name)
     runs = last["il_runs"] if il_runs is None else il_runs
     costs = {
         unit: {
@@ -115,7 +116,7 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
     }
     return Outcome(
         run=run.name,
-        seed=corpus["config"]["seed"],
+        seed=facts["config"]["seed"],
         steps=last["step"],
         measure=measure(lines),
         final_accuracy=curve[-1] if curve else None,
@@ -130,7 +131,7 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
         early_candidates_correct=_mean(early, "candidates_correct", "candidates"),
         **costs,
         il_runs=runs,
-        evaluated_on=corpus["evaluated_on"],
+        evaluated_on=facts["evaluated_on"],
         passed_over={reason: sum(line[reason] for line in lines) for reason in PASSED_OVER},
     )
 

@@ -123,10 +123,14 @@ class ILTrainConfig(StageConfig):
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULT}
         if self.weights is not None:
             path = Path(self.weights)
+            from rhostream.loaders.storage import UnreadableError, read_file  # here: the help needs none of it
+
             try:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
-                raise ConfigError(f"weights {self.weights!r}: {error.strerror}; give a local file") from error
+                digest = hashlib.sha256(read_file(path)).hexdigest()
+            except FileNotFoundError as error:
+                raise ConfigError(f"weights {self.weights!r}: no such file; give a local file") from error
+            except UnreadableError as error:
+                raise ConfigError(f"weights {self.weights!r} {error.cause}: give a local file") from error
             values["weights"] = {"file": path.name, "sha256": digest}
         return values
 

@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -121,9 +122,9 @@ class Manifest(StageConfig):
             raise ConfigError(f"holdout {self.holdout}: give a share between 0 and 1, for instance 0.1, or `folds`")
         if self.folds == 1:
             raise ConfigError("folds 1: give 2 or more, or 0 for a holdout")
-        for name in self.classes:
-            if self.classes.count(name) > 1:
-                raise ConfigError(f"classes: {name!r} is listed {self.classes.count(name)} times; list each class once")
+        name, times = next(iter(Counter(self.classes).most_common(1)), ("", 0))
+        if times > 1:
+            raise ConfigError(f"classes: {name!r} is listed {times} times; list each class once")
         if self.noise is not None and self.task == "multi_label":
             raise ConfigError(
                 "[noise] moves a label to another class, which a multi-label corpus has not: leave it out"

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.storage import UnreadableError, read_csv, read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE
@@ -116,10 +117,10 @@ class Clothing1M:
 
     def read(self, entry: Entry) -> bytes:
         try:
-            return (self._root / entry.source).read_bytes()
+            return read_file(self._root / entry.source)
         except FileNotFoundError:
             # The layout with 0 to 9 directly under the root, which has lost the leading folder of every key.
-            return (self._root / entry.source.removeprefix("images/")).read_bytes()
+            return read_file(self._root / entry.source.removeprefix("images/"))
 
     def _class_names(self) -> tuple[str, ...]:
         path = self._lists / _NAMES
@@ -189,14 +190,14 @@ def _read_lines(path: Path) -> pa.StringArray:
     if not path.stat().st_size:
         return pa.array([], pa.string())
     try:
-        table = pa.csv.read_csv(
+        table = read_csv(
             path,
             # One column, and a delimiter that no text file has: the lines stay whole.
-            pa.csv.ReadOptions(column_names=["line"]),
             pa.csv.ParseOptions(delimiter="\x1f", quote_char=False),
             pa.csv.ConvertOptions(column_types={"line": pa.string()}),
+            pa.csv.ReadOptions(column_names=["line"]),
         )
-    except pa.ArrowInvalid as error:
+    except UnreadableError as error:
         raise CorpusError(f"{path} is not a text file in UTF-8 ({error}); copy it again") from error
     lines = pc.utf8_trim_whitespace(table["line"].combine_chunks())
     return lines.filter(pc.not_equal(lines, ""))

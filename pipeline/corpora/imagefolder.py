@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.labels import LabelParser, label_text
@@ -71,7 +72,7 @@ class ImageFolder:
 
     def read(self, entry: Entry) -> bytes:
         name = os.fsdecode(entry.locator[0]) if entry.locator else entry.source
-        return (self._root / name).read_bytes()
+        return read_file(self._root / name)
 
     def _entry(self, path: str, split: str | None, label: int | None, reason: str, detail: str) -> Entry:
         name = path.removeprefix(f"{self._root}/")

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.class_columns import ClassColumnsParser, matching_columns
@@ -112,7 +113,7 @@ class Table:
                 yield self._entry(row, number, parser)
 
     def read(self, entry: Entry) -> bytes:
-        return (self._images / entry.source).read_bytes()
+        return read_file(self._images / entry.source)
 
     def _entry(self, row: dict[str, Any], number: int, parser: Parser) -> Entry:
         path = row[self._options.path_column]

@@ -8,10 +8,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.storage import UnreadableError, csv_schema, opened_parquet, read_csv, read_ndjson
 
 _DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES: Final = (".jsonl", ".ndjson")
@@ -22,12 +21,12 @@ def table_schema(path: Path) -> pa.Schema:
     """A file's columns, in order; of a CSV their names are the first line."""
     try:
         if path.suffix.lower() == ".parquet":
-            return pq.read_schema(path)
+            with opened_parquet(path) as file:
+                return file.schema_arrow
         if path.suffix.lower() in _JSON_LINES:
-            return pa.json.read_json(path).schema
-        with pa.csv.open_csv(path, parse_options=_csv_layout(path)) as reader:
-            return reader.schema
-    except (pa.ArrowInvalid, OSError) as error:
+            return read_ndjson(path).schema
+        return csv_schema(path, _csv_layout(path))
+    except (FileNotFoundError, UnreadableError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -52,7 +51,7 @@ def read_tables(
     tables = [_read(path, columns, text_columns, list_column) for path in paths]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except pa.ArrowException as error:
         names = ", ".join(path.name for path in paths)
         raise CorpusError(
             f"{names}: a column's type differs between these files ({error}); write them alike"
@@ -62,9 +61,10 @@ def read_tables(
 def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str], list_column: str) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
-            table = pq.read_table(path, columns=list(columns))
+            with opened_parquet(path) as file:
+                table = file.read(list(columns))
         elif path.suffix.lower() in _JSON_LINES:
-            table = pa.json.read_json(path)
+            table = read_ndjson(path)
         else:
             convert = pa.csv.ConvertOptions(
                 include_columns=list(columns),
@@ -73,11 +73,11 @@ def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str], list_
                 null_values=[""],
                 strings_can_be_null=True,
             )
-            table = pa.csv.read_csv(path, parse_options=_csv_layout(path), convert_options=convert)
+            table = read_csv(path, _csv_layout(path), convert)
             if list_column:
                 place = table.schema.get_field_index(list_column)
                 table = table.set_column(place, list_column, pc.fill_null(table[list_column], ""))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (FileNotFoundError, UnreadableError) as error:
         raise _unreadable(path, error) from error
     return pa.table({name: _flat(table[name]) for name in columns})
 

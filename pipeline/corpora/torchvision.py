@@ -8,7 +8,7 @@ import json
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import torchvision.datasets
@@ -20,6 +20,8 @@ from rhostream.pipeline.corpora.splits import OFFICIAL_SPLITS
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+#: Datasets that read pickles which are none of the dataset's own files with their known digests.
+_PICKLED: Final = frozenset(("LSUN", "LSUNClass"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,11 @@ class TorchvisionDataset:
 
 
 def _dataset_class(name: str) -> type[Any]:
+    if name in _PICKLED:
+        raise ConfigError(
+            f"[options] dataset = {name!r}: torchvision unpickles a cache of it from the working directory, which may "
+            "run any code; export its images to folders and use format imagefolder"
+        )
     known = [other for other in torchvision.datasets.__all__ if inspect.isclass(getattr(torchvision.datasets, other))]
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)

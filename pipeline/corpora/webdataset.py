@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.storage import UnreadableError, open_file, read_file
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.labels import Parser, derive_classes, label_parser, label_texts
@@ -47,12 +48,12 @@ class WebDatasetTars:
                 yield from self._entries(tar, found, split, parser)
             status = (self._base / tar).with_suffix(".parquet")
             if status.is_file():
-                for key, reason, detail in failed_and_missing(str(status), status.read_bytes(), keys):
+                for key, reason, detail in failed_and_missing(str(status), read_file(status), keys):
                     yield self._refused(tar, key, split, reason, detail)
 
     def read(self, entry: Entry) -> bytes:
         tar, offset, size = entry.locator
-        with (self._base / str(tar)).open("rb") as stream:
+        with open_file(self._base / str(tar)) as stream:
             stream.seek(offset)
             return stream.read(size)
 
@@ -92,8 +93,12 @@ class WebDatasetTars:
 
     def _samples(self, tar: str) -> Iterator[TarSample | Damage]:
         try:
-            with (self._base / tar).open("rb") as stream:
+            with open_file(self._base / tar) as stream:
                 yield from self._reader.samples(stream)
+        except UnreadableError as error:
+            raise CorpusError(
+                f"{self._base / tar} {error.cause}: {error.remedy or 'name a tar, or restore it'}"
+            ) from error
         except DamagedTarError as error:
             raise bad_tar(str(self._base / tar), error) from error
 

@@ -13,6 +13,7 @@ from rhostream.pipeline.explain import corpus, rates, samples
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
 from rhostream.pipeline.explain.scope import Scope
 from rhostream.pipeline.explain.titles import QUESTIONS
+from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.sql import query
 
 _SQL: Final[dict[str, Callable[[Scope], str]]] = {
@@ -120,9 +121,8 @@ def named_il_model(workspace: Workspace, name: str | None, run: str, *, required
         ConfigError: as for `named_run`.
     """
     models = [model for model in workspace.names("il") if workspace.names(f"il/{model}/scores", ".parquet")]
-    metadata = f"runs/{run}/run.json"
-    if name is None and run and workspace.exists(metadata):
-        joined = workspace.read_json(metadata).get("il")
+    if name is None and run:
+        joined = read_run_facts(workspace, run).get("il")
         name = joined if joined in models else None
     if name is None and not models and not required:
         return None

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import ConfigError, ShardError, WorkspaceError
-from rhostream.loaders.decode import content_hash
+from rhostream.errors import ConfigError, ShardError, UndecodableImageError, WorkspaceError
+from rhostream.loaders.decode import read_stored
 from rhostream.loaders.index import CorpusMetadata, is_safe_name
 from rhostream.loaders.storage import ShardReader, Workspace
 from rhostream.pipeline.explain import REASONS, identifier, named_il_model, named_run, sample_reasons
@@ -140,13 +140,15 @@ class Subset:
                     )
                 tar = shards[row["shard"]].tar
                 skipped = skip(f"{row['key']}.{row['ext']}")
-                image = b"" if skipped else reader.read(tar, row["offset"], row["size"])
-                if not skipped and content_hash(image) != row["content_hash"]:
+                where = (tar, row["offset"], row["size"], row["content_hash"])
+                try:
+                    image = b"" if skipped else read_stored(reader, *where)
+                except UndecodableImageError as error:
                     raise ShardError(
                         f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: "
                         "restore the tar, or",
                         shards[row["shard"]].remedy(self._workspace),
-                    )
+                    ) from error
                 facts = {
                     name.removeprefix("chosen."): value for name, value in row.items() if name.startswith("chosen.")
                 }

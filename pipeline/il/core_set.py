@@ -7,7 +7,7 @@ these alone. The proxy is an IL model, whose table holds the entropy of every sa
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,11 +18,13 @@ from rhostream import schema
 from rhostream.loaders.index import (
     CORE_SET_KEY,
     SHARD_DIGEST_KEY,
+    CoreSetCard,
     CorpusMetadata,
     Shard,
     core_set_file,
     core_set_part,
     core_set_rows,
+    read_core_set_card,
     read_shard_rows,
 )
 from rhostream.loaders.reference import open_il_table
@@ -77,22 +79,22 @@ def write_core_set(workspace: Workspace | str, config: CoreSetConfig, *, overwri
     file = core_set_file(config.name)
     with exclusive_lock(workspace, "rho coreset", f"core_sets/{config.name}"):
         there = workspace.exists(file) and not overwrite
-        found = workspace.read_json(file) if there else _write(workspace, corpus, config.name, made_of)
+        card = read_core_set_card(workspace, config.name) if there else _write(workspace, corpus, config.name, made_of)
         if there:
-            before = {name: value for name, value in found.items() if name in made_of}
+            before = {name: value for name, value in asdict(card).items() if name in made_of}
             remedy = "give another --name, or replace it with --overwrite"
             require_same(f"core set {config.name!r} was made", before, made_of, remedy)
     return CoreSetSummary(
         name=config.name,
         il=metadata.name,
-        samples=found["samples"],
-        kept=found["kept"],
-        least_entropy=found["least_entropy"],
+        samples=card.samples,
+        kept=card.kept,
+        least_entropy=card.least_entropy,
         already_made=there,
     )
 
 
-def _write(workspace: Workspace, corpus: CorpusMetadata, name: str, made_of: dict[str, Any]) -> dict[str, Any]:
+def _write(workspace: Workspace, corpus: CorpusMetadata, name: str, made_of: dict[str, Any]) -> CoreSetCard:
     shards = corpus.split("train")
     parts = [_entropies(workspace, corpus, shard, made_of["il"]) for shard in shards]
     kept = highest(np.concatenate(parts), made_of["keep"])
@@ -114,21 +116,24 @@ def _write(workspace: Workspace, corpus: CorpusMetadata, name: str, made_of: dic
         table = pa.table(columns, schema=schema.CORE_SETS.with_metadata(made_from))
         workspace.write_table(core_set_part(name, shard.name), table)
     remove_own(workspace, {core_set_rows(name): {f"{shard.name}.parquet" for shard in shards}})
-    metadata = made_of | {
-        "name": name,
-        "identity": identity,
-        "samples": len(kept),
-        "kept": int(kept.sum()),
-        "least_entropy": float(np.concatenate(parts)[kept].min()),
-    }
-    workspace.write_json(core_set_file(name), metadata)
-    return metadata
+    card = CoreSetCard(
+        **made_of,
+        name=name,
+        identity=identity,
+        samples=len(kept),
+        kept=int(kept.sum()),
+        least_entropy=float(np.concatenate(parts)[kept].min()),
+    )
+    workspace.write_json(core_set_file(name), asdict(card))
+    return card
 
 
 def _entropies(workspace: Workspace, corpus: CorpusMetadata, shard: Shard, il: str) -> npt.NDArray[np.float32]:
     """float32 (rows,), of a shard whose IL part is the right one."""
     open_il_table(workspace, corpus, il).join(read_shard_rows(workspace, shard))  # raises where it is not
-    entropies: npt.NDArray[np.float32] = workspace.read_table(shard.scores(il), ["entropy"])["entropy"].to_numpy()
+    entropies: npt.NDArray[np.float32] = workspace.read_table(shard.scores(il), ["entropy"], schema.IL)[
+        "entropy"
+    ].to_numpy()
     return entropies
 
 

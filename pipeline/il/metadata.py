@@ -2,16 +2,15 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import safetensors.torch
 from torch import nn
 
 from rhostream.errors import ConfigError, IrreducibleLossError, Remedy, Stage, WorkspaceError
 from rhostream.former import il_model_today
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace, decode_safetensors
 from rhostream.pipeline.models import build_model
 from rhostream.schema import COST_UNITS
 
@@ -98,18 +97,26 @@ class ILMetadata:
                 f"{', '.join(known) or 'none'})",
                 Remedy(Stage.IL_TRAIN, workspace.location, {"name": name}),
             )
-        values = il_model_today(workspace.read_json(metadata_file(name)))
+        values = il_model_today(workspace.read_json(metadata_file(name), format=int))
         if values.get("format") != FORMAT:
             raise WorkspaceError(
                 f"{workspace.path(metadata_file(name))} has format {values.get('format')}, this release reads "
                 f"{FORMAT}: train again with --overwrite"
             )
-        models = tuple(
-            ILWeights(**model | {"epochs": tuple(ILEpoch(**epoch) for epoch in model["epochs"])})
-            for model in values["models"]
-        )
-        changed = {"classes": tuple(values["classes"]), "spec": ImageSpec.from_dict(values["spec"]), "models": models}
-        return cls(**values | changed)
+        metadata = workspace.read_record(metadata_file(name), cls, value=values)
+        with workspace.reading(metadata_file(name)):
+            metadata._check(name)
+        return metadata
+
+    def _check(self, name: str) -> None:
+        """Raises UnreadableError where it cannot be the metadata of the model `name`."""
+        if self.name != name:
+            raise UnreadableError(f"is of the IL model {self.name!r}")
+        if not self.models:
+            raise UnreadableError("has no models")
+        for model in self.models:
+            if "/" in model.file or not 0 <= model.best_epoch < len(model.epochs):
+                raise UnreadableError(f"has a model {model.file!r} whose best epoch is {model.best_epoch}")
 
     def write(self, workspace: Workspace) -> None:
         spec = self.spec.to_dict()
@@ -131,7 +138,8 @@ class ILMetadata:
             state = "is not the one that its metadata describes" if content else "is missing"
             raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
         model = build_model(self.architecture, len(self.classes), self.spec, seed=0)
-        model.load_state_dict(safetensors.torch.load(content))
+        with workspace.reading(file):
+            model.load_state_dict(decode_safetensors(content))
         return model.eval()
 
     def require_fit(self, corpus: CorpusMetadata) -> None:
@@ -189,13 +197,23 @@ def model_digest(workspace: Workspace, name: str) -> str:
     return hashlib.sha256(workspace.read_bytes(metadata_file(name))).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cost:
+    """`il/<name>/costs/<part>.json`: what one part of the work took, by `rhostream.schema.COST_UNITS`."""
+
+    cost: Literal["il_train", "il_score"]
+    seconds: float
+    cpu_seconds: float
+    flops: float
+
+
 def il_costs(workspace: Workspace, name: str) -> dict[str, dict[str, float]]:
     """What the model and its table have cost so far, by `rhostream.schema.COST_UNITS` and "il_train", "il_score"."""
     totals = {unit: {"il_train": 0.0, "il_score": 0.0} for unit in COST_UNITS}
     for file in workspace.names(costs_folder(name), ".json"):
-        part = workspace.read_json(f"{costs_folder(name)}/{file}")
+        part = workspace.read_record(f"{costs_folder(name)}/{file}", _Cost)
         for unit, costs in totals.items():
-            costs[part["cost"]] += part[unit]
+            costs[part.cost] += getattr(part, unit)
     return totals
 
 

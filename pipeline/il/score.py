@@ -1,7 +1,6 @@
 """`rho il score`: the irreducible loss of every sample, shard by shard, by a model that was not trained on it."""
 
 import difflib
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,11 +12,12 @@ import pyarrow.compute as pc
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, exact_thumbnails
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import ILScoreConfig
 from rhostream.pipeline.il.metadata import ILMetadata, default_il_model
 from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
 from rhostream.pipeline.jobs import exclusive_lock, hold_as_worker, in_processes, progress
+from rhostream.schema import IL
 
 _FEWEST: Final = 200
 _VALUES: Final = 2_000_000  # few enough that a pass takes moderate memory, and so many that starting it takes no time
@@ -58,7 +58,7 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     corpus = CorpusMetadata.read(workspace)
     metadata = ILMetadata.read(workspace, config.name or default_il_model(workspace, corpus))
     metadata.require_fit(corpus)
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, ranks = launched("RANK", 0), launched("WORLD_SIZE", 1)
     # Shared out before looking at what is done, so that ranks which start at different times agree.
     shards = _asked_for(workspace, corpus, config)[rank::ranks]
     scorer = ScorerSettings(
@@ -113,7 +113,7 @@ def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ..
     judged = ["label", "predicted"] if metadata.task == "classification" else []
     rows, total, right, in_sample = 0, 0.0, 0, 0
     for shard in shards:
-        table = workspace.read_table(shard.scores(metadata.name), ["il", "in_sample", *judged])
+        table = workspace.read_table(shard.scores(metadata.name), ["il", "in_sample", *judged], IL)
         rows += table.num_rows
         total += float(table.column("il").to_numpy().sum(dtype=np.float64))
         if judged:

@@ -1,6 +1,5 @@
 """Scores one shard with an IL model: the forward passes, and the part of the table."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,12 +10,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from rhostream import schema
-from rhostream.errors import IrreducibleLossError, ShardError
+from rhostream.errors import IrreducibleLossError, ShardError, WorkspaceError
 from rhostream.loaders.decode import ImageReader, ImageRefs, Pixels, ReadOptions, available_cores
 from rhostream.loaders.index import (
     IL_MODEL_KEY,
@@ -29,7 +27,7 @@ from rhostream.loaders.index import (
     thumbnails_remedy,
     undecodable,
 )
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.il.columns import il_columns, il_outputs
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
@@ -63,7 +61,7 @@ class ILScorer:
         self._device = _device(settings)
         self._costs = Costs(self._device)
         self._models: dict[str, nn.Module] = {}
-        shared = settings.processes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        shared = settings.processes * launched("LOCAL_WORLD_SIZE", 1)
         self._threads = settings.threads or max(1, available_cores() // shared)
         self._identity = {
             IL_MODEL_KEY: model_digest(workspace, metadata.name).encode(),
@@ -76,9 +74,8 @@ class ILScorer:
         if not self._workspace.exists(part):
             return False
         try:
-            with self._workspace.open(part) as stream:
-                found = pq.read_schema(stream).metadata or {}
-        except pa.ArrowInvalid:
+            found = self._workspace.read_schema(part).metadata or {}
+        except WorkspaceError:
             return False
         return all(found.get(name) == value for name, value in self._part_metadata(shard).items())
 
@@ -186,7 +183,7 @@ def _device(settings: ScorerSettings) -> torch.device:
     """With several GPUs and no number given, the processes of this machine take turns."""
     device = choose_device(settings.device)
     if device.type == "cuda" and ":" not in settings.device:
-        turn = int(os.environ.get("LOCAL_RANK", "0")) * settings.processes + settings.number
+        turn = launched("LOCAL_RANK", 0) * settings.processes + settings.number
         return torch.device("cuda", turn % torch.cuda.device_count())
     return device
 

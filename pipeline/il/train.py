@@ -5,11 +5,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
-
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusMetadata
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, encode_safetensors, launched
 from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, il_costs, metadata_file, write_il_cost
@@ -56,7 +54,7 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
         ConfigError: an unknown model, device or weights file.
         IrreducibleLossError: the training diverged.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched("WORLD_SIZE", 1) > 1:
         raise ConfigError(
             f"WORLD_SIZE {os.environ['WORLD_SIZE']}: IL training runs in one process; start it without torchrun"
         )
@@ -148,7 +146,7 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
 
 def _write_weights(workspace: Workspace, name: str, fit: Fit) -> ILWeights:
     file = f"model{fit.plan.label}.safetensors"
-    content = safetensors.torch.save(fit.best)
+    content = encode_safetensors(fit.best)
     workspace.write_bytes(f"il/{name}/{file}", content)
     return ILWeights(
         fold=fit.plan.fold,

@@ -47,7 +47,7 @@ def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]
         return scanner.manifest.classes
     texts: set[str | None] = set()
     for unit in units:
-        found = pc.unique(scanner.workspace.read_table(scanner.name(unit.tar), ["label"])["label"]).to_pylist()
+        found = pc.unique(scanner.rows(unit.tar, ["label"])["label"]).to_pylist()
         texts.update(
             text for raw in found for text in label_texts(raw, scanner.manifest.task, scanner.options.separator)
         )
@@ -58,7 +58,7 @@ def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit]) -> None:
     """Raises CorpusError where samples of two tars have one key."""
     keys, tars = [], []
     for unit in units:
-        table = scanner.workspace.read_table(scanner.name(unit.tar), ["key", "reason"])
+        table = scanner.rows(unit.tar, ["key", "reason"])
         names = table.filter(pc.equal(table["reason"], "")).column("key").to_pylist()
         keys.append(pa.array([sample_key(name, unit.tar, scanner.options) for name in names], pa.string()))
         tars.append(pa.array(np.full(len(names), unit.number, np.int32)))
@@ -128,7 +128,7 @@ class TarIndexer:
         rejects: list[dict[str, str]] = []
         shards: dict[str, IndexRows] = {}
         seen: set[str] = set()
-        table = self.workspace.read_table(self.scanner.name(tar))
+        table = self.scanner.rows(tar)
         for row in table.to_pylist():
             source = clean_text(f"{tar.url}/{row['name']}" if row["name"] else tar.url)
             key = sample_key(row["key"] or source, tar, options)

@@ -4,16 +4,15 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
 from rhostream.loaders.decode import decode_rgb, image_format
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace, shaped
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
     SEVERAL_LABELS,
@@ -104,12 +103,14 @@ class TarScanner:
     def record(self, tar: TarFile) -> ScanRecord | None:
         """Of a finished scan; None where there is none, or it is damaged."""
         try:
-            with self.workspace.open(self.name(tar)) as stream:
-                values = json.loads(pq.read_schema(stream).metadata[METADATA])
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+            metadata = self.workspace.read_schema(self.name(tar)).metadata or {}
+            return shaped(json.loads(metadata.get(METADATA, b"")), ScanRecord)
+        except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None
-        rejects = {reason: (count, example) for reason, (count, example) in values["rejects"].items()}
-        return ScanRecord(entries=values["entries"], rejects=rejects)
+
+    def rows(self, tar: TarFile, columns: Sequence[str] | None = None) -> pa.Table:
+        """What the scan of a tar found, or these columns of it."""
+        return self.workspace.read_table(self.name(tar), columns, pa.schema(_COLUMNS))
 
     def __call__(self, unit: TarUnit, advance: Callable[[int], None]) -> ScanRecord:
         """Read one tar and write its scan; `advance` gets megabytes.
@@ -138,6 +139,8 @@ class TarScanner:
             changed = TarFile.of(unit.tar.url) != unit.tar
         except DamagedTarError as error:
             raise bad_tar(unit.tar.url, error) from error
+        except UnreadableError as error:
+            raise CorpusError(f"{unit.tar.url} {error.cause}: {error.remedy or 'name a tar, or restore it'}") from error
         except OSError as error:
             raise CorpusError(
                 f"{unit.tar.url} cannot be read ({error.strerror or error}): restore it, and run the same command "
@@ -206,7 +209,7 @@ class TarScanner:
     def _image(self, image: Member) -> dict[str, Any]:
         content = image.content or b""
         try:
-            shown = decode_rgb(content, max_pixels=self.manifest.max_pixels)
+            shown = decode_rgb(content, max_pixels=self.manifest.max_pixels, ingest=True)
         except UndecodableImageError as error:
             return {"reason": error.reason, "detail": error.detail}
         return {

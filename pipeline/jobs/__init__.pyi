@@ -8,4 +8,11 @@ from .interruption import (
 from .lock import exclusive_lock as exclusive_lock, hold_as_worker as hold_as_worker, remove_contents as remove_contents
 from .processes import in_processes as in_processes
 from .progress_bar import Progress as Progress, progress as progress
+from .run_files import (
+    read_run_facts as read_run_facts,
+    read_run_metrics as read_run_metrics,
+    run_facts_file as run_facts_file,
+    run_metrics_file as run_metrics_file,
+    write_run_facts as write_run_facts,
+)
 from .units import make_units as make_units

@@ -1,14 +1,13 @@
 """Checkpoints: what a training needs to go on, as tensors and plain values, checked when written and when read."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace, decode_torch
 
 _PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
 
@@ -37,16 +36,11 @@ def load_checkpoint(workspace: Workspace, name: str, remedy: str) -> dict[str, A
     """
     if not workspace.exists(name):
         return None
-    content = io.BytesIO(workspace.read_bytes(name))
     try:
-        with zipfile.ZipFile(content) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"check sum of {damaged}")
-        content.seek(0)
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-    # What a damaged archive makes zipfile and torch raise is listed nowhere.
-    except Exception as error:
+        state: dict[str, Any] = decode_torch(workspace.read_bytes(name))
+        if not isinstance(state, dict):
+            raise UnreadableError("holds no state")
+    except UnreadableError as error:
         raise WorkspaceError(
             f"{workspace.path(name)} is not a readable checkpoint: it was damaged after it was written; {remedy}"
         ) from error

@@ -1,18 +1,16 @@
 """Models by name: a few small ones for 16 to 224 pixels, and every classifier of torchvision and of timm."""
 
 import difflib
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.storage import UnreadableError, decode_safetensors, decode_torch, read_file
 
 MIN_SIZE: Final = 16  # pixels a side that the built-in convolutional models need
 
@@ -272,16 +270,13 @@ def _load(model: nn.Module, name: str, path: Path, num_classes: int) -> None:
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_file(path)
+        found = decode_safetensors(content) if path.suffix == ".safetensors" else decode_torch(content)
     except FileNotFoundError as error:
         raise ConfigError(f"weights {str(path)!r}: no such file; give a local .safetensors or .pt file") from error
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ConfigError(
-            f"weights {str(path)!r} cannot be read ({_one_line(error)}): give a .safetensors file, or "
-            "a .pt file that holds tensors alone"
-        ) from error
+    except UnreadableError as error:
+        remedy = error.remedy or "give a .safetensors file, or a .pt file that holds tensors alone"
+        raise ConfigError(f"weights {str(path)!r} {error.cause}: {remedy}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.models import COST_NAMES
 from rhostream.pipeline.training import quality
 
@@ -88,8 +89,7 @@ def reported_runs(workspace: Workspace, names: Sequence[str], lines: Sequence[di
 
 
 def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]]) -> ReportedRun:
-    corpus = f"runs/{name}/run.json"
-    facts = workspace.read_json(corpus) if workspace.exists(corpus) else {}
+    facts = read_run_facts(workspace, name)
     return ReportedRun(
         name=name,
         select=facts.get("config", {}).get("select", ""),

@@ -1,14 +1,14 @@
 """What is in a workspace, and which stage comes next: read from names and metadata, without opening a table."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rhostream.errors import Remedy, Stage, WorkspaceError
+from rhostream.errors import Remedy, Stage
 from rhostream.former import THUMBNAILS_FOLDER
 from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, core_set_file, metadata_file
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.jobs import read_run_facts, read_run_metrics
 
 _GOES_ON = "the command that began it, with the same settings, goes on with it"
 _AFRESH = "it is of a former release, and can only be started afresh"
@@ -123,27 +123,17 @@ def _models(workspace: Workspace, corpus: CorpusMetadata) -> Iterator[ModelStatu
 def _runs(workspace: Workspace) -> Iterator[RunStatus]:
     for name in workspace.names("runs"):
         folder = f"runs/{name}"
-        facts = workspace.read_json(f"{folder}/run.json") if workspace.exists(f"{folder}/run.json") else {}
+        facts = read_run_facts(workspace, name)
+        lines = read_run_metrics(workspace, name)
         # A ledger alone is of somebody's own trainer, who alone knows whether it has ended.
         finished = not facts or workspace.exists(f"{folder}/model.safetensors")
         yield RunStatus(
             name=name,
             select=facts.get("config", {}).get("select", ""),
-            steps=_steps(workspace, f"{folder}/metrics.jsonl"),
+            steps=lines[-1]["step"] if lines else 0,
             finished=finished,
             former=not finished and facts.get("format_version") == 1,
         )
-
-
-def _steps(workspace: Workspace, metrics: str) -> int:
-    """The step of the last line; 0 where there is none."""
-    lines = workspace.read_bytes(metrics).splitlines() if workspace.exists(metrics) else []
-    try:
-        return int(json.loads(lines[-1])["step"]) if lines else 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise WorkspaceError(
-            f"{workspace.path(metrics)}: its last line tells no step ({error!r}): restore it"
-        ) from error
 
 
 def _next(workspace: Workspace, models: tuple[ModelStatus, ...], runs: tuple[RunStatus, ...]) -> Remedy:

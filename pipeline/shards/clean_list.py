@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import key_of
+from rhostream.loaders.storage import UnreadableError, opened_parquet, read_csv
 from rhostream.pipeline.corpora import Entry
 from rhostream.schema import CLEAN_ACTIONS
 
@@ -27,17 +27,23 @@ def read_clean_list(file: str) -> pa.Table:
     try:
         if path.suffix.lower() == ".csv":
             options = pyarrow.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True)
-            table = pyarrow.csv.read_csv(path, convert_options=options)
+            table = read_csv(path, types=options)
         else:
-            table = pq.read_table(path)
-    except OSError as error:
-        raise ConfigError(f"clean list {file}: {error.strerror or error}: export one") from error
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"clean list {file} is neither Parquet nor CSV ({error}): export one") from error
+            with opened_parquet(path) as opened:
+                table = opened.read()
+    except FileNotFoundError as error:
+        raise ConfigError(f"clean list {file}: no such file: export one") from error
+    except UnreadableError as error:
+        raise ConfigError(f"clean list {file} {error.cause}: export one") from error
     if missing := [name for name in _NEEDED if name not in table.column_names]:
         raise ConfigError(
             f"clean list {file} lacks the column {missing[0]}: it needs {', '.join(_NEEDED)}, as an exported one has"
         )
+    for name in as_text:
+        if name in table.column_names and not pa.types.is_string(kind := table.schema.field(name).type):
+            raise ConfigError(f"clean list {file} has column {name} of type {kind}: write it as text")
+    if nulls := table.column("key").null_count:
+        raise ConfigError(f"clean list {file} has {nulls} rows without a key: give every row one")
     actions = set(table.column("action").to_pylist())
     if unknown := sorted(map(str, actions - set(CLEAN_ACTIONS))):
         raise ConfigError(f"clean list {file}: unknown action {unknown[0]!r}; known are {', '.join(CLEAN_ACTIONS)}")

@@ -1,5 +1,6 @@
 """A tar of plain files without times or owners: the same members give the same bytes."""
 
+import hashlib
 import tarfile
 from typing import IO
 
@@ -8,7 +9,7 @@ class PlainTar:
     """Appends members to a stream and says where each one lies, so that an index can point into the tar."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._written = stream, 0
+        self._stream, self._written, self._digest = stream, 0, hashlib.sha256()
 
     def add(self, name: str, content: bytes) -> int:
         """Append a file; returns the offset of its first byte."""
@@ -27,6 +28,12 @@ class PlainTar:
         self._write(bytes(end))
         return self._written
 
+    @property
+    def sha256(self) -> str:
+        """Of all that was written so far."""
+        return self._digest.hexdigest()
+
     def _write(self, content: bytes) -> None:
         self._stream.write(content)
         self._written += len(content)
+        self._digest.update(content)

@@ -38,6 +38,11 @@ class ShardWriter:
         """End the archive; returns its size in bytes."""
         return self._tar.close()
 
+    @property
+    def sha256(self) -> str:
+        """Of the tar, when it is closed."""
+        return self._tar.sha256
+
 
 def _json_value(value: Any) -> Any:
     """`value` as JSON knows it: no NaN, and text for dates and the like."""

@@ -1,6 +1,5 @@
 """What the units of `rho shards` add up to, and `corpus.json`, which says so."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import CorpusError
-from rhostream.loaders.index import METADATA_NAME, Shard
+from rhostream.loaders.index import METADATA_NAME, Shard, fingerprint_of, read_index
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.shards.unit import UnitRecord
@@ -61,8 +60,7 @@ def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, unit
         rejects.update({reason: count for reason, (count, _) in unit.rejects.items()})
     column = "labels" if manifest.task == "multi_label" else "label"
     rows = pa.concat_tables(
-        workspace.read_table(shard.index, ["content_hash", "split", column]).replace_schema_metadata()
-        for shard in shards
+        read_index(workspace, shard, ["content_hash", "split", column]).replace_schema_metadata() for shard in shards
     )
     label, without_class = rows.column(column), 0
     if manifest.task == "multi_label":
@@ -85,7 +83,6 @@ def write_metadata(
 ) -> None:
     """Write `corpus.json`: `rhostream.loaders.index.corpus_metadata.CorpusMetadata` reads it."""
     shards = _shards(units)
-    fingerprint = hashlib.sha256("".join(f"{shard.name} {shard.digest}\n" for shard in shards).encode())
     samples, rejects = sum(counts.samples.values()), sum(counts.rejects.values())
     corpus = {
         "manifest": manifest.to_dict(),
@@ -102,7 +99,7 @@ def write_metadata(
             "duplicates": asdict(counts.duplicates),
         },
         "shards": [asdict(shard) for shard in shards],
-        "fingerprint": fingerprint.hexdigest(),
+        "fingerprint": fingerprint_of(shards),
     }
     workspace.write_json(METADATA_NAME, corpus)
 

@@ -7,17 +7,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
 from rhostream.loaders.decode import decode_rgb, image_format
 from rhostream.loaders.index import Shard
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace, shaped
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, Entry
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
@@ -29,6 +28,7 @@ METADATA = b"rhostream"
 ENTRIES_BEFORE_GIVING_UP = 1000
 ENTRIES_BETWEEN_REPORTS = 16
 JPEG_QUALITY = 90
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,37 +40,40 @@ class UnitRecord:
         listing: number of entries of the whole corpus, and a digest of this slice.
         shards: with the size in bytes of tar and index.
         rejects: reason to number and first source.
+        tar_sha256: of the tars that we have written, by the shard's name; a former release told of none.
     """
 
     settings: dict[str, Any]
     listing: tuple[int, str]
     shards: tuple[tuple[Shard, int, int], ...]
     rejects: dict[str, tuple[int, str]]
+    tar_sha256: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, workspace: Workspace, number: int) -> Self | None:
         """None where the unit is not there, or its record is damaged."""
         try:
-            with workspace.open(rejects_name(number)) as stream:
-                values = json.loads(pq.read_schema(stream).metadata[METADATA])
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+            metadata = workspace.read_schema(rejects_name(number)).metadata or {}
+            return shaped(json.loads(metadata.get(METADATA, b"")), cls)
+        except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None
-        return cls(
-            settings=values["settings"],
-            listing=tuple(values["listing"]),
-            shards=tuple((Shard(**shard), tar, index) for shard, tar, index in values["shards"]),
-            rejects={reason: tuple(found) for reason, found in values["rejects"].items()},
-        )
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Is every file that the workspace holds there, in its size?"""
+        """Is every file that the workspace holds there, as it was written?
+
+        Tars are read to the last byte; those in a store, which checks its own, are compared by their size.
+        """
         try:
-            return all(
-                (shard.source or workspace.size(shard.tar) == tar) and workspace.size(shard.index) == index
-                for shard, tar, index in self.shards
-            )
-        except FileNotFoundError:
+            for shard, tar, index in self.shards:
+                if workspace.size(shard.index) != index or not (shard.source or workspace.size(shard.tar) == tar):
+                    return False
+                workspace.read_schema(shard.index)  # compares its seal
+                written = self.tar_sha256.get(shard.name)
+                if workspace.is_local and written is not None and _sha256(workspace, shard.tar) != written:
+                    return False
+        except (FileNotFoundError, WorkspaceError):
             return False
+        return True
 
     @property
     def entries(self) -> int:
@@ -180,7 +183,13 @@ class UnitMaker:
                     unreported = 0
             shards = [(writer.rows, writer.close()) for _, writer in sorted(writers.items())]
         return write_unit(
-            self.workspace, unit.number, shards, rejects, settings=self.settings(), listing=self.listing(unit)
+            self.workspace,
+            unit.number,
+            shards,
+            rejects,
+            settings=self.settings(),
+            listing=self.listing(unit),
+            tar_sha256={name: writer.sha256 for name, writer in sorted(writers.items())},
         )
 
     def _sample(self, key: str, entry: Entry) -> tuple[str, int, SampleFacts, bytes]:
@@ -193,7 +202,9 @@ class UnitMaker:
             raise UndecodableImageError("missing", error.strerror or "no such file") from error
         except OSError as error:
             raise UndecodableImageError("unreadable", error.strerror or str(error)) from error
-        image = decode_rgb(found, max_pixels=self.manifest.max_pixels)
+        except UnreadableError as error:
+            raise UndecodableImageError("unreadable", error.cause) from error
+        image = decode_rgb(found, max_pixels=self.manifest.max_pixels, ingest=True)
         ext = image_format(found) or ""
         stored = found
         if 0 < self.manifest.max_side < max(image.size):
@@ -225,23 +236,39 @@ def write_unit(
     *,
     settings: dict[str, Any],
     listing: tuple[int, str],
+    tar_sha256: Mapping[str, str] = {},
 ) -> UnitRecord:
     """Write the indexes of a unit and, last, its rejects with the record.
 
     Args:
         shards: rows, and the size of their tar in bytes.
         rejects: rows of `rhostream.schema.REJECTS`.
+        tar_sha256: of the tars that we have written, by the shard's name.
     """
     written = []
     for rows, tar_size in shards:
         shard = rows.shard()
         workspace.write_table(shard.index, rows.table())
         written.append((shard, tar_size, workspace.size(shard.index)))
-    record = UnitRecord(settings=settings, listing=listing, shards=tuple(written), rejects=by_reason(rejects))
+    record = UnitRecord(
+        settings=settings,
+        listing=listing,
+        shards=tuple(written),
+        rejects=by_reason(rejects),
+        tar_sha256=dict(tar_sha256),
+    )
     table = pa.Table.from_pylist(rejects, schema=REJECTS)
     metadata = {METADATA: json.dumps(asdict(record), ensure_ascii=False).encode()}
     workspace.write_table(rejects_name(number), table.replace_schema_metadata(metadata))
     return record
+
+
+def _sha256(workspace: Workspace, name: str) -> str:
+    digest = hashlib.sha256()
+    with workspace.open(name) as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def split_of(official: str | None, digest: bytes, manifest: Manifest) -> tuple[str, int]:

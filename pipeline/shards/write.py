@@ -4,7 +4,9 @@ import posixpath
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rhostream.errors import WorkspaceError
@@ -178,7 +180,7 @@ def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None
     settings = maker.settings()
     what = f"workspace {maker.workspace.location!r} holds shards made"
     for number in range(listing.units):
-        record = UnitRecord.read(maker.workspace, number)
+        record = found[number] = UnitRecord.read(maker.workspace, number)
         if record is not None:
             require_same(what, record.settings, settings, REMEDY)
             if record.listing != maker.listing(_unit(listing, number)):
@@ -189,14 +191,16 @@ def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None
                         f"lists {len(listing)}, not the same ones",
                     )
                 )
-            if not record.is_whole(maker.workspace):
-                record = None
-        found[number] = record
     beyond = [name for name in own_names(maker.workspace, "rejects") if name > f"{listing.units - 1:06d}.parquet"]
     if beyond:
         raise WorkspaceError(_other(maker.workspace, f"it has {len(beyond)} more units than this corpus"))
     require_same(what, settings | _settings_written(maker.workspace, settings), settings, REMEDY)
-    return found
+    with ThreadPoolExecutor(available_cores()) as pool:  # which read and hash every tar
+        return dict(zip(found, pool.map(partial(_if_whole, maker.workspace), found.values()), strict=True))
+
+
+def _if_whole(workspace: Workspace, record: UnitRecord | None) -> UnitRecord | None:
+    return record if record is not None and record.is_whole(workspace) else None
 
 
 def _settings_written(workspace: Workspace, names: Iterable[str]) -> dict[str, Any]:

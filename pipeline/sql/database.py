@@ -3,7 +3,7 @@
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,7 +15,8 @@ import pyarrow as pa
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
 from rhostream.loaders.storage import Workspace, removed_on_sigterm
 from rhostream.pipeline.sql.read_only import check_read_only
-from rhostream.pipeline.sql.views import create_views, escape_glob, location, quote
+from rhostream.pipeline.sql.verified import verify
+from rhostream.pipeline.sql.views import VIEWS, create_views, escape_glob, location, quote
 
 Result = TypeVar("Result")
 
@@ -46,22 +47,28 @@ def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
         ConfigError: SQL that is wrong, that does more than read, or that reaches outside the workspace.
         WorkspaceError: no workspace, or a file in it that cannot be read.
     """
-    with reading(Workspace(workspace)) as connection:
-        statement = check_read_only(connection, sql)
+    workspace = Workspace(workspace)
+    with reading(workspace, views=()) as connection:
+        statement, tables = check_read_only(connection, sql)
+        verify(workspace, tables & VIEWS.keys())
         table = run_interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
     return table.rename_columns(_unique(table.column_names))
 
 
 @contextmanager
-def reading(workspace: Workspace, *, memory: str = "50%") -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(
+    workspace: Workspace, *, memory: str = "50%", views: Collection[str] = tuple(VIEWS)
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the views of a workspace, for several statements of our own: it reads what `query` can.
 
     Args:
         memory: that DuckDB may take, as it writes it: "2GiB", or a share of the machine's.
+        views: those to verify, see `verified.verify`.
 
     Raises:
         ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
     """
+    verify(workspace, views)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="rho-query-", ignore_cleanup_errors=True) as spill,

@@ -58,8 +58,11 @@ _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.I
 _REMEDY: Final = "write one SELECT, WITH, FROM, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"
 
 
-def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, set[str]]:
     """The one statement in `sql`, if it reads and does nothing else; `connection` only parses it.
+
+    Returns:
+        The statement, and the names of the tables and views that it reads, in lower case.
 
     Raises:
         ConfigError: no statement, several, or one that is or contains anything but a query.
@@ -77,7 +80,10 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     if parsed is None:
         hint = "give PIVOT its columns as IN (…)" if kind == "MULTI" else _REMEDY
         raise ConfigError(f"not a statement that only reads ({kind}): {hint}")
+    tables = set()
     for node in _nodes(parsed):
+        if isinstance(table := node.get("table_name"), str):
+            tables.add(table.lower())
         part = node.get("type")
         if ("cte_map" in node or str(part).endswith("_NODE")) and part not in _READING_NODES:
             raise ConfigError(f"the query contains a part that does more than read ({part}): {_REMEDY}")
@@ -85,7 +91,7 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
             raise ConfigError(
                 f"table function {name!r} is none of those a query may call: {', '.join(sorted(_TABLE_FUNCTIONS))}"
             )
-    return statement.query
+    return statement.query, tables
 
 
 def _type(statement: duckdb.Statement) -> str:

@@ -70,7 +70,7 @@ def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
         + (
             _select(name, columns, f"{escape_glob(start)}/{pattern}")
             if _any_file(workspace, "", pattern.split("/"))
-            else _select_nothing(schema.of_task(columns, _task(workspace)))
+            else _select_nothing(schema.of_task(columns, task_of(workspace)))
         )
         + ");"
         for name, (columns, pattern) in VIEWS.items()
@@ -102,11 +102,11 @@ def _check(workspace: Workspace) -> None:
     )
 
 
-def _task(workspace: Workspace) -> str:
+def task_of(workspace: Workspace) -> str:
     """Of the corpus, as far as the workspace tells."""
     try:
-        return str(workspace.read_json(METADATA_NAME).get("task", "classification"))
-    except (FileNotFoundError, WorkspaceError, AttributeError):
+        return str(workspace.read_json(METADATA_NAME, task=str).get("task", "classification"))
+    except (FileNotFoundError, WorkspaceError):
         return "classification"
 
 
@@ -131,7 +131,7 @@ def _select(name: str, columns: pa.Schema, pattern: str) -> str:
     former = [columns.field(today).with_name(old) for old, today in METRICS_COLUMNS.items()]
     types = ", ".join(f"{quote(field.name)}: {quote(_DUCKDB_TYPES[field.type])}" for field in [*columns, *former])
     renamed = ", ".join(f"coalesce({today}, {old}) AS {today}" for old, today in METRICS_COLUMNS.items())
-    # ignore_errors: the last line of a run that was killed, or is being written, may be half a line; all null then.
+    # ignore_errors: where nothing is verified, as in another DuckDB, one line of another shape must hide no other.
     return (
         f"SELECT * EXCLUDE ({', '.join(METRICS_COLUMNS)}) REPLACE ({renamed}) "
         f"FROM read_json({quote(pattern)}, format = 'newline_delimited', columns = {{{types}}}, "

@@ -13,11 +13,10 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from rhostream.errors import UndecodableImageError
-from rhostream.loaders.decode import content_hash, decode_rgb, image_format, raw_header
+from rhostream.errors import UndecodableImageError, WorkspaceError
+from rhostream.loaders.decode import content_hash, decode_rgb, image_format, raw_header, read_stored
 from rhostream.loaders.index import (
     SHARD_DIGEST_KEY,
     THUMBNAIL_INDEX,
@@ -31,7 +30,7 @@ from rhostream.loaders.index import (
     thumbnails_name,
     undecodable,
 )
-from rhostream.loaders.storage import ShardReader, Workspace
+from rhostream.loaders.storage import ShardReader, UnreadableError, Workspace, shaped
 from rhostream.pipeline.shards import PlainTar
 
 #: Without chroma subsampling, which costs small images more detail than a lower quality of the same size does.
@@ -94,12 +93,10 @@ class ThumbnailMaker:
     def made(self, shard: Shard) -> Part | None:
         """What is there of this shard as it is now, None where it must be made (again)."""
         try:
-            with self.workspace.open(thumbnail_index(self.name, shard.name)) as stream:
-                metadata = pq.read_schema(stream).metadata or {}
+            metadata = self.workspace.read_schema(thumbnail_index(self.name, shard.name)).metadata or {}
             tar_bytes = self.workspace.size(thumbnail_tar(self.name, shard.name))
-            values = json.loads(metadata[THUMBNAIL_KEY])
-            part = Part(**{name: values[name] for name in ("original_bytes", "bytes", "shrunk")})
-        except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError):
+            part = shaped(json.loads(metadata.get(THUMBNAIL_KEY, b"")), Part)
+        except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None
         whole = tar_bytes == part.bytes and metadata == self._metadata(shard, part)
         return part if whole else None
@@ -158,10 +155,9 @@ class ThumbnailMaker:
                 yield data
 
     def _thumbnail(self, reader: ShardReader, rows: ShardRows, row: int) -> bytes:
-        original = reader.read(rows.shard.tar, int(rows.offsets[row]), int(rows.sizes[row]))
+        offset, size, expected = int(rows.offsets[row]), int(rows.sizes[row]), rows.hashes[row].as_py()
         try:
-            if content_hash(original) != rows.hashes[row].as_py():
-                raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
+            original = read_stored(reader, rows.shard.tar, offset, size, expected)
             return encoded(shrunk(original, self.size), self.format)
         except UndecodableImageError as error:
             raise undecodable(self.workspace, rows.shard, row, str(error)) from error

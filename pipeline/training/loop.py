@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import Precision, TrainConfig
 from rhostream.pipeline.il import il_costs
 from rhostream.pipeline.jobs import exclusive_lock, progress, stop_request
@@ -56,7 +56,7 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
 
 def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
     """`train` by a plan."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched("WORLD_SIZE", 1) > 1:
         raise ConfigError(
             f"WORLD_SIZE {os.environ['WORLD_SIZE']}: training runs in one process; start it without torchrun, or "
             "use CandidateStream and OnlineSelector in a distributed trainer"

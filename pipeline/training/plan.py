@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -13,7 +12,7 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, Thumbnails, current_thumbnails, exact_thumbnails
 from rhostream.loaders.reference import il_digest
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace, read_file
 from rhostream.pipeline.config import TrainConfig
 from rhostream.pipeline.il import default_il_model
 from rhostream.pipeline.jobs import require_same
@@ -192,6 +191,8 @@ def _replay_digest(workspace: Workspace, run: str) -> str:
 
 def _digest(weights: str) -> str:
     try:
-        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"weights {weights!r}: {error.strerror}; give a local file") from error
+        return hashlib.sha256(read_file(weights)).hexdigest()
+    except FileNotFoundError as error:
+        raise ConfigError(f"weights {weights!r}: no such file; give a local file") from error
+    except UnreadableError as error:
+        raise ConfigError(f"weights {weights!r} {error.cause}: {error.remedy or 'give a local file'}") from error

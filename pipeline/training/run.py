@@ -1,14 +1,20 @@
 """The folder of a training run: what was asked, what was measured, and where to continue."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.jobs import remove_contents
+from rhostream.loaders.storage import Workspace, encode_safetensors
+from rhostream.pipeline.jobs import (
+    read_run_facts,
+    read_run_metrics,
+    remove_contents,
+    run_facts_file,
+    run_metrics_file,
+    write_run_facts,
+)
 from rhostream.pipeline.models import load_checkpoint, save_checkpoint
 from rhostream.schema import METRICS
 
@@ -34,20 +40,20 @@ class Run:
             raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-'")
         self.workspace, self.name = workspace, name
         self.folder = f"runs/{name}"
-        self._facts_file = f"{self.folder}/run.json"
+        self._facts_file = run_facts_file(name)
         # Without a checkpoint nothing has been done that could be lost.
         started = workspace.exists(self._facts_file) and (
             workspace.exists(self._checkpoint) or workspace.exists(self._model)
         )
         self._afresh = overwrite or not started
-        self.facts: dict[str, Any] | None = None if self._afresh else workspace.read_json(self._facts_file)
+        self.facts: dict[str, Any] | None = None if self._afresh else read_run_facts(workspace, name)
         if self.facts is not None and self.facts.get("format_version") != RUN_FORMAT:
             raise WorkspaceError(
                 f"run {name!r} is of a former release (format {self.facts.get('format_version')}, this one writes "
                 f"{RUN_FORMAT}), which can be read but not continued: choose another --name, or start afresh with "
                 "--overwrite"
             )
-        self.metrics = [] if self._afresh else self._read_metrics()
+        self.metrics = [] if self._afresh else read_run_metrics(workspace, name)
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Make the folder anew, or keep it where the run goes on; with a larger budget it is no longer finished.
@@ -62,7 +68,7 @@ class Run:
             remove_contents(self.workspace, self.folder)
         if self.facts != facts:
             self.workspace.remove(self._model)
-            self.workspace.write_json(self._facts_file, dict(facts))
+            write_run_facts(self.workspace, self.name, dict(facts))
 
     @property
     def finished(self) -> bool:
@@ -97,17 +103,8 @@ class Run:
 
     def save_model(self, model: torch.nn.Module) -> None:
         """Write the weights, which marks the run as finished."""
-        from safetensors.torch import save
-
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        self.workspace.write_bytes(self._model, save(weights))
-
-    def _read_metrics(self) -> list[dict[str, Any]]:
-        name = f"{self.folder}/metrics.jsonl"
-        if not self.workspace.exists(name):
-            return []
-        return [json.loads(line) for line in self.workspace.read_bytes(name).decode().splitlines()]
+        self.workspace.write_bytes(self._model, encode_safetensors(weights))
 
     def _write_metrics(self) -> None:
-        lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
-        self.workspace.write_bytes(f"{self.folder}/metrics.jsonl", lines.encode())
+        self.workspace.write_lines(run_metrics_file(self.name), self.metrics)

@@ -13,6 +13,7 @@ from rhostream.loaders.index import CorpusMetadata, Shard, ShardRows, is_validat
 from rhostream.loaders.reference import Prefilter, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.models import EvaluationSet
+from rhostream.schema import IL
 
 SAMPLES: Final = 512  # kept for validation, about; fewer of a small corpus
 _SHARE: Final = 0.05  # of the corpus, at most
@@ -98,5 +99,6 @@ def _wrong_share(
     parts = [rows.shard.scores(il) for rows in some]
     if not all(workspace.exists(part) for part in parts):
         return None  # made elsewhere
-    confidence = np.concatenate([workspace.read_table(part, ["confidence"])["confidence"].to_numpy() for part in parts])
+    tables = [workspace.read_table(part, ["confidence"], IL) for part in parts]
+    confidence = np.concatenate([table["confidence"].to_numpy() for table in tables])
     return float(contradicted[confidence >= np.quantile(confidence, 1 - _MOST_CERTAIN)].mean())

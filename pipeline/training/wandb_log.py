@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import wandb
 from PIL.Image import Image
 
+from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.training.run import Run
 
 
@@ -29,7 +30,7 @@ class WandbLog:
             resume="allow",
             reinit="create_new",
             dir=workspace.path(run.folder) if workspace.is_local else None,
-            config=workspace.read_json(f"{run.folder}/run.json"),
+            config=read_run_facts(workspace, run.name),
             settings=wandb.Settings(console="off"),  # our stdout is for results
         )
 

@@ -1,9 +1,8 @@
 """Scoring by a small model that is trained along with the learner (ClassAct: arXiv 2312.05328)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -79,6 +78,19 @@ class ProxyScorer(Scorer):
         self._steps = state["steps"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ModelCard:
+    """What `il/<name>/model.json` tells of an architecture."""
+
+    architecture: str
+    models: tuple[_Weights, ...]
+
+
 def require_architecture(proxy: nn.Module, workspace: Workspace, il: str) -> None:
     """Is the IL model of the proxy's architecture: parameters and buffers of the same names and shapes?
 
@@ -91,16 +103,16 @@ def require_architecture(proxy: nn.Module, workspace: Workspace, il: str) -> Non
             f"a proxy for IL table {il!r}: workspace {workspace.location!r} has no {corpus}, which would tell its "
             "architecture; name an IL model of the workspace"
         )
-    model = workspace.read_json(corpus)
-    theirs = _shapes(safetensors.torch.load(workspace.read_bytes(f"il/{il}/{model['models'][0]['file']}")))
+    model = workspace.read_record(corpus, _ModelCard)
+    theirs = _shapes(workspace.read_safetensors(f"il/{il}/{model.models[0].file}"))
     ours = _shapes(proxy.state_dict())
     differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if differing:
         first = differing[0]
         raise ConfigError(
-            f"the proxy is not of the architecture of IL model {il!r}, {model['architecture']} ({len(differing)} "
+            f"the proxy is not of the architecture of IL model {il!r}, {model.architecture} ({len(differing)} "
             f"tensors differ: {first} is {ours.get(first, 'missing')}, there {theirs.get(first, 'missing')}): losses "
-            f"of unlike models make no reducible loss; build the proxy as {model['architecture']}"
+            f"of unlike models make no reducible loss; build the proxy as {model.architecture}"
         )
 
 

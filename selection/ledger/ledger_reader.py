@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.storage import Workspace
+from rhostream.schema import LEDGER
 
 _COLUMNS: Final = ["key", "shard", "row", "epoch", "trained", "weight"]
 
@@ -113,10 +114,8 @@ class LedgerReader:
     def _selected(self, part: _Part, first: int) -> Iterator[list[dict[str, Any]]]:
         """The selected rows of a part from a step on, row group by row group."""
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
-        with self._workspace.open(part.name) as stream:
-            file = pq.ParquetFile(stream)
+        with self._workspace.opened_table(part.name, LEDGER) as file:
             for group in range(file.num_row_groups):
                 bounds = _bounds(file, group)
                 if bounds is not None and bounds[1] >= first:
@@ -125,13 +124,10 @@ class LedgerReader:
 
     def _found(self) -> list[list[_Part]]:
         """The parts of each rank, in the order of their steps; those without a selected row are left out."""
-        import pyarrow.parquet as pq
-
         ranks: dict[int, list[_Part]] = {}
         for name in self._workspace.names(self._folder, ".parquet"):
             path = f"{self._folder}/{name}"
-            with self._workspace.open(path) as stream:
-                file = pq.ParquetFile(stream)
+            with self._workspace.opened_table(path, LEDGER) as file:
                 if "trained" not in file.schema_arrow.names:
                     raise WorkspaceError(
                         f"run {self._run!r} was recorded by a former release, whose ledger does not tell in which step "

@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from helpers.made_once import made_once
+from helpers.tiny import write_corpus_card
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.schema import SAMPLES
@@ -77,11 +78,9 @@ def write_shapes(
                 shards.append(_write_shard(workspace, name, split, fold, numbers, moved, side, copies))
                 number, left, serial = number + rows, left - rows, serial + 1
     shards.sort(key=lambda shard: str(shard["name"]))
-    digest = hashlib.sha256(repr((shards, classes)).encode()).hexdigest()
     manifest = {"name": "shapes", "image": {"size": side}, "il": {}, "train": {}}
     counts = {"entries": number, "samples": number, "rejects": 0}
-    corpus = {"manifest": manifest, "classes": list(classes), "counts": counts, "shards": shards, "fingerprint": digest}
-    workspace.write_json("corpus.json", corpus)
+    write_corpus_card(workspace, {"manifest": manifest, "classes": list(classes), "counts": counts, "shards": shards})
     return workspace
 
 

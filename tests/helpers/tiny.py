@@ -4,14 +4,22 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from helpers.made_once import made_once
-from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata
+from rhostream.loaders.index.corpus_metadata import (
+    IL_MODEL_KEY,
+    SHARD_DIGEST_KEY,
+    CorpusMetadata,
+    Shard,
+    fingerprint_of,
+)
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.schema import IL, SAMPLES
 
@@ -66,28 +74,55 @@ def write_workspace(folder: Path, shard_rows: Sequence[int], test_rows: int = 0,
                 number += 1
         described = SAMPLES.with_metadata({SHARD_DIGEST_KEY: name.encode()})
         workspace.write_table(f"index/{name}.parquet", pa.Table.from_pylist(members, described))
-        shards.append({"name": name, "split": split, "fold": -1, "rows": rows, "digest": name})
+        shards.append(Shard(name=name, split=split, fold=-1, rows=rows, digest=name))
     workspace.write_json(
         "corpus.json",
         {
             "manifest": {"image": {"size": side}, "il": {}, "train": {}},
             "classes": list(CLASSES),
             "counts": {"entries": number, "samples": number, "rejects": 0},
-            "shards": shards,
-            "fingerprint": "tiny",
+            "shards": [asdict(shard) for shard in shards],
+            "fingerprint": fingerprint_of(shards),
         },
     )
     return workspace
 
 
+def write_corpus_card(workspace: Workspace, corpus: dict[str, Any]) -> None:
+    """Write `corpus.json` with the fingerprint of the shards that it lists."""
+    shards = [Shard(**shard) for shard in corpus["shards"]]
+    workspace.write_json("corpus.json", corpus | {"fingerprint": fingerprint_of(shards)})
+
+
+def another_split(workspace: Workspace) -> None:
+    """As if the corpus had been split anew: its last shard holds other samples, and nothing else has changed."""
+    corpus = workspace.read_json("corpus.json")
+    *shards, last = corpus["shards"]
+    write_corpus_card(workspace, corpus | {"shards": [*shards, last | {"digest": "another"}]})
+
+
 def rewrite_shard(workspace: Workspace, name: str, digest: str) -> None:
-    """As if the shard had been made anew with other labels or images: corpus.json and its index tell another digest."""
+    """As if the shard had been made anew with other labels or images: corpus.json and its index tell another digest.
+
+    What was made of the corpus as a whole tells of the new one, so that its part of this shard alone is out of date.
+    """
     corpus = workspace.read_json("corpus.json")
     shards = [shard | {"digest": digest} if shard["name"] == name else shard for shard in corpus["shards"]]
-    workspace.write_json("corpus.json", corpus | {"shards": shards})
+    write_corpus_card(workspace, corpus | {"shards": shards})
     index = f"index/{name}.parquet"
     stamped = workspace.read_table(index).replace_schema_metadata({SHARD_DIGEST_KEY: digest.encode()})
     workspace.write_table(index, stamped)
+    now = CorpusMetadata.read(workspace).fingerprint
+    for card in ("il/*/model.json", "core_sets/*/core_set.json", "thumbnails/*/thumbnails.json"):
+        for path in Path(workspace.root).glob(card):
+            name = path.relative_to(workspace.root).as_posix()
+            workspace.write_json(name, workspace.read_json(name) | {"fingerprint": now})
+    for path in Path(workspace.root).glob("il/*/scores/*.parquet"):
+        part, model = path.relative_to(workspace.root).as_posix(), path.parents[1] / "model.json"
+        table = workspace.read_table(part)
+        digest = hashlib.sha256(model.read_bytes()).hexdigest().encode()
+        metadata = {**(table.schema.metadata or {}), IL_MODEL_KEY: digest}
+        workspace.write_table(part, table.replace_schema_metadata(metadata))
 
 
 def il_of(number: int) -> float:

@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance
 
 from rhostream.errors import CorpusError
 from rhostream.loaders.decode import available_cores
+from rhostream.loaders.storage import UnreadableError, decode_card, read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.clothing1m import Clothing1M
@@ -57,7 +58,7 @@ class Synthetic:
         yield from Clothing1M(self._manifest, Clothing1M.Options()).entries()
 
     def read(self, entry: Entry) -> bytes:
-        return (self._root / entry.source).read_bytes()
+        return read_file(self._root / entry.source)
 
 
 def check_root(root: Path, options: SyntheticOptions) -> None:
@@ -71,7 +72,7 @@ def check_root(root: Path, options: SyntheticOptions) -> None:
     if not root.is_dir():
         raise CorpusError(f"{root} is a file: the synthetic corpus needs a folder, pass another --root")
     try:
-        found = json.loads((root / STAMP).read_bytes())
+        found = decode_card(read_file(root / STAMP))
     except FileNotFoundError:
         strangers = {path.name for path in root.iterdir()} - {STAMP + _PART}
         if strangers:
@@ -80,7 +81,7 @@ def check_root(root: Path, options: SyntheticOptions) -> None:
                 "--root, or choose the format of what is there"
             ) from None
         return
-    except ValueError:
+    except UnreadableError:
         found = {}
     wanted = _stamp(options)
     if found != wanted:

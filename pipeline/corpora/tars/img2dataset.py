@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rhostream.errors import CorpusError
+from rhostream.loaders.storage import UnreadableError, opened_parquet
 
 _COLUMNS = ["key", "status", "error_message"]
 
@@ -18,14 +16,13 @@ def failed_and_missing(path: str, content: bytes, in_tar: set[str]) -> Iterator[
         in_tar: keys of the tar's samples.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        if not set(file.schema_arrow.names).issuperset(_COLUMNS):
-            return
-        rows = file.read(columns=_COLUMNS).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+        with opened_parquet(content) as file:
+            if not set(file.schema_arrow.names).issuperset(_COLUMNS):
+                return
+            rows = file.read(columns=_COLUMNS).to_pylist()
+    except UnreadableError as error:
         raise CorpusError(
-            f"{path}: not a readable Parquet file ({error}); fetch it again, or remove it to count only "
-            "what is in the tar"
+            f"{path} {error.cause}: fetch it again, or remove it to count only what is in the tar"
         ) from error
     name = path.rpartition("/")[2]
     for row in rows:

@@ -11,7 +11,7 @@ from typing import IO, Self
 import braceexpand
 
 from rhostream.errors import CorpusError
-from rhostream.loaders.storage import remote, with_retries
+from rhostream.loaders.storage import open_file, read_file, remote, with_retries
 
 _GLOB, _WEB_GLOB = re.compile(r"[*?\[]"), re.compile(r"[*\[]")
 _COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4)|tgz|tbz2?|txz|tzst)$")
@@ -42,7 +42,7 @@ class TarFile:
         return cls(url=url, size=found.st_size, state=str(found.st_mtime_ns))
 
     def open(self) -> IO[bytes]:
-        return remote.open_file(self.url) if remote.is_remote(self.url) else Path(self.url).open("rb")
+        return remote.open_file(self.url) if remote.is_remote(self.url) else open_file(self.url)
 
     def beside(self, suffix: str) -> bytes | None:
         """The content of the file that differs in its suffix; None where there is none."""
@@ -50,7 +50,7 @@ class TarFile:
             return None
         url = f"{self.url.removesuffix('.tar')}{suffix}"
         try:
-            return remote.read(url) if remote.is_remote(url) else Path(url).read_bytes()
+            return remote.read(url) if remote.is_remote(url) else read_file(url)
         except FileNotFoundError:
             return None
 

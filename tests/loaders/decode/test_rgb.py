@@ -348,3 +348,40 @@ def test_untouched_dirty_originals_decode_unless_they_are_empty() -> None:
             continue
         assert decode_rgb(data).mode == "RGB", path
     assert SHARED.is_dir()
+
+
+def claiming(data: bytes, width: int, height: int) -> bytes:
+    """A baseline or progressive JPEG whose header tells another size."""
+    at = next(data.find(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)
+    return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_whose_header_claims_more_is_refused_at_ingest(progressive: bool) -> None:
+    whole = encoded(photograph(60, 40), "JPEG", progressive=progressive)
+    for width, height in ((900, 900), (60, 80)):
+        claims = claiming(whole, width, height)
+        with pytest.raises(UndecodableImageError, match=f"truncated.*pixels end before its {width}x{height} do"):
+            decode_rgb(claims, ingest=True)
+    gray = Image.new("RGB", (60, 40), (128, 128, 128))
+    assert decode_rgb(encoded(gray, "JPEG", progressive=progressive), ingest=True).size == (60, 40)
+    assert decode_rgb(whole, ingest=True).size == (60, 40)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_at_ingest() -> None:
+    whole = encoded(photograph(), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    many = whole[:-2] + 200 * whole[last:-2] + whole[-2:]
+    with pytest.raises(UndecodableImageError, match=r"decompression_bomb: 2\d\d scans, at most 100"):
+        decode_rgb(many, ingest=True)
+
+
+def test_large_texts_and_profiles_of_a_png_change_nothing() -> None:
+    image = photograph()
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "a" * (4 << 20), zip=True)
+    assert np.array_equal(pixels(encoded(image, "PNG", pnginfo=text)), np.asarray(image))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    large = encoded(image, "PNG", icc_profile=profile + bytes(4 << 20))
+    assert np.array_equal(pixels(large), np.asarray(image))
+    assert reason(encoded(image, "PNG", pnginfo=text)[:-400]) == "truncated"

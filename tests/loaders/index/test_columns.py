@@ -71,7 +71,7 @@ def test_a_table_lacking_a_column_is_named_with_its_columns(tmp_path: Path) -> N
     workspace = Workspace(tmp_path)
     workspace.write_table("scores.parquet", pa.table({"key": ["a", "b"], "il": [1.0, 2.0]}))
     assert workspace.read_table("scores.parquet", ["il"]).to_pydict() == {"il": [1.0, 2.0]}
-    with pytest.raises(WorkspaceError, match=r"scores\.parquet has no column predicted \(it has key, il\): delete it"):
+    with pytest.raises(WorkspaceError, match=r"scores\.parquet has no column predicted \(it has key, il\): restore it"):
         workspace.read_table("scores.parquet", ["key", "predicted"])
 
 

@@ -14,7 +14,9 @@ from helpers import remote_store, remote_tars
 from helpers.remote_store import Web
 from helpers.remote_tars import READ, SIZE, bound, child, content, fetches, held, number_of, wait_for_part
 
-from rhostream.errors import ShardError
+from rhostream.errors import ShardError, UndecodableImageError
+from rhostream.loaders.decode.rgb import content_hash
+from rhostream.loaders.decode.stored import read_stored
 from rhostream.loaders.storage import shard_cache as cache_module, shard_reader
 from rhostream.loaders.storage.shard_reader import ShardReader
 from rhostream.loaders.storage.workspace import Workspace
@@ -123,6 +125,21 @@ def test_a_damaged_copy_is_fetched_again(web: Web, cache: Path, tars: list[str])
     os.truncate(next(cache.glob("*.tar")), 10)
     assert number_of(ShardReader(Workspace(web.url)), "3.tar") == 3
     assert held(cache) == SIZE
+
+
+def test_a_copy_damaged_at_equal_size_is_fetched_again_once(web: Web, cache: Path, tars: list[str]) -> None:
+    reader = ShardReader(Workspace(web.url))
+    expected = content_hash(content(3)[1000:1004])
+    assert read_stored(reader, "3.tar", 1000, 4, expected) == content(3)[1000:1004]
+    copy = next(cache.glob("*.tar"))
+    copy.write_bytes(bytes(SIZE))
+    assert read_stored(reader, "3.tar", 1000, 4, expected) == content(3)[1000:1004]
+    assert fetches(web, "3.tar") == 2
+    (web.folder / "4.tar").write_bytes(bytes(SIZE))
+    for _ in range(2):
+        with pytest.raises(UndecodableImageError, match="not those that the index describes"):
+            read_stored(reader, "4.tar", 1000, 4, expected)
+    assert fetches(web, "4.tar") == 2
 
 
 def test_prefetched_tars_come_in_the_background(

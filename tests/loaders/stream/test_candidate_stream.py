@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from helpers.streams import passed_over, refuses
-from helpers.tiny import CLASSES, il_of, image_of, rewrite_shard, write_il, write_workspace
+from helpers.tiny import CLASSES, another_split, il_of, image_of, rewrite_shard, write_il, write_workspace
 from torch.utils.data import DataLoader
 
 from rhostream import ConfigError, IrreducibleLossError, ShardError, WorkspaceError
@@ -286,7 +286,7 @@ def test_a_table_that_is_not_there_names_those_that_are(workspace):
 
 def test_a_model_of_another_split_is_refused_before_any_step(workspace):
     write_workspace(Path(workspace.location), ROWS)
-    workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "reshuffled"})
+    another_split(workspace)
     with pytest.raises(
         IrreducibleLossError,
         match=r"trained on another split.*train the IL model \(name small_cnn, overwrite\), then score the shards",
@@ -296,14 +296,14 @@ def test_a_model_of_another_split_is_refused_before_any_step(workspace):
 
 def test_broken_metadata_and_a_location_without_driver_are_named(workspace):
     workspace.write_json("corpus.json", {})
-    with pytest.raises(WorkspaceError, match="is no corpus metadata"):
+    with pytest.raises(WorkspaceError, match=r"corpus.json has no manifest: restore it, or write the shards again"):
         CorpusMetadata.read(workspace)
     with pytest.raises(ConfigError, match=r"foo://x/y.*Protocol not known"):
         Workspace("foo://x/y")
 
 
 def test_a_table_of_another_class_list_is_refused(workspace):
-    workspace.write_json("il/small_cnn/model.json", {"classes": [*CLASSES, "hat"], "fingerprint": "tiny"})
+    workspace.write_json("il/small_cnn/model.json", {"classes": [*CLASSES, "hat"], "fingerprint": "another"})
     with pytest.raises(IrreducibleLossError, match="knows 4 classes"):
         stream_of(workspace)
 

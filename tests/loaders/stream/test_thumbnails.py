@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers.streams import network
-from helpers.tiny import image_of, write_il, write_workspace
+from helpers.tiny import another_split, image_of, write_il, write_workspace
 from torch import nn
 
 from rhostream.errors import ShardError, WorkspaceError
@@ -134,8 +134,7 @@ def test_a_selected_unreadable_image_is_counted_and_in_the_ledger(workspace):
 def test_a_thumbnails_of_other_shards_is_refused(workspace):
     with pytest.raises(WorkspaceError, match=r"no thumbnails/16-jpeg/thumbnails.json \(there are: 8-raw\)"):
         CandidateStream(workspace, thumbnails="16-jpeg")
-    corpus = workspace.read_json("corpus.json")
-    workspace.write_json("corpus.json", corpus | {"fingerprint": "another"})
+    another_split(workspace)
     with pytest.raises(WorkspaceError, match="of another split of the corpus"):
         CandidateStream(workspace, thumbnails="8-raw")
 

@@ -78,6 +78,8 @@ def test_a_dataset_without_labels_is_read_item_by_item(tmp_path: Path) -> None:
 
 
 def test_bad_options_and_missing_data_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'LSUN': torchvision unpickles a cache of it from the working directory"):
+        corpus("torchvision", tmp_path, dataset="LSUN")
     with pytest.raises(ConfigError, match=r"'CIFAR' is no class of torchvision.datasets; did you mean 'CIFAR10'"):
         corpus("torchvision", tmp_path, dataset="CIFAR")
     with pytest.raises(ConfigError, match="SVHN takes no argument 'train', only root, split"):

@@ -239,7 +239,7 @@ def test_failures_and_gaps_of_img2dataset_are_counted(tmp_path: Path) -> None:
     }
     assert by_source(reader)["00000.tar/1"].detail == "failed_to_download: HTTP Error 404: Not Found"
     (tmp_path / "00000.parquet").write_bytes(b"PAR")
-    with pytest.raises(CorpusError, match=r"00000\.parquet: not a readable Parquet file"):
+    with pytest.raises(CorpusError, match=r"00000\.parquet is no Parquet file"):
         reasons(reader)
 
 

@@ -150,7 +150,7 @@ def test_a_missing_or_invalid_list_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"gone\.parquet.*: export one"):
         CleanList.read(str(tmp_path / "gone.parquet"))
     (tmp_path / "x.parquet").write_text("no")
-    with pytest.raises(ConfigError, match=r"x\.parquet is neither Parquet nor CSV"):
+    with pytest.raises(ConfigError, match=r"x\.parquet is no Parquet file"):
         CleanList.read(str(tmp_path / "x.parquet"))
 
 

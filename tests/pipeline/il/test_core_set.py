@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
 from helpers.made_once import made_once
-from helpers.tiny import rewrite_shard
+from helpers.tiny import another_split, rewrite_shard
 from torch import nn
 
 from rhostream import ConfigError, WorkspaceError
@@ -147,7 +147,7 @@ def test_a_core_set_of_other_shards_is_refused(workspace):
     rewrite_shard(workspace, "train-000001", "another")
     with pytest.raises(WorkspaceError, match=r"train-000001.parquet was made of other samples.*choose the core set"):
         list(CandidateStream(workspace, core_set="svp"))
-    workspace.write_json("corpus.json", workspace.read_json("corpus.json") | {"fingerprint": "another"})
+    another_split(workspace)
     with pytest.raises(WorkspaceError, match="core set 'svp' is of another split"):
         CandidateStream(workspace, core_set="svp")
 

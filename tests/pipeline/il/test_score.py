@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
 from helpers.made_once import made_once
-from helpers.tiny import rewrite_shard
+from helpers.tiny import rewrite_shard, write_corpus_card
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,7 +59,7 @@ def score(workspace: Workspace, **settings: Any) -> Any:
 
 
 def change_metadata(workspace: Workspace, **changes: Any) -> None:
-    workspace.write_json("corpus.json", workspace.read_json("corpus.json") | changes)
+    write_corpus_card(workspace, workspace.read_json("corpus.json") | changes)
 
 
 @pytest.fixture
@@ -209,18 +209,17 @@ def test_only_missing_damaged_or_foreign_parts_are_scored(workspace: Workspace) 
 
 
 def test_a_model_of_other_classes_or_other_shards_is_refused(workspace: Workspace) -> None:
-    shards = workspace.read_json("corpus.json")["shards"]
-    classes, fingerprint = (workspace.read_json("corpus.json")[name] for name in ("classes", "fingerprint"))
+    shards, classes = (workspace.read_json("corpus.json")[name] for name in ("shards", "classes"))
     change_metadata(workspace, classes=["disc", "square", "cross", "star"])
     with pytest.raises(IrreducibleLossError, match=r"knows 4 classes.*'ring'.*'star'.*--overwrite"):
         score(workspace)
     changed = [shard | {"digest": "new"} if shard["name"] == "holdout-000001" else shard for shard in shards]
-    change_metadata(workspace, classes=classes, fingerprint="another", shards=changed)
+    change_metadata(workspace, classes=classes, shards=changed)
     with pytest.raises(IrreducibleLossError, match=r"1 of its training shards changed, holdout-000001.*--overwrite"):
         score(workspace)
     with pytest.raises(IrreducibleLossError, match="holdout-000001"):
         train_il(workspace, ILTrainConfig(model="bn_cnn", epochs=1, device="cpu"))
-    change_metadata(workspace, fingerprint=fingerprint)
+    change_metadata(workspace, shards=shards)
     with pytest.raises(WorkspaceError, match=r"no trained IL model 'mlp'.*bn_cnn.*train the IL model \(name mlp\)"):
         score(workspace, name="mlp")
 

@@ -101,12 +101,15 @@ def test_tables_without_files_are_empty_with_their_types(tmp_path: Path) -> None
         assert list(zip(found.schema.names, found.schema.types, strict=True)) == [(f.name, f.type) for f in expected]
 
 
-def test_a_half_written_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+def test_a_half_written_line_of_metrics_is_refused(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    lines = b'{"run": "a", "step": 1, "test_loss": NaN, "unknown": [1]}\n{"run": "a", "step": 2}\n{"run": "a", "st'
+    lines = b'{"run": "a", "step": 1, "test_loss": NaN, "unknown": [1]}\n{"run": "a", "step": 2}\n'
     workspace.write_bytes("runs/a/metrics.jsonl", lines)
     rows = query(workspace, "SELECT run, step, isnan(test_loss) AS nan FROM metrics ORDER BY step").to_pylist()
     assert rows == [{"run": "a", "step": 1, "nan": True}, {"run": "a", "step": 2, "nan": None}]
+    workspace.write_bytes("runs/a/metrics.jsonl", lines + b'{"run": "a", "st')
+    with pytest.raises(WorkspaceError, match=r"metrics\.jsonl has a line 3 that is not valid JSON"):
+        query(workspace, "FROM metrics")
 
 
 def test_metrics_tell_all_costs_except_those_of_evaluation(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from helpers.shards_corpus import contents, write_corpus
-from helpers.tiny import rewrite_shard, write_workspace
+from helpers.tiny import rewrite_shard, write_corpus_card, write_workspace
 
 from rhostream.cli.main import rho
 from rhostream.errors import ConfigError, ShardError, WorkspaceError
@@ -50,7 +50,7 @@ def files(workspace: Workspace) -> dict[str, str]:
 
 
 def rewrite_metadata(workspace: Workspace, **values: Any) -> CorpusMetadata:
-    workspace.write_json("corpus.json", workspace.read_json("corpus.json") | values)
+    write_corpus_card(workspace, workspace.read_json("corpus.json") | values)
     return CorpusMetadata.read(workspace)
 
 
@@ -148,14 +148,15 @@ def test_thumbnails_of_former_shards_are_refused_until_made_again(workspace: Wor
     make(workspace)
     rewrite_shard(workspace, "train-000001", "other labels")
     shards = workspace.read_json("corpus.json")["shards"][1:]
-    corpus = rewrite_metadata(workspace, shards=shards, fingerprint="other")
+    samples = sum(shard["rows"] for shard in shards)
+    corpus = rewrite_metadata(workspace, shards=shards, counts={"entries": samples, "samples": samples, "rejects": 0})
     with pytest.raises(WorkspaceError, match="of another split of the corpus than the shards: make the thumbnails"):
         Thumbnails.read(workspace, corpus, NAME)
     rows = read_shard_rows(workspace, corpus.split("train")[0])
     with pytest.raises(WorkspaceError, match=r"describes other samples .*size 6, format raw, split train"):
         read_thumbnail_rows(workspace, NAME, rows)
     assert make(workspace).shards_made == 1
-    assert Thumbnails.read(workspace, corpus, NAME).fingerprint == "other"
+    assert Thumbnails.read(workspace, corpus, NAME).fingerprint == corpus.fingerprint
     assert len(read_thumbnail_rows(workspace, NAME, rows).sizes) == len(rows)
     assert not workspace.exists(thumbnail_tar(NAME, "train-000000"))
     assert not workspace.exists(thumbnail_index(NAME, "train-000000"))
@@ -174,7 +175,7 @@ def test_missing_thumbnails_are_told_with_the_command(workspace: Workspace) -> N
     with pytest.raises(WorkspaceError, match=r"is missing: make the thumbnails .*split test\)"):
         read_thumbnail_rows(workspace, NAME, rows)
     workspace.write_json("thumbnails/6-raw/thumbnails.json", {"size": 6})
-    with pytest.raises(WorkspaceError, match="does not describe thumbnails"):
+    with pytest.raises(WorkspaceError, match=r"thumbnails\.json has no format"):
         Thumbnails.read(workspace, corpus, NAME)
 
 

@@ -1,0 +1,197 @@
+"""Parquet: the only module that reads it, and that knows how a damaged one fails.
+
+What we write is sealed. Between the last column and the footer, where no reader looks, lie a mark and the SHA-256 of
+all other bytes: every flipped bit is noticed when the file is read here, be it in values, statistics or the footer,
+and DuckDB and pandas read the file as ever. Files of others and of former releases have no seal; of these the
+checksums of the pages are compared, where there are any.
+"""
+
+import contextlib
+import hashlib
+import io
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rhostream.loaders.storage.local_files import open_file
+from rhostream.loaders.storage.unreadable import UnreadableError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_MARK: Final = b"RHOSEAL1"
+_SEAL_BYTES: Final = len(_MARK) + hashlib.sha256().digest_size
+_LARGEST_FOOTER: Final = 16 << 20  # bytes, in which the mark of a damaged file is looked for
+_END: Final = 8  # bytes: the footer's length, and "PAR1"
+
+
+def encode_table(table: "pa.Table", row_group_rows: int | None = None) -> bytes:
+    """A sealed Parquet file, zstd, in row groups of at most so many rows (default: pyarrow's, 1M)."""
+    import pyarrow.parquet as pq  # here, so that processes which only decode do not load it
+
+    # A dictionary of values that hardly repeat, such as keys, makes a file larger and slower to read.
+    repeating = [name for name in table.column_names if _repeats(table.column(name))]
+    buffer = io.BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        use_dictionary=repeating,
+        row_group_size=row_group_rows,
+        write_page_checksum=True,
+    )
+    content = buffer.getvalue()
+    footer = _footer_start(content)
+    return b"".join((content[:footer], _MARK, hashlib.sha256(content).digest(), content[footer:]))
+
+
+def decode_table(
+    content: bytes,
+    columns: Sequence[str] | None = None,
+    schema: "pa.Schema | None" = None,
+    optional: Sequence[str] = (),
+) -> "pa.Table":
+    """The table, or these columns of it, in the file's order.
+
+    Args:
+        columns: None for all; of a table that is read as a whole the schema's must be there.
+        optional: further columns, read where they are there.
+        schema: what is promised of the columns that it names: their types, and where there are no nulls.
+
+    Raises:
+        UnreadableError: a broken seal, no Parquet file, a missing column, or one that is not as promised.
+    """
+    with opened_parquet(content) as file:
+        there = file.schema_arrow.names
+        wanted = schema.names if columns is None and schema is not None else columns or ()
+        _require_columns(file.schema_arrow, wanted)
+        # No threads of Arrow's: they cost more than they give, and one that releases a buffer of Python's while the
+        # interpreter ends aborts the process.
+        named = None if columns is None else [*columns, *(name for name in optional if name in there)]
+        table = file.read(named, use_threads=False)
+    _require_promised(table, schema)
+    return table
+
+
+def parquet_schema(content: bytes) -> "pa.Schema":
+    """Types and metadata of a Parquet file, whose seal is compared as a whole; raises UnreadableError."""
+    with opened_parquet(content) as file:
+        return file.schema_arrow
+
+
+def check_table(content: bytes, schema: "pa.Schema", owner: str | None = None) -> set[str]:
+    """Compare the seal, and the columns that the schema names: those without nulls are there, all are of their type.
+
+    Args:
+        owner: a text column, of which the footer tells the least and the greatest value of each row group.
+
+    Returns:
+        These values; none where the file tells none.
+
+    Raises:
+        UnreadableError: the seal is broken, or a column is of another type.
+    """
+    with opened_parquet(content) as file:
+        _require_columns(file.schema_arrow, [field.name for field in schema if not field.nullable])
+        _require_types(file.schema_arrow, schema)
+        if owner not in file.schema_arrow.names:
+            return set()
+        at, groups = file.schema_arrow.names.index(owner), range(file.metadata.num_row_groups)
+        told = [file.metadata.row_group(group).column(at).statistics for group in groups]
+        return {value for found in told if found is not None and found.has_min_max for value in (found.min, found.max)}
+
+
+@contextlib.contextmanager
+def opened_parquet(source: bytes | Path, schema: "pa.Schema | None" = None) -> Iterator["pq.ParquetFile"]:
+    """A Parquet file; what it raises inside the block becomes an UnreadableError.
+
+    Args:
+        source: what a file holds, or the path of one that may be large.
+        schema: types of those of its columns that it names.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if isinstance(source, bytes):
+        _compare_seal(source)
+    else:
+        with open_file(source) as stream:
+            if os.fstat(stream.fileno()).st_size:
+                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    _compare_seal(content)
+    with parquet_errors():
+        reader = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
+        # Not `pq.read_table`, which plans a data set first: three times the CPU time of a small file.
+        with reader, pq.ParquetFile(reader, page_checksum_verification=True) as file:
+            if schema is not None:
+                _require_types(file.schema_arrow, schema)
+            yield file
+
+
+@contextlib.contextmanager
+def parquet_errors() -> Iterator[None]:
+    """Whatever pyarrow raises of a damaged file, as an UnreadableError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        raise UnreadableError(f"is no Parquet file, or a damaged one ({error})") from error
+
+
+def _footer_start(content: "bytes | mmap.mmap") -> int:
+    """Where the footer begins; negative or beyond the end in a damaged file."""
+    return len(content) - _END - int.from_bytes(content[-_END:-4], "little")
+
+
+def _compare_seal(content: "bytes | mmap.mmap") -> None:
+    """Raises UnreadableError where the file is sealed, and is not as it was then."""
+    footer = _footer_start(content)
+    at = footer - _SEAL_BYTES
+    if at < 0 or content[at : at + len(_MARK)] != _MARK:
+        # The mark elsewhere: the file has been sealed, and something else has become of it since.
+        if content.find(_MARK, max(0, len(content) - _LARGEST_FOOTER)) >= 0:
+            raise UnreadableError("was damaged after it was written (it does not end as it did)")
+        return
+    with memoryview(content) as view, view[:at] as body, view[footer:] as end:
+        digest = hashlib.sha256(body)
+        digest.update(end)
+    if digest.digest() != content[at + len(_MARK) : footer]:
+        raise UnreadableError("was damaged or changed after it was written (its seal is broken)")
+
+
+def _require_columns(found: "pa.Schema", wanted: Sequence[str]) -> None:
+    if missing := sorted(set(wanted) - set(found.names)):
+        raise UnreadableError(f"has no column {', '.join(missing)} (it has {', '.join(found.names)})")
+    if twice := sorted({name for name in wanted if found.names.count(name) > 1}):
+        raise UnreadableError(f"has column {twice[0]} twice")
+
+
+def _require_types(found: "pa.Schema", promised: "pa.Schema") -> None:
+    for field in promised:
+        if field.name in found.names and (kind := found.field(field.name).type) != field.type:
+            raise UnreadableError(f"has column {field.name} of type {kind}, which is {field.type}")
+
+
+def _require_promised(table: "pa.Table", promised: "pa.Schema | None") -> None:
+    if promised is None:
+        return
+    _require_types(table.schema, promised)
+    for field in promised:
+        if not field.nullable and field.name in table.column_names and (nulls := table[field.name].null_count):
+            raise UnreadableError(f"has {nulls} nulls in column {field.name}, which has none")
+
+
+def _repeats(column: "pa.ChunkedArray") -> bool:
+    """Does a value stand there twice, on average? True of types that are not counted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counted = (pa.types.is_string, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64)
+    if not any(is_of(column.type) for is_of in counted):
+        return True
+    distinct: int = pc.count_distinct(column, mode="all").as_py()
+    return 2 * distinct <= len(column)

@@ -1,0 +1,73 @@
+"""JSON values as the types that a dataclass declares: the one check of every card's shape."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from rhostream.loaders.storage.unreadable import UnreadableError
+
+T = TypeVar("T")
+
+
+def shaped(value: Any, kind: type[T]) -> T:
+    """An instance of the dataclass `kind` of a JSON object; entries that it does not declare are left out.
+
+    Fields may be of a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]`, `X | None`, `Literal`, a plain type
+    or `Any`.
+
+    Raises:
+        UnreadableError: an entry is missing or of another type; the cause names it.
+    """
+    converted: T = _shaped(value, kind, "")
+    return converted
+
+
+def _shaped(value: Any, kind: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _instance(_required(value, Mapping, "an object", where), kind, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        rest = [argument for argument in arguments if argument is not type(None)]
+        return None if value is None and len(rest) < len(arguments) else _shaped(value, rest[0], where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UnreadableError(f"has {where} {value!r}, which is one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        items = _required(value, list, "a list", where)
+        kinds = [arguments[0]] * len(items) if arguments[1:] == (...,) else arguments
+        if len(items) != len(kinds):
+            raise UnreadableError(f"has {where} of {len(items)} items, which are {len(kinds)}")
+        return tuple(
+            _shaped(item, each, f"{where}[{i}]") for i, (item, each) in enumerate(zip(items, kinds, strict=True))
+        )
+    if origin is dict:
+        entries = _required(value, Mapping, "an object", where)
+        return {name: _shaped(item, arguments[1], f"{where}.{name}") for name, item in entries.items()}
+    if kind is float:
+        return float(_required(value, (int, float), "a number", where))
+    return _required(value, kind, f"of type {kind.__name__}", where)
+
+
+def _instance(value: Mapping[str, Any], kind: Any, where: str) -> Any:
+    declared = typing.get_type_hints(kind)
+    given = {}
+    for field in dataclasses.fields(kind):
+        name = f"{where}.{field.name}" if where else field.name
+        if field.name in value:
+            given[field.name] = _shaped(value[field.name], declared[field.name], name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UnreadableError(f"has no {name}")
+    return kind(**given)
+
+
+def _required(value: Any, kind: Any, called: str, where: str) -> Any:
+    is_number = kind in (int, (int, float))
+    if not isinstance(value, kind) or (is_number and isinstance(value, bool)):
+        shown = repr(value)
+        raise UnreadableError(f"has {where or 'content'} {shown[:60]}, which is {called}")
+    return value

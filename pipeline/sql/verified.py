@@ -1,0 +1,83 @@
+"""What DuckDB is about to read, verified once: it reads the files of a workspace itself, and compares no seal."""
+
+import hashlib
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from rhostream.errors import WorkspaceError
+from rhostream.loaders.decode import available_cores
+from rhostream.loaders.storage import UnreadableError, Workspace, cache_folder, decode_card, read_file
+from rhostream.pipeline.jobs import read_run_metrics
+from rhostream.pipeline.sql.views import VIEWS, task_of
+from rhostream.schema import of_task
+
+#: The column that says whose file it is; the name of its folder says so, too.
+_OWNERS: Final = {"il": "il_model", "core_sets": "core_set", "ledger": "run", "history": "run"}
+
+#: Of a file: its size and time.
+_State = tuple[int, int]
+
+
+def verify(workspace: Workspace, views: Collection[str]) -> None:
+    """Read the files of these views that have not been read since they were written, and compare their seals.
+
+    Which have been is kept in the cache folder. Files in a store are left out: a store checks its own.
+
+    Raises:
+        WorkspaceError: a file is damaged, lies in the folder of another run or model, or has a column of another type.
+    """
+    if not workspace.is_local:
+        return
+    memory = _memory(workspace)
+    known, found = _remembered(memory), dict[str, _State]()
+    new: list[tuple[str, str]] = []
+    task = task_of(workspace)
+    for view in sorted(views):
+        pattern = VIEWS[view][1]
+        for path in sorted(Path(workspace.root).glob(pattern)):
+            name, status = path.relative_to(workspace.root).as_posix(), path.stat()
+            found[name] = (status.st_size, status.st_mtime_ns)
+            if known.get(name) != found[name]:
+                new.append((view, name))
+    if not new:
+        return
+    with ThreadPoolExecutor(available_cores()) as pool:
+        list(pool.map(partial(_verify, workspace, task), *zip(*new, strict=True)))
+    _remember(memory, known | found)
+
+
+def _verify(workspace: Workspace, task: str, view: str, name: str) -> None:
+    owner = name.split("/")[1]
+    if view == "metrics":
+        read_run_metrics(workspace, owner)
+        return
+    found = workspace.check_table(name, of_task(VIEWS[view][0], task), _OWNERS.get(view))
+    with workspace.reading(name):
+        if strange := found - {owner}:
+            raise UnreadableError(
+                f"is of {min(strange)!r}", remedy="give its folder that name again, or move it out of the workspace"
+            )
+
+
+def _memory(workspace: Workspace) -> Path:
+    digest = hashlib.sha256(str(Path(workspace.root).resolve()).encode()).hexdigest()
+    return cache_folder() / "verified" / f"{digest[:32]}.json"
+
+
+def _remembered(memory: Path) -> dict[str, _State]:
+    try:
+        return {name: (size, time) for name, (size, time) in decode_card(read_file(memory)).items()}
+    except (FileNotFoundError, UnreadableError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(memory: Path, states: dict[str, _State]) -> None:
+    """Where the cache folder cannot be written, the next query verifies again."""
+    place = Workspace(memory.parent)
+    try:
+        place.write_json(memory.name, states)
+    except (OSError, WorkspaceError):
+        return

@@ -1,0 +1,29 @@
+"""500 damaged artifacts: no traceback, no hang, and no other answer without a word."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import artifact_fuzz
+
+TRIALS = 500
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> artifact_fuzz.SmallWorkspace:
+    monkeypatch.setenv("RHO_CACHE", str(tmp_path / "cache"))
+    return artifact_fuzz.SmallWorkspace(tmp_path)
+
+
+def test_damaged_artifacts_are_told_in_one_line_or_change_nothing(place: artifact_fuzz.SmallWorkspace) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trials, _ = artifact_fuzz.run(place, TRIALS)
+    finally:
+        torch.set_num_threads(threads)
+    failed = [trial for trial in trials if trial.outcome in artifact_fuzz.FAILURES]
+    assert not failed, "\n".join(map(str, failed))
+    told = sum(trial.outcome == "told" for trial in trials)
+    assert told > TRIALS // 2
+    assert {trial.artifact for trial in trials} == set(artifact_fuzz.READ_BY)

@@ -86,7 +86,7 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
         "accuracy/test": line["test_accuracy"],
         "mean_average_precision/test": line.get("test_map"),
         "loss/test": line["test_loss"],
-        "loss/train": line["train_loss"],
+        "loss/selected": line["train_loss"],
         "learning_rate": line["learning_rate"],
         "epoch": line["epoch"],
         **{

@@ -12,7 +12,7 @@ from rhostream.errors import WorkspaceError
 from rhostream.loaders.storage import Workspace
 from rhostream.schema import LEDGER
 
-_COLUMNS: Final = ["key", "shard", "row", "epoch", "trained", "weight"]
+_COLUMNS: Final = ["key", "shard", "row", "epoch", "trained"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class LedgerReader:
         steps: how many there are.
 
     Raises:
-        WorkspaceError: there is no such ledger, or something of it is missing.
+        WorkspaceError: there is no such ledger, something of it is missing, or samples were drawn with weights.
     """
 
     def __init__(self, workspace: Workspace, run: str) -> None:
@@ -66,7 +66,7 @@ class LedgerReader:
         """The batch of every step from this one on; what lies before it is not read.
 
         Raises:
-            WorkspaceError: a sample was drawn with another weight than 1; or a step is missing.
+            WorkspaceError: a step is missing.
         """
         ranks = [self._of_rank(parts, first) for parts in self._parts]
         for step in range(first, self.steps + 1):
@@ -98,11 +98,6 @@ class LedgerReader:
         step, rows = waiting[0]["trained"], []
         while waiting and waiting[0]["trained"] == step:
             rows.append(waiting.popleft())
-        if any(row["weight"] != 1 for row in rows):
-            raise WorkspaceError(
-                f"run {self._run!r} drew samples with weights (importance sampling), in step {step} for one: its "
-                "ledger does not tell how often a sample was drawn, so it cannot be replayed"
-            )
         return LedgerRows(
             step=step,
             keys=[row["key"] for row in rows],
@@ -117,7 +112,7 @@ class LedgerReader:
 
         with self._workspace.opened_table(part.name, LEDGER) as file:
             for group in range(file.num_row_groups):
-                bounds = _bounds(file, group)
+                bounds = _bounds(file, group, "trained")
                 if bounds is not None and bounds[1] >= first:
                     table = file.read_row_group(group, columns=_COLUMNS)
                     yield table.filter(pc.greater_equal(table["trained"], first)).to_pylist()
@@ -133,7 +128,12 @@ class LedgerReader:
                         f"run {self._run!r} was recorded by a former release, whose ledger does not tell in which step "
                         "a sample was trained on: train it again to replay it"
                     )
-                bounds = [found for group in range(file.num_row_groups) if (found := _bounds(file, group)) is not None]
+                bounds = _all_bounds(file, "trained")
+                if any(found != (1, 1) for found in _all_bounds(file, "weight")):
+                    raise WorkspaceError(
+                        f"run {self._run!r} drew samples with weights (importance sampling): its ledger does not tell "
+                        "how often a sample was drawn, so it cannot be replayed"
+                    )
             rank = int(name.removesuffix(".parquet").partition("-rank")[2])
             parts = ranks.setdefault(rank, [])
             if bounds:
@@ -164,8 +164,13 @@ class LedgerReader:
         )
 
 
-def _bounds(file: Any, group: int) -> tuple[int, int] | None:
-    """First and last step that a row group's selected rows were trained in, by its statistics; None without any."""
-    column = file.schema_arrow.get_field_index("trained")
+def _all_bounds(file: Any, name: str) -> list[tuple[Any, Any]]:
+    """Of each row group that has a value."""
+    return [found for group in range(file.num_row_groups) if (found := _bounds(file, group, name)) is not None]
+
+
+def _bounds(file: Any, group: int, name: str) -> tuple[Any, Any] | None:
+    """Lowest and highest value of a row group's column, by its statistics; None without any."""
+    column = file.schema_arrow.get_field_index(name)
     statistics = file.metadata.row_group(group).column(column).statistics
     return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None

@@ -24,11 +24,14 @@ def small_model():
     return create_model("test_resnet", num_classes=3)
 
 
-def test_the_example_runs_whole_epochs_and_trains_on_the_selected(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_the_example_has_epochs_as_long_as_without_selection(tmp_path, monkeypatch, capsys, mixup):
     example_workspace(tmp_path / "w")
-    names = run_example("timm_loop", monkeypatch, tmp_path / "w", "--steps", 2, "--model", "test_resnet")
-    assert names["selector"].step == 3
-    assert "over 96 samples" in capsys.readouterr().out
+    names = run_example(
+        "timm_loop", monkeypatch, tmp_path / "w", "--steps", 2, "--model", "test_resnet", "--mixup", mixup
+    )
+    assert names["selector"].step == 30
+    assert "over 960 samples" in capsys.readouterr().out
 
 
 def test_batches_are_exact_pairs_and_end_at_the_stated_length(workspace):

@@ -59,7 +59,7 @@ def test_tensorboard_is_told_what_the_metrics_tell(workspace: Workspace) -> None
     events = logged(workspace.path("runs/rho_loss/tensorboard"))
     for name, column in (
         ("accuracy/test", "test_accuracy"),
-        ("loss/train", "train_loss"),
+        ("loss/selected", "train_loss"),
         ("seconds/score", "seconds_score"),
         ("selected/correct", "selected_correct"),
         ("flops/train", "flops_train"),
@@ -99,7 +99,7 @@ def test_a_resumed_run_logs_no_step_twice(workspace: Workspace, dying: Callable[
     dying(0)
     run = train(workspace, CONFIG)
     events = logged(workspace.path("runs/rho_loss/tensorboard"))
-    assert [event.step for event in events.Scalars("loss/train")] == [3, 6, 9, 12]
+    assert [event.step for event in events.Scalars("loss/selected")] == [3, 6, 9, 12]
     assert [event.step for event in events.Images(SELECTED)] == [3, 6, 9, 12]
     assert events.Scalars("seconds/train")[-1].value == pytest.approx(run.metrics[-1]["seconds_train"])
 
@@ -122,7 +122,7 @@ def test_following_may_change_when_a_run_continues(workspace: Workspace, dying: 
     dying(0)
     train(workspace, replace(CONFIG, tensorboard=True))
     events = logged(workspace.path("runs/rho_loss/tensorboard"))
-    assert [event.step for event in events.Scalars("loss/train")] == [6, 9, 12]
+    assert [event.step for event in events.Scalars("loss/selected")] == [6, 9, 12]
 
 
 def test_the_event_file_of_a_remote_workspace_is_put_there(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_event_file_of_a_remote_workspace_is_put_there(tmp_path: Path) -> No
     (name,) = remote.names("runs/rho_loss/tensorboard")
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / name).write_bytes(remote.read_bytes(f"runs/rho_loss/tensorboard/{name}"))
-    assert [event.step for event in logged(str(tmp_path / "copy")).Scalars("loss/train")] == [3, 6, 9, 12]
+    assert [event.step for event in logged(str(tmp_path / "copy")).Scalars("loss/selected")] == [3, 6, 9, 12]
 
 
 def test_a_run_is_unfollowed_without_the_packages_unless_asked(
@@ -254,8 +254,8 @@ def wandb_records(path: Path) -> dict[str, Any]:
             found["config"] += str(record.run.config)
         if record.WhichOneof("record_type") == "history":
             items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            if "loss/train" in items:
-                found["history"][record.history.step.num or items["_step"]] = items["loss/train"]
+            if "loss/selected" in items:
+                found["history"][record.history.step.num or items["_step"]] = items["loss/selected"]
     return found
 
 

@@ -47,10 +47,7 @@ class Case:
     run: TrainConfig
 
 
-# As in data_manifests/clothing1m.toml: there are few samples.
-SMALL = ILTrainConfig(
-    model="small_cnn", image_size=32, validation_samples=500, epochs=10, batch_size=64, learning_rate=1e-3
-)
+SMALL = ILTrainConfig(model="small_cnn", image_size=32)
 CASES = (
     Case(
         name="MNIST, 10% noise, holdout of a tenth",

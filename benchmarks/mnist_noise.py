@@ -78,7 +78,7 @@ def run_case(case: Case, root: str, folder: Path, seeds: int) -> dict[str, objec
     )
     workspace = Workspace(folder / case.name.replace("%", "").replace(", ", "-").replace(" ", "-"))
     write_shards(workspace, manifest)
-    recipe = ILTrainConfig(model="small_cnn", epochs=8, batch_size=64, learning_rate=2e-3)
+    recipe = ILTrainConfig(model="small_cnn")
     reference = train_il(workspace, recipe).metadata
     scores = score_il(workspace, ILScoreConfig(name=reference.name))
     result: dict[str, object] = {

@@ -150,7 +150,7 @@ def prepare(name: str, root: str, folder: Path) -> Workspace:
     for size in (64, 96, 128):
         for form in FORMATS:
             write_thumbnails(workspace, ThumbnailsConfig(size=size, format=form))
-    schedule = ILTrainConfig(epochs=8, batch_size=64, learning_rate=2e-3)
+    schedule = ILTrainConfig()
     train_il(workspace, replace(schedule, name="il", model=MODEL, image_size=IL_SIZE, augmentation="shift_flip"))
     score_il(workspace, ILScoreConfig(name="il"))
     return workspace

@@ -21,7 +21,7 @@ def il() -> None:
 @command(
     "rho il train --workspace runs/demo",
     "rho il train --workspace runs/demo --name big --model resnet18 --weights resnet18.safetensors",
-    "rho il train --workspace runs/demo --epochs 50 --overwrite",
+    "rho il train --workspace runs/demo --steps 5000 --overwrite",
 )
 @workspace_option
 @settings_options(ILTrainConfig)
@@ -30,9 +30,9 @@ def il() -> None:
 def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     """Train the IL model on the holdout, or one model per fold on the other folds.
 
-    Kept is the epoch of the lowest validation loss, on a part of the train split chosen by a hash of the keys.
-    Killed and started again, it goes on from the last epoch and ends as if never killed; a model that is there
-    already is left as it is.
+    Training ends where validation loss stops falling, on a part of the train split chosen by a hash of the keys;
+    kept are the weights of its lowest value. Killed and started again, it goes on from the last evaluation and ends
+    as if never killed; a model that is there already is left as it is.
     """
     from rhostream.loaders.index import CorpusMetadata
     from rhostream.loaders.storage import Workspace
@@ -74,11 +74,22 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     from rhostream.loaders.storage import Workspace
     from rhostream.pipeline.il import score_il
 
-    scores = asdict(score_il(Workspace(workspace), chosen_settings(ILScoreConfig)))
+    found = score_il(Workspace(workspace), chosen_settings(ILScoreConfig))
+    scores, quality = asdict(found), found.quality
     if as_json:
         click.echo(json.dumps(scores, indent=1))
         return
+    del scores["quality"]
     _print_table([_rounded({name: value for name, value in scores.items() if value is not None})])
+    if quality is None:
+        return
+    wrong = "" if quality.wrong is None else f", about {quality.wrong:.0%} of them look wrong"
+    click.echo(
+        f"It predicts {quality.accuracy:.1%} of the labels, explains {quality.explained:.0%} of their entropy{wrong}. "
+        f"Its filter rules {quality.ruled_out:.0%} out."
+    )
+    for warning in quality.warnings:
+        click.echo(f"rho: {warning}", err=True)
 
 
 il.add_command(train)

@@ -23,6 +23,7 @@ from .loaders import (
 )
 from .selection import (
     Classification as Classification,
+    Handover as Handover,
     Ledger as Ledger,
     LiveIL as LiveIL,
     MultiLabel as MultiLabel,

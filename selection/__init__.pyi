@@ -10,6 +10,7 @@ from .policies import (
     Auto as Auto,
     Fixed as Fixed,
     GatedImportance as GatedImportance,
+    Handover as Handover,
     Policy as Policy,
     SelectionConfig as SelectionConfig,
     TauGate as TauGate,

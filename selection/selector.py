@@ -326,8 +326,8 @@ class OnlineSelector:
         if pending.scores is not None:
             with self._meter.charge("score"):
                 scored, score = pending.scores()
-                if score is not None:
-                    self.policy.scored(score)
+                if scored is not None and score is not None:
+                    self.policy.scored(scored, score)
                 chosen = self._chosen(super_batch, selection, score)
         positions = chosen.positions.cpu().numpy()
         return _Choice(

@@ -202,7 +202,7 @@ def test_most_skipped_classes_are_ranked_by_share(workspace: Workspace) -> None:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with a trained IL model and its table."""
     made = write_shapes(tmp_path_factory.mktemp("shapes"), splits={"train": 400, "holdout": 80, "test": 40})
-    train_il(made, ILTrainConfig(model="small_cnn", epochs=1))
+    train_il(made, ILTrainConfig(model="small_cnn", steps=2))
     score_il(made, ILScoreConfig())
     return made
 

@@ -188,14 +188,10 @@ def _prepare(workspace: Workspace, manifest: Manifest, setting: Setting, core_se
     write_shards(workspace, manifest, workers=0)
     spec = ThumbnailsConfig(size=manifest.thumbnails, format=manifest.thumbnail_format, workers=0)
     write_thumbnails(workspace, spec)
-    mnist = manifest.image["size"] == corpora.MNIST_SIDE
     metadata = train_il(
         workspace,
         ILTrainConfig(
             model="small_cnn",
-            epochs=5 if mnist else 10,
-            batch_size=128,
-            learning_rate=3e-3,
             device=setting.device,
             threads=setting.threads,
         ),

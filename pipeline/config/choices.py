@@ -20,6 +20,7 @@ SELECTION_FUNCTIONS: Final = (
     "grad_norm",
     "grad_norm_is",
     "irreducible_loss",
+    "learnable",
     "loss_minus_conditional_entropy",
     "rho_loss",
     "selective_backprop",

@@ -1,10 +1,9 @@
 """The settings of `rho il train` and `rho il score`."""
 
 import hashlib
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import BUILT_IN_MODELS, Augmentation, Precision
@@ -14,8 +13,7 @@ from rhostream.pipeline.config.shared import DEVICE, NAME, NAME_FORM, WORKERS
 #: Settings that do not bear on the result, and those that the metadata holds elsewhere.
 _NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
 
-_WARM_UP: Final = 0.3  # of a cycle, during which the rate rises to its peak
-_FIRST_RATE: Final = 1 / 25  # of the peak
+_WARM_UP: Final = 100  # steps, during which the learning rate rises
 
 #: With fewer, the lowest validation loss is a matter of luck.
 _FEWEST_SAMPLES: Final = 1_000
@@ -23,10 +21,10 @@ _FEWEST_SAMPLES: Final = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class ILTrainConfig(StageConfig):
-    """How the IL model is trained: AdamW with PyTorch's defaults, as in arXiv 2206.07137.
+    """How the IL model is trained: AdamW, as in arXiv 2206.07137, for as long as validation loss falls.
 
-    "one_cycle" raises the rate over the first 30 % of all steps and lets it fall to 0 along a cosine (Smith and Topin,
-    arXiv 1708.07120), by which few epochs suffice.
+    The learning rate is constant, and the weights that are kept are averages over the training (see
+    `rhostream.pipeline.il.fit`), so that the training may end at any step: no schedule has to know its length.
 
     Raises:
         ConfigError: a value that its setting does not allow.
@@ -48,29 +46,25 @@ class ILTrainConfig(StageConfig):
     weights: str | None = setting(
         None, group="Model", metavar="FILE", help="Local .safetensors or .pt weights to start from."
     )
-    epochs: int = setting(
-        5,
-        group="Budget",
-        minimum=1,
-        metavar="N",
-        help="At most so many; with one cycle, its length. Fewer than some 3,000 samples want more of them.",
-    )
-    patience: int = setting(
-        3,
+    steps: int = setting(
+        0,
         group="Budget",
         minimum=0,
         metavar="N",
-        help="Stop after N epochs without a lower validation loss; 0 for never.",
+        unset="until validation loss stops falling",
+        help="Gradient steps, at most.",
+    )
+    least_gain: float = setting(
+        0.005,
+        group="Budget",
+        minimum=0,
+        below=1,
+        metavar="X",
+        help="End where a quarter more steps lower the validation loss by less than this share; 0 for as soon as it "
+        "rises.",
     )
     batch_size: int = setting(128, group="Model", minimum=1, metavar="N", help="Samples of a gradient step.")
-    learning_rate: float = setting(
-        3e-3, group="Model", above=0, metavar="X", help="Of AdamW; with one cycle, the peak."
-    )
-    schedule: Literal["one_cycle", "constant"] = setting(
-        "one_cycle",
-        group="Model",
-        help="one_cycle rises for 30% of the steps and falls to 0 with the last; few epochs suffice.",
-    )
+    learning_rate: float = setting(2e-3, group="Model", above=0, metavar="X", help="Of AdamW.")
     weight_decay: float = setting(0.01, group="Model", minimum=0, metavar="X", help="Of AdamW.")
     validation_share: float = setting(
         0.1,
@@ -78,7 +72,7 @@ class ILTrainConfig(StageConfig):
         above=0,
         maximum=1,
         metavar="X",
-        help="Share of the train split that chooses the epoch, though 1,000 samples where there are so many.",
+        help="Share of the train split that chooses the step, though 1,000 samples where there are so many.",
     )
     validation_samples: int = setting(2_000, group="Budget", minimum=1, metavar="N", help="At most so many of them.")
     image_size: int = setting(
@@ -102,17 +96,13 @@ class ILTrainConfig(StageConfig):
         return self.name or self.model.replace("/", "-")
 
     def validation_size(self, available: int) -> int:
-        """How many of `available` samples choose the epoch."""
+        """How many of `available` samples choose the step."""
         wanted = max(round(self.validation_share * available), _FEWEST_SAMPLES)
         return min(wanted, self.validation_samples, available)
 
-    def rate_at(self, progress: float) -> float:
-        """The learning rate when this share, in [0, 1), of the steps of all epochs has been taken."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        if progress < _WARM_UP:
-            return self.learning_rate * (_FIRST_RATE + (1 - _FIRST_RATE) * progress / _WARM_UP)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a gradient step; 0 is the first."""
+        return self.learning_rate * min(1.0, (step + 1) / _WARM_UP)
 
     def of_result(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values; a weights file by its name and SHA-256.

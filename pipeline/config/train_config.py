@@ -153,6 +153,13 @@ class TrainConfig(StageConfig):
         help="Pass over candidates, unread, whose IL model predicts another class and finds the label X times less "
         "likely than a guess.",
     )
+    handover: bool | None = setting(
+        None,
+        group="Selection",
+        unset="with learnable",
+        help="Stop scoring once the model knows as much as the IL model, and go over to uniform sampling of what the "
+        "IL table does not rule out.",
+    )
     on_missing: Literal["error", "drop"] = setting(
         "error", group="Selection", help="What becomes of samples without a finite IL."
     )
@@ -283,16 +290,24 @@ class TrainConfig(StageConfig):
             raise ConfigError(f"warmup {self.warmup}: give a whole number of steps, or a share below 1")
         if self.proxy and self.live_il:
             raise ConfigError("proxy and live_il: score by the one or the other")
+        if self.handover and self.live_il:
+            raise ConfigError("handover with live_il: the IL model learns along, and is never caught up with")
         if self.select == AUTO:
             self._check_auto()
 
     def _check_auto(self) -> None:
+        if self.handover:
+            raise ConfigError("select 'auto' decides itself when to stop scoring: leave handover out")
         if self.share or self.rule != "default" or self.class_floor or self.score_floor is not None:
             raise ConfigError("select 'auto' decides on share, rule and floors itself: leave them out")
         if self.core_set:
             raise ConfigError("select 'auto' with core_set: it judges its filter by the whole corpus; leave one out")
         if self.live_il:
             raise ConfigError("select 'auto' with live_il: it compares selections by one IL table that stays as it is")
+
+    @property
+    def hands_over(self) -> bool:
+        return self.select == "learnable" if self.handover is None else self.handover
 
     @property
     def run_name(self) -> str:

@@ -1,7 +1,15 @@
-"""One IL model from its first epoch to its best: a training that can be killed after any epoch and go on exactly."""
+"""One IL model from its first step to its best: a training that finds its own length, and goes on exactly when killed.
 
+The learning rate stays constant, and what is evaluated and kept is an average of the weights over the training, of
+which the last tenth or so counts most (Karras et al., 2024, arXiv 2312.02696, section 3: power-function averages). So
+the average at *any* step is about as good as the end of a schedule that was made for that step, and no length has to be
+known beforehand. Evaluations come at steps that grow by a quarter. The training ends at the first one that has not
+lowered the validation loss by `least_gain`.
+"""
+
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
@@ -14,7 +22,7 @@ from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch
 from rhostream.pipeline.config import ILTrainConfig
-from rhostream.pipeline.il.metadata import ILEpoch
+from rhostream.pipeline.il.metadata import ILEvaluation
 from rhostream.pipeline.il.samples import TrainingSamples
 from rhostream.pipeline.jobs import Progress, progress, require_same
 from rhostream.pipeline.models import (
@@ -35,12 +43,19 @@ from rhostream.pipeline.models import (
 from rhostream.selection.tasks import task_of
 
 REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
-_STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
+_FIRST_EVALUATION: Final = 50  # steps, though after a pass over few samples, which are soon learnt by heart
+_FEWEST_STEPS: Final = 8  # of a pass
+_GROWTH: Final = 1.25  # of the steps from one evaluation to the next
+_POWER: Final = 6.94  # of the average over the training: a standard deviation of a tenth of its length
+# Before a model has learnt anything, its loss may not fall for a while.
+_LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
+_GIVEN_UP: Final = 2_000  # steps, after which it will not
+_RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitPlan:
-    """Which shards train a model and which choose its epoch; `fold` is -1 without folds."""
+    """Which shards train a model and which choose its step; `fold` is -1 without folds."""
 
     fold: int
     train: tuple[Shard, ...]
@@ -73,7 +88,7 @@ class Fit:
         identity: Mapping[str, Any],
     ) -> None:
         self.plan, self.config = plan, config
-        self.epochs: list[ILEpoch] = []
+        self.evaluations: list[ILEvaluation] = []
         self.best: dict[str, torch.Tensor] = {}
         self._workspace, self._checkpoint, self._identity = workspace, checkpoint, dict(identity)
         self._device = choose_device(config.device)
@@ -81,6 +96,7 @@ class Fit:
         spec = self._view = corpus.image_spec(config.image_size)
         model = build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
+        self._average = copy.deepcopy(self.model)
         self._optimizer = make_optimizer("AdamW", self.model, config.learning_rate, config.weight_decay)
         self._task = task_of(corpus)
         self.validation = EvaluationSet(
@@ -101,17 +117,22 @@ class Fit:
         )
 
     @property
-    def best_epoch(self) -> int:
-        """The first epoch of the lowest validation loss."""
-        return min(self.epochs, key=lambda epoch: epoch.validation_loss).epoch
+    def best_step(self) -> int:
+        """The first step of the lowest validation loss."""
+        return min(self.evaluations, key=lambda each: each.validation_loss).step
 
     @property
     def finished(self) -> bool:
-        if not self.epochs:
+        if len(self.evaluations) < 2:
             return False
-        last = self.epochs[-1].epoch
-        patience = self.config.patience or self.config.epochs
-        return last >= self.config.epochs or last - self.best_epoch >= patience
+        *before, last = self.evaluations
+        if last.step == self.config.steps:
+            return True
+        lowest = min(each.validation_loss for each in before)
+        if last.validation_loss > _RISEN * lowest:
+            return True
+        learnt = min(lowest, last.validation_loss) < _LEARNT * self._guess or last.step >= _GIVEN_UP
+        return learnt and last.validation_loss > (1 - self.config.least_gain) * lowest
 
     def run(self) -> None:
         """Train to the end, from the checkpoint where there is one. torch's global generators stay as they were.
@@ -120,64 +141,92 @@ class Fit:
             IrreducibleLossError: the loss became NaN or infinite.
         """
         devices = [self._device] if self._device.type == "cuda" else []
-        total = self.config.epochs * len(self._samples)
         with torch.random.fork_rng(devices), repeatable_convolutions():
             seed_random(self.config.seed)
             self._resume()
-            done = max(0, len(self.epochs) - 1) * len(self._samples)
-            with progress(f"il train{self.plan.label}", total, "steps", done) as reporter:
+            step = self.evaluations[-1].step if self.evaluations else 0
+            with progress(f"il train{self.plan.label}", self.config.steps or None, "steps", step) as reporter:
+                if not self.evaluations:
+                    self._evaluate(0, None, None)
+                    self._save()
+                batches = self._batches(step)
                 while not self.finished:
+                    until = self._next_evaluation(step)
                     with self.costs.charge("il_train"):
-                        self._epoch(reporter)
+                        loss, accuracy = self._train(batches, step, until, reporter)
+                    step = until
+                    self._evaluate(step, loss, accuracy)
                     self._save()
         self.validation.close()
         self._samples.close()
 
-    def _epoch(self, reporter: Progress) -> None:
-        number = len(self.epochs)
-        loss, accuracy = self._train_epoch(number, reporter) if number else (None, None)
-        validation = self.validation.evaluate(
-            self.model, self._device, self.config.precision, costs=self.costs, cost="il_train"
-        )
-        self._require_finite(validation.loss, number)
-        self.epochs.append(
-            ILEpoch(
-                epoch=number,
-                train_loss=loss,
-                train_accuracy=accuracy,
-                validation_loss=validation.loss,
-                validation_accuracy=validation.accuracy,
-                validation_map=validation.mean_average_precision,
+    def _next_evaluation(self, step: int) -> int:
+        first = min(_FIRST_EVALUATION, max(_FEWEST_STEPS, len(self._samples)))
+        following = max(first, math.ceil(_GROWTH * step))
+        return min(following, self.config.steps) if self.config.steps else following
+
+    def _batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches from this step on, without end."""
+        epoch, first = divmod(step, len(self._samples))
+        while True:
+            yield from self._samples.batches(epoch, first)
+            epoch, first = epoch + 1, 0
+
+    def _evaluate(self, step: int, train_loss: float | None, train_accuracy: float | None) -> None:
+        with self.costs.charge("il_train"):
+            found = self.validation.evaluate(
+                self._average, self._device, self.config.precision, costs=self.costs, cost="il_train"
+            )
+        self._require_finite(found.loss, step)
+        self.evaluations.append(
+            ILEvaluation(
+                step=step,
+                train_loss=train_loss,
+                train_accuracy=train_accuracy,
+                validation_loss=found.loss,
+                validation_accuracy=found.accuracy,
+                validation_map=found.mean_average_precision,
             )
         )
-        if self.best_epoch == number:
-            self.best = {name: value.cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
+        if self.best_step == step:
+            self.best = {name: value.cpu().contiguous().clone() for name, value in self._average.state_dict().items()}
 
-    def _train_epoch(self, number: int, reporter: Progress) -> tuple[float, float]:
-        """Mean loss and accuracy while training, over one pass."""
+    def _train(
+        self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], step: int, until: int, reporter: Progress
+    ) -> tuple[float, float]:
+        """Take the steps up to `until`; mean loss (nats) and accuracy meanwhile."""
         losses = torch.zeros((), dtype=torch.float64, device=self._device)
         hits, seen = torch.zeros((), dtype=torch.int64, device=self._device), 0
         self.model.train()
-        before = (number - 1) * len(self._samples)
-        for step, (images, labels) in enumerate(self._samples.batches(number - 1)):
-            if len(images) == 1 and seen:
-                continue  # BatchNorm has no variance of a single sample
+        last = self.evaluations[-1]
+        for number in range(step, until):
+            images, labels = next(batches)
             for group in self._optimizer.param_groups:
-                group["lr"] = self.config.rate_at((before + step) / (self.config.epochs * len(self._samples)))
-            shape = ("il_train", *images.shape)
-            loss, correct = self.costs.flops("il_train", shape, partial(self._step, self.model, images, labels))
-            losses, hits, seen = losses + loss.double() * len(images), hits + correct, seen + len(images)
-            if step % _STEPS_BETWEEN_CHECKS == 0:
-                self._require_finite(float(losses), number)
-            last = self.epochs[-1]
+                group["lr"] = self.config.rate_at(number)
+            # BatchNorm has no variance of a single sample, which an epoch may end in.
+            if len(images) > 1 or len(self._samples) == 1:
+                shape = ("il_train", *images.shape)
+                loss, correct = self.costs.flops("il_train", shape, partial(self._step, self.model, images, labels))
+                losses, hits, seen = losses + loss.double() * len(images), hits + correct, seen + len(images)
+            self._average_in(number + 1)
             quality = (
                 f"{last.validation_accuracy:.1%} correct"
                 if last.validation_map is None
                 else f"mean average precision {last.validation_map:.3f}"
             )
             reporter.advance(note=f"validation loss {last.validation_loss:.3f}, {quality}")
-        self._require_finite(float(losses), number)
-        return float(losses) / seen, int(hits) / seen
+        self._require_finite(float(losses), until)
+        return float(losses) / max(seen, 1), int(hits) / max(seen, 1)
+
+    @torch.no_grad()
+    def _average_in(self, step: int) -> None:
+        """Take the weights after this step, 1 is the first, into their average; BatchNorm's statistics, too."""
+        share = 1 - (1 - 1 / step) ** (_POWER + 1)
+        average, now = (
+            [value for value in model.state_dict().values() if value.is_floating_point()]
+            for model in (self._average, self.model)
+        )
+        torch._foreach_lerp_(average, now, share)
 
     def _step(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device.
@@ -198,18 +247,28 @@ class Fit:
         assert correct is not None, "of logits the tasks of corpora tell"
         return loss.detach(), correct.sum()
 
-    def _require_finite(self, loss: float, epoch: int) -> None:
+    @property
+    def _guess(self) -> float:
+        """Loss of a guess by the classes' shares alone, nats: the entropy of the validation samples' labels."""
+        labels = self.validation.labels
+        if labels.dim() == 1:
+            return float(torch.special.entr(torch.bincount(labels).double() / len(labels)).sum())
+        shares = labels.double().mean(0)
+        return float((torch.special.entr(shares) + torch.special.entr(1 - shares)).mean())
+
+    def _require_finite(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
             raise IrreducibleLossError(
-                f"IL model {self.config.resolved_name!r}: the loss became {loss} in epoch {epoch}, with learning rate "
+                f"IL model {self.config.resolved_name!r}: the loss became {loss} by step {step}, with learning rate "
                 f"{self.config.learning_rate}: train again with --overwrite and a lower --learning-rate"
             )
 
     def _save(self) -> None:
         state = {
             "identity": self._identity,
-            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "evaluations": [asdict(each) for each in self.evaluations],
             "model": self.model.state_dict(),
+            "average": self._average.state_dict(),
             "best": self.best,
             "optimizer": self._optimizer.state_dict(),
             "random": random_state(self._device),
@@ -223,9 +282,10 @@ class Fit:
             return
         path = self._workspace.path(self._checkpoint)
         require_same(f"{path} is of a training", state["identity"], self._identity, REMEDY)
-        self.epochs = [ILEpoch(**epoch) for epoch in state["epochs"]]
+        self.evaluations = [ILEvaluation(**each) for each in state["evaluations"]]
         self.best = {name: value.cpu() for name, value in state["best"].items()}
         self.model.load_state_dict(state["model"])
+        self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.costs.load_state_dict(state["costs"])
         restore_random_state(state["random"], self._device)

@@ -14,18 +14,20 @@ from rhostream.loaders.storage import UnreadableError, Workspace, decode_safeten
 from rhostream.pipeline.models import build_model
 from rhostream.schema import COST_UNITS
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class ILEpoch:
-    """Losses (nats) and accuracies after an epoch; epoch 0 is before training and has no training figures.
+class ILEvaluation:
+    """Losses (nats) and accuracies after a gradient step; step 0 is before training and has no training figures.
 
     Attributes:
-        validation_map: mean average precision, of a multi-label corpus; else None.
+        train_loss, train_accuracy: while training since the evaluation before, by the weights of each step.
+        validation_loss, validation_accuracy: of the averaged weights.
+        validation_map: their mean average precision, of a multi-label corpus; else None.
     """
 
-    epoch: int
+    step: int
     train_loss: float | None
     train_accuracy: float | None
     validation_loss: float
@@ -42,9 +44,9 @@ class ILWeights:
         file: name of the weights beside the metadata.
         sha256: of that file.
         trained_on: name and digest of every shard it was trained on.
-        trained_samples, validated_samples: how many samples trained it and chose its epoch.
-        best_epoch: the epoch of the lowest validation loss, whose weights these are.
-        epochs: one entry an epoch.
+        trained_samples, validated_samples: how many samples trained it and chose its step.
+        best_step: the step of the lowest validation loss, whose weights these are.
+        evaluations: in the order of their steps.
     """
 
     fold: int
@@ -53,12 +55,12 @@ class ILWeights:
     trained_on: dict[str, str]
     trained_samples: int
     validated_samples: int
-    best_epoch: int
-    epochs: tuple[ILEpoch, ...]
+    best_step: int
+    evaluations: tuple[ILEvaluation, ...]
 
     @property
-    def best(self) -> ILEpoch:
-        return self.epochs[self.best_epoch]
+    def best(self) -> ILEvaluation:
+        return next(each for each in self.evaluations if each.step == self.best_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +117,8 @@ class ILMetadata:
         if not self.models:
             raise UnreadableError("has no models")
         for model in self.models:
-            if "/" in model.file or not 0 <= model.best_epoch < len(model.epochs):
-                raise UnreadableError(f"has a model {model.file!r} whose best epoch is {model.best_epoch}")
+            if "/" in model.file or model.best_step not in [each.step for each in model.evaluations]:
+                raise UnreadableError(f"has a model {model.file!r} whose best step is {model.best_step}")
 
     def write(self, workspace: Workspace) -> None:
         spec = self.spec.to_dict()

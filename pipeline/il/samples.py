@@ -69,21 +69,24 @@ class TrainingSamples:
         """Batches of an epoch."""
         return len(self._stream)
 
-    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """images uint8 (n, C, H, W), channels last in memory, and the labels of a `Batch` of them, of one epoch.
+
+        Args:
+            first: the batch of the epoch to begin with.
 
         Raises:
             ShardError: an image cannot be read.
         """
         stream = self._stream
         if not self._holds:
-            stream.set_epoch(epoch)
+            stream.load_state_dict(stream.state_at(epoch, first * stream.super_batch_size))
             yield from ((batch.images, batch.labels) for batch in stream)
             return
         if self._held is None:
             self._held = self._read()
         rounds = stream.rounds()
-        for turn in range(len(rounds)):
+        for turn in range(first, len(rounds)):
             samples, _ = stream.read(epoch, *rounds.bounds(turn, 0))
             images = torch.from_numpy(self._pixels(*self._held, samples)).permute(0, 3, 1, 2)
             yield images, make_targets(samples.labels, len(stream.corpus.classes))

@@ -15,6 +15,7 @@ from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, e
 from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import ILScoreConfig
 from rhostream.pipeline.il.metadata import ILMetadata, default_il_model
+from rhostream.pipeline.il.quality import ILQuality, il_quality
 from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
 from rhostream.pipeline.jobs import exclusive_lock, hold_as_worker, in_processes, progress
 from rhostream.schema import IL
@@ -32,6 +33,7 @@ class ILScores:
         mean_il: nats, over all rows.
         accuracy: share of rows whose label the IL model predicts; None of a multi-label corpus.
         in_sample: rows scored by a model that was trained on them.
+        quality: what the table is good for; None as long as not all of the training split is scored.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ILScores:
     mean_il: float
     accuracy: float | None
     in_sample: int
+    quality: ILQuality | None
 
 
 def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
@@ -80,7 +83,7 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
         with progress(f"il score {metadata.name}", sum(shard.rows for shard in due), "samples") as reporter:
             for rows in in_processes(start, due, config.workers):
                 reporter.advance(rows)
-        return _summary(workspace, metadata, shards, len(due))
+        return _summary(workspace, corpus, metadata, shards, len(due))
 
 
 def _start(workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings, number: int) -> Callable[[Shard], int]:
@@ -109,7 +112,9 @@ def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ILScoreConf
     return corpus.split(*config.splits)
 
 
-def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ...], scored: int) -> ILScores:
+def _summary(
+    workspace: Workspace, corpus: CorpusMetadata, metadata: ILMetadata, shards: tuple[Shard, ...], scored: int
+) -> ILScores:
     judged = ["label", "predicted"] if metadata.task == "classification" else []
     rows, total, right, in_sample = 0, 0.0, 0, 0
     for shard in shards:
@@ -119,6 +124,7 @@ def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ..
         if judged:
             right += pc.sum(pc.equal(*(table.column(name) for name in judged))).as_py() or 0
         in_sample += pc.sum(table.column("in_sample")).as_py() or 0
+    whole = all(workspace.exists(shard.scores(metadata.name)) for shard in corpus.split("train"))
     return ILScores(
         name=metadata.name,
         shards=len(shards),
@@ -127,4 +133,5 @@ def _summary(workspace: Workspace, metadata: ILMetadata, shards: tuple[Shard, ..
         mean_il=total / rows if rows else 0.0,
         accuracy=(right / rows if rows else 0.0) if judged else None,
         in_sample=in_sample,
+        quality=il_quality(workspace, corpus, metadata.name) if whole and corpus.split("train") else None,
     )

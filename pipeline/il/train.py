@@ -85,7 +85,8 @@ def _trained(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig
     metadata.require_fit(corpus)
     made = {"fingerprint": metadata.fingerprint, "classes": list(metadata.classes), "spec": metadata.spec.to_dict()}
     found = {"model": metadata.architecture} | made | metadata.config
-    require_same(f"IL model {metadata.name!r} was trained", found, _identity(config, corpus), REMEDY)
+    asked = {name: value for name, value in _identity(config, corpus).items() if name in found}  # a former one has few
+    require_same(f"IL model {metadata.name!r} was trained", found, asked, REMEDY)
     return metadata
 
 
@@ -155,8 +156,8 @@ def _write_weights(workspace: Workspace, name: str, fit: Fit) -> ILWeights:
         trained_on={shard.name: shard.digest for shard in fit.plan.train},
         trained_samples=sum(shard.rows for shard in fit.plan.train),
         validated_samples=len(fit.validation),
-        best_epoch=fit.best_epoch,
-        epochs=tuple(fit.epochs),
+        best_step=fit.best_step,
+        evaluations=tuple(fit.evaluations),
     )
 
 
@@ -165,8 +166,8 @@ def _summary(model: ILWeights) -> dict[str, Any]:
         "fold": model.fold,
         "trained_samples": model.trained_samples,
         "validated_samples": model.validated_samples,
-        "epochs": model.epochs[-1].epoch,
-        "best_epoch": model.best_epoch,
+        "steps": model.evaluations[-1].step,
+        "best_step": model.best_step,
         "validation_loss": model.best.validation_loss,
         **(
             {"validation_accuracy": model.best.validation_accuracy}

@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts units of one stage; `advance` may carry a short note (a loss, a speed)."""
 
-    def __init__(self, stage: str, total: int, unit: str, initial: int = 0) -> None:
+    def __init__(self, stage: str, total: int | None, unit: str, initial: int = 0) -> None:
         self.stage, self.total, self.unit, self.done = stage, total, unit, initial
         self._initial, self._start = initial, time.monotonic()
         self._last = self._start
@@ -41,14 +41,16 @@ class Progress:
     def _line(self, note: str) -> None:
         elapsed = time.monotonic() - self._start
         rate = (self.done - self._initial) / elapsed if elapsed > 0 else 0.0
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
+        to_do = 0 if self.total is None else self.total - self.done
+        left = f", {to_do / rate:.0f} s left" if rate and to_do > 0 else ""
         tail = f", {note}" if note else ""
-        line = f"{self.stage}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{tail}"
+        of = self.done if self.total is None else f"{self.done}/{self.total}"
+        line = f"{self.stage}: {of} {self.unit}, {rate:.1f}/s{left}{tail}"
         tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager
-def progress(stage: str, total: int, unit: str, initial: int = 0) -> Iterator[Progress]:
+def progress(stage: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Progress]:
     reporter = Progress(stage, total, unit, initial)
     try:
         yield reporter

@@ -80,6 +80,11 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def labels(self) -> Tensor:
+        """Those of a `Batch` of all samples."""
+        return self._samples.targets(slice(None))
+
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """images uint8 (n, C, H, W) and the labels of a `Batch` of them, n <= batch_size.
 

@@ -24,7 +24,7 @@ def train_stream(plan: TrainPlan) -> CandidateStream:
         augmentation=config.augmentation,
         core_set=config.core_set or None,
         validation_share=validation_share_of(plan.samples) if auto else 0.0,
-        prefilter=Prefilter(chance=config.prefilter or 1.0) if config.prefilter or auto else None,
+        prefilter=Prefilter(chance=config.prefilter or 1.0) if config.prefilter or auto or config.hands_over else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
         order=Order(last=config.last),

@@ -72,7 +72,7 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
             "leave score_ahead out"
         )
     drawn_at_once = config.super_batch_size if scores else config.batch_size
-    varies = config.select == "grad_norm_is" or selection.full or selection.make_rule().falls_short
+    varies = config.hands_over or config.select == "grad_norm_is" or selection.full or selection.make_rule().falls_short
     return SelectionPlan(
         config=selection,
         scores=scores,

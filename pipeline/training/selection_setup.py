@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.reference import Prefilter
-from rhostream.pipeline.il import ILMetadata
+from rhostream.pipeline.il import ILMetadata, ILQuality, il_quality
 from rhostream.pipeline.models import Costs, build_model, resolve_precision
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
 from rhostream.selection.companions import LiveIL, ProxyScorer
-from rhostream.selection.policies import Auto, Fixed, GatedImportance, Policy, Validation, usual_arms
+from rhostream.selection.policies import Auto, Fixed, GatedImportance, Handover, Policy, Validation, usual_arms
 from rhostream.selection.scoring import ScoredCandidates, Scorer, ScoringOptions, grad_norm
 from rhostream.selection.selected_batch import SelectedBatch
 
@@ -58,6 +58,13 @@ class SelectionSetup:
         config, selection = self._config, self._plan.selection.config
         if selection is None:
             return self._auto()
+        if config.hands_over:
+            quality = self._quality(config.prefilter)
+            return Handover(
+                selection,
+                guess=math.log(len(self._plan.corpus.classes) if self._plan.corpus.task == "classification" else 2),
+                prefilter=config.prefilter > 0 or (quality is not None and quality.filters),
+            )
         if config.select == "grad_norm_is" and config.rule == "default":
             return GatedImportance(selection, config.super_batch_size)
         return Fixed(selection)
@@ -66,16 +73,29 @@ class SelectionSetup:
         plan, config, costs = self._plan, self._config, self._costs
         assert plan.il is not None, "`plan_selection` sees to it"
         with costs.charge("auto"):
-            chance = config.prefilter or 1.0
+            quality = self._quality(config.prefilter)
+            if quality is None:
+                raise ConfigError(
+                    f"select 'auto' with IL table {plan.il!r}, which does not tell what its model predicts: name a "
+                    "selection function"
+                )
             kept = validation_samples(
-                plan.workspace, plan.corpus, plan.il, Prefilter(chance=chance), plan.spec, threads=config.threads
+                plan.workspace,
+                plan.corpus,
+                plan.il,
+                quality,
+                Prefilter(chance=config.prefilter or 1.0),
+                plan.spec,
+                threads=config.threads,
             )
+        # Of a table that does not tell how certain its model is, half is believed.
+        wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
 
         guessing = math.log(len(self._plan.corpus.classes))
 
         def validate() -> Validation:
             precision = resolve_precision(self._device, config.precision)
-            found = kept.samples.calibrated(self._model, self._device, precision, costs=costs, cost="auto")
+            found = kept.calibrated(self._model, self._device, precision, costs=costs, cost="auto")
             # Half a sample more, of which nothing is known: else the loss of what is always right is as good as 0, and
             # falls without end in proportion.
             loss = (found.samples * found.loss + guessing / 2) / (found.samples + 0.5)
@@ -84,11 +104,17 @@ class SelectionSetup:
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
         return Auto(
-            usual_arms(config.batch_size, config.super_batch_size, kept.ruled_out, kept.wrong),
+            usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong),
             super_batch_size=config.super_batch_size,
             validate=validate,
             clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
         )
+
+    def _quality(self, chance: float) -> ILQuality | None:
+        """Of the IL table, charged as what it prepares."""
+        plan = self._plan
+        assert plan.il is not None, "`plan_selection` sees to it"
+        return il_quality(plan.workspace, plan.corpus, plan.il, Prefilter(chance=chance or 1.0))
 
     def _scorer(self) -> Scorer:
         config = self._config

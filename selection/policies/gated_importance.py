@@ -8,6 +8,7 @@ from torch import Tensor
 from rhostream.selection.policies.policy import Policy
 from rhostream.selection.policies.selection_config import SelectionConfig
 from rhostream.selection.policies.tau_gate import TauGate
+from rhostream.selection.scoring import ScoredCandidates
 
 
 class GatedImportance(Policy):
@@ -33,7 +34,7 @@ class GatedImportance(Policy):
     def next(self) -> SelectionConfig:
         return self._open if self.gate.open else self._closed
 
-    def scored(self, score: Tensor) -> None:
+    def scored(self, scored: ScoredCandidates, score: Tensor) -> None:
         self.gate.update(score)
 
     def learned(self, grad_norms: Tensor) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from rhostream.selection.policies.selection_config import SelectionConfig
+from rhostream.selection.scoring import ScoredCandidates
 
 
 class Policy(Protocol):
@@ -19,8 +20,8 @@ class Policy(Protocol):
         """Asked before each super-batch."""
         ...
 
-    def scored(self, score: Tensor) -> None:
-        """Told the scores of each super-batch that was scored, float32 (n,)."""
+    def scored(self, scored: ScoredCandidates, score: Tensor) -> None:
+        """Told of each super-batch that was scored: what is known of its candidates, and their scores, float32 (n,)."""
         return None
 
     def stepped(self) -> None:

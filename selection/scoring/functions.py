@@ -87,6 +87,17 @@ def rho_loss(scored: ScoredCandidates) -> Tensor:
     return scored.loss - scored.require_il()
 
 
+@register("learnable", needs={"logits", "il"}, loss_suffices=True)
+def learnable(scored: ScoredCandidates) -> Tensor:
+    """exp(-IL) (1 - exp(-L)), in [0, 1]: what held-out data say of the label, times what the model has yet to learn.
+
+    For cross-entropy p(y|x; D_ho) (1 - p(y|x; θ_t)). The reducible loss has no bound: the surer the model, the higher
+    the loss of a wrong label, until it outranks everything. This score never exceeds the probability that the IL model
+    gives to the label.
+    """
+    return (-scored.require_il()).exp() * (1 - (-scored.loss).exp())
+
+
 @register("train_loss", needs={"logits"}, loss_suffices=True)
 def train_loss(scored: ScoredCandidates) -> Tensor:
     """L[y|x; θ_t], nats: hard examples, mislabeled ones among them (Loshchilov & Hutter, 2015)."""

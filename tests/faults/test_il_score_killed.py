@@ -16,7 +16,7 @@ from rhostream.pipeline.il.train import train_il
 def test_a_killed_scoring_restarted_equals_one_never_killed(tmp_path: Path) -> None:
     whole, killed = (write_shapes(tmp_path / name, splits={"train": 300, "holdout": 20}, shard_rows=5) for name in "ab")
     for workspace in (whole, killed):
-        train_il(workspace, ILTrainConfig(model="mlp", epochs=1, device="cpu"))
+        train_il(workspace, ILTrainConfig(model="mlp", steps=2, device="cpu"))
     score_il(whole, ILScoreConfig(device="cpu"))
     command = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "il", "score", "--workers", "1"]
     command += ["--device", "cpu", "--threads", "1", "--workspace", killed.location]

@@ -35,7 +35,7 @@ DROPOUT = {"model": "squeezenet1_1", "learning_rate": 1e-4}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 120, "holdout": 60, "test": 40}, noise=0.2)
-    train_il(workspace, ILTrainConfig(epochs=2, device="cpu"))
+    train_il(workspace, ILTrainConfig(steps=4, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     write_core_set(workspace, CoreSetConfig(keep=0.5))
     return workspace

@@ -50,7 +50,7 @@ KILLED_AFTER = (4, 10)  # evaluations, of 20
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """120 training samples, an IL model and its table; made on the CPU."""
     workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 120, "holdout": 60, "test": 40}, noise=0.2)
-    train_il(workspace, ILTrainConfig(epochs=2, device="cpu"))
+    train_il(workspace, ILTrainConfig(steps=4, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 
@@ -64,7 +64,7 @@ def il_table(workspace: Workspace, **settings: Any) -> pa.Table:
 
 def shapes_with_il_model(folder: Path, device: str) -> Workspace:
     workspace = write_shapes(folder, splits={"train": 120, "holdout": 60}, shard_rows=50)
-    train_il(workspace, ILTrainConfig(model="bn_cnn", epochs=2, patience=0, device=device, precision="float32"))
+    train_il(workspace, ILTrainConfig(model="bn_cnn", steps=4, device=device, precision="float32"))
     return workspace
 
 

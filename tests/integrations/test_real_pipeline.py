@@ -27,15 +27,15 @@ def query(workspace: Path, sql: str) -> list[dict[str, Any]]:
     return rows
 
 
-def pipeline(workspace: Path, *shards: str, epochs: int) -> None:
+def pipeline(workspace: Path, *shards: str, steps: int) -> None:
     manifest = str(ROOT / "data_manifests" / "clothing1m.toml")
     arguments = ["--manifest", manifest, "--root", str(unpack("clothing1m")), "--shard-size", "1000", "--workers", "0"]
     made = run(workspace, "shards", *arguments, *shards, "--json")
     assert made["entries"] == sum(made["samples"].values()) + sum(made["rejects"].values())
     assert made["rejects"]["label_missing"] == 1
     size = ["--model", "small_cnn", "--image-size", "32", "--validation-samples", "500"]
-    trained = run(workspace, "il", "train", *size, "--epochs", str(epochs), *CPU, "--json")
-    assert all(model["best_epoch"] > 0 for model in trained["models"])
+    trained = run(workspace, "il", "train", *size, "--steps", str(steps), *CPU, "--json")
+    assert all(model["best_step"] > 0 for model in trained["models"])
     scored = run(workspace, "il", "score", *CPU, "--json")
     assert (scored["in_sample"], scored["rows"]) == (
         0,
@@ -66,7 +66,7 @@ def scored_in_sample(workspace: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clothing1m") / "w"
-    pipeline(folder, "--holdout", "0.3", epochs=5)
+    pipeline(folder, "--holdout", "0.3", steps=50)
     return folder
 
 
@@ -75,7 +75,7 @@ def test_no_loss_is_of_an_image_that_trained_its_model(workspace: Path) -> None:
 
 
 def test_each_image_is_scored_by_a_model_of_other_folds(tmp_path: Path) -> None:
-    pipeline(tmp_path / "w", "--folds", "2", epochs=1)
+    pipeline(tmp_path / "w", "--folds", "2", steps=10)
     folds = query(tmp_path / "w", "SELECT DISTINCT fold FROM samples WHERE split = 'train' ORDER BY fold")
     assert folds == [{"fold": 0}, {"fold": 1}]
     assert scored_in_sample(tmp_path / "w") == []

@@ -144,7 +144,7 @@ def test_shards_are_written_to_a_bucket_as_to_a_folder(s3: S3, tmp_path: Path) -
 def test_the_il_is_trained_and_scored_in_a_bucket(s3: S3, cache: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path / "w", splits={"train": 40, "holdout": 60, "test": 10}, shard_rows=20)
     url = upload(tmp_path / "w", s3)
-    training = ILTrainConfig(model="mlp", name="mlp", epochs=1, device="cpu")
+    training = ILTrainConfig(model="mlp", name="mlp", steps=2, device="cpu")
     scores = []
     for place in (str(tmp_path / "w"), url):
         train_il(place, training)

@@ -206,7 +206,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Workspace]:
         tar(folder / f"tars/{number}.tar", *members)
     index(folder / "w", folder / "tars")
     workspace = Workspace(folder / "w")
-    train_il(workspace, ILTrainConfig(epochs=1, device="cpu"))
+    train_il(workspace, ILTrainConfig(steps=2, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return folder, workspace
 

@@ -60,7 +60,7 @@ def test_a_complete_manifest_is_read(write, tmp_path: Path) -> None:  # type: ig
         options={"file": "labels.csv"},
         noise=Noise(kind="structured", rate=0.4, pairs=(("a", "b"),)),
         image={"size": 32},
-        il={"epochs": 3},
+        il={"steps": 3},
     )
 
 
@@ -115,8 +115,8 @@ def test_holdout_and_folds_exclude_each_other_the_stronger_layer_wins(write) -> 
         ('format = "table"\nmax_reject_share = 2', "max_reject_share 2.0"),
         ('format = "table"\nseed = "x"', "seed = 'x' is not a whole number"),
         ('format = "table"\nfolds = true', "folds = True is not a whole number"),
-        ('format = "table"\n[il]\nepoch = 3', "[il]: unknown setting 'epoch'; did you mean 'epochs'?"),
-        ('format = "table"\n[il]\nepochs = "3"', "[il]: epochs = '3' is not a whole number"),
+        ('format = "table"\n[il]\nstep = 3', "[il]: unknown setting 'step'; did you mean 'steps'?"),
+        ('format = "table"\n[il]\nsteps = "3"', "[il]: steps = '3' is not a whole number"),
         ('format = "table"\n[train]\nstepz = 3', "[train]: unknown setting 'stepz'; did you mean 'steps'?"),
         ('format = "table"\n[train]\nschedule = "cosin"', "[train]: schedule = 'cosin' is not one of cosine, linear"),
         ('format = "table"\n[train]\nshare = 1.5', "[train]: share 1.5: give a number of at least 0 and at most 1"),

@@ -40,7 +40,7 @@ def prepare(folder: Path, **changes: Any) -> Workspace:
     """A corpus with an IL model of one epoch, not yet scored."""
     settings: dict[str, Any] = {"splits": {"train": 120, "holdout": 60, "test": 30}, "shard_rows": 50} | changes
     workspace = write_shapes(folder, **settings)
-    train_il(workspace, ILTrainConfig(model="bn_cnn", epochs=1, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="bn_cnn", steps=2, device="cpu"))
     return workspace
 
 
@@ -90,7 +90,7 @@ def test_exact_thumbnails_replace_the_shards_and_give_the_same_table(workspace: 
 @pytest.mark.slow
 def test_learnt_losses_tell_mislabeled_from_clean(tmp_path: Path) -> None:
     workspace = write_shapes(tmp_path, splits={"train": 300, "holdout": 500}, noise=0.2)
-    train_il(workspace, ILTrainConfig(epochs=10, device="cpu"))
+    train_il(workspace, ILTrainConfig(steps=80, device="cpu"))
     scores = score(workspace)
     losses = table(workspace, "small_cnn")
     assert losses.schema.remove_metadata() == schema.IL
@@ -218,7 +218,7 @@ def test_a_model_of_other_classes_or_other_shards_is_refused(workspace: Workspac
     with pytest.raises(IrreducibleLossError, match=r"1 of its training shards changed, holdout-000001.*--overwrite"):
         score(workspace)
     with pytest.raises(IrreducibleLossError, match="holdout-000001"):
-        train_il(workspace, ILTrainConfig(model="bn_cnn", epochs=1, device="cpu"))
+        train_il(workspace, ILTrainConfig(model="bn_cnn", steps=2, device="cpu"))
     change_metadata(workspace, shards=shards)
     with pytest.raises(WorkspaceError, match=r"no trained IL model 'mlp'.*bn_cnn.*train the IL model \(name mlp\)"):
         score(workspace, name="mlp")
@@ -227,7 +227,7 @@ def test_a_model_of_other_classes_or_other_shards_is_refused(workspace: Workspac
 def test_the_only_trained_model_or_the_manifests_is_the_default(workspace: Workspace) -> None:
     workspace.write_bytes("il/mlp/checkpoints/model.pt", b"of a training that has not ended")
     assert score(workspace).name == "bn_cnn"
-    train_il(workspace, ILTrainConfig(model="mlp", name="second", epochs=1, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="mlp", name="second", steps=2, device="cpu"))
     with pytest.raises(ConfigError, match="2 trained IL models, bn_cnn, second: name"):
         score(workspace)
     manifest = workspace.read_json("corpus.json")["manifest"]

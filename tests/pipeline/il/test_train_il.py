@@ -1,4 +1,4 @@
-"""The IL model: what trains it, which epoch is kept, and what happens when it is asked for again."""
+"""The IL model: what trains it, which step is kept, and what happens when it is asked for again."""
 
 import json
 import multiprocessing
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import safetensors.torch
@@ -20,6 +21,7 @@ from rhostream.cli.main import rho
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.il_config import ILTrainConfig
+from rhostream.pipeline.il import fit
 from rhostream.pipeline.il.fit import Fit
 from rhostream.pipeline.il.metadata import ILMetadata, il_costs
 from rhostream.pipeline.il.train import train_il
@@ -27,7 +29,7 @@ from rhostream.pipeline.jobs.lock import exclusive_lock, hold_as_worker, remove_
 from rhostream.pipeline.models.evaluation import EvaluationSet
 from rhostream.pipeline.models.registry import build_model
 
-QUICK: dict[str, Any] = {"epochs": 2, "device": "cpu"}
+QUICK: dict[str, Any] = {"steps": 3, "device": "cpu"}
 HELD = 1.0  # seconds
 
 
@@ -42,12 +44,13 @@ def shapes(tmp_path: Path) -> Workspace:
 
 
 @pytest.mark.slow
-def test_the_kept_epoch_has_the_lowest_loss_on_validation_samples(shapes: Workspace) -> None:
+def test_the_kept_step_has_the_lowest_loss_on_validation_samples(shapes: Workspace) -> None:
     Path(shapes.path("shards/test-000000.tar")).unlink()  # whoever looks at the test split fails
-    metadata = train_il(shapes, ILTrainConfig(epochs=12, patience=3, learning_rate=5e-3, device="cpu")).metadata
+    metadata = train_il(shapes, ILTrainConfig(steps=300, least_gain=0.0, device="cpu")).metadata
     (model,) = metadata.models
-    assert [epoch.epoch for epoch in model.epochs] == list(range(len(model.epochs)))
-    assert model.best.validation_loss == min(epoch.validation_loss for epoch in model.epochs)
+    steps = [each.step for each in model.evaluations]
+    assert steps == [0, 8, 10, 13, 17, 22, 28, 35, 44, 55, 69, 87, 109, 137, 172, 215, 269, 300][: len(steps)]
+    assert model.best.validation_loss == min(each.validation_loss for each in model.evaluations)
     assert model.trained_on.keys() == {"holdout-000000", "holdout-000001"}
     assert (model.trained_samples, model.validated_samples) == (120, 100)
     corpus = CorpusMetadata.read(shapes)
@@ -55,17 +58,34 @@ def test_the_kept_epoch_has_the_lowest_loss_on_validation_samples(shapes: Worksp
     kept = again.evaluate(metadata.load(shapes, model), torch.device("cpu"))
     assert kept.loss == pytest.approx(model.best.validation_loss, rel=1e-5)
     assert kept.accuracy == model.best.validation_accuracy
-    assert model.epochs[0].train_loss is None
+    assert model.evaluations[0].train_loss is None
     first = build_model("small_cnn", 4, corpus.image_spec(), seed=0)
-    assert model.epochs[0].validation_loss == pytest.approx(again.evaluate(first, torch.device("cpu")).loss, rel=1e-5)
+    assert model.evaluations[0].validation_loss == pytest.approx(
+        again.evaluate(first, torch.device("cpu")).loss, rel=1e-5
+    )
     assert ILMetadata.read(shapes, "small_cnn") == metadata
     assert not any(name.startswith("il/small_cnn/checkpoints") for name in names(shapes))
 
 
-def test_training_stops_when_patience_runs_out(shapes: Workspace) -> None:
-    metadata = train_il(shapes, ILTrainConfig(epochs=30, patience=2, learning_rate=0.05, device="cpu")).metadata
+@pytest.mark.slow
+@pytest.mark.parametrize("least_gain", [0.0, 0.05])
+def test_training_ends_at_the_first_evaluation_that_gains_too_little(shapes: Workspace, least_gain: float) -> None:
+    metadata = train_il(shapes, ILTrainConfig(model="mlp", least_gain=least_gain, device="cpu")).metadata
+    losses = [each.validation_loss for each in metadata.models[0].evaluations]
+    lowest = np.minimum.accumulate(losses)
+    fell = losses[1:] <= (1 - least_gain) * lowest[:-1]
+    learnt = np.minimum(lowest[:-1], losses[1:]) < 0.97 * np.log(4)
+    assert not fell[-1]
+    assert learnt[-1] or losses[-1] > 1.1 * min(losses)
+    assert (fell[:-1] | ~learnt[:-1]).all()
+
+
+def test_what_cannot_be_learnt_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_GIVEN_UP", 60)
+    workspace = write_shapes(tmp_path, splits={"train": 60, "holdout": 60}, noise=1.0)
+    metadata = train_il(workspace, ILTrainConfig(model="small_mlp", learning_rate=1e-7, device="cpu")).metadata
     (model,) = metadata.models
-    assert len(model.epochs) - 1 == model.best_epoch + 2 < 30
+    assert 60 <= model.evaluations[-1].step < 80
 
 
 def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
@@ -75,12 +95,12 @@ def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
         table.schema.get_field_index("label"), table.schema.field("label"), pa.array([2] * 60, pa.int32())
     )
     workspace.write_table("index/holdout-000000.parquet", constant)
-    metadata = train_il(workspace, ILTrainConfig(epochs=4, patience=0, learning_rate=3e-3, device="cpu")).metadata
-    assert metadata.models[0].epochs[-1].train_accuracy == 1.0
+    metadata = train_il(workspace, ILTrainConfig(steps=60, learning_rate=1e-2, device="cpu")).metadata
+    assert metadata.models[0].evaluations[-1].train_accuracy > 0.5
     corpus = CorpusMetadata.read(workspace)
     share = EvaluationSet(workspace, corpus.split("train"), corpus.image_spec())
     labels = torch.cat([labels for _, labels in share.batches()])
-    accuracy = metadata.models[0].epochs[-1].validation_accuracy
+    accuracy = metadata.models[0].evaluations[-1].validation_accuracy
     assert accuracy == pytest.approx(float((labels == 2).float().mean()))
 
 
@@ -114,10 +134,10 @@ def test_a_trained_model_is_kept_another_needs_overwrite(shapes: Workspace) -> N
     assert again.already_trained
     assert again.metadata == first.metadata
     assert {name: Path(shapes.path(name)).stat().st_mtime_ns for name in names(shapes)} == before
-    with pytest.raises(WorkspaceError, match=r"epochs 2, asked for 3; seed 0, asked for 1.*--overwrite"):
-        train_il(shapes, ILTrainConfig(epochs=3, seed=1, device="cpu"))
-    replaced = train_il(shapes, ILTrainConfig(epochs=3, seed=1, device="cpu"), overwrite=True)
-    assert replaced.metadata.config["epochs"] == 3
+    with pytest.raises(WorkspaceError, match=r"seed 0, asked for 1; steps 3, asked for 4.*--overwrite"):
+        train_il(shapes, ILTrainConfig(steps=4, seed=1, device="cpu"))
+    replaced = train_il(shapes, ILTrainConfig(steps=4, seed=1, device="cpu"), overwrite=True)
+    assert replaced.metadata.config["steps"] == 4
     assert not shapes.exists("il/small_cnn/scores/train-000000.parquet")
 
 
@@ -147,7 +167,7 @@ def test_convolutions_are_made_repeatable_and_the_callers_other_settings_hold(
     monkeypatch.setattr(Fit, "_step", noting)
     for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", False)):
         monkeypatch.setattr(cudnn, name, value)
-    train_il(shapes, ILTrainConfig(epochs=1, device="cpu"))
+    train_il(shapes, ILTrainConfig(steps=1, device="cpu"))
     assert seen == {(True, False, False)}
     assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (False, True, False)
 
@@ -198,18 +218,18 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
-    with pytest.raises(IrreducibleLossError, match=r"loss became nan in epoch \d.*--learning-rate"):
-        train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
+    with pytest.raises(IrreducibleLossError, match=r"loss became nan by step \d+, .*--learning-rate"):
+        train_il(shapes, ILTrainConfig(steps=60, learning_rate=1e20, device="cpu"))
     assert not shapes.exists("il/small_cnn/model.json")
 
 
 @pytest.mark.slow
 def test_an_unfinished_training_of_other_settings_is_not_continued(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError):
-        train_il(shapes, ILTrainConfig(epochs=6, learning_rate=1e20, device="cpu"))
-    with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.003.*--overwrite"):
-        train_il(shapes, ILTrainConfig(epochs=6, device="cpu"))
-    train_il(shapes, ILTrainConfig(epochs=1, device="cpu"), overwrite=True)
+        train_il(shapes, ILTrainConfig(steps=60, learning_rate=1e20, device="cpu"))
+    with pytest.raises(WorkspaceError, match=r"learning_rate 1e\+20, asked for 0.002.*--overwrite"):
+        train_il(shapes, ILTrainConfig(steps=60, device="cpu"))
+    train_il(shapes, ILTrainConfig(steps=1, device="cpu"), overwrite=True)
 
 
 def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
@@ -237,13 +257,13 @@ def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path
 @pytest.mark.parametrize(
     "values",
     [
-        {"epochs": 0},
+        {"steps": -1},
         {"validation_share": 0.0},
         {"name": "a/b"},
         {"name": ".a"},
         {"name": "a.parquet"},
         {"name": "a b"},
-        {"patience": -1},
+        {"least_gain": 1.0},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
@@ -253,12 +273,12 @@ def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None
 
 def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Workspace) -> None:
     corpus = shapes.read_json("corpus.json")
-    corpus["manifest"]["il"] = {"model": "mlp", "epochs": 1, "learning_rate": 0.01}
+    corpus["manifest"]["il"] = {"model": "mlp", "steps": 1, "learning_rate": 0.01}
     shapes.write_json("corpus.json", corpus)
-    arguments = ["il", "train", "--workspace", shapes.location, "--epochs", "2", "--device", "cpu", "--json"]
+    arguments = ["il", "train", "--workspace", shapes.location, "--steps", "2", "--device", "cpu", "--json"]
     result = CliRunner().invoke(rho, arguments, catch_exceptions=False)
     printed = json.loads(result.stdout)
-    assert (printed["name"], printed["models"][0]["epochs"], printed["already_trained"]) == ("mlp", 2, False)
+    assert (printed["name"], printed["models"][0]["steps"], printed["already_trained"]) == ("mlp", 2, False)
     assert ILMetadata.read(shapes, "mlp").config["learning_rate"] == 0.01
     text = CliRunner().invoke(rho, arguments[:-1], catch_exceptions=False).stdout
     assert "validation_loss" in text
@@ -267,7 +287,7 @@ def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Works
 
 @pytest.mark.slow
 def test_a_mistake_in_an_overwriting_command_removes_nothing(shapes: Workspace) -> None:
-    config = ILTrainConfig(model="bn_cnn", epochs=1, batch_size=16, name="kept")
+    config = ILTrainConfig(model="bn_cnn", steps=1, batch_size=16, name="kept")
     train_il(shapes, config)
     before = shapes.read_bytes("il/kept/model.safetensors")
     with pytest.raises(ConfigError, match="resnet51"):

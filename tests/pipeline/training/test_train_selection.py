@@ -41,7 +41,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Workspace:
     workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 120, "holdout": 60, "test": 40}, noise=0.2)
-    train_il(workspace, ILTrainConfig(model="small_cnn", epochs=2, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="small_cnn", steps=4, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 

@@ -13,7 +13,9 @@ from rhostream.loaders.index.corpus_metadata import CorpusMetadata
 from rhostream.loaders.index.validation_samples import is_validation_sample
 from rhostream.loaders.reference.prefilter import Prefilter
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.training.validation_samples import ValidationSamples, validation_samples, validation_share_of
+from rhostream.pipeline.il.quality import ILQuality, il_quality
+from rhostream.pipeline.models.evaluation import EvaluationSet
+from rhostream.pipeline.training.validation_samples import validation_samples, validation_share_of
 
 ROWS = (600, 600)
 KEYS = [f"s{number}" for number in range(sum(ROWS))]
@@ -40,30 +42,33 @@ def contradict(workspace: Workspace, which: Callable[[int], bool], confidence: C
         workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
 
 
-def of(workspace: Workspace, il: str = "small_cnn") -> ValidationSamples:
+def of(workspace: Workspace, il: str = "small_cnn") -> tuple[ILQuality, EvaluationSet]:
     corpus = CorpusMetadata.read(workspace)
-    return validation_samples(workspace, corpus, il, Prefilter(chance=1.0), corpus.image_spec(), threads=1)
+    quality = il_quality(workspace, corpus, il)
+    assert quality is not None
+    kept = validation_samples(workspace, corpus, il, quality, Prefilter(chance=1.0), corpus.image_spec(), threads=1)
+    return quality, kept
 
 
 def test_labels_contradicted_by_the_most_certain_predictions_are_not_measured(workspace):
     wrong = lambda number: number % 10 == 0  # noqa: E731
     contradict(workspace, wrong, lambda number: (number % 97) / 100)
-    found = of(workspace)
-    assert found.ruled_out == pytest.approx(0.1)
-    assert found.wrong == pytest.approx(0.1, abs=0.02)
+    quality, kept = of(workspace)
+    assert quality.ruled_out == pytest.approx(0.1)
+    assert quality.wrong == pytest.approx(0.1, abs=0.02)
     measured = [number for number, held in enumerate(HELD) if held and not wrong(number)]
-    assert len(found.samples) == len(measured)
+    assert len(kept) == len(measured)
 
 
 def test_labels_contradicted_only_by_doubtful_predictions_are_measured(workspace):
     hard = lambda number: number % 10 == 0  # noqa: E731
     contradict(workspace, hard, lambda number: 0.4 if hard(number) else 0.9)
-    found = of(workspace)
-    assert (found.ruled_out, found.wrong) == (pytest.approx(0.1), 0.0)
-    assert len(found.samples) == HELD.sum()
+    quality, kept = of(workspace)
+    assert (quality.ruled_out, quality.wrong) == (pytest.approx(0.1), 0.0)
+    assert len(kept) == HELD.sum()
 
 
-def test_of_a_table_made_elsewhere_half_is_believed(workspace, tmp_path):
+def test_a_table_made_elsewhere_is_not_filtered_by(workspace, tmp_path):
     labels = np.concatenate(
         [workspace.read_table(shard.index)["label"] for shard in CorpusMetadata.read(workspace).split("train")]
     )
@@ -74,6 +79,6 @@ def test_of_a_table_made_elsewhere_half_is_believed(workspace, tmp_path):
         "predicted": np.where(numbers % 10 == 0, (labels + 1) % 3, labels).astype(np.int32),
     }
     pq.write_table(pa.table(table), tmp_path / "il.parquet")
-    found = of(workspace, str(tmp_path / "il.parquet"))
-    assert (found.ruled_out, found.wrong) == (pytest.approx(0.1), pytest.approx(0.05))
-    assert len(found.samples) == HELD.sum()
+    quality, kept = of(workspace, str(tmp_path / "il.parquet"))
+    assert (quality.ruled_out, quality.wrong, quality.filters) == (pytest.approx(0.1), None, False)
+    assert len(kept) == HELD.sum()

@@ -22,6 +22,7 @@ from rhostream.selection import (
 )
 from rhostream.selection.policies.gated_importance import GatedImportance
 from rhostream.selection.policies.selection_config import SelectionConfig
+from rhostream.selection.scoring.candidates import ScoredCandidates
 
 SCORE = torch.tensor([1.0, 3.0, 2.0, 3.0, -1.0])
 LABELS = torch.zeros(5, dtype=torch.int64)
@@ -167,7 +168,7 @@ def test_gated_importance_sampling_is_uniform_until_the_gate_opens():
     assert policy.next().rule == "importance"
     for _ in range(2):
         policy.learned(torch.ones(32))  # not taken in while it is open …
-        policy.scored(torch.ones(320))  # … but this
+        policy.scored(ScoredCandidates(labels=torch.zeros(320)), torch.ones(320))  # … but this
     assert policy.next().function == "uniform"
 
 

@@ -1,0 +1,86 @@
+"""What an IL table says of itself: how much it knows, which labels look wrong, and where filtering would do harm."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from helpers.corpus_fixture import write_shapes
+from helpers.tiny import write_il, write_workspace
+
+from rhostream.cli.main import rho
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.il.quality import ILQuality, il_quality
+
+CLASSES = 3
+
+
+def table_of(folder: Path, scored: Any) -> ILQuality:
+    """Of 900 samples; `scored` gives IL, predicted and confidence of each by its number and label."""
+    workspace = write_workspace(folder, (300, 600))
+    write_il(workspace)
+    for shard in CorpusMetadata.read(workspace).split("train"):
+        table = workspace.read_table(shard.scores("small_cnn"))
+        rows = table.to_pylist()
+        for row in rows:
+            row["il"], row["predicted"], row["confidence"] = scored(int(row["key"][1:]), row["label"])
+        workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
+    found = il_quality(workspace, CorpusMetadata.read(workspace), "small_cnn")
+    assert found is not None
+    return found
+
+
+def test_a_table_that_knows_the_labels_may_filter(tmp_path: Path) -> None:
+    found = table_of(
+        tmp_path, lambda number, label: (3.0, (label + 1) % CLASSES, 0.95) if number % 5 == 0 else (0.1, label, 0.9)
+    )
+    assert (found.accuracy, found.ruled_out) == (pytest.approx(0.8), pytest.approx(0.2))
+    assert found.filters
+    assert not found.weak
+    assert found.warnings == []
+
+
+def test_a_table_of_guesses_is_called_too_weak(tmp_path: Path) -> None:
+    found = table_of(tmp_path, lambda number, label: (1.08, label if number % 3 == 0 else (label + 1) % CLASSES, 0.35))
+    assert found.weak
+    assert found.explained == pytest.approx(1 - 1.08 / 1.0986, abs=0.01)
+    assert "too weak to select by" in found.warnings[0]
+
+
+def test_a_filter_of_hard_samples_is_warned_of(tmp_path: Path) -> None:
+    """Those that it rules out are doubtful, and its certain predictions are never contradicted."""
+    found = table_of(
+        tmp_path, lambda number, label: (1.5, (label + 1) % CLASSES, 0.5) if number % 5 == 0 else (0.1, label, 0.9)
+    )
+    assert found.wrong == 0
+    assert not found.filters
+    assert found.lost == pytest.approx(0.2)
+    assert any("don't filter or clean by it" in warning for warning in found.warnings)
+
+
+def test_a_class_that_would_be_lost_is_named(tmp_path: Path) -> None:
+    found = table_of(tmp_path, lambda number, label: (2.0, 0, 0.9) if label == 2 and number % 4 else (0.1, label, 0.8))
+    ((name, share),) = found.starved.items()
+    assert 0.5 < share < 1
+    assert any(name in warning and "more than half of 1 class" in warning for warning in found.warnings)
+
+
+def test_scoring_prints_what_the_table_is_good_for(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path, splits={"train": 80, "holdout": 40})
+    for command in (["il", "train", "--steps", "1"], ["il", "score"]):
+        result = CliRunner().invoke(rho, [*command, "--workspace", workspace.location, "--device", "cpu"])
+        assert result.exit_code == 0, result.output
+    assert "of the labels, explains" in result.stdout
+    assert "too weak to select by" in result.stderr
+
+
+def test_a_table_without_predictions_has_no_quality(tmp_path: Path) -> None:
+    workspace: Workspace = write_workspace(tmp_path, (20,))
+    pq.write_table(
+        pa.table({"key": [f"s{number}" for number in range(20)], "il": pa.array([0.5] * 20, pa.float32())}),
+        tmp_path / "il.parquet",
+    )
+    assert il_quality(workspace, CorpusMetadata.read(workspace), str(tmp_path / "il.parquet")) is None

@@ -145,7 +145,7 @@ test_images = 56
 size = 32
 
 [il]
-epochs = 1
+steps = 2
 """
 
 SELECTS = """

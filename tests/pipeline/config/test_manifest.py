@@ -31,7 +31,7 @@ pairs = [["a", "b"]]
 [image]
 size = 32
 [il]
-epochs = 3
+steps = 3
 """
 
 

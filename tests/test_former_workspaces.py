@@ -16,6 +16,7 @@ from rhostream.errors import RhostreamError, WorkspaceError
 from rhostream.loaders.index import CorpusMetadata, Thumbnails
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import CandidateStream
+from rhostream.loaders.stream.order import Order
 from rhostream.pipeline.sql import query
 
 FIXTURE = Path(__file__).parent / "fixtures" / "former_workspaces.tar.xz"
@@ -60,7 +61,7 @@ def answer(*arguments: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("name", "il"), [("ws", "small_mlp"), ("indexed", None)])
 def test_stream_of_a_former_workspace_opens_and_joins(former: Path, name: str, il: str | None) -> None:
-    stream = CandidateStream(former / name, il=il, super_batch_size=24, seed=0)
+    stream = CandidateStream(former / name, il=il, super_batch_size=24, seed=0, order=Order(last="keep"))
     batches = list(stream)
     keys = [key for batch in batches for key in batch.keys]
     assert len(set(keys)) == len(keys) == {"ws": 79, "indexed": 70}[name]

@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.storage import OutputFile
 
 
 def templates() -> dict[str, str]:
@@ -49,5 +48,7 @@ def write_template(name: str, output: str = "", root: str = "", *, force: bool =
         text,
     )
     text = text.replace("make demo", f"rho shards --manifest {file} --workspace runs/demo")
+    from rhostream.loaders.storage import OutputFile  # it imports fsspec, which settings need not
+
     OutputFile(str(file), force=force).write(text.encode())
     return file

@@ -20,6 +20,7 @@ from rhostream.loaders.index.core_set import CoreSet
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
+from rhostream.loaders.stream.order import Order
 from rhostream.pipeline.config.core_set_config import CoreSetConfig
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.il.core_set import highest, write_core_set
@@ -81,7 +82,7 @@ def test_the_core_set_is_the_least_certain_and_alone_trains(workspace):
     ledger = Ledger(workspace, "svp")
     selector = OnlineSelector(model, batch_size=8, select="uniform", ledger=ledger)
     trained: list[str] = []
-    for batch in selector(CandidateStream(workspace, core_set="svp", super_batch_size=40)):
+    for batch in selector(CandidateStream(workspace, core_set="svp", super_batch_size=40, order=Order(last="keep"))):
         nn.functional.cross_entropy(model(batch.images), batch.labels).backward()
         optimizer.step()
         trained += batch.keys

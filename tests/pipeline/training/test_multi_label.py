@@ -249,7 +249,7 @@ def test_what_asks_for_one_class_is_refused_at_once(made, settings):
 def test_one_class_that_samples_have_or_not_suffices(tmp_path):
     root = write_tagged(tmp_path / "c", as_columns, 40)
     write_shards(tmp_path / "w", tagged_manifest(root, class_columns=["red"], extra=[]), workers=0)
-    train_il(str(tmp_path / "w"), ILTrainConfig(model="small_cnn", epochs=1, device="cpu", threads=1))
+    train_il(str(tmp_path / "w"), ILTrainConfig(model="small_cnn", steps=1, device="cpu", threads=1))
     shown = CliRunner().invoke(rho, ["status", "--workspace", str(tmp_path / "w")])
     assert "(table, multi-label): 1 classes" in shown.stdout
 

@@ -119,7 +119,7 @@ class SmallWorkspace:
         write_thumbnails(self.workspace, ThumbnailsConfig(size=8, workers=0))
 
     def il(self) -> None:
-        train_il(self.workspace, ILTrainConfig(model="mlp", epochs=1, device="cpu"))
+        train_il(self.workspace, ILTrainConfig(model="mlp", steps=4, device="cpu"))
 
     def index(self) -> None:
         manifest = manifest_of(Path(), format="webdataset", root="", holdout=0.4, image={"size": 16})

@@ -93,7 +93,7 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
     locked = exclusive_lock(workspace, "rho train", run.folder)
     with locked, stop_request(f"run {run.name!r}") as stop, observers, repeatable_convolutions():
         run.begin(plan.facts())
-        state = run.load_checkpoint()
+        state = run.load_checkpoint(kept=lambda step: step % every == 0 or step == steps)
         if state is not None:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
@@ -120,10 +120,14 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                 with costs.charge("score"):
                     source.learned(batch, logits)
                 bar.advance(note=" ".join(filter(None, (properties.note, source.note))))
-                evaluated = source.step % every == 0 or source.step == steps
+                in_turn = source.step % every == 0
+                evaluated = in_turn or source.step == steps
                 if evaluated:
                     measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
-                    ledger.flush()
+                    if in_turn:
+                        ledger.flush()
+                    else:  # as the budget ends: it leaves nothing in the run that a larger one would not have
+                        ledger.close()
                     run.add_metrics(
                         {
                             "step": source.step,
@@ -138,7 +142,8 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                         }
                     )
                     observers.evaluated(batch)
-                    properties = Properties(plan.task)
+                    if in_turn:
+                        properties = Properties(plan.task)
                 due = 0 < config.checkpoint_minutes * 60 <= time.monotonic() - checkpoint_at
                 if evaluated or due or stop.signal is not None:
                     run.save_checkpoint(

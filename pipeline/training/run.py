@@ -1,6 +1,6 @@
 """The folder of a training run: what was asked, what was measured, and where to continue."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -91,13 +91,17 @@ class Run:
         """Replace the checkpoint; tensors, numbers and texts only."""
         save_checkpoint(self.workspace, self._checkpoint, state)
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None; metrics of later steps are taken back."""
+    def load_checkpoint(self, kept: Callable[[int], bool]) -> dict[str, Any] | None:
+        """The last checkpoint, or None; metrics of later steps are taken back.
+
+        Args:
+            kept: is a step one of those to evaluate at? Where a smaller budget ended between two, its line goes.
+        """
         state = load_checkpoint(self.workspace, self._checkpoint, "start the run afresh with --overwrite")
         if state is None:
             self.metrics = []
             return None
-        self.metrics = [line for line in self.metrics if line["step"] <= state["step"]]
+        self.metrics = [line for line in self.metrics if line["step"] <= state["step"] and kept(line["step"])]
         self._write_metrics()
         return state
 

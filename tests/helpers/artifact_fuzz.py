@@ -245,7 +245,9 @@ READERS: Final[dict[str, Reader]] = {
     ),
     "rho coreset, again": lambda place: write_core_set(place.workspace, CoreSetConfig(keep=0.8)),
     "rho train, longer": _resumed,
-    "checkpoint": lambda place: [_tensors(Run(place.workspace, run).load_checkpoint()) for run in _RUNS],
+    "checkpoint": lambda place: [
+        _tensors(Run(place.workspace, run).load_checkpoint(kept=lambda step: True)) for run in _RUNS
+    ],
     "metrics of a run": lambda place: [Run(place.workspace, run).metrics for run in _RUNS],
     "history": _history,
     "IL model": _il_model,

@@ -140,6 +140,22 @@ def test_an_extended_run_equals_the_larger_budgets_run_bitwise(workspace, settin
     assert workspace.read_json("runs/r/run.json")["steps"] == 18
 
 
+def test_a_run_extended_between_evaluations_equals_the_longer_one(workspace):
+    config = replace(CONFIG, name="r", evaluate_every=5)
+    whole = train(workspace, replace(config, steps=18))
+    expected, lines = files(workspace, "r"), whole.metrics
+    workspace.remove("runs/r")
+    shorter = train(workspace, config)
+    assert [line["step"] for line in shorter.metrics] == [5, 10, 12]
+    extended = train(workspace, replace(config, steps=18))
+    assert [line["step"] for line in extended.metrics] == [5, 10, 15, 18]
+    timed = {name for name in lines[0] if name.startswith(("seconds", "cpu_seconds", "flops_evaluate"))}
+    assert [{name: line[name] for name in line.keys() - timed} for line in extended.metrics] == [
+        {name: line[name] for name in line.keys() - timed} for line in lines
+    ]
+    assert files(workspace, "r") == expected
+
+
 def test_an_extended_run_is_idempotent_and_keeps_its_evaluations(workspace):
     config = replace(CONFIG, evaluate_every=0, steps=40)
     train(workspace, config)

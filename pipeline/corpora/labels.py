@@ -32,7 +32,8 @@ def label_texts(raw: Any, task: TaskName, separator: str) -> list[str | None]:
         ConfigError: a list where one label was meant.
     """
     if task == "multi_label":
-        return [label_text(item) for item in label_list(raw, separator) or ()]
+        found = label_list(raw, separator) or ()
+        return [label_text(item) for item in found if not isinstance(item, (list, dict))]
     if isinstance(raw, list):
         raise ConfigError(f"{reprlib.repr(raw)} is {SEVERAL_LABELS}")
     return [label_text(raw)]
@@ -62,8 +63,8 @@ def label_list(raw: Any, separator: str) -> list[Any] | None:
 
 
 def text_of_labels(raw: Any) -> str | None:
-    """A text that `label_list` reads as it does `raw`."""
-    return json.dumps(raw, ensure_ascii=False) if isinstance(raw, list) else None if raw is None else str(raw)
+    """A text that `label_list` reads as it does `raw`, and UTF-8 can hold."""
+    return json.dumps(raw) if isinstance(raw, list) else None if raw is None else without_surrogates(str(raw))
 
 
 def without_surrogates(text: str) -> str:

@@ -22,6 +22,7 @@ from rhostream.errors import ConfigError, CorpusError
 from rhostream.pipeline.config.manifest import Manifest, Noise
 from rhostream.pipeline.corpora.base import Corpus
 from rhostream.pipeline.corpora.formats import open_corpus
+from rhostream.pipeline.corpora.labels import LabelListParser, label_texts, text_of_labels
 
 
 def opened(root: Path, kind: str = "table", classes: tuple[str, ...] = (), **options: object) -> Corpus:
@@ -108,6 +109,15 @@ def test_class_columns_say_what_absent_means(tmp_path):
     }
     lenient = opened(tmp_path, classes=("coat", "hat"), absent=["-1", "0", ""], **columns)
     assert labels(lenient) == {"1": (1,), "2": (1,), "3": (1,), "4": "label_unknown", "5": ()}
+
+
+def test_strange_lists_travel_as_text_and_make_no_class():
+    for raw in (["a", "\ud83d"], [], ["b", ["a"], {"c": 1}], "x;\udc00", "", None):
+        text = text_of_labels(raw)
+        assert (text or "").encode().decode() == (text or "")
+        assert label_texts(text, "multi_label", ";") == label_texts(raw, "multi_label", ";")
+    assert label_texts(["b", ["a"], {"c": 1}], "multi_label", "") == ["b"]
+    assert LabelListParser(["a", "b"], "").parse(["b", ["a"]])[1] == "label_unknown"
 
 
 def test_options_and_tasks_that_do_not_go_together_are_refused(tmp_path):

@@ -1,6 +1,6 @@
 """`rho export`: what was found out, for other tools."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from rhostream.cli.options import (
 )
 from rhostream.cli.output import print_table
 from rhostream.pipeline.config import CleanListConfig
+
+if TYPE_CHECKING:
+    from rhostream.pipeline.export import Choice
 
 
 @click.group()
@@ -35,6 +38,7 @@ def _which_samples(command: Command) -> Command:
             ),
             option("--sql", metavar="SQL", help="Samples whose keys this statement returns as `key`."),
             option("--clean-list", metavar="FILE", type=click.Path(), help="Samples that this list keeps or relabels."),
+            settings_options(CleanListConfig, "max_drop_share"),
             option(
                 "--run", metavar="RUN", show_default="the only one", help="The training run whose reasons are meant."
             ),
@@ -45,6 +49,12 @@ def _which_samples(command: Command) -> Command:
     ):
         command = decorate(command)
     return command
+
+
+def _choice(given: dict[str, Any]) -> "Choice":
+    from rhostream.pipeline.export import Choice
+
+    return Choice(**given | {"max_drop_share": chosen_settings(CleanListConfig).max_drop_share})
 
 
 @export.command(
@@ -89,10 +99,11 @@ def clean_list(workspace: str, output: str, force: bool, **_: Any) -> None:
 )
 @workspace_option
 @option("--clean-list", required=True, metavar="FILE", type=click.Path(), help="A list of `rho export list`.")
+@settings_options(CleanListConfig, "max_drop_share")
 @option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the one it was read from.")
 @option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="The TOML file to write.")
 @force_option
-def manifest(workspace: str, clean_list: str, root: str | None, output: str, force: bool) -> None:
+def manifest(workspace: str, clean_list: str, root: str | None, output: str, force: bool, **_: Any) -> None:
     """Write a copy of the corpus's manifest that applies a clean list.
 
     `rho shards` makes the cleaned corpus of it, in a workspace of its own: what the list drops becomes a reject with
@@ -100,7 +111,8 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str, for
     """
     from rhostream.pipeline.export import write_cleaned_manifest
 
-    write_cleaned_manifest(workspace, clean_list, output, root=root, force=force)
+    most = chosen_settings(CleanListConfig).max_drop_share
+    write_cleaned_manifest(workspace, clean_list, output, root=root, max_drop_share=most, force=force)
     click.echo(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
 
 
@@ -118,9 +130,9 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str, for
 @force_option
 def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, **choice: Any) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
-    from rhostream.pipeline.export import Choice, Subset, write_webdataset
+    from rhostream.pipeline.export import Subset, write_webdataset
 
-    subset = Subset(workspace, Choice(**choice))
+    subset = Subset(workspace, _choice(choice))
     tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar, force=force)
     click.echo(f"{output}: {len(subset)} samples in {len(tars)} tars")
 
@@ -139,8 +151,8 @@ def fiftyone(workspace: str, output: str, force: bool, **choice: Any) -> None:
 
     labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
     """
-    from rhostream.pipeline.export import Choice, Subset, write_fiftyone
+    from rhostream.pipeline.export import Subset, write_fiftyone
 
-    subset = Subset(workspace, Choice(**choice))
+    subset = Subset(workspace, _choice(choice))
     files = write_fiftyone(subset, output, force=force)
     click.echo(f"{output}: {len(subset)} samples, {', '.join(files)}")

@@ -35,6 +35,14 @@ class CleanListConfig(StageConfig):
         help="Relabel likely wrong labels where the IL model is at least this confident.",
     )
 
+    max_drop_share: float = setting(
+        0.5,
+        minimum=0,
+        maximum=1,
+        metavar="X",
+        help="A list that drops a larger share of the training samples, of all or of any class, is refused.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.run is None and (of_runs := sorted(set(self.drop) - {"mislabeled"})):

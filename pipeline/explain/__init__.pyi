@@ -5,6 +5,7 @@ from .ask import (
     named_il_model as named_il_model,
     named_run as named_run,
 )
+from .contradictions import judgments as judgments
 from .reasons import REASONS as REASONS, sample_reasons as sample_reasons
 from .scope import identifier as identifier, indented as indented
 from .titles import QUESTIONS as QUESTIONS

@@ -21,8 +21,7 @@ redundant       The model already predicts the label, and what is left of its lo
                 -ln 0.9 = 0.105 nats (the model gives the label 90%; for runs so late that the bar is near 0). Or it
                 is below the bar by an IL under ln 2: held-out data alone give the label better than even odds, and
                 the model has learnt it about as well as they allow.
-mislabeled     An IL model that never saw it predicts another class *and* finds the given label less likely than
-                blind chance: IL > ln(classes).
+mislabeled     An IL model that never saw it contradicts the label: see `contradictions`.
 less_relevant   A high IL brings it below the bar: it is unlike the held-out data (an outlier, an ambiguous or rare
                 one), or not learnable so far. Also where the selection function reads no loss at all.
 outbid          Worth learning by its latest loss (at or above the bar): others of its super-batches were worth more.
@@ -37,8 +36,8 @@ model's word alone, whatever the reason.
 
 from typing import Final
 
+from rhostream.pipeline.explain.contradictions import judgments
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps, sample_history
-from rhostream.pipeline.sql import quote
 
 #: Every value of `sample_reasons.reason` in the order of precedence, with what to tell people.
 REASONS: Final[dict[str, str]] = {
@@ -81,18 +80,12 @@ def sample_reasons(
         multi_label: is the corpus? Then predicted and confidence are NULL.
         several_ranks: False where a single process wrote the run, which saves a second over a million samples.
     """
-    labels, predicted = "label, class", "predicted, confidence"
-    contradicted = "coalesce(NOT in_sample AND predicted <> label AND guesses.il > ln(classes), false)"
-    classes = "\n  CROSS JOIN (SELECT count(DISTINCT label) AS classes FROM samples)"
-    if multi_label:
-        labels, predicted = "labels, classes", "NULL::INTEGER AS predicted, NULL::FLOAT AS confidence"
-        contradicted, classes = "false", ""
-    il_rows = f"il_model = {quote(il_model)}" if il_model is not None else "false"
+    labels = "labels, classes" if multi_label else "label, class"
     return f"""\
 WITH history AS (
 {_indented(sample_history(run, steps, several_ranks=several_ranks))}
 ), guesses AS (
-  SELECT key, il, {predicted}, in_sample FROM il WHERE {il_rows}
+{_indented(judgments(il_model, multi_label=multi_label))}
 ), train AS (
   SELECT key, shard, row, {labels} FROM samples WHERE split = 'train'
 ), joined AS (
@@ -104,10 +97,10 @@ WITH history AS (
     coalesce(unreadable, 0) AS unreadable,
     latest_loss, latest_correct, latest_selected,
     coalesce(guesses.il, history.il) AS il, predicted, confidence, in_sample,
-    {contradicted} AS contradicted
+    coalesce(contradicted, false) AS contradicted
   FROM train
   LEFT JOIN history ON history.key = train.key
-  LEFT JOIN guesses ON guesses.key = train.key{classes}
+  LEFT JOIN guesses ON guesses.key = train.key
 ), run_facts AS (
   SELECT
     sum(selected) / sum(drawn) AS selection_rate,

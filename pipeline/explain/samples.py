@@ -1,9 +1,9 @@
 """Questions whose answer is a list of samples, or a count of them by reason."""
 
+from rhostream.pipeline.explain.contradictions import judgments
 from rhostream.pipeline.explain.history import sample_history
 from rhostream.pipeline.explain.reasons import sample_reasons
 from rhostream.pipeline.explain.scope import Scope, indented
-from rhostream.pipeline.sql import quote
 
 _CLASS_OF_LABEL = "(SELECT label AS predicted, any_value(class) AS predicted_class FROM samples GROUP BY label)"
 
@@ -80,15 +80,17 @@ def mislabeled(scope: Scope) -> str:
 WITH labeled AS (
   SELECT key, label, class, {clean} AS clean_label, {clean} <> label AS wrong FROM samples
   WHERE {scope.of_split} AND {scope.of_class}
+), judgments AS (
+{indented(judgments(scope.il_model or ""))}
 ){history}, scored AS (
-  SELECT labeled.*, il, predicted, confidence{more}
+  SELECT labeled.*, il, predicted, confidence, contradicted{more}
   FROM labeled
-  JOIN (SELECT key, il, predicted, confidence FROM il WHERE il_model = {quote(scope.il_model or "")} AND NOT in_sample)
-    USING (key){join}
+  JOIN judgments USING (key){join}
+  WHERE NOT in_sample
 ), suspected AS (
   SELECT *, row_number() OVER (ORDER BY il DESC, key) AS rank
   FROM scored
-  WHERE predicted <> label AND il > ln((SELECT count(DISTINCT label) FROM samples)) {keep}
+  WHERE contradicted {keep}
 ), ranked AS (
   SELECT *{measured}
   FROM suspected

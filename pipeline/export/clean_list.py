@@ -1,24 +1,60 @@
 """`rho export list`: which samples to keep, to relabel and to leave out."""
 
+from collections import Counter
+from typing import Final
+
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import CleanListConfig
-from rhostream.pipeline.explain import REASONS, indented, named_il_model, named_run, sample_reasons
+from rhostream.pipeline.explain import REASONS, indented, judgments, named_il_model, named_run, sample_reasons
 from rhostream.pipeline.sql import query, quote
 from rhostream.schema import CLEAN_LIST
+
+_NAMED: Final = 10  # classes
 
 
 def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListConfig()) -> pa.Table:
     """A row per training sample, `rhostream.schema.CLEAN_LIST`, the likeliest issues first.
 
     Raises:
-        ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus.
+        ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus; a list that
+            drops more than it may, see `refuse_heavy_drops`.
         WorkspaceError: no workspace.
     """
-    return query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)
+    table = query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)
+    refuse_heavy_drops(workspace, table, config.max_drop_share)
+    return table
+
+
+def refuse_heavy_drops(workspace: Workspace | str, table: pa.Table, most: float) -> None:
+    """Raises ConfigError where a clean list drops a larger share than `most` of the training samples.
+
+    Counted are all of them, and those of each class, by the workspace's own labels: a list may name only some.
+    """
+    if most >= 1:
+        return
+    multi_label = "classes" in query(workspace, "FROM samples LIMIT 0").column_names
+    named = "unnest(classes)" if multi_label else "class"
+    train = query(workspace, f"SELECT key, {named} AS class FROM samples WHERE split = 'train'")
+    dropped = table.filter(pc.equal(table["action"], "drop"))["key"]
+    left_out = train.filter(pc.is_in(train["key"], dropped.combine_chunks()))
+    samples, drops = Counter(train["class"].to_pylist()), Counter(left_out["class"].to_pylist())
+    heavy = sorted((name for name in drops if drops[name] > most * samples[name]), key=lambda name: -drops[name])
+    lost, whole = (len(set(rows["key"].to_pylist())) for rows in (left_out, train))
+    if not heavy and lost <= most * whole:
+        return
+    listed = ", ".join(f"{name} ({drops[name]} of {samples[name]})" for name in heavy[:_NAMED])
+    more = f" and {len(heavy) - _NAMED} more" if len(heavy) > _NAMED else ""
+    of_classes = f", more than {most:.0%} of {len(heavy)} of {len(samples)} classes: {listed}{more}"
+    raise ConfigError(
+        f"the list drops {lost} of {whole} training samples{of_classes if heavy else ''}. A "
+        "class of which most is called mislabeled is rather one that the IL model has not learnt: train a better one "
+        "(more holdout, folds, epochs, a larger model), or allow it with --max-drop-share 1"
+    )
 
 
 def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
@@ -75,8 +111,8 @@ JOIN (SELECT key, source FROM samples) USING (key)"""
     return f"""\
 SELECT
   key, source, train.label AS given_label, predicted AS predicted_label, confidence, il, NULL::VARCHAR AS reason,
-  coalesce(
-    NOT in_sample AND predicted <> train.label AND il > ln((SELECT count(DISTINCT label) FROM samples)), false
-  ) AS is_label_issue
+  coalesce(contradicted, false) AS is_label_issue
 FROM (SELECT key, source, label FROM samples WHERE split = 'train') AS train
-LEFT JOIN (SELECT key, il, predicted, confidence, in_sample FROM il WHERE il_model = {quote(model)}) USING (key)"""
+LEFT JOIN (
+{indented(judgments(model))}
+) USING (key)"""

@@ -11,11 +11,18 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import OutputFile, Workspace
 from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.export.clean_list import refuse_heavy_drops
 from rhostream.pipeline.shards import read_clean_list
 
 
 def write_cleaned_manifest(
-    workspace: Workspace | str, clean_list: str, output: str, *, root: str | None = None, force: bool = False
+    workspace: Workspace | str,
+    clean_list: str,
+    output: str,
+    *,
+    root: str | None = None,
+    max_drop_share: float = 0.5,
+    force: bool = False,
 ) -> None:
     """Write the manifest that the workspace was made from to `output` (TOML), with `clean_list` applied.
 
@@ -23,6 +30,7 @@ def write_cleaned_manifest(
 
     Args:
         root: of the corpus; None for the one it was read from.
+        max_drop_share: a list that drops more, of all training samples or of any class, is refused.
         force: overwrite a file that is no earlier result.
 
     Raises:
@@ -38,7 +46,7 @@ def write_cleaned_manifest(
             f"workspace {workspace.location!r} indexes tars where they lie, which no manifest can clean: export "
             "its samples as tars, with the clean list, for a cleaned copy"
         )
-    read_clean_list(clean_list)
+    refuse_heavy_drops(workspace, read_clean_list(clean_list), max_drop_share)
     place = Path(output)
     values = _as_toml({**corpus.manifest, "root": _root(corpus.manifest.get("root", ""), root)})
     values["name"] = place.stem

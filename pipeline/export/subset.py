@@ -14,6 +14,7 @@ from rhostream.loaders.decode import read_stored
 from rhostream.loaders.index import CorpusMetadata, is_safe_name
 from rhostream.loaders.storage import ShardReader, Workspace
 from rhostream.pipeline.explain import REASONS, identifier, named_il_model, named_run, sample_reasons
+from rhostream.pipeline.export.clean_list import refuse_heavy_drops
 from rhostream.pipeline.shards import read_clean_list
 from rhostream.pipeline.sql import query, quote
 
@@ -30,6 +31,7 @@ class Choice:
         run, il: names; None for the only one.
         sql: a statement that returns a column `key`; its other columns go along.
         clean_list: a file of `rho export list`: all that it does not drop, with the labels that it gives.
+        max_drop_share: a clean list that drops more, of all training samples or of any class, is refused.
     """
 
     reasons: Collection[str] = ()
@@ -37,6 +39,7 @@ class Choice:
     il: str | None = None
     sql: str | None = None
     clean_list: str | None = None
+    max_drop_share: float = 0.5
 
     def __post_init__(self) -> None:
         given = [bool(self.reasons), self.sql is not None, self.clean_list is not None]
@@ -172,6 +175,7 @@ class Subset:
                 raise ConfigError(
                     f"clean list {choice.clean_list} gives samples another class, and the corpus is multi-label"
                 )
+            refuse_heavy_drops(self._workspace, table, choice.max_drop_share)
             return table.filter(pc.not_equal(table["action"], "drop"))
         run = named_run(self._workspace, choice.run)
         model = named_il_model(self._workspace, choice.il, run, required=False)

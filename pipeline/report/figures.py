@@ -219,8 +219,8 @@ def classes(data: ReportData) -> Figure | None:
     says = []
     if judging:
         says.append(
-            "A label is contradicted where the IL model, which never saw the sample, predicts another class and finds "
-            "the label less likely than blind chance."
+            "A label is contradicted where the IL model, which never saw the sample, is sure of another class (by "
+            "the threshold of that class) and finds the label less likely than blind chance."
             + (" The dots are the shares that really are wrong." if data.truth else "")
         )
     if selecting and data.run is not None:

@@ -24,7 +24,7 @@ _SHOWN: Final = 14  # pictures of a gallery before more are asked for: two rows 
 _GALLERIES: Final = {
     "suspicious": (
         "Most suspicious labels",
-        "The IL model predicts another class and finds the label less likely than blind chance; highest IL first.",
+        "The IL model is sure of another class and finds the label less likely than blind chance; highest IL first.",
     ),
     "redundant": ("Most redundant", "Already learnt and easy for both models; lowest loss and IL first."),
     "never_selected": ("Never selected", "Drawn, and never chosen; most often drawn first."),

@@ -82,6 +82,7 @@ def stage(folder: Path, situations: Mapping[str, tuple[float, bool, list[Draw]]]
                 "label": label,
                 "il": loss,
                 "predicted": 1 - label if contradicted else label,
+                "confidence": 0.95,
             }
         )
         for step, (candidate, correct, selected, reason) in enumerate(draws, 1):

@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "shard": row["shard"],
                     "row": row["row"],
                     "label": row["label"],
-                    "il": 3.0 if doubted else 0.1,
+                    "il": 3.0 if doubted else 1.0,
                     "predicted": (row["label"] + doubted) % 3,
                     "in_sample": False,
                     "confidence": 0.9 if row["row"] == 0 else 0.5,

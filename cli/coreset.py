@@ -1,12 +1,12 @@
 """`rho coreset`: a core set of the training split, chosen once by an IL model."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
+from rhostream.cli.output import say, say_json
 from rhostream.pipeline.config import CoreSetConfig
 
 
@@ -29,10 +29,10 @@ def coreset(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
 
     summary = write_core_set(Workspace(workspace), chosen_settings(CoreSetConfig), overwrite=overwrite)
     if as_json:
-        click.echo(json.dumps(asdict(summary), indent=1))
+        say_json(asdict(summary))
         return
     state = "was already made" if summary.already_made else "made"
-    click.echo(
+    say(
         f"core set {summary.name} {state}: {summary.kept} of {summary.samples} training samples, those of the highest "
         f"entropy under {summary.il} (at least {summary.least_entropy:.4g} nats)"
     )

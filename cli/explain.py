@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from rhostream.cli.options import examples, force_option, given, option, workspace_option
-from rhostream.cli.output import FORMATS, chosen_format, print_table
+from rhostream.cli.output import FORMATS, chosen_format, print_table, say
 from rhostream.pipeline.explain import QUESTIONS
 
 TABLE_ROWS = 20  # of an answer that people read, unless they say otherwise
@@ -108,6 +108,6 @@ def explain(
     options = Options(steps=steps or (None, None), limit=rows or None, **narrowed)
     sql = explanation(workspace, question, *runs, options=options)
     if sql_only:
-        click.echo(f"-- {QUESTIONS[question].text}\n{sql}")
+        say(f"-- {QUESTIONS[question].text}\n{sql}")
         return
     print_table(query(workspace, sql), chosen, file)

@@ -13,7 +13,7 @@ from rhostream.cli.options import (
     settings_options,
     workspace_option,
 )
-from rhostream.cli.output import print_table
+from rhostream.cli.output import print_table, say
 from rhostream.pipeline.config import CleanListConfig
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def clean_list(workspace: str, output: str, force: bool, **_: Any) -> None:
     table = make(workspace, chosen_settings(CleanListConfig))
     print_table(table, form, file)
     counts = Counter(table.column("action").to_pylist())
-    click.echo(f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}")
+    say(f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}")
 
 
 @export.command(
@@ -113,7 +113,7 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str, for
 
     most = chosen_settings(CleanListConfig).max_drop_share
     write_cleaned_manifest(workspace, clean_list, output, root=root, max_drop_share=most, force=force)
-    click.echo(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
+    say(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
 
 
 @export.command(
@@ -134,7 +134,7 @@ def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, *
 
     subset = Subset(workspace, _choice(choice))
     tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar, force=force)
-    click.echo(f"{output}: {len(subset)} samples in {len(tars)} tars")
+    say(f"{output}: {len(subset)} samples in {len(tars)} tars")
 
 
 @export.command(
@@ -155,4 +155,4 @@ def fiftyone(workspace: str, output: str, force: bool, **choice: Any) -> None:
 
     subset = Subset(workspace, _choice(choice))
     files = write_fiftyone(subset, output, force=force)
-    click.echo(f"{output}: {len(subset)} samples, {', '.join(files)}")
+    say(f"{output}: {len(subset)} samples, {', '.join(files)}")

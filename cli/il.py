@@ -1,11 +1,11 @@
 """`rho il train` and `rho il score`."""
 
-import json
 from typing import Any
 
 import click
 
 from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
+from rhostream.cli.output import say, say_json
 from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
 
 
@@ -43,11 +43,11 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     config = chosen_settings(ILTrainConfig, ("corpus.json [il]", manifest))
     training = train_il(place, config, overwrite=overwrite).to_dict()
     if as_json:
-        click.echo(json.dumps(training, indent=1))
+        say_json(training)
         return
     _print_table([_rounded(model) for model in training["models"]])
     state = "was already trained" if training["already_trained"] else "trained"
-    click.echo(
+    say(
         f"IL model {training['name']} ({training['model']}, {training['parameters']} parameters) {state} in "
         f"{training['seconds']:.1f} s"
     )
@@ -77,7 +77,7 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     found = score_il(Workspace(workspace), chosen_settings(ILScoreConfig))
     scores, quality = asdict(found), found.quality
     if as_json:
-        click.echo(json.dumps(scores, indent=1))
+        say_json(scores)
         return
     del scores["quality"]
     _print_table([_rounded({name: value for name, value in scores.items() if value is not None})])

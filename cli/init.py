@@ -3,6 +3,7 @@
 import click
 
 from rhostream.cli.options import examples, force_option
+from rhostream.cli.output import say
 
 
 @click.command(
@@ -26,4 +27,4 @@ def init(name: str, root: str, output: str, force: bool) -> None:
     from rhostream.pipeline.config import write_template
 
     file = write_template(name, output, root, force=force)
-    click.echo(f"{file}: look through it, then run `rho shards --manifest {file} --workspace runs/{file.stem}`")
+    say(f"{file}: look through it, then run `rho shards --manifest {file} --workspace runs/{file.stem}`")

@@ -11,9 +11,10 @@ import click
 
 from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
-from rhostream.cli.remedies import RemediesAsCommands, told
+from rhostream.cli.remedies import RemediesAsCommands, with_commands
 from rhostream.extras import install_command
 from rhostream.pipeline.jobs import Interrupted, interrupt_on_sigterm
+from rhostream.plain_text import told as safe
 
 COMMANDS = {
     "init": "rhostream.cli.init:init",
@@ -84,7 +85,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings = logging.StreamHandler()
     warnings.addFilter(RemediesAsCommands())
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[warnings])
+    warnings.setFormatter(_Told("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[warnings])
     interrupt_on_sigterm()
     code = _run()
     if code > EXIT_BY_SIGNAL:
@@ -94,15 +96,21 @@ def main() -> None:
     sys.exit(code)
 
 
+class _Told(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+
 def _run() -> int:
     try:
         code = rho.main(prog_name="rho", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
+        error.message = told(error.message)
         error.show()
         return error.exit_code
     except RhostreamError as error:
-        return _fail(told(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
+        return _fail(with_commands(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # Click's own reading of it: a file ended early, nobody pressed a key
             raise error.__cause__ from None
@@ -145,5 +153,5 @@ def _interrupted(error: BaseException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"rho: {' '.join(message.split())}", err=True)
+    click.echo(safe(f"rho: {' '.join(message.split())}"), err=True)
     return code

@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import click
+
 from rhostream import ConfigError
+from rhostream.plain_text import csv_cell, json_visible, told, visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +29,16 @@ def chosen_format(named: str | None, output: str | None) -> str:
     """The format to write: the one named, else the one of the suffix of the file `output`, else a table."""
     suffix = Path(output).suffix.lstrip(".").lower() if output else ""
     return named or (suffix if suffix in FORMATS else "table")
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print lines for people; what stands in them of a corpus or a URL can do no harm."""
+    click.echo(told(text), err=err)
+
+
+def say_json(value: Any) -> None:
+    """Print a JSON document."""
+    click.echo(json_visible(json.dumps(value, indent=1, ensure_ascii=False)))
 
 
 def print_table(table: "pa.Table", form: str, output: "OutputFile | None" = None) -> None:
@@ -69,7 +82,7 @@ def _write_json(table: "pa.Table", stream: IO[bytes]) -> None:
     for batch in table.to_batches(max_chunksize=10_000):
         for row in _rows(batch):
             line = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, allow_nan=False)
-            stream.write(separator + line.encode())
+            stream.write(separator + json_visible(line).encode())
             separator = b",\n"
     stream.write(b"\n]\n")
 
@@ -78,9 +91,9 @@ def _write_csv(table: "pa.Table", stream: IO[bytes]) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     try:
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(table.column_names)
+        writer.writerow(map(csv_cell, table.column_names))
         for batch in table.to_batches(max_chunksize=10_000):
-            writer.writerows([_text(value, "") for value in row] for row in _rows(batch, keep_nan=True))
+            writer.writerows([_csv_value(value) for value in row] for row in _rows(batch, keep_nan=True))
     finally:
         text.detach()
 
@@ -90,11 +103,12 @@ def _write_text(table: "pa.Table", stream: IO[bytes]) -> None:
         stream.writelines(f"{drawing}\n".encode() for drawing in table.column("explain_value").to_pylist())
         return
     cells = [
-        [_text(value, "NULL").replace("\n", "\\n") for value in row]
+        [_shown(_text(value, "NULL")) for value in row]
         for batch in table.to_batches()
         for row in _rows(batch, keep_nan=True)
     ]
-    widths = [max(map(len, column)) for column in zip(table.column_names, *cells, strict=True)]
+    names = [_shown(name) for name in table.column_names]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     right = [_is_number(field.type) for field in table.schema]
 
     def line(row: list[str]) -> bytes:
@@ -104,7 +118,7 @@ def _write_text(table: "pa.Table", stream: IO[bytes]) -> None:
         )
         return ("  ".join(padded).rstrip() + "\n").encode()
 
-    stream.write(line(table.column_names))
+    stream.write(line(names))
     stream.write(line(["-" * width for width in widths]))
     stream.writelines(map(line, cells))
 
@@ -172,6 +186,14 @@ def _plain(value: Any, keep_nan: bool) -> Any:
     if isinstance(value, list):
         return [_plain(item, False) for item in value]
     return str(value)
+
+
+def _csv_value(value: Any) -> str:
+    return csv_cell(value) if isinstance(value, str) else visible(_text(value, ""))
+
+
+def _shown(cell: str) -> str:
+    return visible(cell).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _text(value: Any, null: str) -> str:

@@ -5,7 +5,7 @@ import sys
 import click
 
 from rhostream.cli.options import examples, force_option, option, workspace_option
-from rhostream.cli.output import FORMATS, chosen_format, print_table
+from rhostream.cli.output import FORMATS, chosen_format, print_table, say
 
 
 @click.command(
@@ -58,4 +58,4 @@ def views(workspace: str) -> None:
     from rhostream.pipeline.sql import create_views
 
     for statement in create_views(Workspace(workspace)):
-        click.echo(statement)
+        say(statement)

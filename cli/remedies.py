@@ -32,7 +32,7 @@ def command(remedy: Remedy) -> str:
     return " ".join((_COMMANDS[remedy.stage], *flags))
 
 
-def told(error: RhostreamError) -> str:
+def with_commands(error: RhostreamError) -> str:
     """The error's message, its remedies as commands."""
     commands = [f"`{command(remedy)}`{_WITH_SETTINGS.get(remedy.stage, '')}" for remedy in error.remedies]
     return error.with_remedies(f"run {', then '.join(commands)}") if commands else str(error)
@@ -43,5 +43,7 @@ class RemediesAsCommands(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(told(value) if isinstance(value, RhostreamError) else value for value in record.args)
+            record.args = tuple(
+                with_commands(value) if isinstance(value, RhostreamError) else value for value in record.args
+            )
         return True

@@ -3,6 +3,7 @@
 import click
 
 from rhostream.cli.options import examples, force_option, option, workspace_option
+from rhostream.cli.output import say
 
 
 @click.command(
@@ -38,4 +39,4 @@ def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: b
     from rhostream.pipeline.report import write_report
 
     data = write_report(workspace, output, runs=runs, il_model=il, force=force)
-    click.echo(f"{output}: {len(data.runs)} runs, {len(data.pictures)} pictures")
+    say(f"{output}: {len(data.runs)} runs, {len(data.pictures)} pictures")

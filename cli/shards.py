@@ -1,12 +1,12 @@
 """`rho shards`: from a corpus to a workspace of shards."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rhostream.cli.options import command, given_settings, json_option, option, settings_options, workspace_option
+from rhostream.cli.output import say, say_json
 from rhostream.cli.thumbnails import text as thumbnails_text
 from rhostream.pipeline.config import Manifest, ThumbnailsConfig, load_manifest
 
@@ -59,9 +59,9 @@ def report(manifest: Manifest, summary: "ShardsSummary", workers: int | None, *,
         made = write_thumbnails(summary.workspace, config)
     if as_json:
         spec = {} if made is None else {"thumbnails": asdict(made)}
-        click.echo(json.dumps({**asdict(summary), **spec}, ensure_ascii=False))
+        say_json({**asdict(summary), **spec})
         return
-    click.echo(_text(summary) if made is None else f"{_text(summary)}\n{thumbnails_text(made)}")
+    say(_text(summary) if made is None else f"{_text(summary)}\n{thumbnails_text(made)}")
 
 
 def _text(summary: "ShardsSummary") -> str:

@@ -1,12 +1,12 @@
 """`rho status`."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from rhostream.cli.options import examples, json_option, workspace_option
+from rhostream.cli.output import say, say_json
 from rhostream.cli.remedies import command
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def status(workspace: str, as_json: bool) -> None:
 
     found = workspace_status(workspace)
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"next": command(found.next)}, indent=1, ensure_ascii=False))
+        say_json(asdict(found) | {"next": command(found.next)})
     else:
-        click.echo(_text(found))
+        say(_text(found))
 
 
 def _text(found: "WorkspaceStatus") -> str:

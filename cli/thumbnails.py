@@ -1,12 +1,12 @@
 """`rho thumbnails`: the thumbnails of shards that exist already."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
+from rhostream.cli.output import say, say_json
 from rhostream.pipeline.config import ThumbnailsConfig
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def thumbnails(workspace: str, as_json: bool, **_: Any) -> None:
     corpus = {name: manifest.get(key) or None for key, name in _FROM_CORPUS.items()}
     config = chosen_settings(ThumbnailsConfig, ("corpus.json", corpus))
     summary = write_thumbnails(place, config)
-    click.echo(json.dumps(asdict(summary), indent=1) if as_json else text(summary))
+    if as_json:
+        say_json(asdict(summary))
+    else:
+        say(text(summary))
 
 
 def text(summary: "ThumbnailsSummary") -> str:

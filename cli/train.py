@@ -1,7 +1,6 @@
 """`rho train`."""
 
 import importlib
-import json
 import re
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from rhostream.cli.options import (
     settings_options,
     workspace_option,
 )
+from rhostream.cli.output import say, say_json
 from rhostream.pipeline.config import TrainConfig, settings
 
 if TYPE_CHECKING:
@@ -175,12 +175,12 @@ def _print(comparison: "Comparison", plotted: str | None, as_json: bool) -> None
     from rhostream.cli.output import print_table
 
     if as_json:
-        click.echo(json.dumps(comparison.to_dict() | {"plot": plotted}, indent=1))
+        say_json(comparison.to_dict() | {"plot": plotted})
         return
     for table in tables(comparison):
         print_table(pa.table(table), "table", None)
-        click.echo()
+        say()
     if note := il_note(comparison):
-        click.echo(f"Costs without evaluation; {note}.")
+        say(f"Costs without evaluation; {note}.")
     if plotted:
-        click.echo(f"plot: {plotted}", err=True)
+        say(f"plot: {plotted}", err=True)

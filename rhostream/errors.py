@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rhostream.plain_text import told
+
 
 class Stage(StrEnum):
     """What makes the artifacts of a workspace, in words."""
@@ -44,12 +46,14 @@ class RhostreamError(Exception):
     """Base of all errors that are the input's or the user's, not the program's.
 
     Args:
-        message: value and cause; and the remedy, where it is not to run stages.
+        message: value and cause; and the remedy, where it is not to run stages. Secrets of URLs are left out, and
+            control characters are escaped.
         remedies: stages to run, one after the other. They follow the message after a colon; without one where its
             last word is "or" or "and".
     """
 
     def __init__(self, message: str, *remedies: Remedy) -> None:
+        message = told(message)
         super().__init__(message, *remedies)
         self.message, self.remedies = message, remedies
 

@@ -12,6 +12,7 @@ from .parquet_files import (
 )
 from .remote import is_remote as is_remote
 from .retries import with_retries as with_retries
+from .secret_urls import refuse_secrets as refuse_secrets
 from .shapes import shaped as shaped
 from .shard_reader import ShardReader as ShardReader
 from .tensor_files import (

@@ -19,6 +19,8 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.extras import install_command
 from rhostream.loaders.storage import retries
 from rhostream.loaders.storage.retries import with_retries
+from rhostream.loaders.storage.secret_urls import refuse_secrets
+from rhostream.plain_text import completed
 
 _BUFFER_BYTES = 4 << 20
 
@@ -34,12 +36,21 @@ def is_remote(path: str) -> bool:
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and its path there; in every process its own, so that a fork inherits no connection.
 
+    References to the environment in the URL, such as `${TOKEN}`, are completed here and nowhere else, so that what is
+    kept of it, in a workspace or a message, holds no secret.
+
     Raises:
-        ConfigError: no fsspec file system serves this URL, or it is a scheme alone.
+        ConfigError: no fsspec file system serves this URL, it is a scheme alone, it holds a secret, or it refers to a
+            variable that is not set.
     """
-    scheme, _, rest = url.partition("://")
-    if not rest.strip("/") and scheme != "memory":
+    scheme, sign, rest = url.partition("://")
+    if sign and not rest.strip("/") and scheme != "memory":
         raise ConfigError(f"{url!r} names no host or bucket: write it out, or name a folder")
+    refuse_secrets(url)
+    try:
+        url = completed(url)
+    except KeyError as error:
+        raise ConfigError(f"{url}: the environment variable {error.args[0]} is not set") from error
     try:
         found: tuple[fsspec.AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **_options(url))
     except (ImportError, ValueError) as error:

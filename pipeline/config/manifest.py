@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.storage import refuse_secrets
 from rhostream.pipeline.config.choices import MAX_PIXELS, TaskName, ThumbnailFormat
 from rhostream.pipeline.config.definition import StageConfig, described, setting
 from rhostream.pipeline.config.il_config import ILTrainConfig
@@ -116,6 +117,7 @@ class Manifest(StageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_secrets(self.root)
         if self.folds:
             object.__setattr__(self, "holdout", 0.0)
         elif not self.holdout:

@@ -9,6 +9,7 @@ from rhostream.loaders.storage import OutputFolder
 from rhostream.pipeline.export.subset import Picked, Subset
 from rhostream.pipeline.jobs import progress
 from rhostream.pipeline.shards import PlainTar
+from rhostream.plain_text import hide_secrets
 
 _LABEL_FILES: Final = ("labels", "predicted", "reason")
 
@@ -49,7 +50,9 @@ def write_webdataset(subset: Subset, output: str, *, samples_per_tar: int = 10_0
                     tar.add(f"{sample.key}.{sample.ext}", sample.image)
                     if isinstance(sample.label, int):
                         tar.add(f"{sample.key}.cls", str(sample.label).encode())
-                    tar.add(f"{sample.key}.json", json.dumps(_document(sample), ensure_ascii=False).encode())
+                    tar.add(
+                        f"{sample.key}.json", hide_secrets(json.dumps(_document(sample), ensure_ascii=False)).encode()
+                    )
                     bar.advance(1)
                 tar.close()
     return names

@@ -9,7 +9,7 @@ import tomli_w
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusMetadata
-from rhostream.loaders.storage import OutputFile, Workspace
+from rhostream.loaders.storage import OutputFile, Workspace, refuse_secrets
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.export.clean_list import refuse_heavy_drops
 from rhostream.pipeline.shards import read_clean_list
@@ -57,6 +57,7 @@ def write_cleaned_manifest(
 
 def _root(found: str, given: str | None) -> str:
     root = given if given is not None else found
+    refuse_secrets(root)
     if not root or "://" in root:
         return root
     path = Path(root).absolute()

@@ -16,6 +16,7 @@ from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
 from rhostream.pipeline.report.formatting import count, number
+from rhostream.plain_text import told
 
 _TEMPLATES: Final = "rhostream.pipeline.report"
 _SHOWN: Final = 14  # pictures of a gallery before more are asked for: two rows on a desk, seven on a phone
@@ -97,7 +98,7 @@ def render(data: ReportData) -> str:
         run_figures.costs(data),
     )
     galleries = _galleries(data)
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         title=data.corpus.manifest.get("name") or "corpus",
         data=data,
         corpus_sentence=summary.corpus_sentence(data),
@@ -117,6 +118,7 @@ def render(data: ReportData) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+    return told(page)
 
 
 def _galleries(data: ReportData) -> list[dict[str, Any]]:

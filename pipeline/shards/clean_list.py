@@ -11,6 +11,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.index import key_of
 from rhostream.loaders.storage import UnreadableError, opened_parquet, read_csv
 from rhostream.pipeline.corpora import Entry
+from rhostream.plain_text import from_csv_cell, visible
 from rhostream.schema import CLEAN_ACTIONS
 
 _NEEDED = ("key", "action", "class")
@@ -28,6 +29,9 @@ def read_clean_list(file: str) -> pa.Table:
         if path.suffix.lower() == ".csv":
             options = pyarrow.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True)
             table = read_csv(path, types=options)
+            for name in set(as_text) & set(table.column_names):
+                texts = [None if cell is None else from_csv_cell(cell) for cell in table[name].to_pylist()]
+                table = table.set_column(table.column_names.index(name), name, pa.array(texts, pa.string()))
         else:
             with opened_parquet(path) as opened:
                 table = opened.read()
@@ -82,7 +86,7 @@ class CleanList:
             ConfigError: a class that the corpus does not have (at the call), another class for a multi-label sample, or
                 keys that it lacks (at the end).
         """
-        labels = {name: label for label, name in enumerate(classes)}
+        labels = {form: label for label, name in enumerate(classes) for form in (visible(name), name)}  # as in a CSV
         if unknown := sorted({str(name) for name in self.relabeled.values()} - set(labels)):
             raise ConfigError(
                 f"clean list {self.file}: class {unknown[0]!r} is none of the corpus's: {', '.join(classes)}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard
 from rhostream.pipeline.config import TaskName
 from rhostream.pipeline.corpora import Label
+from rhostream.plain_text import hide_secrets
 from rhostream.schema import SAMPLES, of_task
 
 
@@ -46,6 +47,10 @@ class SampleFacts:
 def names_of(label: Label, classes: Sequence[str]) -> str | tuple[str, ...]:
     """The name of the class, or the names of all classes."""
     return classes[label] if isinstance(label, int) else tuple(classes[each] for each in label)
+
+
+def _kept(value: Any) -> Any:
+    return hide_secrets(value) if isinstance(value, str) else value
 
 
 class IndexRows:
@@ -91,7 +96,7 @@ class IndexRows:
             "content_hash": content_hash,
             "width": sample.width,
             "height": sample.height,
-            **{column: sample.extra.get(column) for column in self.extra_columns},
+            **{column: _kept(sample.extra.get(column)) for column in self.extra_columns},
         }
         label = sample.label if isinstance(sample.label, int) else list(sample.label)
         self._digest.update(f"{sample.key} {label} {content_hash}\n".encode())

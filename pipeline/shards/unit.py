@@ -21,6 +21,7 @@ from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, Entry
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
 from rhostream.pipeline.shards.shard_writer import ShardWriter
+from rhostream.plain_text import hide_secrets
 from rhostream.schema import REJECTS
 
 FORMAT = 2  # of the shards; another one makes every unit anew
@@ -319,8 +320,8 @@ def require_two_classes(classes: Sequence[str], manifest: Manifest) -> None:
 
 
 def clean_text(text: str) -> str:
-    """`text` as valid Unicode: file names may hold any bytes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """`text` as valid Unicode (file names may hold any bytes), without secrets of URLs."""
+    return hide_secrets(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def by_reason(rejects: list[dict[str, str]]) -> dict[str, tuple[int, str]]:

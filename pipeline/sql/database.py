@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
-from rhostream.loaders.storage import Workspace, removed_on_sigterm
+from rhostream.loaders.storage import Workspace, remote, removed_on_sigterm
 from rhostream.pipeline.sql.read_only import check_read_only
 from rhostream.pipeline.sql.verified import verify
 from rhostream.pipeline.sql.views import VIEWS, create_views, escape_glob, location, quote
@@ -148,7 +148,7 @@ class _ReadOnlyFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._inner, root = fsspec.core.url_to_fs(url)
+        self._inner, root = remote.filesystem(url)
         self._root = root.rstrip("/")
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:

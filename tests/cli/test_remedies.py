@@ -12,7 +12,7 @@ import click
 import pytest
 
 from rhostream.cli.main import rho
-from rhostream.cli.remedies import command, told
+from rhostream.cli.remedies import command, with_commands
 from rhostream.errors import IrreducibleLossError, Remedy, Stage, WorkspaceError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
@@ -53,7 +53,7 @@ def test_remedies_are_words_in_the_library_commands_in_cli() -> None:
     error = IrreducibleLossError("IL table 'mlp' is of other classes", train, Remedy(Stage.IL_SCORE, "runs/w"))
     words = "IL table 'mlp' is of other classes: train the IL model (name mlp, overwrite), then score the shards"
     assert str(error).startswith(words)
-    assert told(error) == (
+    assert with_commands(error) == (
         "IL table 'mlp' is of other classes: run `rho il train --workspace runs/w --name mlp --overwrite`, then "
         "`rho il score --workspace runs/w`"
     )
@@ -62,7 +62,7 @@ def test_remedies_are_words_in_the_library_commands_in_cli() -> None:
 def test_remedy_follows_an_alternative_without_a_colon() -> None:
     error = WorkspaceError("the tar has vanished: restore it, or", Remedy(Stage.THUMBNAILS, "w", {"size": "8"}))
     assert str(error) == "the tar has vanished: restore it, or make the thumbnails (size 8)"
-    assert told(error) == "the tar has vanished: restore it, or run `rho thumbnails --workspace w --size 8`"
+    assert with_commands(error) == "the tar has vanished: restore it, or run `rho thumbnails --workspace w --size 8`"
 
 
 def test_error_keeps_its_remedies_across_processes() -> None:

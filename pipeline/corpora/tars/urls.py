@@ -12,6 +12,7 @@ import braceexpand
 
 from rhostream.errors import CorpusError
 from rhostream.loaders.storage import open_file, read_file, remote, with_retries
+from rhostream.plain_text import with_references
 
 _GLOB, _WEB_GLOB = re.compile(r"[*?\[]"), re.compile(r"[*\[]")
 _COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4)|tgz|tbz2?|txz|tzst)$")
@@ -107,7 +108,7 @@ def _remote_tars(pattern: str) -> set[str]:
         return {pattern}
     else:
         found = with_retries(lambda: location.find(path), pattern)
-    return {location.unstrip_protocol(url) for url in found if _is_tar(url)}
+    return {with_references(location.unstrip_protocol(url)) for url in found if _is_tar(url)}
 
 
 def _is_tar(name: str) -> bool:

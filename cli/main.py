@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import logging
 import os
 import signal
@@ -106,8 +107,9 @@ def _run() -> int:
         code = rho.main(prog_name="rho", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.message = told(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(told(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except RhostreamError as error:
         return _fail(with_commands(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)

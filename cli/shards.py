@@ -13,6 +13,8 @@ from rhostream.pipeline.config import Manifest, ThumbnailsConfig, load_manifest
 if TYPE_CHECKING:
     from rhostream.pipeline.shards import ShardsSummary
 
+MOST_SHOWN = 160  # characters of an example
+
 
 @command(
     "rho shards --manifest data_manifests/clothing1m.toml --root /data/clothing1m --workspace runs/clothing1m",
@@ -73,7 +75,10 @@ def _text(summary: "ShardsSummary") -> str:
     if summary.without_class:
         lines += [("without class", summary.without_class, "samples of the above that have no label")]
     lines += [("+ rejects", rejects, "")]
-    lines += [(f"    {reason}", count, REJECT_REASONS[reason]) for reason, count in summary.rejects.items()]
+    for reason, count in summary.rejects.items():
+        shown = summary.examples.get(reason, "")
+        note = f"{REJECT_REASONS[reason]}; for instance {shown[:MOST_SHOWN]}" if shown else REJECT_REASONS[reason]
+        lines.append((f"    {reason}", count, note))
     copies = summary.duplicates
     if copies.groups:
         lines += [("duplicates", copies.groups, "groups of byte-identical images, each on one side of the split")]

@@ -68,6 +68,7 @@ _TRANSIENT_NAMES = {
     "ClientConnectionError",
     "ClientPayloadError",
     "ServerDisconnectedError",  # aiohttp
+    "ConnectionError",  # botocore's own: refused, connect timeout, proxy; and Python's
     "HTTPClientError",
     "IncompleteReadError",
     "ResponseParserError",  # botocore
@@ -147,9 +148,10 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Has the store answered with an error, other than that there is no such object?"""
+    """Has the store, or its library, answered with an error, other than that there is no such object?"""
     missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-    return not missing and (isinstance(error, OSError) or status(error) is not None)
+    told = isinstance(error, OSError) or any(kind.__name__ == "BotoCoreError" for kind in type(error).__mro__)
+    return not missing and (told or status(error) is not None)
 
 
 def _one_line(error: BaseException) -> str:

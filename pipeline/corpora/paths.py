@@ -15,6 +15,11 @@ def corpus_root(manifest: Manifest) -> Path:
     """
     if not manifest.root:
         raise CorpusError(f"manifest {manifest.name!r} names no root: pass --root or set `root` in the manifest")
+    if "://" in manifest.root:
+        raise CorpusError(
+            f"{manifest.root}: a corpus in the format {manifest.format} is read from a local folder: copy it to one. "
+            "Tars can be indexed where they are, with `rho index`"
+        )
     root = Path(manifest.root)
     if not root.exists():
         raise CorpusError(

@@ -104,6 +104,7 @@ def index_tars(
         without_class=counts.without_class,
         shards=counts.shards,
         duplicates=counts.duplicates,
+        examples=counts.examples,
         units=len(units),
         units_made=made,
         seconds=time.monotonic() - begin,

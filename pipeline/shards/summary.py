@@ -30,6 +30,7 @@ class Tally:
     Attributes:
         samples: by split: "train", "holdout", "val", "test"; with folds "train-fold0" and so on.
         rejects: by reason.
+        examples: an example of each reason.
         classes: samples by class, in the order of the labels; a multi-label sample counts in each of its classes.
         without_class: samples of a multi-label corpus that have none.
     """
@@ -40,6 +41,7 @@ class Tally:
     without_class: int
     shards: int
     duplicates: Duplicates
+    examples: dict[str, str]
 
 
 def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord]) -> Tally:
@@ -56,8 +58,11 @@ def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, unit
             "another holdout or fewer folds, or bring more samples"
         )
     rejects: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     for unit in units:
-        rejects.update({reason: count for reason, (count, _) in unit.rejects.items()})
+        for reason, (count, shown) in unit.rejects.items():
+            rejects[reason] += count
+            examples.setdefault(reason, shown)
     column = "labels" if manifest.task == "multi_label" else "label"
     rows = pa.concat_tables(
         read_index(workspace, shard, ["content_hash", "split", column]).replace_schema_metadata() for shard in shards
@@ -75,6 +80,7 @@ def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, unit
         without_class=without_class,
         shards=len(shards),
         duplicates=_duplicates(rows),
+        examples=examples,
     )
 
 

@@ -40,7 +40,7 @@ class UnitRecord:
         settings: of the manifest and the corpus, all that decides the bytes.
         listing: number of entries of the whole corpus, and a digest of this slice.
         shards: with the size in bytes of tar and index.
-        rejects: reason to number and first source.
+        rejects: reason to number and an example.
         tar_sha256: of the tars that we have written, by the shard's name; a former release told of none.
     """
 
@@ -302,10 +302,10 @@ def refuse_mostly_bad(rejects: dict[str, tuple[int, str]], entries: int, manifes
     refused = sum(count for count, _ in rejects.values())
     if refused <= manifest.max_reject_share * entries:
         return
-    reason, (count, example) = max(rejects.items(), key=lambda item: item[1][0])
+    reason, (count, shown) = max(rejects.items(), key=lambda item: item[1][0])
     raise CorpusError(
         f"{refused} of the first {entries} entries are refused, {count} as {reason!r}, for instance "
-        f"{example!r}: check root {manifest.root!r} and the options, or raise max_reject_share "
+        f"{shown!r}: check root {manifest.root!r} and the options, or raise max_reject_share "
         f"(now {manifest.max_reject_share:g})"
     )
 
@@ -324,10 +324,15 @@ def clean_text(text: str) -> str:
     return hide_secrets(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
+def example(source: str, detail: str) -> str:
+    """An entry that is refused, and why, for people."""
+    return f"{source}: {detail}" if detail else source
+
+
 def by_reason(rejects: list[dict[str, str]]) -> dict[str, tuple[int, str]]:
-    """Reason to number and first source."""
+    """Reason to number and an example: the first source, and what is wrong with it."""
     counts = Counter(reject["reason"] for reject in rejects)
-    first = {reject["reason"]: reject["source"] for reject in reversed(rejects)}
+    first = {reject["reason"]: example(reject["source"], reject["detail"]) for reject in reversed(rejects)}
     return {reason: (count, first[reason]) for reason, count in sorted(counts.items())}
 
 

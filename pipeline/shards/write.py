@@ -27,6 +27,7 @@ from rhostream.pipeline.shards.unit import (
     Unit,
     UnitMaker,
     UnitRecord,
+    example,
     refuse_mostly_bad,
     rejects_name,
     require_two_classes,
@@ -44,6 +45,7 @@ class ShardsSummary:
         samples: by split ("train", "holdout", "val", "test", "train-fold0"). A dry run knows the listing only: its
             samples have not been read, and "train" includes the holdout or the folds.
         rejects: by reason.
+        examples: for each reason one entry, and what is wrong with it; empty for a dry run.
         classes, without_class: see `rhostream.pipeline.shards.summary.Tally`.
         units, units_made: slices of the listing, and how many of them this run has written.
     """
@@ -59,6 +61,7 @@ class ShardsSummary:
     units_made: int
     shards: int
     duplicates: Duplicates = field(default_factory=Duplicates)
+    examples: dict[str, str] = field(default_factory=dict)
     seconds: float
 
 
@@ -119,6 +122,7 @@ def write_shards(
         without_class=counts.without_class,
         shards=counts.shards,
         duplicates=counts.duplicates,
+        examples=counts.examples,
         units=listing.units,
         units_made=len(missing),
         seconds=time.monotonic() - begin,
@@ -147,7 +151,7 @@ def _refused(listing: Listing) -> dict[str, tuple[int, str]]:
     examples: dict[str, str] = {}
     for entry in listing.entries:
         if entry.reason:
-            examples.setdefault(entry.reason, entry.source)
+            examples.setdefault(entry.reason, example(entry.source, entry.detail))
     return {reason: (count, examples[reason]) for reason, count in listing.refused().items()}
 
 
@@ -236,8 +240,8 @@ def _make(
     def count(record: UnitRecord) -> None:
         nonlocal entries
         entries += record.entries
-        for reason, (number, example) in record.rejects.items():
-            rejects[reason] = (rejects.get(reason, (0, ""))[0] + number, example)
+        for reason, (number, shown) in record.rejects.items():
+            rejects[reason] = (rejects.get(reason, (0, ""))[0] + number, shown)
 
     for record in records.values():
         if record is not None:

@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
-from rhostream.loaders.storage import Workspace, remote, removed_on_sigterm
+from rhostream.loaders.storage import Workspace, remote, removed_on_sigterm, with_retries
 from rhostream.pipeline.sql.read_only import check_read_only
 from rhostream.pipeline.sql.verified import verify
 from rhostream.pipeline.sql.views import VIEWS, create_views, escape_glob, location, quote
@@ -148,23 +148,29 @@ class _ReadOnlyFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
     def __init__(self, url: str) -> None:
         super().__init__()
+        self._url = url
         self._inner, root = remote.filesystem(url)
         self._root = root.rstrip("/")
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
-        entries = [self._named(entry) for entry in self._inner.ls(self._path(path), detail=True, **options)]
+        found = self._tried(lambda: self._inner.ls(self._path(path), detail=True, **options))
+        entries = [self._named(entry) for entry in found]
         return entries if detail else [entry["name"] for entry in entries]
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
-        return self._named(self._inner.info(self._path(path), **options))
+        return self._named(self._tried(lambda: self._inner.info(self._path(path), **options)))
 
     def modified(self, path: str) -> Any:
-        return self._inner.modified(self._path(path))
+        return self._tried(lambda: self._inner.modified(self._path(path)))
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode != "rb":
             raise PermissionError(f"{path}: queries cannot write")
-        return self._inner.open(self._path(path), "rb")
+        name = self._path(path).removeprefix(self._root).lstrip("/")
+        return remote.open_file(f"{self._url.rstrip('/')}/{name}")
+
+    def _tried(self, operation: Callable[[], Result]) -> Result:
+        return with_retries(operation, self._url)
 
     def _path(self, path: str) -> str:
         name = self._strip_protocol(path).strip("/")

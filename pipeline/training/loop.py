@@ -3,6 +3,7 @@
 The main path is `train`; it reads top to bottom.
 """
 
+import logging
 import os
 import time
 from functools import partial
@@ -38,6 +39,8 @@ from rhostream.selection.ledger import Ledger
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.tasks import Task
 
+_LOG = logging.getLogger(__name__)
+
 
 def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = False) -> Run:
     """Run, continue or extend one training run; a finished one is returned as it is.
@@ -71,6 +74,12 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
     costs = Costs(device)
     seed_random(config.seed)
     evaluation = _evaluation_set(plan) if plan.evaluated_on else None
+    if evaluation is None:
+        _LOG.warning(
+            "%s has neither test nor val nor holdout (with folds all train): accuracy will stay unknown. Give the "
+            "corpus a test split, or a holdout in place of folds, to know it",
+            workspace.location,
+        )
     model = place(
         build_model(config.model, len(corpus.classes), plan.spec, seed=config.seed, weights=config.weights or None),
         device,

@@ -46,10 +46,30 @@ class S3:
     requests: list[str] = field(default_factory=list)
     fault: Callable[[dict[str, Any]], str | None] = lambda environ: None
     client: Any = None
+    serve: Callable[[int], Any] = lambda port: None
+    server: Any = None
 
     @property
     def url(self) -> str:
         return f"s3://{self.bucket}"
+
+    @contextlib.contextmanager
+    def away(self, seconds: float) -> Iterator[None]:
+        """Nothing listens at its address for so long; what is asked meanwhile gets no connection."""
+        port = self.server.server_port
+        self.server.shutdown()
+        self.server.server_close()
+
+        def come_back() -> None:
+            time.sleep(seconds)
+            self.server = self.serve(port)
+
+        thread = threading.Thread(target=come_back)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
 
 
 @functools.cache
@@ -72,10 +92,14 @@ def serving_s3() -> S3:
         body: Iterable[bytes] = backend(environ, start_response)
         return body
 
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    def serve(port: int) -> Any:
+        server = make_server("127.0.0.1", port, application, threaded=True, request_handler=MotoRequestHandler)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return server
+
+    store.serve, store.server = serve, serve(0)
     settings = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.server.server_port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",

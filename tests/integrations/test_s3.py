@@ -6,14 +6,17 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import remote_store
 from helpers.corpus_fixture import write_shapes
 from helpers.remote_store import S3, upload
 from helpers.shards_corpus import contents, manifest_of, write_corpus
 from helpers.tiny import image_of, write_il, write_workspace
 
-from rhostream.errors import ShardError, WorkspaceError
+from rhostream.cli.main import rho
+from rhostream.errors import RhostreamError, ShardError, WorkspaceError
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
+from rhostream.loaders.storage import retries
 from rhostream.loaders.storage.retries import Retries
 from rhostream.loaders.storage.shard_reader import ShardReader
 from rhostream.loaders.storage.workspace import Workspace
@@ -22,6 +25,7 @@ from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.sql.database import query
 
 s3, cache, impatient = remote_store.s3, remote_store.cache, remote_store.impatient
 
@@ -89,6 +93,38 @@ def test_an_unreachable_or_forbidden_bucket_is_a_clear_error(
     assert len(s3.requests) == 1
     s3.fault = lambda environ: None
     assert reader.read("shards/train-000000.tar", 513, 3) == b"PNG", "an error is not remembered"
+
+
+def test_a_store_that_goes_away_is_waited_for(
+    s3: S3, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "RETRIES", Retries(attempts=8, seconds=30.0, pause=0.1, stall=1.0, slowest=1e6))
+    local = write_workspace(tmp_path / "w", [7, 5, 6])
+    write_il(local)
+    place = Workspace(upload(tmp_path / "w", s3))
+    expected = [list(batch.keys) for batch in CandidateStream(local, il="small_cnn", super_batch_size=4, seed=3)]
+    with s3.away(1.0):
+        stream = CandidateStream(place, il="small_cnn", super_batch_size=4, seed=3)
+        assert [list(batch.keys) for batch in stream] == expected
+    with s3.away(1.0):
+        place.write_bytes("new", b"x")
+    with s3.away(1.0):
+        assert query(place, "SELECT count(*) AS n FROM samples").to_pylist() == [{"n": 18}]
+    assert place.read_bytes("new") == b"x"
+
+
+def test_a_store_that_stays_away_is_one_line(s3: S3, cache: Path, impatient: Retries) -> None:
+    place = Workspace(f"{s3.url}/w")
+    with s3.away(2.0), pytest.raises(WorkspaceError, match=r"4 attempts in \d+ s have failed, the last with .*goes on"):
+        place.read_bytes("corpus.json")
+
+
+@pytest.mark.parametrize("url", ["s3://No_Such!Bucket/w", "s3://a/w", "s3:///w", "s3://"])
+def test_a_bad_name_of_a_bucket_is_one_line(s3: S3, url: str, impatient: Retries) -> None:
+    for command in (["status"], ["query", "FROM samples"], ["il", "score"]):
+        error = CliRunner().invoke(rho, [*command, "--workspace", url]).exception
+        assert isinstance(error, RhostreamError) or (command == ["status"] and error is None)
+        assert "\n" not in str(error)
 
 
 def test_a_vanished_and_a_truncated_object_are_clear_errors(s3: S3, cache: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.page import write_report
 from rhostream.pipeline.sql.database import query
+from rhostream.plain_text import visible
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -102,9 +103,9 @@ def test_a_hostile_class_name_stays_text(opened: Opened) -> None:
     page = opened.page
     assert page.evaluate("document.scripts.length") == 1
     names = page.evaluate("[...document.querySelectorAll('#by-class option')].map((option) => option.value)")
-    assert HOSTILE in names
+    assert visible(HOSTILE) in names
     given = page.evaluate("[...document.querySelectorAll('.given')].map((element) => element.textContent)")
-    assert HOSTILE in given
+    assert visible(HOSTILE) in given
     labels = page.evaluate("[...document.querySelectorAll('svg text')].map((text) => text.textContent)")
     assert any(label.startswith("</script><script>a") for label in labels)
     assert page.evaluate("document.querySelector('img[src=x]')") is None
@@ -116,7 +117,7 @@ def test_filters_show_what_fits_and_say_how_many(opened: Opened, report: tuple[P
     page, rows = opened.page, cards(report)
     first = opened.visible()
     assert len(first) < len(rows)
-    page.select_option("#by-class", HOSTILE)
+    page.select_option("#by-class", visible(HOSTILE))
     fits = [row["key"] for row in rows if row["classes"] == [HOSTILE]]
     assert opened.visible() == fits
     assert page.inner_text("#shown") == f"{len(fits)} of {len(rows)} pictures"

@@ -9,11 +9,12 @@ from rhostream.cli.options import (
     chosen_settings,
     examples,
     force_option,
+    json_option,
     option,
     settings_options,
     workspace_option,
 )
-from rhostream.cli.output import print_table, say
+from rhostream.cli.output import print_table, say_result
 from rhostream.pipeline.config import CleanListConfig
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def _choice(given: dict[str, Any]) -> "Choice":
 @settings_options(CleanListConfig)
 @option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="Ends in .parquet or .csv.")
 @force_option
-def clean_list(workspace: str, output: str, force: bool, **_: Any) -> None:
+@json_option
+def clean_list(workspace: str, output: str, force: bool, as_json: bool, **_: Any) -> None:
     """Write which training samples to keep, to relabel and to leave out.
 
     The columns is_label_issue, label_quality, given_label and predicted_label are cleanlab's; action, label and class
@@ -88,7 +90,8 @@ def clean_list(workspace: str, output: str, force: bool, **_: Any) -> None:
     table = make(workspace, chosen_settings(CleanListConfig))
     print_table(table, form, file)
     counts = Counter(table.column("action").to_pylist())
-    say(f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}")
+    told = f"{output}: {', '.join(f'{count} to {action}' for action, count in sorted(counts.items()))}"
+    say_result({"output": output, **counts}, told, as_json)
 
 
 @export.command(
@@ -103,7 +106,10 @@ def clean_list(workspace: str, output: str, force: bool, **_: Any) -> None:
 @option("--root", metavar="PATH", help="Folder or file of the corpus, in place of the one it was read from.")
 @option("--output", envvar=None, required=True, metavar="FILE", type=click.Path(), help="The TOML file to write.")
 @force_option
-def manifest(workspace: str, clean_list: str, root: str | None, output: str, force: bool, **_: Any) -> None:
+@json_option
+def manifest(
+    workspace: str, clean_list: str, root: str | None, output: str, force: bool, as_json: bool, **_: Any
+) -> None:
     """Write a copy of the corpus's manifest that applies a clean list.
 
     `rho shards` makes the cleaned corpus of it, in a workspace of its own: what the list drops becomes a reject with
@@ -113,7 +119,8 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str, for
 
     most = chosen_settings(CleanListConfig).max_drop_share
     write_cleaned_manifest(workspace, clean_list, output, root=root, max_drop_share=most, force=force)
-    say(f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus")
+    told = f"{output}: `rho shards --manifest {output} --workspace NEW` makes the cleaned corpus"
+    say_result({"output": output}, told, as_json)
 
 
 @export.command(
@@ -128,13 +135,15 @@ def manifest(workspace: str, clean_list: str, root: str | None, output: str, for
 @option("--samples-per-tar", type=click.IntRange(min=1), default=10_000, metavar="N", help="Samples in a tar.")
 @option("--output", envvar=None, required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
 @force_option
-def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, **choice: Any) -> None:
+@json_option
+def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, as_json: bool, **choice: Any) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
     from rhostream.pipeline.export import Subset, write_webdataset
 
     subset = Subset(workspace, _choice(choice))
     tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar, force=force)
-    say(f"{output}: {len(subset)} samples in {len(tars)} tars")
+    found = {"output": output, "samples": len(subset), "tars": tars}
+    say_result(found, f"{output}: {len(subset)} samples in {len(tars)} tars", as_json)
 
 
 @export.command(
@@ -146,7 +155,8 @@ def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, *
 @_which_samples
 @option("--output", envvar=None, required=True, metavar="FOLDER", type=click.Path(), help="Local folder to write to.")
 @force_option
-def fiftyone(workspace: str, output: str, force: bool, **choice: Any) -> None:
+@json_option
+def fiftyone(workspace: str, output: str, force: bool, as_json: bool, **choice: Any) -> None:
     """Write chosen samples in FiftyOne's format FiftyOneImageClassificationDataset.
 
     labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
@@ -155,4 +165,5 @@ def fiftyone(workspace: str, output: str, force: bool, **choice: Any) -> None:
 
     subset = Subset(workspace, _choice(choice))
     files = write_fiftyone(subset, output, force=force)
-    say(f"{output}: {len(subset)} samples, {', '.join(files)}")
+    found = {"output": output, "samples": len(subset), "files": files}
+    say_result(found, f"{output}: {len(subset)} samples, {', '.join(files)}", as_json)

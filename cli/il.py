@@ -45,7 +45,7 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     if as_json:
         say_json(training)
         return
-    _print_table([_rounded(model) for model in training["models"]])
+    _print_table(training["models"])
     state = "was already trained" if training["already_trained"] else "trained"
     say(
         f"IL model {training['name']} ({training['model']}, {training['parameters']} parameters) {state} in "
@@ -80,24 +80,20 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
         say_json(scores)
         return
     del scores["quality"]
-    _print_table([_rounded({name: value for name, value in scores.items() if value is not None})])
+    _print_table([{name: value for name, value in scores.items() if value is not None}])
     if quality is None:
         return
     wrong = "" if quality.wrong is None else f", about {quality.wrong:.0%} of them look wrong"
-    click.echo(
+    say(
         f"It predicts {quality.accuracy:.1%} of the labels, explains {quality.explained:.0%} of their entropy{wrong}. "
         f"Its filter rules {quality.ruled_out:.0%} out."
     )
     for warning in quality.warnings:
-        click.echo(f"rho: {warning}", err=True)
+        say(f"rho: {warning}", err=True)
 
 
 il.add_command(train)
 il.add_command(score)
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -2,8 +2,8 @@
 
 import click
 
-from rhostream.cli.options import examples, force_option
-from rhostream.cli.output import say
+from rhostream.cli.options import examples, force_option, json_option
+from rhostream.cli.output import say_result
 
 
 @click.command(
@@ -18,7 +18,8 @@ from rhostream.cli.output import say
     "--output", metavar="FILE", default="", show_default=False, help="The file to write.  [default: FORMAT.toml]"
 )
 @force_option
-def init(name: str, root: str, output: str, force: bool) -> None:
+@json_option
+def init(name: str, root: str, output: str, force: bool, as_json: bool) -> None:
     """Write a commented manifest for a corpus of FORMAT, to begin with.
 
     FORMAT is a format (imagefolder, table, webdataset, torchvision, clothing1m, synthetic), or a corpus that is known:
@@ -27,4 +28,5 @@ def init(name: str, root: str, output: str, force: bool) -> None:
     from rhostream.pipeline.config import write_template
 
     file = write_template(name, output, root, force=force)
-    say(f"{file}: look through it, then run `rho shards --manifest {file} --workspace runs/{file.stem}`")
+    told = f"{file}: look through it, then run `rho shards --manifest {file} --workspace runs/{file.stem}`"
+    say_result({"output": str(file)}, told, as_json)

@@ -8,7 +8,9 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from rhostream.loaders.storage import OutputFile
 
 FORMATS = ("table", "json", "csv", "parquet")
+DIGITS = 4  # of a number in a table; the other formats have all
+WRAPPED = 60  # characters of a list in a table
 
 
 def chosen_format(named: str | None, output: str | None) -> str:
@@ -39,6 +43,14 @@ def say(text: str = "", *, err: bool = False) -> None:
 def say_json(value: Any) -> None:
     """Print a JSON document."""
     click.echo(json_visible(json.dumps(value, indent=1, ensure_ascii=False)))
+
+
+def say_result(found: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print what a command has made: a JSON object, or for people."""
+    if as_json:
+        say_json(found)
+    else:
+        say(text)
 
 
 def print_table(table: "pa.Table", form: str, output: "OutputFile | None" = None) -> None:
@@ -102,16 +114,17 @@ def _write_text(table: "pa.Table", stream: IO[bytes]) -> None:
     if table.column_names == ["explain_key", "explain_value"]:
         stream.writelines(f"{drawing}\n".encode() for drawing in table.column("explain_value").to_pylist())
         return
-    cells = [
-        [_shown(_text(value, "NULL")) for value in row]
-        for batch in table.to_batches()
-        for row in _rows(batch, keep_nan=True)
-    ]
+    rows = [row for batch in table.to_batches() for row in _rows(batch, keep_nan=True)]
+    values = list(zip(*rows, strict=True)) or [()] * table.num_columns
+    columns = [_column(field.type, cells) for field, cells in zip(table.schema, values, strict=True)]
     names = [_shown(name) for name in table.column_names]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    widths = [
+        max(map(len, [name, *(line for cell in cells for line in cell)]))
+        for name, cells in zip(names, columns, strict=True)
+    ]
     right = [_is_number(field.type) for field in table.schema]
 
-    def line(row: list[str]) -> bytes:
+    def line(row: Sequence[str]) -> bytes:
         padded = (
             cell.rjust(width) if number else cell.ljust(width)
             for cell, width, number in zip(row, widths, right, strict=True)
@@ -120,7 +133,34 @@ def _write_text(table: "pa.Table", stream: IO[bytes]) -> None:
 
     stream.write(line(names))
     stream.write(line(["-" * width for width in widths]))
-    stream.writelines(map(line, cells))
+    for row in zip(*columns, strict=True):
+        stream.writelines(line(part) for part in zip_longest(*row, fillvalue=""))
+    if not rows:
+        stream.write(b"(no rows)\n")
+
+
+def _column(kind: "pa.DataType", values: Sequence[Any]) -> list[list[str]]:
+    """A column's cells, each as its lines: numbers in as many digits as tell them apart, what is nested is wrapped."""
+    import pyarrow as pa
+
+    if pa.types.is_floating(kind) or any(isinstance(value, float) for value in values):
+        places = _decimals(values)
+        return [[_text(value, "NULL") if value is None else _number(value, places)] for value in values]
+    texts = [_shown(_text(value, "NULL")) for value in values]
+    if pa.types.is_nested(kind):
+        return [textwrap.wrap(text, WRAPPED, break_long_words=False, break_on_hyphens=False) or [""] for text in texts]
+    return [[text] for text in texts]
+
+
+def _decimals(values: Sequence[float | None]) -> int:
+    """So many that the column's largest number has `DIGITS` significant digits."""
+    largest = max((abs(value) for value in values if value and math.isfinite(value)), default=1.0)
+    return max(0, DIGITS - 1 - math.floor(math.log10(largest)))
+
+
+def _number(value: float, decimals: int) -> str:
+    text = f"{value:.{min(decimals, 12)}f}"
+    return text if math.isfinite(value) and len(text) < 18 and (float(text) or not value) else f"{value:.{DIGITS}g}"
 
 
 def _is_number(kind: "pa.DataType") -> bool:

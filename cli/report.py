@@ -2,8 +2,8 @@
 
 import click
 
-from rhostream.cli.options import examples, force_option, option, workspace_option
-from rhostream.cli.output import say
+from rhostream.cli.options import examples, force_option, json_option, option, workspace_option
+from rhostream.cli.output import say_result
 
 
 @click.command(
@@ -30,7 +30,8 @@ from rhostream.cli.output import say
 )
 @option("--output", envvar=None, metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
 @force_option
-def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: bool) -> None:
+@json_option
+def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: bool, as_json: bool) -> None:
     """Write one HTML file that shows what was skipped, and why.
 
     It holds everything it shows, pictures included, and asks no network for anything. It says which classes are noisy,
@@ -39,4 +40,6 @@ def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: b
     from rhostream.pipeline.report import write_report
 
     data = write_report(workspace, output, runs=runs, il_model=il, force=force)
-    say(f"{output}: {len(data.runs)} runs, {len(data.pictures)} pictures")
+    runs_shown = [run.name for run in data.runs]
+    found = {"output": output, "runs": runs_shown, "pictures": len(data.pictures)}
+    say_result(found, f"{output}: {len(runs_shown)} runs, {len(data.pictures)} pictures", as_json)

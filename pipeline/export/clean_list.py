@@ -21,8 +21,8 @@ def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListCo
     """A row per training sample, `rhostream.schema.CLEAN_LIST`, the likeliest issues first.
 
     Raises:
-        ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus; a list that
-            drops more than it may, see `refuse_heavy_drops`.
+        ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus; a
+            list that drops more than it may, see `refuse_heavy_drops`.
         WorkspaceError: no workspace.
     """
     table = query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)

@@ -130,7 +130,13 @@ def _galleries(data: ReportData) -> list[dict[str, Any]]:
             "says": _GALLERIES[name][1],
             "sql": answer.sql,
             "samples": [
-                row | {"thumbnail": data.pictures[row["key"]], "extra": row["rank"] > _SHOWN} for row in answer.rows
+                row
+                | {
+                    "classes": list(map(told, row["classes"])),  # the script compares them as they are shown
+                    "thumbnail": data.pictures[row["key"]],
+                    "extra": row["rank"] > _SHOWN,
+                }
+                for row in answer.rows
             ],
         }
         for name, answer in data.galleries.items()

@@ -1,5 +1,6 @@
 """`--output` of every command: nothing is lost to it, and what it names is whole."""
 
+import json
 from pathlib import Path
 
 import click
@@ -50,7 +51,7 @@ def commands_with(option: str, group: click.Command, path: tuple[str, ...] = ())
         context = click.Context(group)
         named = ((name, group.get_command(context, name)) for name in group.list_commands(context))
         return {found for name, each in named if each for found in commands_with(option, each, (*path, name))}
-    return {" ".join(path)} if any(option in parameter.opts for parameter in group.params) else set()
+    return {" ".join(path)} if not option or any(option in each.opts for each in group.params) else set()
 
 
 def test_no_command_with_an_output_is_left_out() -> None:
@@ -142,3 +143,14 @@ def test_the_library_writes_by_the_same_rules(workspace: Path, tmp_path: Path) -
     with pytest.raises(ConfigError, match="keeps its own files"):
         write_report(workspace, f"{workspace}/il/report.html", force=True)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"query", "explain"}))
+def test_what_was_made_is_told_as_json_too(name: str, workspace: Path, tmp_path: Path) -> None:
+    result = run(name, workspace, tmp_path / f"out{COMMANDS[name][1]}", "--json")
+    assert json.loads(result.stdout)["output"] == str(tmp_path / f"out{COMMANDS[name][1]}")
+
+
+def test_every_command_that_prints_does_so_as_json() -> None:
+    """But for SQL, which is printed to be run."""
+    assert commands_with("", rho) - commands_with("--json", rho) - commands_with("--format", rho) == {"views"}

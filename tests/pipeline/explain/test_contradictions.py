@@ -29,7 +29,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     logits = rng.normal(size=(400, CLASSES)) * 1.5 + np.eye(CLASSES)[labels] * 1.5 + np.array([2.5, 0, 0, -4])
     given = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     workspace = Workspace(tmp_path_factory.mktemp("w"))
-    workspace.write_json("corpus.json", {})
+    workspace.write_json("corpus.json", _card())
     rows = [
         {
             "key": f"k{n}",
@@ -88,7 +88,6 @@ def test_a_list_that_drops_most_of_a_class_is_refused(workspace: Workspace, tmp_
 @pytest.mark.parametrize("kind", ["manifest", "webdataset", "fiftyone"])
 def test_exports_by_such_a_list_are_refused(workspace: Workspace, kind: str, tmp_path: Path) -> None:
     Workspace(tmp_path).write_table("clean.parquet", clean_list(workspace, CleanListConfig(max_drop_share=1)))
-    workspace.write_json("corpus.json", _card())
     lists = ["--clean-list", str(tmp_path / "clean.parquet"), "--output", str(tmp_path / "out.toml")]
     result = CliRunner().invoke(rho, ["export", kind, "--workspace", workspace.location, *lists])
     assert "more than 50% of 1 of 4 classes" in str(result.exception)

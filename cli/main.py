@@ -109,7 +109,7 @@ def _run() -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        click.echo(told(shown.getvalue()), err=True, nl=False)
+        click.echo(safe(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except RhostreamError as error:
         return _fail(with_commands(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)

@@ -20,7 +20,6 @@ from .tensor_files import (
     decode_torch as decode_torch,
     encode_safetensors as encode_safetensors,
 )
-from .termination import removed_on_sigterm as removed_on_sigterm
 from .text_tables import csv_schema as csv_schema, read_csv as read_csv, read_ndjson as read_ndjson
 from .unreadable import UnreadableError as UnreadableError
 from .workspace import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX, Workspace as Workspace

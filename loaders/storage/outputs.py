@@ -20,7 +20,6 @@ from typing import IO, Final
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import remote
 from rhostream.loaders.storage.cache_root import cache_folder
-from rhostream.loaders.storage.termination import removed_on_sigterm
 from rhostream.loaders.storage.workspace import Workspace, sync_folder
 
 #: Everything that the stages write at the top of a workspace.
@@ -71,7 +70,7 @@ class OutputFile:
         # One name for each file: what a killed writer has left is overwritten by the next.
         temporary = target.with_name(f".{target.name}.rhostream.tmp")
         try:
-            with removed_on_sigterm(temporary), self._opened(temporary) as stream:
+            with self._opened(temporary) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

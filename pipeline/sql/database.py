@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
-from rhostream.loaders.storage import Workspace, remote, removed_on_sigterm, with_retries
+from rhostream.loaders.storage import Workspace, remote, with_retries
 from rhostream.pipeline.sql.read_only import check_read_only
 from rhostream.pipeline.sql.verified import verify
 from rhostream.pipeline.sql.views import VIEWS, create_views, escape_glob, location, quote
@@ -70,10 +70,7 @@ def reading(
     """
     verify(workspace, views)
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="rho-query-", ignore_cleanup_errors=True) as spill,
-            removed_on_sigterm(spill),
-        ):
+        with tempfile.TemporaryDirectory(prefix="rho-query-", ignore_cleanup_errors=True) as spill:
             connection = _connect(workspace, spill, memory)
             try:
                 yield connection

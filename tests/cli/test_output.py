@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import click
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from helpers import report_workspace
 
 from rhostream.cli.main import rho
+from rhostream.cli.output import print_table
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import OWNED
 from rhostream.pipeline.export import clean_list, write_cleaned_manifest
@@ -154,3 +156,24 @@ def test_what_was_made_is_told_as_json_too(name: str, workspace: Path, tmp_path:
 def test_every_command_that_prints_does_so_as_json() -> None:
     """But for SQL, which is printed to be run."""
     assert commands_with("", rho) - commands_with("--json", rho) - commands_with("--format", rho) == {"views"}
+
+
+def test_a_table_gives_numbers_in_few_digits_and_json_in_all(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    table = pa.table({"share": [0.39840782558926063, 0.5, None], "tiny": [3e-9, 0.25, 1.0], "count": [10**12, 1, 2]})
+    print_table(table, "table")
+    lines = capsysbinary.readouterr().out.decode().splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["0.3984", "3e-09", "1000000000000"],
+        ["0.5000", "0.250", "1"],
+        ["NULL", "1.000", "2"],
+    ]
+    print_table(table, "json")
+    assert json.loads(capsysbinary.readouterr().out)[0]["share"] == 0.39840782558926063
+
+
+def test_lists_are_wrapped_and_no_rows_said(workspace: Path) -> None:
+    place = ["--workspace", str(workspace)]
+    shown = CliRunner().invoke(rho, ["query", "SHOW ALL TABLES", *place]).stdout
+    assert max(map(len, shown.splitlines())) < 180
+    assert '"cpu_seconds_so_far"' in shown
+    assert CliRunner().invoke(rho, ["query", "FROM samples WHERE false", *place]).stdout.endswith("(no rows)\n")

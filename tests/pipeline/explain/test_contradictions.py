@@ -1,5 +1,6 @@
 """Which labels are contradicted: confident learning's thresholds, as cleanlab has them; and what exports make of it."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -96,4 +97,4 @@ def test_exports_by_such_a_list_are_refused(workspace: Workspace, kind: str, tmp
 
 def _card() -> dict[str, object]:
     card: dict[str, object] = {"manifest": {"name": "n", "format": "table"}, "classes": list("abcd"), "shards": []}
-    return card | {"counts": {}, "fingerprint": "f"}
+    return card | {"counts": {}, "fingerprint": hashlib.sha256().hexdigest()}

@@ -64,7 +64,7 @@ def in_processes(
                 f"one of {count} worker processes died (killed, or out of memory): run the same command again, it goes "
                 "on where it stopped; with fewer --workers if memory is short"
             ) from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):  # the second where the signal met the caller
             leash.close()
             raise
         finally:

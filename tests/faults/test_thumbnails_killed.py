@@ -1,20 +1,19 @@
-"""`rho thumbnails` killed with SIGKILL at random moments and started again ends as if it had never been killed."""
+"""`rho thumbnails` ended by a signal at random moments and started again ends as if it had never been ended."""
 
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.killable import KILLS, finish, start
+from helpers.killable import KILLS, end, finish, start
 from helpers.shards_corpus import contents
 from helpers.tiny import write_workspace
 
 
-def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Path) -> None:
+def test_thumbnails_ended_by_signals_equal_those_never_ended(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         write_workspace(tmp_path / name, (6,) * 20, side=24)
     command = ["thumbnails", "--size", "12", "--workers", "0"]
@@ -28,9 +27,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(tmp_path: Pa
     while killed < KILLS:
         process = start(interrupted)
         process.join(chance.uniform(0, seconds))
-        process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
+        killed += end(process, chance)
         began += (tmp_path / "killed" / "thumbnails").exists()
         if process.exitcode == 0:  # it got to the end: from the beginning again
             assert contents(tmp_path / "killed" / "thumbnails") == expected

@@ -1,6 +1,5 @@
 """What a run was trained on, step by step, read back from its ledger."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -82,40 +81,33 @@ class LedgerReader:
             )
 
     def _of_rank(self, parts: Sequence[_Part], first: int) -> Iterator[LedgerRows]:
-        """A batch is a stretch of one rank's selected rows: what waited to fill batches left in the order it came."""
-        waiting: deque[dict[str, Any]] = deque()
+        """The batches of one rank, from a step on.
+
+        One super-batch may give several batches, and one batch come of several super-batches, but none that is
+        recorded under a step is trained on before it.
+        """
+        waiting: dict[int, list[dict[str, Any]]] = {}
         for part in parts:
             if part.last < first:
                 continue
-            for table in self._selected(part, first):
-                waiting.extend(table)
-                while waiting and waiting[0]["trained"] != waiting[-1]["trained"]:
-                    yield self._batch(waiting)
-        while waiting:
-            yield self._batch(waiting)
+            for rows, reached in self._selected(part, first):
+                for row in rows:
+                    waiting.setdefault(row["trained"], []).append(row)
+                for step in sorted(step for step in waiting if step < reached):
+                    yield _batch(step, waiting.pop(step))
+        for step in sorted(waiting):
+            yield _batch(step, waiting[step])
 
-    def _batch(self, waiting: "deque[dict[str, Any]]") -> LedgerRows:
-        step, rows = waiting[0]["trained"], []
-        while waiting and waiting[0]["trained"] == step:
-            rows.append(waiting.popleft())
-        return LedgerRows(
-            step=step,
-            keys=[row["key"] for row in rows],
-            shards=[row["shard"] for row in rows],
-            rows=np.array([row["row"] for row in rows], np.int32),
-            epoch=rows[-1]["epoch"],
-        )
-
-    def _selected(self, part: _Part, first: int) -> Iterator[list[dict[str, Any]]]:
-        """The selected rows of a part from a step on, row group by row group."""
+    def _selected(self, part: _Part, first: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+        """The selected rows of a part from a step on, row group by row group, and the last step recorded so far."""
         import pyarrow.compute as pc
 
         with self._workspace.opened_table(part.name, LEDGER) as file:
             for group in range(file.num_row_groups):
-                bounds = _bounds(file, group, "trained")
-                if bounds is not None and bounds[1] >= first:
+                bounds, steps = _bounds(file, group, "trained"), _bounds(file, group, "step")
+                if bounds is not None and steps is not None and bounds[1] >= first:
                     table = file.read_row_group(group, columns=_COLUMNS)
-                    yield table.filter(pc.greater_equal(table["trained"], first)).to_pylist()
+                    yield table.filter(pc.greater_equal(table["trained"], first)).to_pylist(), steps[1]
 
     def _found(self) -> list[list[_Part]]:
         """The parts of each rank, in the order of their steps; those without a selected row are left out."""
@@ -160,8 +152,18 @@ class LedgerReader:
     def _lacks(self, first: int, last: int) -> WorkspaceError:
         steps = f"step {first}" if first == last else f"steps {first} to {last}"
         return WorkspaceError(
-            f"the ledger of run {self._run!r} is incomplete: {steps} are missing; it cannot be replayed"
+            f"the ledger of run {self._run!r} lacks {steps}: it is incomplete, and cannot be replayed"
         )
+
+
+def _batch(step: int, rows: Sequence[dict[str, Any]]) -> LedgerRows:
+    return LedgerRows(
+        step=step,
+        keys=[row["key"] for row in rows],
+        shards=[row["shard"] for row in rows],
+        rows=np.array([row["row"] for row in rows], np.int32),
+        epoch=rows[-1]["epoch"],
+    )
 
 
 def _all_bounds(file: Any, name: str) -> list[tuple[Any, Any]]:

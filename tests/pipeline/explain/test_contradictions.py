@@ -97,4 +97,4 @@ def test_exports_by_such_a_list_are_refused(workspace: Workspace, kind: str, tmp
 
 def _card() -> dict[str, object]:
     card: dict[str, object] = {"manifest": {"name": "n", "format": "table"}, "classes": list("abcd"), "shards": []}
-    return card | {"counts": {}, "fingerprint": hashlib.sha256().hexdigest()}
+    return card | {"counts": {"entries": 0, "samples": 0, "rejects": 0}, "fingerprint": hashlib.sha256().hexdigest()}

@@ -6,9 +6,22 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from rhostream.errors import ConfigError
-from rhostream.pipeline.config.choices import BUILT_IN_MODELS, Augmentation, Precision
+from rhostream.pipeline.config.choices import Augmentation, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.shared import DEVICE, NAME, NAME_FORM, WORKERS
+from rhostream.pipeline.config.shared import (
+    AUGMENTATION,
+    DEVICE,
+    IMAGE_SIZE,
+    MODEL,
+    NAME,
+    NAME_FORM,
+    PRECISION,
+    SEED,
+    SPLITS,
+    THREADS,
+    WEIGHTS,
+    WORKERS,
+)
 
 #: Settings that do not bear on the result, and those that the metadata holds elsewhere.
 _NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
@@ -40,12 +53,9 @@ class ILTrainConfig(StageConfig):
     model: str = setting(
         "small_cnn",
         group="Model",
-        metavar="MODEL",
-        help=f"One of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME.",
+        **MODEL,
     )
-    weights: str | None = setting(
-        None, group="Model", metavar="FILE", help="Local .safetensors or .pt weights to start from."
-    )
+    weights: str | None = setting(None, group="Model", **WEIGHTS)
     steps: int = setting(
         0,
         group="Budget",
@@ -78,18 +88,13 @@ class ILTrainConfig(StageConfig):
     image_size: int = setting(
         0,
         group="Reading",
-        minimum=0,
-        metavar="PIXELS",
-        unset="the manifest's",
-        help="Side of the images that the model sees.",
+        **IMAGE_SIZE,
     )
-    augmentation: Augmentation = setting("none", group="Model", help="Random changes of the images trained on.")
-    seed: int = setting(0, group="Model", metavar="N", help="Of the model, the order and the augmentation.")
+    augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
+    seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
-    precision: Precision = setting(
-        "auto", group="Model", help="Of the passes; auto takes bfloat16 on GPUs that compute in it."
-    )
-    threads: int = setting(0, group="Reading", minimum=0, metavar="N", unset="one a core", help="Decoding threads.")
+    precision: Precision = setting("auto", group="Model", **PRECISION)
+    threads: int = setting(0, group="Reading", **THREADS, unset="one a core")
 
     @property
     def resolved_name(self) -> str:
@@ -139,9 +144,7 @@ class ILScoreConfig(StageConfig):
     name: str = setting(
         "", metavar="NAME", variable="RHO_IL_NAME", unset="the only one", help="IL model to score with."
     )
-    splits: tuple[str, ...] = setting(
-        ("train",), flag="--split", metavar="SPLIT", help="Split to score; may be repeated."
-    )
+    splits: tuple[str, ...] = setting(("train",), **SPLITS)
     only: tuple[str, ...] = setting(
         (), metavar="SHARD", help="Score this shard alone, whatever its split; may be repeated."
     )
@@ -153,14 +156,12 @@ class ILScoreConfig(StageConfig):
         help="Samples of one forward pass.",
     )
     device: str = setting("auto", **DEVICE)
-    precision: Precision = setting("float32", help="Of the passes; auto takes bfloat16 on GPUs that compute in it.")
+    precision: Precision = setting("float32", **PRECISION)
     workers: int = setting(0, **WORKERS)
     threads: int = setting(
         0,
         variable="RHO_IL_THREADS",
-        minimum=0,
-        metavar="N",
         unset="one a core",
-        help="Decoding threads, of each process.",
+        **THREADS,
     )
     overwrite: bool = setting(False, hidden=True, help="Score again what is already scored.")

@@ -2,6 +2,27 @@
 
 from typing import Any, Final
 
+from rhostream.pipeline.config.choices import BUILT_IN_MODELS
+
+MODEL: Final[dict[str, Any]] = {
+    "metavar": "MODEL",
+    "help": f"One of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME.",
+}
+WEIGHTS: Final[dict[str, Any]] = {
+    "metavar": "FILE",
+    "help": "Local .safetensors or .pt weights to start from.",
+}
+AUGMENTATION: Final[dict[str, Any]] = {"help": "Random changes of the images trained on."}
+SEED: Final[dict[str, Any]] = {"metavar": "N", "help": "Of the model, the order and the augmentation."}
+PRECISION: Final[dict[str, Any]] = {"help": "Of the passes; auto takes bfloat16 on GPUs that compute in it."}
+IMAGE_SIZE: Final[dict[str, Any]] = {
+    "minimum": 0,
+    "metavar": "PIXELS",
+    "unset": "the manifest's",
+    "help": "Side of the images that the model sees.",
+}
+THREADS: Final[dict[str, Any]] = {"minimum": 0, "metavar": "N", "help": "Decoding threads, of each process."}
+SPLITS: Final[dict[str, Any]] = {"flag": "--split", "metavar": "SPLIT", "help": "Split to read; may be repeated."}
 DEVICE: Final[dict[str, Any]] = {
     "variable": "RHO_DEVICE",
     "metavar": "[auto|cpu|cuda|cuda:N]",

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from rhostream.pipeline.config.choices import ThumbnailFormat
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.shared import WORKERS
+from rhostream.pipeline.config.shared import SPLITS, WORKERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,6 @@ class ThumbnailsConfig(StageConfig):
         unset="the manifest's, else jpeg",
         help="raw is exact and needs no decoding, in 5 to 8 times the space, less where gray.",
     )
-    splits: tuple[str, ...] = setting(
-        ("train",), flag="--split", metavar="SPLIT", help="Split to make thumbnails of; may be repeated."
-    )
+    splits: tuple[str, ...] = setting(("train",), **SPLITS)
     workers: int | None = setting(None, **WORKERS, unset="one per core")
     overwrite: bool = setting(False, hidden=True, help="Make again what is already made.")

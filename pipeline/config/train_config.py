@@ -6,7 +6,6 @@ from typing import Any, Literal
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import (
     AUTO,
-    BUILT_IN_MODELS,
     SELECTION_FUNCTIONS,
     Augmentation,
     BatchNormPolicy,
@@ -14,7 +13,7 @@ from rhostream.pipeline.config.choices import (
     RuleName,
 )
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.shared import DEVICE
+from rhostream.pipeline.config.shared import AUGMENTATION, DEVICE, IMAGE_SIZE, MODEL, PRECISION, SEED, WEIGHTS
 
 Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
@@ -42,10 +41,9 @@ class TrainConfig(StageConfig):
     model: str = setting(
         "bn_cnn",
         group="Model",
-        metavar="MODEL",
-        help=f"One of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME.",
+        **MODEL,
     )
-    weights: str = setting("", group="Model", metavar="FILE", help="Local .safetensors or .pt weights to start from.")
+    weights: str = setting("", group="Model", **WEIGHTS)
     optimizer: str = setting("AdamW", group="Model", metavar="NAME", help="Class of torch.optim, as AdamW or SGD.")
     learning_rate: float = setting(
         1e-3, group="Model", above=0, metavar="X", help="Its peak, where a schedule moves it."
@@ -76,12 +74,10 @@ class TrainConfig(StageConfig):
         unset="off",
         help="Steps during which the learning rate rises to its peak; below 1 a share of the budget.",
     )
-    augmentation: Augmentation = setting("none", group="Model", help="Random changes of the images trained on.")
-    seed: int = setting(0, group="Model", metavar="N", help="Of the model, the order and the augmentation.")
+    augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
+    seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
-    precision: Precision = setting(
-        "auto", group="Model", help="Of the passes; auto takes bfloat16 on GPUs that compute in it."
-    )
+    precision: Precision = setting("auto", group="Model", **PRECISION)
 
     select: str = setting(
         "rho_loss",
@@ -220,10 +216,7 @@ class TrainConfig(StageConfig):
     image_size: int = setting(
         0,
         group="Reading",
-        minimum=0,
-        metavar="PIXELS",
-        unset="the manifest's",
-        help="Side of the images that the model sees.",
+        **IMAGE_SIZE,
     )
     threads: int = setting(
         0,

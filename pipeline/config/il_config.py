@@ -10,6 +10,7 @@ from rhostream.pipeline.config.choices import Augmentation, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
+    CHECKPOINT_MINUTES,
     DEVICE,
     IMAGE_SIZE,
     MODEL,
@@ -24,7 +25,7 @@ from rhostream.pipeline.config.shared import (
 )
 
 #: Settings that do not bear on the result, and those that the metadata holds elsewhere.
-_NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads")
+_NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads", "checkpoint_minutes")
 
 _WARM_UP: Final = 100  # steps, during which the learning rate rises
 
@@ -76,6 +77,7 @@ class ILTrainConfig(StageConfig):
     batch_size: int = setting(128, group="Model", minimum=1, metavar="N", help="Samples of a gradient step.")
     learning_rate: float = setting(2e-3, group="Model", above=0, metavar="X", help="Of AdamW.")
     weight_decay: float = setting(0.01, group="Model", minimum=0, metavar="X", help="Of AdamW.")
+    checkpoint_minutes: float = setting(10.0, group="Budget", **CHECKPOINT_MINUTES)
     validation_share: float = setting(
         0.1,
         group="Budget",

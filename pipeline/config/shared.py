@@ -30,6 +30,12 @@ DEVICE: Final[dict[str, Any]] = {
     "form": "choose auto, cpu, cuda or cuda:N",
     "help": "Where the model runs; auto takes CUDA where there is one.",
 }
+CHECKPOINT_MINUTES: Final[dict[str, Any]] = {
+    "minimum": 0,
+    "metavar": "X",
+    "help": "Minutes between checkpoints, beside those at evaluations and the one that SIGTERM and Ctrl-C ask for; "
+    "0 for none.",
+}
 WORKERS: Final[dict[str, Any]] = {
     "variable": "RHO_WORKERS",
     "minimum": 0,

@@ -13,7 +13,16 @@ from rhostream.pipeline.config.choices import (
     RuleName,
 )
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.shared import AUGMENTATION, DEVICE, IMAGE_SIZE, MODEL, PRECISION, SEED, WEIGHTS
+from rhostream.pipeline.config.shared import (
+    AUGMENTATION,
+    CHECKPOINT_MINUTES,
+    DEVICE,
+    IMAGE_SIZE,
+    MODEL,
+    PRECISION,
+    SEED,
+    WEIGHTS,
+)
 
 Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
@@ -244,14 +253,7 @@ class TrainConfig(StageConfig):
         unset="a twentieth of the budget",
         help="Steps between evaluations, each with a checkpoint.",
     )
-    checkpoint_minutes: float = setting(
-        10.0,
-        group="Logging",
-        minimum=0,
-        metavar="X",
-        help="Minutes between checkpoints, beside those at evaluations and the one that SIGTERM and Ctrl-C ask for; "
-        "0 for none.",
-    )
+    checkpoint_minutes: float = setting(10.0, group="Logging", **CHECKPOINT_MINUTES)
     evaluate_at_most: int = setting(
         0, group="Logging", minimum=0, metavar="N", unset="all", help="Samples to evaluate on."
     )

@@ -9,6 +9,7 @@ lowered the validation loss by `least_gain`.
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from rhostream.loaders.stream import Batch
 from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.il.metadata import ILEvaluation
 from rhostream.pipeline.il.samples import TrainingSamples
-from rhostream.pipeline.jobs import Progress, progress, require_same
+from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_same, stop_request
 from rhostream.pipeline.models import (
     Costs,
     EvaluationSet,
@@ -66,6 +67,23 @@ class FitPlan:
         return "" if self.fold < 0 else f"-fold{self.fold}"
 
 
+@dataclass(kw_only=True)
+class _Meanwhile:
+    """What the steps since the last evaluation came to.
+
+    Attributes:
+        step: steps so far, of the whole training.
+        losses: float64 scalar, summed over samples, nats.
+        hits: int64 scalar, right predictions.
+        seen: samples.
+    """
+
+    step: int
+    losses: torch.Tensor
+    hits: torch.Tensor
+    seen: int
+
+
 class Fit:
     """The training of one model.
 
@@ -97,6 +115,7 @@ class Fit:
         model = build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
         self._average = copy.deepcopy(self.model)
+        self._meanwhile = self._nothing_since(0)
         self._optimizer = make_optimizer("AdamW", self.model, config.learning_rate, config.weight_decay)
         self._task = task_of(corpus)
         self.validation = EvaluationSet(
@@ -139,24 +158,29 @@ class Fit:
 
         Raises:
             IrreducibleLossError: the loss became NaN or infinite.
+            Interrupted: by SIGINT or SIGTERM, after one more step and its checkpoint.
         """
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices), repeatable_convolutions():
+        stopping = stop_request(f"IL model {self.config.resolved_name + self.plan.label!r}")
+        with torch.random.fork_rng(devices), repeatable_convolutions(), stopping as stop:
             seed_random(self.config.seed)
             self._resume()
-            step = self.evaluations[-1].step if self.evaluations else 0
+            step = self._meanwhile.step
             with progress(f"il train{self.plan.label}", self.config.steps or None, "steps", step) as reporter:
                 if not self.evaluations:
                     self._evaluate(0, None, None)
                     self._save()
+                stop.at(f"step {step}")
                 batches = self._batches(step)
                 while not self.finished:
-                    until = self._next_evaluation(step)
+                    until = self._next_evaluation(self.evaluations[-1].step)
                     with self.costs.charge("il_train"):
-                        loss, accuracy = self._train(batches, step, until, reporter)
-                    step = until
-                    self._evaluate(step, loss, accuracy)
+                        loss, accuracy = self._train(batches, until, reporter, stop)
+                    self._meanwhile = self._nothing_since(until)
+                    self._evaluate(until, loss, accuracy)
                     self._save()
+                    if not self.finished:
+                        stop.at(f"step {until}")
         self.validation.close()
         self._samples.close()
 
@@ -191,15 +215,22 @@ class Fit:
         if self.best_step == step:
             self.best = {name: value.cpu().contiguous().clone() for name, value in self._average.state_dict().items()}
 
-    def _train(
-        self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], step: int, until: int, reporter: Progress
-    ) -> tuple[float, float]:
-        """Take the steps up to `until`; mean loss (nats) and accuracy meanwhile."""
+    def _nothing_since(self, step: int) -> _Meanwhile:
         losses = torch.zeros((), dtype=torch.float64, device=self._device)
-        hits, seen = torch.zeros((), dtype=torch.int64, device=self._device), 0
+        return _Meanwhile(step=step, losses=losses, hits=torch.zeros_like(losses, dtype=torch.int64), seen=0)
+
+    def _train(
+        self,
+        batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+        until: int,
+        reporter: Progress,
+        stop: StopRequest,
+    ) -> tuple[float, float]:
+        """Take the steps up to `until`; mean loss (nats) and accuracy since the last evaluation."""
+        so_far, saved = self._meanwhile, time.monotonic()
         self.model.train()
         last = self.evaluations[-1]
-        for number in range(step, until):
+        for number in range(so_far.step, until):
             images, labels = next(batches)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.rate_at(number)
@@ -207,16 +238,24 @@ class Fit:
             if len(images) > 1 or len(self._samples) == 1:
                 shape = ("il_train", *images.shape)
                 loss, correct = self.costs.flops("il_train", shape, partial(self._step, self.model, images, labels))
-                losses, hits, seen = losses + loss.double() * len(images), hits + correct, seen + len(images)
+                so_far.losses = so_far.losses + loss.double() * len(images)
+                so_far.hits = so_far.hits + correct
+                so_far.seen += len(images)
             self._average_in(number + 1)
+            so_far.step = number + 1
             quality = (
                 f"{last.validation_accuracy:.1%} correct"
                 if last.validation_map is None
                 else f"mean average precision {last.validation_map:.3f}"
             )
             reporter.advance(note=f"validation loss {last.validation_loss:.3f}, {quality}")
-        self._require_finite(float(losses), until)
-        return float(losses) / max(seen, 1), int(hits) / max(seen, 1)
+            due = 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - saved
+            if (due or stop.signal is not None) and so_far.step < until:
+                self._save()
+                stop.at(f"step {so_far.step}")
+                saved = time.monotonic()
+        self._require_finite(float(so_far.losses), until)
+        return float(so_far.losses) / max(so_far.seen, 1), int(so_far.hits) / max(so_far.seen, 1)
 
     @torch.no_grad()
     def _average_in(self, step: int) -> None:
@@ -269,6 +308,7 @@ class Fit:
             "evaluations": [asdict(each) for each in self.evaluations],
             "model": self.model.state_dict(),
             "average": self._average.state_dict(),
+            "meanwhile": vars(self._meanwhile),
             "best": self.best,
             "optimizer": self._optimizer.state_dict(),
             "random": random_state(self._device),
@@ -286,6 +326,8 @@ class Fit:
         self.best = {name: value.cpu() for name, value in state["best"].items()}
         self.model.load_state_dict(state["model"])
         self._average.load_state_dict(state["average"])
+        so_far = self._meanwhile = _Meanwhile(**state["meanwhile"])
+        so_far.losses, so_far.hits = so_far.losses.to(self._device), so_far.hits.to(self._device)
         self._optimizer.load_state_dict(state["optimizer"])
         self.costs.load_state_dict(state["costs"])
         restore_random_state(state["random"], self._device)

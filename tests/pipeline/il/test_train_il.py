@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from rhostream.pipeline.il import fit
 from rhostream.pipeline.il.fit import Fit
 from rhostream.pipeline.il.metadata import ILMetadata, il_costs
 from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.jobs.interruption import Interrupted
 from rhostream.pipeline.jobs.lock import exclusive_lock, hold_as_worker, remove_contents
 from rhostream.pipeline.models.evaluation import EvaluationSet
 from rhostream.pipeline.models.registry import build_model
@@ -173,6 +176,35 @@ def test_convolutions_are_made_repeatable_and_the_callers_other_settings_hold(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("minutes", [10.0, 1e-9], ids=["stopped", "stopped, with checkpoints by time"])
+def test_a_stopped_training_goes_on_to_the_same_bytes(tmp_path: Path, minutes: float) -> None:
+    whole, stopped = (
+        write_shapes(tmp_path / name, splits={"train": 60, "holdout": 60}, shard_rows=60)
+        for name in ("whole", "stopped")
+    )
+    config = ILTrainConfig(steps=14, least_gain=0.0, batch_size=16, device="cpu", checkpoint_minutes=minutes)
+    train_il(whole, config)
+    original, at = Fit._step, 0
+    for steps in (1, 8, 3):  # evaluations come at steps 8, 10, 13 and 14
+        at += steps
+        taken = 0
+
+        def step(*arguments: Any, steps: int = steps) -> Any:
+            nonlocal taken
+            taken += 1
+            if taken == steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Fit, "_step", step)
+            with pytest.raises(Interrupted, match=f"IL model 'small_cnn' stopped by SIGTERM at step {at}: it is kept"):
+                train_il(stopped, config)
+    train_il(stopped, config)
+    for name in ("model.json", "model.safetensors"):
+        assert stopped.read_bytes(f"il/small_cnn/{name}") == whole.read_bytes(f"il/small_cnn/{name}")
+
+
 def test_a_concurrent_training_of_the_same_model_is_refused(shapes: Workspace) -> None:
     with exclusive_lock(shapes, "rho il", "il/small_cnn"):
         with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/small_cnn: wait"):

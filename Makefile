@@ -1,7 +1,7 @@
 # The product in a few lines: a corpus becomes shards, a small model gives every sample its irreducible loss, and
 # training spends its steps on what is learnable, worth learning and not yet learnt.
 #
-#   make demo                                      all of it on the built-in synthetic corpus, RHO-LOSS against uniform
+#   make demo                                      all of it on the built-in synthetic corpus, selection against uniform
 #   make shards il train MANIFEST=… ROOT=… WORKSPACE=…   the same for a corpus of your own
 #   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
 #   make test-fast                                 tests that train little; make test: lint, types, docs, all tests
@@ -24,8 +24,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
 demo: shards il
-	$(RHO) train --compare uniform,rho_loss
-	$(RHO) explain reasons --run rho_loss
+	$(RHO) train --compare uniform,rho_loss,learnable
+	$(RHO) explain reasons --run learnable
 
 shards: install
 	$(RHO) shards --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))

@@ -45,6 +45,14 @@ OURS = {
 }
 
 
+#: Cases of unseen.json as they are named to readers, in order.
+UNSEEN = {
+    "types-40": "product photographs by type, 40% wrong",
+    "types": "the same, as found",
+    "synthetic": "drawn garments, 38% wrong",
+}
+
+
 @cache
 def result(name: str) -> dict[str, Any]:
     """A result file by its name without `.json`."""
@@ -265,6 +273,25 @@ def _cell(value: Any) -> str:
 
 def _steps(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}"
+
+
+def unseen_table() -> str:
+    """Steps of each seed to the target, the best accuracy, and what was wrong among the selected."""
+    cases = {case["case"]: case for case in result("unseen")["cases"]}
+    rows = []
+    for number, variant in enumerate(cases["types"]["variants"]):
+        cells = [variant["variant"]]
+        for name in UNSEEN:
+            seeds = cases[name]["variants"][number]["seeds"]
+            steps = ", ".join(_steps(seed["steps_to_target"]) for seed in seeds)
+            best = statistics.mean(seed["best_accuracy"] for seed in seeds)
+            seconds = [seed["cpu_seconds_to_target"] for seed in seeds if seed["cpu_seconds_to_target"]]
+            wrong = [seed["selected_mislabeled"] for seed in seeds if seed["selected_mislabeled"] is not None]
+            cost = f" ({', '.join(f'{each:.0f}' for each in seconds)} CPU-s)" if seconds else ""
+            mislabeled = f", {statistics.mean(wrong):.0%} wrong" if wrong else ""
+            cells.append(f"{steps}{cost}; {best:.1%}{mislabeled}")
+        rows.append(cells)
+    return table(["", *(f"{told}: {cases[name]['target']:.1%}" for name, told in UNSEEN.items())], rows)
 
 
 def paying_table() -> str:

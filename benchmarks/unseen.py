@@ -1,0 +1,125 @@
+"""Steps to the accuracy that uniform sampling reaches late, on corpora that no default was chosen on.
+
+    python benchmarks/unseen.py --case types-40=types-40.toml --case synthetic=synthetic.toml --output unseen.json
+
+A case is a name and a manifest; its corpus is split into two folds, so that every sample trains and has an irreducible
+loss from the other half. A small BatchNorm CNN on 32 pixels, n_b 32 of n_B 320, AdamW at PyTorch's defaults and a
+constant rate, evaluated every 50 steps; small_cnn at its own length is the IL model. The target is 99% of the mean of
+uniform sampling's four best evaluations, over all seeds. One thread each; finished runs are taken up again.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from machine import machine
+
+from rhostream.loaders import Workspace
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.config.manifest import load_manifest
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.config.train_config import TrainConfig
+from rhostream.pipeline.il.score import score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.thumbnails.write import write_thumbnails
+from rhostream.pipeline.training.loop import train
+
+SIZE: Final = 32
+VARIANTS: Final[dict[str, dict[str, Any]]] = {
+    "uniform": {"select": "uniform", "steps": 1500},
+    "uniform, n_b 128": {"select": "uniform", "batch_size": 128, "steps": 700},
+    "IL filter": {"select": "uniform", "prefilter": 1.0, "steps": 1200},
+    "rho_loss": {"select": "rho_loss", "steps": 800},
+    "learnable": {"select": "learnable", "steps": 1200},
+    "auto": {"select": "auto", "steps": 900},
+}
+
+
+def run_case(name: str, manifest: str, folder: Path, seeds: int) -> dict[str, Any]:
+    workspace = Workspace(folder / name)
+    wanted = load_manifest(manifest, {"holdout": 0.0, "folds": 2})
+    write_shards(
+        workspace,
+        replace(wanted, image={**wanted.image, "size": SIZE}, thumbnails=SIZE, thumbnail_format="raw"),
+    )
+    write_thumbnails(workspace, ThumbnailsConfig(size=SIZE, format="raw", workers=0))
+    metadata = train_il(workspace, ILTrainConfig(model="small_cnn", threads=1)).metadata
+    score_il(workspace, ILScoreConfig(name=metadata.name, threads=1))
+    common = TrainConfig(
+        model="bn_cnn", schedule="constant", evaluate_every=50, evaluate_at_most=4000, threads=1, workers="0"
+    )
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for seed in range(seeds):
+        for variant, settings in VARIANTS.items():
+            run = train(
+                workspace,
+                replace(
+                    common,
+                    name=f"{'-'.join(variant.split(', '))}-{seed}".replace(" ", "_"),
+                    seed=seed,
+                    tensorboard=False,
+                    **settings,
+                ),
+            )
+            found.setdefault(variant, []).append(run.metrics)
+    return {"case": name, **judged(found)}
+
+
+def judged(runs: dict[str, list[list[dict[str, Any]]]]) -> dict[str, Any]:
+    """The target, and of each variant what its seeds took and chose.
+
+    Args:
+        runs: by variant, of each seed the lines of its metrics.
+    """
+    late = [sorted(line["test_accuracy"] for line in lines)[-4:] for lines in runs["uniform"]]
+    target = 0.99 * float(np.mean(late))
+    variants = []
+    for variant, seeds in runs.items():
+        outcomes = []
+        for lines in seeds:
+            there = next((line for line in lines if line["test_accuracy"] >= target), None)
+            charged = [name for name in lines[0] if name.startswith("cpu_seconds_") and name != "cpu_seconds_evaluate"]
+            outcomes.append(
+                {
+                    "steps": lines[-1]["step"],
+                    "steps_to_target": there and there["step"],
+                    "cpu_seconds_to_target": there and round(sum(there[name] for name in charged), 1),
+                    "best_accuracy": max(line["test_accuracy"] for line in lines),
+                    "selected_mislabeled": share(lines, "selected"),
+                    "candidates_mislabeled": share(lines, "candidates"),
+                }
+            )
+        variants.append({"variant": variant, "seeds": outcomes})
+    return {"target": target, "variants": variants}
+
+
+def share(lines: list[dict[str, Any]], of: str) -> float | None:
+    """Mislabeled among the selected, or the candidates, of a whole run; None where no true label is known."""
+    known = [line for line in lines if line.get(f"{of}_mislabeled") is not None]
+    total = sum(line[of] for line in known)
+    return sum(line[f"{of}_mislabeled"] * line[of] for line in known) / total if total else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", required=True, metavar="NAME=MANIFEST")
+    parser.add_argument("--workspaces", default="workspaces/unseen", help="where to work; can be continued")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--output", required=True, help="JSON file for the results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = []
+    for case in arguments.case:
+        name, _, manifest = case.partition("=")
+        cases.append(run_case(name, manifest, Path(arguments.workspaces), arguments.seeds))
+    report = json.dumps({"benchmark": "unseen", "machine": machine(), "cases": cases}, indent=1)
+    Path(arguments.output).write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,10 +18,11 @@ _FORMULA: Final = re.compile(r"[=+\-@\t\r]")
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*[^\s'\"<>`.,;:!?)\]]")
 _USER: Final = re.compile(r"(?<=://)[^/?#@]*@")
-_PARAMETER: Final = re.compile(r"(?<=[?&])([^=&#]*)=([^&#]*)")
+_PARAMETER: Final = re.compile(r"(?<=[?&])([^=&#\s'\"]*)=([^&#\s'\"<>`]*)")
 _SECRET: Final = re.compile(r"sig|token|secret|passw|pwd|key|auth|cred|sas|session|jwt", re.IGNORECASE)
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _HIDDEN: Final = "***"
+_LONG: Final = 8  # characters of a value that is no common word
 
 #: Values that URLs were completed with, and the references that they stood for.
 _known: dict[str, str] = {}
@@ -54,9 +55,11 @@ def from_csv_cell(text: str) -> str:
 
 def hide_secrets(text: str) -> str:
     """`text` without the passwords, signatures and tokens of the URLs in it."""
-    if "://" not in text:
-        return text
-    return _URL.sub(lambda found: _without_secrets(with_references(found[0])), text)
+    text = _URL.sub(lambda found: _without_secrets(with_references(found[0])), text) if "://" in text else text
+    # A server's message may repeat a part of the URL alone.
+    for value in [value for value in _known if len(value) >= _LONG]:
+        text = text.replace(value, _known[value])
+    return _PARAMETER.sub(_hidden, text) if "=" in text else text
 
 
 def told(message: str) -> str:
@@ -102,12 +105,13 @@ def with_references(url: str) -> str:
 
 def _without_secrets(url: str) -> str:
     url = _USER.sub(lambda found: f"{_HIDDEN}@" if _is_secret_user(url, found[0]) else found[0], url, count=1)
-    return _PARAMETER.sub(
-        lambda found: (
-            f"{found[1]}={_HIDDEN}" if _SECRET.search(found[1]) and not _REFERENCE.fullmatch(found[2]) else found[0]
-        ),
-        url,
-    )
+    return _PARAMETER.sub(_hidden, url)
+
+
+def _hidden(parameter: re.Match[str]) -> str:
+    if _SECRET.search(parameter[1]) and not _REFERENCE.match(parameter[2]):
+        return f"{parameter[1]}={_HIDDEN}"
+    return parameter[0]
 
 
 def _is_secret_user(url: str, user: str) -> bool:

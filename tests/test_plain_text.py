@@ -120,6 +120,10 @@ def test_references_are_completed_to_read_and_come_back_in_messages(monkeypatch:
     for form in (completed(reference), "403 for https://h.example/x.tar?sig=5ec%2F4e7%2B"):
         assert "5ec" not in str(RhostreamError(form))
         assert "${SIGNATURE}" in str(RhostreamError(form))
+    monkeypatch.setenv("TOKEN", "a-long-token")
+    completed("https://h.example/x.tar?t=${TOKEN}")
+    assert hide_secrets("403 for /x.tar?t=a-long-token") == "403 for /x.tar?t=${TOKEN}"
+    assert hide_secrets("403 for '/x.tar?token=other'") == "403 for '/x.tar?token=***'"
     monkeypatch.setenv("WHERE", "store")
     Workspace("memory://test_${WHERE}/w").write_bytes("a", b"x")
     assert Workspace("memory://test_store/w").read_bytes("a") == b"x"

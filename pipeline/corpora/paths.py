@@ -17,8 +17,8 @@ def corpus_root(manifest: Manifest) -> Path:
         raise CorpusError(f"manifest {manifest.name!r} names no root: pass --root or set `root` in the manifest")
     if "://" in manifest.root:
         raise CorpusError(
-            f"{manifest.root}: a corpus in the format {manifest.format} is read from a local folder: copy it to one. "
-            "Tars can be indexed where they are, with `rho index`"
+            f"{manifest.root}: a corpus in the format {manifest.format} is read from a local folder: copy it to one, "
+            "or index its tars where they are"
         )
     root = Path(manifest.root)
     if not root.exists():

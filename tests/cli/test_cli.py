@@ -197,6 +197,7 @@ def test_a_reader_that_leaves_the_pipe_is_no_complaint(workspace: str) -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TESTED: this system has no /dev/full")
 @pytest.mark.parametrize("redirected", [True, False])
 def test_a_full_disk_is_one_line(workspace: str, redirected: bool) -> None:

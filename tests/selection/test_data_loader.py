@@ -163,7 +163,7 @@ def test_all_candidates_of_an_epoch_pass_once(workspace):
     assert Counter(key for keys in seen.candidates for key in keys) == Counter(ALL)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_epoch_steps_make_an_epoch_as_long_as_asked(workspace, workers):
     stream = stream_of(workspace)
     source = DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream
@@ -181,6 +181,7 @@ def test_epoch_steps_make_an_epoch_as_long_as_asked(workspace, workers):
     assert seen.candidates[60] == seen.candidates[20]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 19, 20, 33])
 def test_an_epoch_of_epoch_steps_resumes_at_its_rest(workspace, stop):
     def of(seen):

@@ -104,6 +104,7 @@ def run_files(workspace: Workspace) -> Any:
     return read_run_metrics(workspace, "a"), read_run_facts(workspace, "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "answer"),
     [

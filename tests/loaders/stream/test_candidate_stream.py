@@ -68,7 +68,7 @@ def test_an_epoch_has_the_stated_length_the_next_another_order(workspace):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_and_workers_share_out_one_and_the_same_sequence(workspace, monkeypatch, ranks, workers):
     expected = keys_of(stream_of(workspace))
     monkeypatch.setenv("WORLD_SIZE", str(ranks))

@@ -268,6 +268,7 @@ def test_rejects_are_counted_with_an_example(workspace: Workspace) -> None:
     assert row["share_of_corpus"] == pytest.approx(1 / 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_printed_sql_gives_the_answer_in_plain_duckdb(workspace: Workspace, question: str) -> None:
     runs = ["rho_loss", "uniform"] if question == "diff" else []

@@ -83,6 +83,7 @@ def test_training_ends_at_the_first_evaluation_that_gains_too_little(shapes: Wor
     assert (fell[:-1] | ~learnt[:-1]).all()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learnt_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "_GIVEN_UP", 60)
     workspace = write_shapes(tmp_path, splits={"train": 60, "holdout": 60}, noise=1.0)
@@ -91,6 +92,7 @@ def test_what_cannot_be_learnt_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     assert 60 <= model.evaluations[-1].step < 80
 
 
+@pytest.mark.slow
 def test_only_holdout_labels_reach_the_model(tmp_path: Path) -> None:
     workspace = write_shapes(tmp_path, splits={"train": 60, "holdout": 60})
     table = workspace.read_table("index/holdout-000000.parquet")

@@ -92,6 +92,7 @@ def test_nothing_to_evaluate_on_is_an_error(shapes: Workspace) -> None:
         EvaluationSet(shapes, (), CorpusMetadata.read(shapes).image_spec())
 
 
+@pytest.mark.slow
 def test_the_calibrated_loss_is_the_lowest_over_all_temperatures() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (400,), generator=generator)

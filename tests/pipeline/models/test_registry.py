@@ -16,6 +16,7 @@ def image_spec(size: int = 32, channels: int = 3) -> ImageSpec:
     return ImageSpec.from_dict({"size": size, "channels": channels})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BUILT_IN, "resnet18", "mobilenet_v3_small"])
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
 def test_a_model_takes_its_spec_and_gives_each_class_logit(name: str, size: int, channels: int) -> None:
@@ -65,6 +66,7 @@ def test_a_model_of_timm_takes_its_spec_and_downloads_nothing() -> None:
     assert not takes_any_size("timm/vit_tiny_patch16_224")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/resnet17", "timm/hf-hub:timm/resnet18", "timm/"])
 def test_a_name_that_timm_has_no_model_for_is_refused(name: str) -> None:
     pytest.importorskip("timm", reason="NOT TESTED: timm is not installed")

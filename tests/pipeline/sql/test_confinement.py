@@ -85,7 +85,7 @@ READS = [
 ]
 
 
-@pytest.mark.parametrize("place", ["{house}", "{house}/workspace/links/folder"])
+@pytest.mark.parametrize("place", ["{house}", pytest.param("{house}/workspace/links/folder", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sql", READS)
 def test_no_function_reads_a_file_outside(house: Path, sql: str, place: str) -> None:
     with pytest.raises(RhostreamError) as error:

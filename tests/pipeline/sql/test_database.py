@@ -333,6 +333,7 @@ def test_values_that_python_lacks_are_printed(ask: Ask, form: str, sql: str, tex
     assert text in ask(f"SELECT {sql} AS a UNION ALL SELECT NULL", "--format", form).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("sql", ["FROM range(30000000)", "SELECT count(*) FROM range(100000) a, range(100000) b"])
 def test_a_query_ended_by_a_signal_leaves_nothing(workspace: Workspace, tmp_path: Path, number: int, sql: str) -> None:

@@ -164,6 +164,7 @@ def test_live_il_is_current_and_updates_at_a_hundredths_rate(workspace):
     assert all(row["score"] == pytest.approx(row["loss"] - row["il"], abs=1e-5) for row in rows)
 
 
+@pytest.mark.slow
 def test_live_il_of_what_was_trained_on_falls(workspace):
     il_model, model = small(5), learner()
     il_model[3].p = 0.0

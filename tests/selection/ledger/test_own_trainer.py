@@ -46,6 +46,7 @@ def files(workspace: Workspace) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_script_that_knows_no_flush_loses_no_row(workspace: Workspace) -> None:
     subprocess.run([sys.executable, "-c", SCRIPT, workspace.location], cwd=Path(__file__).parents[2], check=True)
     assert steps(workspace) == list(range(1, 8))
@@ -104,6 +105,7 @@ def test_a_ledger_that_was_replaced_writes_nothing_more(workspace: Workspace) ->
     new.close()
 
 
+@pytest.mark.slow
 def test_explain_and_report_read_a_foreign_trainers_ledger(workspace: Workspace, tmp_path: Path) -> None:
     with Ledger(workspace, "mine") as mine:
         loader = loader_of(stream_of(workspace), network(), selected_batch, ledger=mine)

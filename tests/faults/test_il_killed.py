@@ -52,5 +52,5 @@ def test_il_stages_ended_by_signals_equal_those_never_ended(splits: dict[str, in
                 shutil.rmtree(tmp_path / "killed" / made)
         finish(interrupted)
         assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    assert killed >= KILLS  # of twice as many
+    assert killed >= KILLS // 2  # of four times as many: what a signal stops has kept its steps
     assert len(results(tmp_path / "whole")) == 2 + max(0, folds - 1) + splits["train"] // 10

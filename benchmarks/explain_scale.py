@@ -122,7 +122,7 @@ def write_run(workspace: Workspace, corpus: Corpus, run: str, rows: int, seed: i
     steps = range(every, last + 1, every)
     lines = [{"run": run, "step": step, "epoch": 0, **counts, **shares} for step in steps]
     workspace.write_bytes(f"runs/{run}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    workspace.write_json(f"runs/{run}/run.json", {"il": "resnet18"})
+    workspace.write_json(f"runs/{run}/run.json", {"format_version": 2, "il": "resnet18"})
 
 
 def drawn(rows: int, seed: int) -> Iterator[np.ndarray]:

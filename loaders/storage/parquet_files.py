@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 _MARK: Final = b"RHOSEAL1"
 _SEAL_BYTES: Final = len(_MARK) + hashlib.sha256().digest_size
 _LARGEST_FOOTER: Final = 16 << 20  # bytes, in which the mark of a damaged file is looked for
+_NAME_KEY: Final = b"rhostream.file"  # of the metadata
 _END: Final = 8  # bytes: the footer's length, and "PAR1"
 
 
-def encode_table(table: "pa.Table", row_group_rows: int | None = None) -> bytes:
-    """A sealed Parquet file, zstd, in row groups of at most so many rows (default: pyarrow's, 1M)."""
+def encode_table(table: "pa.Table", row_group_rows: int | None = None, *, name: str = "") -> bytes:
+    """A sealed Parquet file, zstd, in row groups of at most so many rows (default: pyarrow's, 1M).
+
+    Args:
+        name: that the file will have; its metadata tells it.
+    """
     import pyarrow.parquet as pq  # here, so that processes which only decode do not load it
+
+    if name:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _NAME_KEY: name.encode()})
 
     # A dictionary of values that hardly repeat, such as keys, makes a file larger and slower to read.
     repeating = [name for name in table.column_names if _repeats(table.column(name))]
@@ -73,35 +81,48 @@ def decode_table(
         named = None if columns is None else [*columns, *(name for name in optional if name in there)]
         table = file.read(named, use_threads=False)
     _require_promised(table, schema)
-    return table
+    return table.replace_schema_metadata(_without_name(table.schema.metadata))
 
 
-def parquet_schema(content: bytes) -> "pa.Schema":
-    """Types and metadata of a Parquet file, whose seal is compared as a whole; raises UnreadableError."""
+def parquet_schema(content: bytes, schema: "pa.Schema", name: str) -> "pa.Schema":
+    """Types and metadata of a Parquet file, checked as `check_table` does."""
+    check_table(content, schema, name)
     with opened_parquet(content) as file:
-        return file.schema_arrow
+        return file.schema_arrow.with_metadata(_without_name(file.schema_arrow.metadata))
 
 
-def check_table(content: bytes, schema: "pa.Schema", owner: str | None = None) -> set[str]:
-    """Compare the seal, and the columns that the schema names: those without nulls are there, all are of their type.
+def check_table(content: bytes, schema: "pa.Schema", name: str, owner: str | None = None) -> set[str]:
+    """Verify a Parquet file without reading its columns.
 
     Args:
+        schema: columns without nulls are there and, as the footer tells, hold none; all are of their type.
+        name: of the file, which is the one that it was written under.
         owner: a text column, of which the footer tells the least and the greatest value of each row group.
 
     Returns:
         These values; none where the file tells none.
 
     Raises:
-        UnreadableError: the seal is broken, or a column is of another type.
+        UnreadableError: the seal is broken, or the file is not as it should be.
     """
-    with opened_parquet(content) as file:
-        _require_columns(file.schema_arrow, [field.name for field in schema if not field.nullable])
-        _require_types(file.schema_arrow, schema)
-        if owner not in file.schema_arrow.names:
-            return set()
-        at, groups = file.schema_arrow.names.index(owner), range(file.metadata.num_row_groups)
-        told = [file.metadata.row_group(group).column(at).statistics for group in groups]
-        return {value for found in told if found is not None and found.has_min_max for value in (found.min, found.max)}
+    with opened_parquet(content, schema) as file:
+        written = (file.schema_arrow.metadata or {}).get(_NAME_KEY, name.encode()).decode(errors="replace")
+        if written != name:
+            raise UnreadableError(f"was written as {written}: another file has been put in its place")
+        promised = [field.name for field in schema if not field.nullable]
+        _require_columns(file.schema_arrow, promised)
+        owners = set()
+        for group in range(file.metadata.num_row_groups):
+            columns = file.metadata.row_group(group)
+            for column in map(columns.column, range(columns.num_columns)):
+                told = column.statistics
+                if told is None:
+                    continue
+                if column.path_in_schema in promised and told.null_count:
+                    raise UnreadableError(f"has {told.null_count} nulls in column {column.path_in_schema}")
+                if column.path_in_schema == owner and told.has_min_max:
+                    owners |= {told.min, told.max}
+        return owners
 
 
 @contextlib.contextmanager
@@ -140,6 +161,10 @@ def parquet_errors() -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise UnreadableError(f"is no Parquet file, or a damaged one ({error})") from error
+
+
+def _without_name(metadata: "dict[bytes, bytes] | None") -> "dict[bytes, bytes] | None":
+    return {key: value for key, value in (metadata or {}).items() if key != _NAME_KEY} or None
 
 
 def _footer_start(content: "bytes | mmap.mmap") -> int:

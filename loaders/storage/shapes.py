@@ -1,6 +1,7 @@
 """JSON values as the types that a dataclass declares: the one check of every card's shape."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ def shaped(value: Any, kind: type[T]) -> T:
 
 
 def _shaped(value: Any, kind: Any, where: str) -> Any:
+    if type(value) is kind:  # most of them: plain values, by the ten thousand
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _instance(_required(value, Mapping, "an object", where), kind, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -54,15 +57,26 @@ def _shaped(value: Any, kind: Any, where: str) -> Any:
 
 
 def _instance(value: Mapping[str, Any], kind: Any, where: str) -> Any:
-    declared = typing.get_type_hints(kind)
     given = {}
-    for field in dataclasses.fields(kind):
-        name = f"{where}.{field.name}" if where else field.name
-        if field.name in value:
-            given[field.name] = _shaped(value[field.name], declared[field.name], name)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UnreadableError(f"has no {name}")
+    for entry, declared, required in _declared(kind):
+        if entry in value:
+            found = value[entry]
+            if type(found) is not declared:
+                found = _shaped(found, declared, f"{where}.{entry}" if where else entry)
+            given[entry] = found
+        elif required:
+            raise UnreadableError(f"has no {where}.{entry}" if where else f"has no {entry}")
     return kind(**given)
+
+
+@functools.cache
+def _declared(kind: Any) -> list[tuple[str, Any, bool]]:
+    """Name and type of each field of a dataclass, and whether it has no default."""
+    types_of, missing = typing.get_type_hints(kind), dataclasses.MISSING
+    return [
+        (field.name, types_of[field.name], field.default is missing and field.default_factory is missing)
+        for field in dataclasses.fields(kind)
+    ]
 
 
 def _required(value: Any, kind: Any, called: str, where: str) -> Any:

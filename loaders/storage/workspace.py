@@ -144,10 +144,10 @@ class Workspace:
         with self.reading(name):
             return decode_table(self._content(name), columns, schema, optional)
 
-    def read_schema(self, name: str) -> "pa.Schema":
-        """Types and metadata of a Parquet file, which is read and verified as a whole."""
+    def read_schema(self, name: str, schema: "pa.Schema") -> "pa.Schema":
+        """Types and metadata of a Parquet file, which is verified as a whole, see `parquet_files.check_table`."""
         with self.reading(name):
-            return parquet_schema(self._content(name))
+            return parquet_schema(self._content(name), schema, name.rpartition("/")[2])
 
     @contextlib.contextmanager
     def opened_table(self, name: str, schema: "pa.Schema") -> "Iterator[pq.ParquetFile]":
@@ -171,7 +171,7 @@ class Workspace:
     def check_table(self, name: str, schema: "pa.Schema", owner: str | None = None) -> set[str]:
         """Verify a Parquet file as a whole without reading its columns, see `parquet_files.check_table`."""
         with self.reading(name):
-            return check_table(self._content(name), schema, owner)
+            return check_table(self._content(name), schema, name.rpartition("/")[2], owner)
 
     def read_safetensors(self, name: str) -> "dict[str, torch.Tensor]":
         """Tensors by name, on the CPU."""
@@ -252,7 +252,7 @@ class Workspace:
 
     def write_table(self, name: str, table: "pa.Table", row_group_rows: int | None = None) -> None:
         """Write sealed Parquet, in row groups of at most so many rows (default: pyarrow's, 1M)."""
-        self.write_bytes(name, encode_table(table, row_group_rows))
+        self.write_bytes(name, encode_table(table, row_group_rows, name=name.rpartition("/")[2]))
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where there is none."""

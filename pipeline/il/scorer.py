@@ -74,7 +74,7 @@ class ILScorer:
         if not self._workspace.exists(part):
             return False
         try:
-            found = self._workspace.read_schema(part).metadata or {}
+            found = self._workspace.read_schema(part, schema.of_task(schema.IL, self._metadata.task)).metadata or {}
         except WorkspaceError:
             return False
         return all(found.get(name) == value for name, value in self._part_metadata(shard).items())

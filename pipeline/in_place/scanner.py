@@ -103,7 +103,7 @@ class TarScanner:
     def record(self, tar: TarFile) -> ScanRecord | None:
         """Of a finished scan; None where there is none, or it is damaged."""
         try:
-            metadata = self.workspace.read_schema(self.name(tar)).metadata or {}
+            metadata = self.workspace.read_schema(self.name(tar), pa.schema(_COLUMNS)).metadata or {}
             return shaped(json.loads(metadata.get(METADATA, b"")), ScanRecord)
         except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None

@@ -39,6 +39,8 @@ def read_run_facts(workspace: Workspace, run: str) -> dict[str, Any]:
     facts: dict[str, Any] = workspace.read_json(file, **_FACTS)
     with workspace.reading(file):
         _require_own(facts.pop("run", run), run)
+        if "format_version" not in facts:
+            raise UnreadableError("describes no run (it has no format_version)")
     return facts
 
 

@@ -22,7 +22,7 @@ from rhostream.pipeline.corpora import Corpus, Entry
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
 from rhostream.pipeline.shards.shard_writer import ShardWriter
 from rhostream.plain_text import hide_secrets
-from rhostream.schema import REJECTS
+from rhostream.schema import MULTI_LABEL, REJECTS, SAMPLES
 
 FORMAT = 2  # of the shards; another one makes every unit anew
 METADATA = b"rhostream"
@@ -30,6 +30,7 @@ ENTRIES_BEFORE_GIVING_UP = 1000
 ENTRIES_BETWEEN_REPORTS = 16
 JPEG_QUALITY = 90
 _PIECE_BYTES = 1 << 20
+_PROMISED = pa.schema([field for field in SAMPLES if field.name not in MULTI_LABEL])  # of an index of any task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class UnitRecord:
     def read(cls, workspace: Workspace, number: int) -> Self | None:
         """None where the unit is not there, or its record is damaged."""
         try:
-            metadata = workspace.read_schema(rejects_name(number)).metadata or {}
+            metadata = workspace.read_schema(rejects_name(number), REJECTS).metadata or {}
             return shaped(json.loads(metadata.get(METADATA, b"")), cls)
         except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None
@@ -68,7 +69,7 @@ class UnitRecord:
             for shard, tar, index in self.shards:
                 if workspace.size(shard.index) != index or not (shard.source or workspace.size(shard.tar) == tar):
                     return False
-                workspace.read_schema(shard.index)  # compares its seal
+                workspace.check_table(shard.index, _PROMISED)
                 written = self.tar_sha256.get(shard.name)
                 if workspace.is_local and written is not None and _sha256(workspace, shard.tar) != written:
                     return False

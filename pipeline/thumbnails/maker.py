@@ -93,7 +93,9 @@ class ThumbnailMaker:
     def made(self, shard: Shard) -> Part | None:
         """What is there of this shard as it is now, None where it must be made (again)."""
         try:
-            metadata = self.workspace.read_schema(thumbnail_index(self.name, shard.name)).metadata or {}
+            metadata = (
+                self.workspace.read_schema(thumbnail_index(self.name, shard.name), THUMBNAIL_INDEX).metadata or {}
+            )
             tar_bytes = self.workspace.size(thumbnail_tar(self.name, shard.name))
             part = shaped(json.loads(metadata.get(THUMBNAIL_KEY, b"")), Part)
         except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):

@@ -89,7 +89,7 @@ class Run:
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; tensors, numbers and texts only."""
-        save_checkpoint(self.workspace, self._checkpoint, state)
+        save_checkpoint(self.workspace, self._checkpoint, {**state, "run": self.name})
 
     def load_checkpoint(self, kept: Callable[[int], bool]) -> dict[str, Any] | None:
         """The last checkpoint, or None; metrics of later steps are taken back.
@@ -101,6 +101,8 @@ class Run:
         if state is None:
             self.metrics = []
             return None
+        if (run := state.pop("run", self.name)) != self.name:
+            raise WorkspaceError(f"{self.workspace.path(self._checkpoint)} is of the run {run!r}: restore its own")
         self.metrics = [line for line in self.metrics if line["step"] <= state["step"] and kept(line["step"])]
         self._write_metrics()
         return state

@@ -99,7 +99,8 @@ class SmallWorkspace:
         self.index()
         rows = "SELECT key, il, predicted FROM il WHERE NOT in_sample"
         self.cli("query", rows, "--output", str(self.folder / "il.parquet"))
-        self.cli("export", "list", "--output", str(self.folder / "clean.parquet"))
+        listed = str(self.folder / "clean.parquet")
+        self.cli("export", "list", "--max-drop-share", "1", "--output", listed)
         shutil.copy(self.workspace.path("runs/uniform/model.safetensors"), self.folder / "weights.safetensors")
 
     def run(self, select: str, steps: int = _STEPS) -> TrainConfig:
@@ -405,8 +406,10 @@ class Fuzz:
             damage = "one bit"  # what is not there was not made: the question has another answer
         expected = self._answer(asked)
         self._place.fresh()
-        done = self._damage(name, damage, chance)
-        outcome, detail = self._asked(asked, expected) if done else ("same", "not to be damaged so")
+        if not self._damage(name, damage, chance):
+            damage = "one bit"  # this artifact cannot be damaged so
+            self._damage(name, damage, chance)
+        outcome, detail = self._asked(asked, expected)
         return Trial(number=number, artifact=kind, damage=damage, asked=asked, outcome=outcome, detail=detail)
 
     def _pattern(self, name: str) -> str:

@@ -137,5 +137,10 @@ def _write_run(workspace: Workspace, run: str) -> None:
             | {"run": run, "step": step, "epoch": 0, "test_accuracy": accuracy, "train_loss": 1.0}
         )
     workspace.write_bytes(f"runs/{run}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    facts = {"config": {"select": run}, "il": "small_cnn" if run == "rho_loss" else None, "evaluated_on": "test"}
+    facts = {
+        "format_version": 2,
+        "config": {"select": run},
+        "il": "small_cnn" if run == "rho_loss" else None,
+        "evaluated_on": "test",
+    }
     workspace.write_json(f"runs/{run}/run.json", facts)

@@ -62,7 +62,7 @@ def workspace(tmp_path: Path) -> Workspace:
     made = write_workspace(tmp_path / "w", (20, 20))
     write_il(made)
     made.write_lines("runs/a/metrics.jsonl", [LINE, LINE | {"step": 10}])
-    write_run_facts(made, "a", {"config": {"select": "uniform"}, "il": None})
+    write_run_facts(made, "a", {"format_version": 2, "config": {"select": "uniform"}, "il": None})
     return made
 
 

@@ -14,6 +14,8 @@ MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 def train_stream(plan: TrainPlan) -> CandidateStream:
     """The stream that the plan asks for."""
     config, auto = plan.config, plan.config.select == AUTO
+    # Under a handover the policy switches it on, if the table is good for it; lists of labels it cannot judge.
+    filters = config.prefilter or auto or (config.hands_over and plan.corpus.task == "classification")
     return CandidateStream(
         plan.workspace,
         il=plan.il,
@@ -24,7 +26,7 @@ def train_stream(plan: TrainPlan) -> CandidateStream:
         augmentation=config.augmentation,
         core_set=config.core_set or None,
         validation_share=validation_share_of(plan.samples) if auto else 0.0,
-        prefilter=Prefilter(chance=config.prefilter or 1.0) if config.prefilter or auto or config.hands_over else None,
+        prefilter=Prefilter(chance=config.prefilter or 1.0) if filters else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
         order=Order(last=config.last),

@@ -66,6 +66,11 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         raise ConfigError(f"select {config.select!r} scores nothing: leave proxy, live_il and the score_… settings out")
     if not scores and config.share:
         raise ConfigError(f"share {config.share} with select {config.select!r}, which trains on all that it draws")
+    if config.hands_over and not {"logits", "il"} <= function.needs:
+        raise ConfigError(
+            f"handover with {config.select!r}, which does not compare losses with irreducible losses: use learnable or "
+            "rho_loss"
+        )
     if config.score_ahead and "draws" in function.needs:
         raise ConfigError(
             f"score_ahead with select {config.select!r}, whose random numbers the training would meet: "

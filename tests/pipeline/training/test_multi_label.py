@@ -246,6 +246,14 @@ def test_what_asks_for_one_class_is_refused_at_once(made, settings):
     assert "refused" not in made.names("runs")
 
 
+def test_learnable_selects_lists_and_hands_over_without_a_filter(made):
+    run = train(made, replace(CONFIG, name="handed", select="learnable", steps=90, evaluate_every=45))
+    decisions = [line["decision"] for line in run.metrics]
+    assert decisions[-1] == "handed over" or decisions[-1].startswith("reducible")
+    selections = duckdb.sql(f"SELECT DISTINCT selection FROM '{made.path('runs/handed/ledger/*.parquet')}'").fetchall()
+    assert ("learnable batch_size=4 prefilter=False",) in selections
+
+
 def test_one_class_that_samples_have_or_not_suffices(tmp_path):
     root = write_tagged(tmp_path / "c", as_columns, 40)
     write_shards(tmp_path / "w", tagged_manifest(root, class_columns=["red"], extra=[]), workers=0)

@@ -40,10 +40,10 @@ def start(arguments: list[str]) -> Any:
     return process
 
 
-#: What ends a process, and how such a process ends: told of by `rho`, or before it can.
+#: What ends a process, and how such a process ends: told of by `rho`, before it can, or (1) on its way out.
 _ENDS: Final = {
     signal.SIGKILL: {-signal.SIGKILL},
-    signal.SIGTERM: {128 + signal.SIGTERM, -signal.SIGTERM},
+    signal.SIGTERM: {128 + signal.SIGTERM, -signal.SIGTERM, 1},
     signal.SIGINT: {128 + signal.SIGINT, -signal.SIGINT, 1},
 }
 
@@ -54,7 +54,7 @@ def end(process: Any, chance: random.Random) -> bool:
     if process.is_alive():
         os.kill(process.pid, number)
     process.join(120)
-    assert process.exitcode in {0} | _ENDS[number]
+    assert process.exitcode in {0} | _ENDS[number], f"{number.name} ended it with {process.exitcode}"
     return process.exitcode != 0
 
 

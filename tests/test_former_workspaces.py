@@ -123,9 +123,7 @@ def test_reasons_of_a_former_run_count_every_sample(former: Path, then: dict[str
     assert sum(row["samples"] for row in rows) == sum(row["samples"] for row in then["reasons"]) == 79
 
 
-def test_clean_list_of_a_former_workspace_drops_none_that_was_kept(
-    former: Path, then: dict[str, Any], tmp_path: Path
-) -> None:
+def test_clean_list_drops_none_that_the_former_one_kept(former: Path, then: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "clean.csv"
     arguments = [
         "--workspace",

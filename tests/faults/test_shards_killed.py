@@ -133,4 +133,6 @@ def test_a_signal_stops_it_at_once_in_one_line(
             f"rho: interrupted by {number.name}: what is finished stays, the same command goes on from there"
         )
         assert "Traceback" not in said
+    while any(state(worker) not in ("gone", "Z") for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert all(state(worker) in ("gone", "Z") for worker in workers)

@@ -7,7 +7,7 @@ from helpers.shards_corpus import manifest_of, samples, write_corpus
 from helpers.streams import passed_over
 
 from rhostream.errors import ShardError
-from rhostream.loaders import CandidateStream, ReadOptions
+from rhostream.loaders import CandidateStream, Order, ReadOptions
 from rhostream.loaders.decode.rgb import decode_rgb
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.shards.write import write_shards
@@ -38,7 +38,8 @@ def garble(workspace: Workspace) -> str:
 
 
 def stream_of(workspace, **settings):
-    return CandidateStream(workspace, super_batch_size=10, read_options=ReadOptions(threads=1, **settings))
+    read_options = ReadOptions(threads=1, **settings)
+    return CandidateStream(workspace, super_batch_size=10, order=Order(last="keep"), read_options=read_options)
 
 
 def test_silent_corruption_is_found_when_a_sample_is_first_read(workspace):

@@ -11,7 +11,7 @@ from rhostream.pipeline.comparison.curves import Curve, band, charged, curve
 from rhostream.pipeline.comparison.over_seeds import Spread, spread, spread_until
 from rhostream.pipeline.comparison.plots import accuracy_chart
 from rhostream.pipeline.training.properties import PASSED_OVER
-from rhostream.pipeline.training.run import Run
+from rhostream.pipeline.training.run import RUN_FORMAT, Run
 from rhostream.schema import COST_UNITS, COSTS, METRICS
 
 #: Powers of two: a sum tells which of them are in it.
@@ -81,7 +81,7 @@ def compared(tmp_path) -> Comparison:
 
     def finished(name, seed, accuracies, il):
         run = Run(Workspace(tmp_path), name)
-        run.begin({"config": {"seed": seed}, "evaluated_on": "test"})
+        run.begin({"format_version": RUN_FORMAT, "config": {"seed": seed}, "evaluated_on": "test"})
         for number, accuracy in enumerate(accuracies, 1):
             known = dict.fromkeys(METRICS.names) | line(10 * number, accuracy, il_runs=4, il=il)
             run.add_metrics(known)

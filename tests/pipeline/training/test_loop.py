@@ -169,7 +169,7 @@ def test_costs_name_every_stage_and_the_il_models_share(workspace):
     write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=60.0, cpu_seconds=90.0, flops=6e9)
     for shard, seconds in (("train-000000", 8.0), ("train-000001", 4.0)):
         write_il_cost(workspace, "small_cnn", shard, "il_score", seconds=seconds, cpu_seconds=2 * seconds, flops=5e8)
-    line = train(workspace, replace(CONFIG, il_runs=4)).metrics[-1]
+    line = train(workspace, replace(CONFIG, il_runs=4, last="keep")).metrics[-1]
     assert (line["seconds_il_train"], line["cpu_seconds_il_score"], line["flops_il_score"]) == (15.0, 6.0, 2.5e8)
     for unit in ("seconds", "cpu_seconds"):
         assert all(line[f"{unit}_{cost}"] > 0 for cost in ("load", "score", "train", "evaluate"))

@@ -24,6 +24,8 @@ from machine import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from helpers import artifact_fuzz
+from helpers.readers import READ_BY
+from helpers.small_workspace import SmallWorkspace
 
 OUTPUT = Path(__file__).parent / "results" / "faults.json"
 
@@ -37,11 +39,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RHO_CACHE"] = f"{folder}/cache"
-        place = artifact_fuzz.SmallWorkspace(Path(folder))
+        place = SmallWorkspace(Path(folder))
         trials, seconds = artifact_fuzz.run(place, arguments.trials, arguments.seed)
     by_artifact = {
-        pattern: Counter(trial.outcome for trial in trials if trial.artifact == pattern)
-        for pattern in artifact_fuzz.READ_BY
+        pattern: Counter(trial.outcome for trial in trials if trial.artifact == pattern) for pattern in READ_BY
     }
     failed = [trial for trial in trials if trial.outcome in artifact_fuzz.FAILURES]
     result = {

@@ -317,6 +317,28 @@ def unseen_table() -> str:
     return table(["", *(f"{told}: {cases[name]['target']:.1%}" for name, told in UNSEEN.items())], rows)
 
 
+def _unseen(variant: str, figure: str) -> list[float]:
+    """Of each case the mean over its seeds that know the figure; cases where none does are left out."""
+    found = []
+    for case in result("unseen")["cases"]:
+        (seeds,) = (each["seeds"] for each in case["variants"] if each["variant"] == variant)
+        known = [seed[figure] for seed in seeds if seed[figure] is not None]
+        found += [statistics.mean(known)] if known else []
+    return found
+
+
+def unseen_steps() -> str:
+    """`learnable`'s steps to the target over uniform sampling's, of the best case and the worst."""
+    pairs = zip(_unseen("learnable", "steps_to_target"), _unseen("uniform", "steps_to_target"), strict=True)
+    ratios = [steps / uniform for steps, uniform in pairs]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def unseen_wrong(of: str = "selected") -> str:
+    """Mislabeled among what `learnable` selected, or among its candidates, by case."""
+    return " and ".join(f"{share:.0%}" for share in _unseen("learnable", f"{of}_mislabeled"))
+
+
 def paying_table() -> str:
     """README's: CIFAR-10 with wrong labels, by the cost that each way of selecting had until the target."""
     names = ("uniform", "uniform:prefilter=1", "rho_loss", "auto")

@@ -31,7 +31,7 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     """Train the IL model on the holdout, or one model per fold on the other folds.
 
     Training ends where validation loss stops falling, on a part of the train split chosen by a hash of the keys;
-    kept are the weights of its lowest value. Killed and started again, it goes on from the last evaluation and ends
+    kept are the weights of its lowest value. Killed and started again, it goes on from its last checkpoint and ends
     as if never killed; a model that is there already is left as it is.
     """
     from rhostream.loaders.index import CorpusMetadata
@@ -84,9 +84,10 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     if quality is None:
         return
     wrong = "" if quality.wrong is None else f", about {quality.wrong:.0%} of them look wrong"
+    lost = "" if quality.lost is None else f", of the right labels at least {quality.lost:.0%}"
     say(
         f"It predicts {quality.accuracy:.1%} of the labels, explains {quality.explained:.0%} of their entropy{wrong}. "
-        f"Its filter rules {quality.ruled_out:.0%} out."
+        f"Its filter rules {quality.ruled_out:.0%} out{lost}."
     )
     for warning in quality.warnings:
         say(f"rho: {warning}", err=True)

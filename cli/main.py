@@ -89,12 +89,23 @@ def main() -> None:
     warnings.setFormatter(_Told("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[warnings])
     interrupt_on_sigterm()
-    code = _run()
+    try:
+        code = _run()
+        _be_deaf()
+    except KeyboardInterrupt as error:  # came while the end was being told
+        _be_deaf()
+        code = _interrupted(error)
     if code > EXIT_BY_SIGNAL:
         # At once: an orderly end of the interpreter would wait for threads that are still computing.
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _be_deaf() -> None:
+    """There is nothing left for a signal to end: on the way out it would only leave a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Told(logging.Formatter):

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import PendingImages
 from rhostream.loaders.stream import SuperBatch, SuperBatchStream
 from rhostream.selection.batch_queue import BatchQueue
+from rhostream.selection.choice import Choice, PendingScores
 from rhostream.selection.companions import LiveIL
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
@@ -27,7 +27,6 @@ from rhostream.selection.scoring import (
     Meter,
     NoMeter,
     ScoreCache,
-    ScoredCandidates,
     Scorer,
     Scores,
 )
@@ -36,67 +35,6 @@ from rhostream.selection.tasks import Classification, Criterion, Forward, Task
 from rhostream.selection.transforms import Transform, transformed
 
 _SECONDS_BETWEEN_SAVES: Final = 10.0  # of the ledger, where epochs are short
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PendingScores:
-    """A super-batch that is being scored.
-
-    Attributes:
-        super_batch: on the model's device.
-        scores: waits for them; None where it has too few candidates to choose from.
-    """
-
-    super_batch: SuperBatch
-    selection: SelectionConfig
-    scores: Callable[[], Scores] | None
-
-    def state_dict(self) -> dict[str, Any]:
-        """What cannot be computed again once the model has taken a step: tensors and plain values."""
-        scored, score = (None, None) if self.scores is None else self.scores()
-        tensors = {"il": self.super_batch.il, "score": score}
-        if scored is not None:
-            tensors |= {"losses": scored.losses, "correct": scored.correct}
-        return {
-            "keys": list(self.super_batch.keys),
-            "selection": asdict(self.selection),
-            "begun": self.scores is not None,
-            "scored": scored is not None,
-            "tensors": {name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None},
-        }
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any], super_batch: SuperBatch, selection: SelectionConfig) -> Self:
-        """The same, for the super-batch read again."""
-        tensors = {name: tensor.to(super_batch.labels.device) for name, tensor in state["tensors"].items()}
-        il, score = tensors.pop("il", None), tensors.pop("score", None)
-        super_batch = replace(super_batch, il=il)
-        scored = ScoredCandidates(labels=super_batch.labels, il=il, **tensors) if state["scored"] else None
-        scores = (lambda: (scored, score)) if state["begun"] else None
-        return cls(super_batch=super_batch, selection=selection, scores=scores)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Choice:
-    """What was chosen from a super-batch, full images maybe still being read.
-
-    Attributes:
-        super_batch: on the model's device, with what is known to be predicted correctly.
-        positions: int64 (m,), of the chosen candidates, on the CPU; weights on the device.
-        reading: of their full images; None where the candidates' own images are trained on, or nothing was chosen.
-    """
-
-    super_batch: SuperBatch
-    selection: SelectionConfig
-    positions: npt.NDArray[np.int64]
-    weights: Tensor
-    scored: ScoredCandidates | None
-    score: Tensor | None
-    reading: PendingImages | None
-
-    @property
-    def loss(self) -> Tensor | None:
-        return None if self.scored is None else self.scored.losses
 
 
 class OnlineSelector:
@@ -163,7 +101,7 @@ class OnlineSelector:
         self._background: tuple[BackgroundScoring, CandidateScores] | None = None
         self._full_images = FullImageReading(self._meter)
         self._score_ahead = score_ahead
-        self._ahead: _PendingScores | None = None  # scored beside the training on the last batch
+        self._ahead: PendingScores | None = None  # scored beside the training on the last batch
         self._resumed: dict[str, Any] | None = None  # the same, of a state that was loaded
         self._rules: dict[SelectionConfig, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
@@ -190,7 +128,7 @@ class OnlineSelector:
         require_unbatched(stream)
         yield from self._whole_batches(self.policy.next())  # of a state that was loaded
         super_batches = iter(stream)
-        waiting: _Choice | None = None
+        waiting: Choice | None = None
         while True:
             if waiting is not None and not self._looks_ahead(waiting.selection):
                 yield from self._finished(waiting)
@@ -288,13 +226,13 @@ class OnlineSelector:
 
     def _begin(
         self, super_batch: SuperBatch, selection: SelectionConfig, *, beside_training: bool = False
-    ) -> _PendingScores:
+    ) -> PendingScores:
         """Score a super-batch, now or beside the training."""
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
         resumed, self._resumed = self._resumed, None
         if resumed is not None and resumed["keys"] == list(super_batch.keys):
-            return _PendingScores.from_state_dict(resumed, on_device, selection)
+            return PendingScores.from_state_dict(resumed, on_device, selection)
         if self._live_il is not None:
             with self._meter.charge("score"):
                 work = partial(self._live_il.il, on_device)
@@ -310,7 +248,7 @@ class OnlineSelector:
                 else:
                     found = self._scoring.score(on_device, selection.chosen_by, self.step)
                     scores = lambda: found  # noqa: E731 - there already
-        return _PendingScores(super_batch=on_device, selection=selection, scores=scores)
+        return PendingScores(super_batch=on_device, selection=selection, scores=scores)
 
     def _beside_training(self) -> tuple[BackgroundScoring, CandidateScores]:
         if self._background is None:
@@ -318,7 +256,7 @@ class OnlineSelector:
             self._background = background, CandidateScores(background.scorer, self._cache, self._meter)
         return self._background
 
-    def _choose(self, pending: _PendingScores) -> _Choice:
+    def _choose(self, pending: PendingScores) -> Choice:
         """Choose by the scores, once they are there, and begin to read the full images of the chosen."""
         super_batch, selection = pending.super_batch, pending.selection
         scored, score = None, None
@@ -330,7 +268,7 @@ class OnlineSelector:
                     self.policy.scored(scored, score)
                 chosen = self._chosen(super_batch, selection, score)
         positions = chosen.positions.cpu().numpy()
-        return _Choice(
+        return Choice(
             super_batch=super_batch if scored is None else replace(super_batch, correct=scored.correct),
             selection=selection,
             positions=positions,
@@ -360,7 +298,7 @@ class OnlineSelector:
         random = torch.Generator().manual_seed(int.from_bytes(seed.digest()) >> 1)
         return self._rules[selection].choose(score, super_batch.labels, quota, random)
 
-    def _finished(self, choice: _Choice) -> Iterator[SelectedBatch]:
+    def _finished(self, choice: Choice) -> Iterator[SelectedBatch]:
         """The batches that the chosen complete, where enough of their images could be read."""
         super_batch, selection = choice.super_batch, choice.selection
         images, readable = self._full_images.of(super_batch, choice.positions, choice.reading)
@@ -400,7 +338,7 @@ class OnlineSelector:
         return fields
 
     def _waiting_batch(
-        self, choice: _Choice, positions: npt.NDArray[np.int64], full: Tensor | None, readable: npt.NDArray[np.bool_]
+        self, choice: Choice, positions: npt.NDArray[np.int64], full: Tensor | None, readable: npt.NDArray[np.bool_]
     ) -> SelectedBatch:
         """What was chosen and could be read; `full` are its full-size images, where thumbnails were scored."""
         super_batch = choice.super_batch
@@ -427,7 +365,7 @@ class OnlineSelector:
 
     def _record(
         self,
-        choice: _Choice,
+        choice: Choice,
         readable: npt.NDArray[np.bool_],
         unscored: str | None = None,
     ) -> None:

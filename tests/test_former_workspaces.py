@@ -109,11 +109,13 @@ def test_labels_contradicted_now_were_contradicted_then(former: Path, then: dict
     rows = answer("explain", "mislabeled", "--workspace", str(former / "ws"), "--run", "rho_loss")
     before = {row["key"]: row for row in then["mislabelled"]}
     assert 0 < len(rows) < len(before)
+    by_rank = ("rank", "precision_at_k", "recall_at_k")  # which those that are no longer there have changed
     for row in rows:
         was = under_todays_names(before[row["key"]])
-        assert [row[name] for name in ("class", "predicted_class", "il", "drawn", "selected")] == [
-            was[name] for name in ("class", "predicted_class", "il", "drawn", "selected")
-        ]
+        assert {name: value for name, value in row.items() if name not in by_rank} == {
+            name: value for name, value in was.items() if name not in by_rank
+        }
+    assert [row["key"] for row in rows] == [key for key in before if key in {row["key"] for row in rows}]
 
 
 def test_reasons_of_a_former_run_count_every_sample(former: Path, then: dict[str, Any]) -> None:
@@ -137,12 +139,15 @@ def test_clean_list_drops_none_that_the_former_one_kept(former: Path, then: dict
     ]
     result = run("export", "list", *arguments, "--max-drop-share", "1")
     assert result.exit_code == 0, result.output
-    rows = {row["key"]: row["action"] for row in csv.DictReader(output.read_text().splitlines())}
-    before = {row["key"]: row["action"] for row in csv.DictReader(then["clean_list"])}
+    rows = {row["key"]: row for row in csv.DictReader(output.read_text().splitlines())}
+    before = {row["key"]: under_todays_names(row) for row in csv.DictReader(then["clean_list"])}
     assert rows.keys() == before.keys()
-    assert {key for key, action in rows.items() if action == "drop"} < {
-        key for key, action in before.items() if action == "drop"
-    }
+    changed = {key for key in rows if rows[key] != before[key]}
+    assert 0 < len(changed) < len(rows) / 2
+    for key in changed:
+        assert before[key]["action"] == "drop"
+        assert rows[key]["action"] == "keep"
+        assert (rows[key]["label"], rows[key]["class"]) == (before[key]["label"], before[key]["class"])
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ ORDER = {
         "ledger",
         "selected_batch",
         "batch_queue",
+        "choice",
         "replay",
         "companions",
         "full_images",

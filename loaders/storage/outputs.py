@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -20,7 +19,8 @@ from typing import IO, Final
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import remote
 from rhostream.loaders.storage.cache_root import cache_folder
-from rhostream.loaders.storage.workspace import Workspace, sync_folder
+from rhostream.loaders.storage.whole_files import whole_file
+from rhostream.loaders.storage.workspace import Workspace
 
 #: Everything that the stages write at the top of a workspace.
 OWNED: Final = frozenset(
@@ -59,37 +59,18 @@ class OutputFile:
                 yield stream
             return
         path = _absolute(self.name)
-        if remote.is_remote(path):
-            with tempfile.NamedTemporaryFile() as scratch:
-                yield scratch
-                scratch.flush()
-                _remember(path, _digest(Path(scratch.name)))
-                remote.put(Path(scratch.name), path)
-            return
         target = Path(path)
-        # One name for each file: what a killed writer has left is overwritten by the next.
         temporary = target.with_name(f".{target.name}.rhostream.tmp")
-        try:
-            with self._opened(temporary) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            _remember(path, _digest(temporary))
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        with contextlib.ExitStack() as stack:
+            try:
+                filled = stack.enter_context(whole_file(path, temporary, lambda file: _remember(path, _digest(file))))
+            except OSError as error:
+                raise ConfigError(f"{self._told}: {error.strerror}; name a file that can be written") from error
+            yield filled
 
     def write(self, content: bytes) -> None:
         with self.writing() as stream:
             stream.write(content)
-
-    def _opened(self, file: Path) -> IO[bytes]:
-        try:
-            return file.open("wb")
-        except OSError as error:
-            raise ConfigError(f"{self._told}: {error.strerror}; name a file that can be written") from error
 
     def _check(self) -> None:
         folder, _, last = self.name.rpartition("/")

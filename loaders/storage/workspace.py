@@ -7,7 +7,6 @@ exists whole or not at all. What is remote is retried and bounded in time, see `
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -29,6 +28,7 @@ from rhostream.loaders.storage.remakes import remake
 from rhostream.loaders.storage.shapes import shaped
 from rhostream.loaders.storage.tensor_files import decode_safetensors, decode_torch
 from rhostream.loaders.storage.unreadable import UnreadableError
+from rhostream.loaders.storage.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -209,31 +209,16 @@ class Workspace:
             WorkspaceError: the name is a folder's, or lies in what is none.
         """
         path = self.path(name)
-        if remote.is_remote(path):
-            with tempfile.NamedTemporaryFile() as scratch:
-                yield scratch
-                scratch.flush()
-                remote.put(Path(scratch.name), path)
-            return
-        target_path = Path(path)
-        if target_path.is_dir():
-            raise WorkspaceError(f"{path} is a folder, in the place of a file of ours: move it out of the way")
-        try:
-            target_path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise WorkspaceError(f"{target_path.parent} is no folder: move what is there out of the way") from error
-        # One fixed temporary name per artifact: what a killed writer left is overwritten by its successor.
-        temporary = target_path.with_name(target_path.name + TEMPORARY_SUFFIX)
-        try:
-            with temporary.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        temporary.replace(target_path)
-        sync_folder(target_path.parent)
+        target = Path(path)
+        if not remote.is_remote(path):
+            if target.is_dir():
+                raise WorkspaceError(f"{path} is a folder, in the place of a file of ours: move it out of the way")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise WorkspaceError(f"{target.parent} is no folder: move what is there out of the way") from error
+        with whole_file(path, target.with_name(target.name + TEMPORARY_SUFFIX)) as stream:
+            yield stream
 
     def write_bytes(self, name: str, content: bytes) -> None:
         with self.writing(name) as stream:
@@ -267,12 +252,3 @@ class Workspace:
 
 def _local(path: str) -> str:
     return str(LocalFileSystem._strip_protocol(path))
-
-
-def sync_folder(folder: Path) -> None:
-    """So that a file renamed in it has its new name after a power cut, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,3 +21,4 @@ from .templates import write_template as write_template
 from .thumbnails_config import ThumbnailsConfig as ThumbnailsConfig
 from .train_config import TrainConfig as TrainConfig
 from .webdataset_options import WebDatasetOptions as WebDatasetOptions
+from .weights import weights_digest as weights_digest

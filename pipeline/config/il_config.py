@@ -1,11 +1,9 @@
 """The settings of `rho il train` and `rho il score`."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import Augmentation, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
 from rhostream.pipeline.config.shared import (
@@ -23,6 +21,7 @@ from rhostream.pipeline.config.shared import (
     WEIGHTS,
     WORKERS,
 )
+from rhostream.pipeline.config.weights import weights_digest
 
 #: Settings that do not bear on the result, and those that the metadata holds elsewhere.
 _NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads", "checkpoint_minutes")
@@ -119,16 +118,7 @@ class ILTrainConfig(StageConfig):
         """
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULT}
         if self.weights is not None:
-            path = Path(self.weights)
-            from rhostream.loaders.storage import UnreadableError, read_file  # here: the help needs none of it
-
-            try:
-                digest = hashlib.sha256(read_file(path)).hexdigest()
-            except FileNotFoundError as error:
-                raise ConfigError(f"weights {self.weights!r}: no such file; give a local file") from error
-            except UnreadableError as error:
-                raise ConfigError(f"weights {self.weights!r} {error.cause}: give a local file") from error
-            values["weights"] = {"file": path.name, "sha256": digest}
+            values["weights"] = {"file": Path(self.weights).name, "sha256": weights_digest(self.weights)}
         return values
 
 

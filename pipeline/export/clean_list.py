@@ -53,7 +53,7 @@ def refuse_heavy_drops(workspace: Workspace | str, table: pa.Table, most: float)
     raise ConfigError(
         f"the list drops {lost} of {whole} training samples{of_classes if heavy else ''}. A "
         "class of which most is called mislabeled is rather one that the IL model has not learnt: train a better one "
-        "(more holdout, folds, epochs, a larger model), or allow it with --max-drop-share 1"
+        "(more held-out data, folds, a larger model), or allow it with --max-drop-share 1"
     )
 
 

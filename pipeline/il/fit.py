@@ -8,11 +8,11 @@ lowered the validation loss by `least_gain`.
 """
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -51,6 +51,7 @@ _POWER: Final = 6.94  # of the average over the training: a standard deviation o
 # Before a model has learnt anything, its loss may not fall for a while.
 _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
+_STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
 _RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
 
 
@@ -229,7 +230,7 @@ class Fit:
         """Take the steps up to `until`; mean loss (nats) and accuracy since the last evaluation."""
         so_far, saved = self._meanwhile, time.monotonic()
         self.model.train()
-        last = self.evaluations[-1]
+        note = self._note()
         for number in range(so_far.step, until):
             images, labels = next(batches)
             for group in self._optimizer.param_groups:
@@ -237,18 +238,17 @@ class Fit:
             # BatchNorm has no variance of a single sample, which an epoch may end in.
             if len(images) > 1 or len(self._samples) == 1:
                 shape = ("il_train", *images.shape)
-                loss, correct = self.costs.flops("il_train", shape, partial(self._step, self.model, images, labels))
+                loss, correct = self.costs.flops(
+                    "il_train", shape, functools.partial(self._step, self.model, images, labels)
+                )
                 so_far.losses = so_far.losses + loss.double() * len(images)
                 so_far.hits = so_far.hits + correct
                 so_far.seen += len(images)
             self._average_in(number + 1)
             so_far.step = number + 1
-            quality = (
-                f"{last.validation_accuracy:.1%} correct"
-                if last.validation_map is None
-                else f"mean average precision {last.validation_map:.3f}"
-            )
-            reporter.advance(note=f"validation loss {last.validation_loss:.3f}, {quality}")
+            if number % _STEPS_BETWEEN_CHECKS == 0:
+                self._require_finite(float(so_far.losses), so_far.step)
+            reporter.advance(note=note)
             due = 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - saved
             if (due or stop.signal is not None) and so_far.step < until:
                 self._save()
@@ -256,6 +256,13 @@ class Fit:
                 saved = time.monotonic()
         self._require_finite(float(so_far.losses), until)
         return float(so_far.losses) / max(so_far.seen, 1), int(so_far.hits) / max(so_far.seen, 1)
+
+    def _note(self) -> str:
+        """What the last evaluation came to."""
+        last = self.evaluations[-1]
+        if last.validation_map is not None:
+            return f"validation loss {last.validation_loss:.3f}, mean average precision {last.validation_map:.3f}"
+        return f"validation loss {last.validation_loss:.3f}, {last.validation_accuracy:.1%} correct"
 
     @torch.no_grad()
     def _average_in(self, step: int) -> None:
@@ -286,7 +293,7 @@ class Fit:
         assert correct is not None, "of logits the tasks of corpora tell"
         return loss.detach(), correct.sum()
 
-    @property
+    @functools.cached_property
     def _guess(self) -> float:
         """Loss of a guess by the classes' shares alone, nats: the entropy of the validation samples' labels."""
         labels = self.validation.labels

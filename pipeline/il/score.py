@@ -33,7 +33,7 @@ class ILScores:
         mean_il: nats, over all rows.
         accuracy: share of rows whose label the IL model predicts; None of a multi-label corpus.
         in_sample: rows scored by a model that was trained on them.
-        quality: what the table is good for; None as long as not all of the training split is scored.
+        quality: what the table is good for; None where this process was not asked for all of the training split.
     """
 
     name: str
@@ -124,7 +124,8 @@ def _summary(
         if judged:
             right += pc.sum(pc.equal(*(table.column(name) for name in judged))).as_py() or 0
         in_sample += pc.sum(table.column("in_sample")).as_py() or 0
-    whole = all(workspace.exists(shard.scores(metadata.name)) for shard in corpus.split("train"))
+    training = {shard.name for shard in corpus.split("train")}
+    whole = bool(training) and training <= {shard.name for shard in shards}
     return ILScores(
         name=metadata.name,
         shards=len(shards),
@@ -133,5 +134,5 @@ def _summary(
         mean_il=total / rows if rows else 0.0,
         accuracy=(right / rows if rows else 0.0) if judged else None,
         in_sample=in_sample,
-        quality=il_quality(workspace, corpus, metadata.name) if whole and corpus.split("train") else None,
+        quality=il_quality(workspace, corpus, metadata.name) if whole else None,
     )

@@ -12,8 +12,8 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, Thumbnails, current_thumbnails, exact_thumbnails
 from rhostream.loaders.reference import il_digest
-from rhostream.loaders.storage import UnreadableError, Workspace, read_file
-from rhostream.pipeline.config import TrainConfig
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import TrainConfig, weights_digest
 from rhostream.pipeline.il import default_il_model
 from rhostream.pipeline.jobs import require_same
 from rhostream.pipeline.models import choose_device, takes_any_size
@@ -141,7 +141,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
         il=il,
         il_digest=il_digest(workspace, il) if il is not None else None,
         thumbnails=_thumbnails(workspace, corpus, config, spec, scores=selection.scores),
-        weights_digest=_digest(config.weights) if config.weights else None,
+        weights_digest=weights_digest(config.weights) if config.weights else None,
         replay_digest=_replay_digest(workspace, config.replay) if config.replay else None,
         samples=samples,
         steps=steps,
@@ -187,12 +187,3 @@ def _replay_digest(workspace: Workspace, run: str) -> str:
     """Of a run.json, or of the name alone where another trainer than ours wrote the ledger."""
     name = f"runs/{run}/run.json"
     return hashlib.sha256(workspace.read_bytes(name) if workspace.exists(name) else run.encode()).hexdigest()
-
-
-def _digest(weights: str) -> str:
-    try:
-        return hashlib.sha256(read_file(weights)).hexdigest()
-    except FileNotFoundError as error:
-        raise ConfigError(f"weights {weights!r}: no such file; give a local file") from error
-    except UnreadableError as error:
-        raise ConfigError(f"weights {weights!r} {error.cause}: {error.remedy or 'give a local file'}") from error

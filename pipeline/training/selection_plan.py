@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config import AUTO, TrainConfig
-from rhostream.selection.policies import SelectionConfig
+from rhostream.selection.policies import SelectionConfig, require_comparison
 from rhostream.selection.scoring import selection_function, selection_functions
 from rhostream.selection.tasks import MultiLabel, Task
 
@@ -66,11 +66,8 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         raise ConfigError(f"select {config.select!r} scores nothing: leave proxy, live_il and the score_… settings out")
     if not scores and config.share:
         raise ConfigError(f"share {config.share} with select {config.select!r}, which trains on all that it draws")
-    if config.hands_over and not {"logits", "il"} <= function.needs:
-        raise ConfigError(
-            f"handover with {config.select!r}, which does not compare losses with irreducible losses: use learnable or "
-            "rho_loss"
-        )
+    if config.hands_over:
+        require_comparison(selection)
     if config.score_ahead and "draws" in function.needs:
         raise ConfigError(
             f"score_ahead with select {config.select!r}, whose random numbers the training would meet: "
@@ -100,6 +97,6 @@ def require_task(config: TrainConfig, task: Task) -> None:
     if asked := [name for name, given in settings.items() if given]:
         raise ConfigError(
             f"{asked[0]} asks for the one class of each sample, and the corpus is multi-label: choose a selection "
-            "function that reads the loss alone (rho_loss, train_loss, irreducible_loss, selective_backprop, uniform), "
-            "and leave prefilter and class_floor out"
+            "function that reads the loss alone (learnable, rho_loss, train_loss, irreducible_loss, "
+            "selective_backprop, uniform), and leave prefilter and class_floor out"
         )

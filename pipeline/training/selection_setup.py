@@ -1,6 +1,5 @@
 """How a run chooses: the policy and the scorer that its settings ask for, and what they learn from each step."""
 
-import math
 from functools import partial
 
 import torch
@@ -59,10 +58,11 @@ class SelectionSetup:
         if selection is None:
             return self._auto()
         if config.hands_over:
-            quality = self._quality(config.prefilter)
+            with self._costs.charge("score"):
+                quality = self._quality()
             return Handover(
                 selection,
-                guess=math.log(len(self._plan.corpus.classes) if self._plan.corpus.task == "classification" else 2),
+                guess=self._guess,
                 prefilter=config.prefilter > 0 or (quality is not None and quality.filters),
             )
         if config.select == "grad_norm_is" and config.rule == "default":
@@ -73,7 +73,7 @@ class SelectionSetup:
         plan, config, costs = self._plan, self._config, self._costs
         assert plan.il is not None, "`plan_selection` sees to it"
         with costs.charge("auto"):
-            quality = self._quality(config.prefilter)
+            quality = self._quality()
             if quality is None:
                 raise ConfigError(
                     f"select 'auto' with IL table {plan.il!r}, which does not tell what its model predicts: name a "
@@ -84,21 +84,19 @@ class SelectionSetup:
                 plan.corpus,
                 plan.il,
                 quality,
-                Prefilter(chance=config.prefilter or 1.0),
+                self._prefilter,
                 plan.spec,
                 threads=config.threads,
             )
         # Of a table that does not tell how certain its model is, half is believed.
         wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
 
-        guessing = math.log(len(self._plan.corpus.classes))
-
         def validate() -> Validation:
             precision = resolve_precision(self._device, config.precision)
             found = kept.calibrated(self._model, self._device, precision, costs=costs, cost="auto")
             # Half a sample more, of which nothing is known: else the loss of what is always right is as good as 0, and
             # falls without end in proportion.
-            loss = (found.samples * found.loss + guessing / 2) / (found.samples + 0.5)
+            loss = (found.samples * found.loss + self._guess / 2) / (found.samples + 0.5)
             return Validation(loss=loss, error=1 - found.accuracy)
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
@@ -110,11 +108,19 @@ class SelectionSetup:
             clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
         )
 
-    def _quality(self, chance: float) -> ILQuality | None:
-        """Of the IL table, charged as what it prepares."""
+    @property
+    def _guess(self) -> float:
+        return self._plan.task.guess(len(self._plan.corpus.classes))
+
+    @property
+    def _prefilter(self) -> Prefilter:
+        return Prefilter(chance=self._config.prefilter or 1.0)
+
+    def _quality(self) -> ILQuality | None:
+        """Of the IL table, which every selection that asks for it needs."""
         plan = self._plan
         assert plan.il is not None, "`plan_selection` sees to it"
-        return il_quality(plan.workspace, plan.corpus, plan.il, Prefilter(chance=chance or 1.0))
+        return il_quality(plan.workspace, plan.corpus, plan.il, self._prefilter)
 
     def _scorer(self) -> Scorer:
         config = self._config

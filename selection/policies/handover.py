@@ -15,6 +15,15 @@ _DECAY: Final = 0.95  # of the moving average
 _FEWEST: Final = 40  # super-batches, before the average is believed
 
 
+def require_comparison(selection: SelectionConfig) -> None:
+    """Raises ConfigError for a function that does not read both losses: nobody could say when to hand over."""
+    if not {"logits", "il"} <= selection.chosen_by.needs:
+        raise ConfigError(
+            f"handover with {selection.function!r}, which does not compare losses with irreducible losses: use "
+            "learnable or rho_loss"
+        )
+
+
 class Handover(Policy):
     """Scores and selects until the model in training knows as much as the IL model; then samples without scoring.
 
@@ -26,7 +35,7 @@ class Handover(Policy):
 
     Args:
         selection: of a function that reads losses and irreducible losses.
-        guess: loss of a guess among the classes, nats.
+        guess: loss of a guess among the classes, nats: `Task.guess`.
         prefilter: what the stream's prefilter rules out stays ruled out after the handover.
 
     Raises:
@@ -34,11 +43,7 @@ class Handover(Policy):
     """
 
     def __init__(self, selection: SelectionConfig, *, guess: float, prefilter: bool) -> None:
-        if not {"logits", "il"} <= selection.chosen_by.needs:
-            raise ConfigError(
-                f"a handover with {selection.function!r}, which does not compare losses with irreducible losses: use "
-                "learnable or rho_loss"
-            )
+        require_comparison(selection)
         self._first = replace(selection, prefilter=prefilter)
         self._then = SelectionConfig(
             function="uniform", batch_size=selection.batch_size, share=1.0, prefilter=prefilter

@@ -1,5 +1,6 @@
 """One class a sample."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,9 @@ class Classification(Task):
                 "task=MultiLabel(), or a criterion of your own"
             )
         return super().losses(outputs, batch)
+
+    def guess(self, classes: int) -> float:
+        return math.log(classes)
 
     def correct(self, outputs: Any, batch: Batch) -> Tensor | None:
         if not tells_logits(outputs) or batch.labels.dim() != 1:

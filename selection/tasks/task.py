@@ -59,6 +59,10 @@ class Task(ABC):
         return False
 
     @abstractmethod
+    def guess(self, classes: int) -> float:
+        """The loss of a sample, nats, under a model that knows nothing."""
+
+    @abstractmethod
     def correct(self, outputs: Any, batch: Batch) -> Tensor | None:
         """bool (n,), whether the model predicts the label already; None where the outputs do not tell."""
 

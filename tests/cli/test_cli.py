@@ -186,6 +186,16 @@ def test_an_interrupt_is_one_line_and_exit_code_130(workspace: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_on_the_way_out_changes_nothing(number: signal.Signals) -> None:
+    ending = f"import atexit, os; atexit.register(lambda: os.kill(os.getpid(), {int(number)})); "
+    command = [*RHO[:2], ending + RHO[2], "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("rho ")
+
+
+@pytest.mark.slow
 def test_a_reader_that_leaves_the_pipe_is_no_complaint(workspace: str) -> None:
     command = [*RHO, "query", "SELECT * FROM range(300000)", "--workspace", workspace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import artifact_fuzz
+from helpers.readers import READ_BY
+from helpers.small_workspace import SmallWorkspace
 
 TRIALS = 500
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> artifact_fuzz.SmallWorkspace:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorkspace:
     monkeypatch.setenv("RHO_CACHE", str(tmp_path / "cache"))
-    return artifact_fuzz.SmallWorkspace(tmp_path)
+    return SmallWorkspace(tmp_path)
 
 
-def test_damaged_artifacts_are_told_in_one_line_or_change_nothing(place: artifact_fuzz.SmallWorkspace) -> None:
+def test_damaged_artifacts_are_told_in_one_line_or_change_nothing(place: SmallWorkspace) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -26,4 +28,4 @@ def test_damaged_artifacts_are_told_in_one_line_or_change_nothing(place: artifac
     assert not failed, "\n".join(map(str, failed))
     told = sum(trial.outcome == "told" for trial in trials)
     assert told > TRIALS // 2
-    assert {trial.artifact for trial in trials} == set(artifact_fuzz.READ_BY)
+    assert {trial.artifact for trial in trials} == set(READ_BY)

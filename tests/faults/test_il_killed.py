@@ -45,12 +45,12 @@ def test_il_stages_ended_by_signals_equal_those_never_ended(splits: dict[str, in
         seconds = finish(whole)
         for _ in range(KILLS):
             process = start(interrupted)
-            process.join(chance.uniform(0, seconds))
+            process.join(chance.uniform(0, seconds / 2))  # what a signal stops has kept its steps
             killed += end(process, chance)
             if process.exitcode == 0:  # it was quicker: from the beginning again
                 assert results(tmp_path / "killed") == results(tmp_path / "whole")
                 shutil.rmtree(tmp_path / "killed" / made)
         finish(interrupted)
         assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    assert killed >= KILLS // 2  # of four times as many: what a signal stops has kept its steps
+    assert killed >= KILLS  # of twice as many
     assert len(results(tmp_path / "whole")) == 2 + max(0, folds - 1) + splits["train"] // 10

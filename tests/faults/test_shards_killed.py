@@ -11,15 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.killable import ENDS
 from helpers.shards_corpus import contents, write_corpus
 from helpers.support import put
 
-#: What ends a process, and its exit codes: told of by `rho`, or before it can.
-CODES = {
-    signal.SIGKILL: {-signal.SIGKILL},
-    signal.SIGTERM: {128 + signal.SIGTERM, -signal.SIGTERM},
-    signal.SIGINT: {128 + signal.SIGINT, -signal.SIGINT},
-}
 KILLS = int(os.environ.get("RHO_TEST_KILLS", "20"))
 
 
@@ -76,7 +71,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(command: lis
         ):
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.02))
-        sent = chance.choice(list(CODES))
+        sent = chance.choice(list(ENDS))
         process.send_signal(sent)
         _, said = process.communicate()
         interrupted += process.returncode != 0
@@ -84,7 +79,7 @@ def test_killed_at_random_moments_and_restarted_equals_never_killed(command: lis
             assert contents(killed) == expected
             shutil.rmtree(killed)
         else:
-            assert process.returncode in CODES[sent], said.decode()
+            assert process.returncode in ENDS[sent], said.decode()
     assert interrupted >= KILLS // 2
     subprocess.run(run("killed", 2), check=True, capture_output=True)
     assert contents(killed) == expected

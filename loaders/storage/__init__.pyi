@@ -1,4 +1,5 @@
 from . import remote as remote
+from .arrow_files import ArrowStream as ArrowStream, opened_arrow as opened_arrow
 from .cache_root import cache_folder as cache_folder
 from .json_files import SEAL as SEAL, decode_card as decode_card
 from .launcher import launched as launched
@@ -9,6 +10,7 @@ from .parquet_files import (
     encode_table as encode_table,
     opened_parquet as opened_parquet,
     parquet_errors as parquet_errors,
+    record_batches as record_batches,
 )
 from .remote import is_remote as is_remote
 from .retries import with_retries as with_retries
@@ -22,4 +24,5 @@ from .tensor_files import (
 )
 from .text_tables import csv_schema as csv_schema, read_csv as read_csv, read_ndjson as read_ndjson
 from .unreadable import UnreadableError as UnreadableError
+from .whole_files import whole_file as whole_file
 from .workspace import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX, Workspace as Workspace

@@ -152,6 +152,16 @@ def opened_parquet(source: bytes | Path, schema: "pa.Schema | None" = None) -> I
             yield file
 
 
+def record_batches(file: "pq.ParquetFile", columns: Sequence[str], rows: int) -> "Iterator[pa.RecordBatch]":
+    """Batches of at most so many rows, in the memory of one row group.
+
+    Args:
+        columns: as Parquet names them: "image.bytes" is a part of a struct.
+    """
+    for group in range(file.num_row_groups):  # pyarrow buffers what is asked for of all groups that it is asked for
+        yield from file.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False)
+
+
 @contextlib.contextmanager
 def parquet_errors() -> Iterator[None]:
     """Whatever pyarrow raises of a damaged file, as an UnreadableError."""

@@ -1,4 +1,4 @@
-from .base import Corpus as Corpus, Entry as Entry, Label as Label
+from .base import Corpus as Corpus, Entry as Entry, HoldsScratch as HoldsScratch, Label as Label
 from .columns import CLEAN_LABEL as CLEAN_LABEL, CLEAN_LABEL_TYPE as CLEAN_LABEL_TYPE
 from .formats import open_corpus as open_corpus
 from .labels import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -51,4 +51,13 @@ class Corpus(Protocol):
             FileNotFoundError: the entry is listed and its file is not there.
             OSError: it is there and cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class HoldsScratch(Protocol):
+    """A reader that keeps files outside the workspace while entries are read, in any of the processes that read."""
+
+    def remove_scratch(self) -> None:
+        """Remove them: nothing more is to be read. Whoever reads all the same has them made anew."""
         ...

@@ -12,6 +12,9 @@ from rhostream.pipeline.corpora.base import Corpus
 #: a frozen dataclass that the manifest's `[options]` fill.
 FORMATS: Final[dict[str, str]] = {
     "clothing1m": "rhostream.pipeline.corpora.clothing1m:Clothing1M",
+    "hf_disk": "rhostream.pipeline.corpora.hugging_face.disk:HuggingFaceDisk",
+    "hf_imagefolder": "rhostream.pipeline.corpora.hugging_face.imagefolder:HuggingFaceImageFolder",
+    "hf_parquet": "rhostream.pipeline.corpora.hugging_face.parquet:HuggingFaceParquet",
     "imagefolder": "rhostream.pipeline.corpora.imagefolder:ImageFolder",
     "synthetic": "rhostream.pipeline.corpora.synthetic.corpus:Synthetic",
     "table": "rhostream.pipeline.corpora.table:Table",
@@ -20,7 +23,7 @@ FORMATS: Final[dict[str, str]] = {
 }
 
 #: Those whose entries may have any number of classes.
-_MULTI_LABEL: Final = ("table", "webdataset")
+_MULTI_LABEL: Final = ("hf_disk", "hf_imagefolder", "hf_parquet", "table", "webdataset")
 
 
 def open_corpus(manifest: Manifest) -> Corpus:
@@ -39,7 +42,7 @@ def open_corpus(manifest: Manifest) -> Corpus:
     if manifest.task == "multi_label" and manifest.format not in _MULTI_LABEL:
         raise ConfigError(
             f"manifest {manifest.name!r}: format {manifest.format!r} gives each sample one class; task multi_label "
-            f"reads {' and '.join(_MULTI_LABEL)}"
+            f"reads {', '.join(_MULTI_LABEL)}"
         )
     module, name = FORMATS[manifest.format].split(":")
     reader = getattr(importlib.import_module(module), name)

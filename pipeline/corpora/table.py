@@ -1,6 +1,6 @@
 """A table of paths and labels: CSV, TSV, JSON lines or Parquet."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from rhostream.pipeline.corpora.labels import (
     label_text,
     label_texts,
 )
+from rhostream.pipeline.corpora.lookalikes import other_format
 from rhostream.pipeline.corpora.paths import corpus_root, relative_name
 from rhostream.pipeline.corpora.splits import checked_splits, official_split
-from rhostream.pipeline.corpora.table_files import TABLE_SUFFIXES, holds_lists, read_tables, table_schema
+from rhostream.pipeline.corpora.table_files import TABLE_SUFFIXES, holds_bytes, holds_lists, read_tables, table_schema
 
 _ROWS_AT_ONCE = 65_536
 
@@ -56,19 +57,16 @@ class TableOptions:
     extra: tuple[str, ...] | None = None
 
 
-class Table:
-    """Every row is an entry, its path relative to the images' folder the source.
+class TableRows:
+    """What a table says of its entries, whichever classes they are among; see `Table`.
 
-    Other columns are kept with their types, nested ones as JSON text; one whose name the index needs for itself is kept
-    as `<name>_given`. A column `clean_label` is read like the label and kept as a class number. A path that leads out
-    of the images' folder is refused as `missing`. Without classes in the manifest, they are the distinct labels, or the
-    names of the class columns.
+    Attributes:
+        extra_columns: see `Corpus`.
+        class_columns: the columns that say, one for each class, whether a sample has it.
 
     Raises:
         ConfigError: options that do not go with the manifest's task.
     """
-
-    Options = TableOptions
 
     def __init__(self, manifest: Manifest, options: TableOptions) -> None:
         root = corpus_root(manifest)
@@ -88,11 +86,12 @@ class Table:
         schemas = [table_schema(path) for path in self._files]
         names = list(schemas[0].names)
         own = [options.path_column, *([options.split_column] if options.split_column else [])]
-        self._class_columns = matching_columns(options.class_columns, names, own, str(self._files[0]))
-        own += self._class_columns or [options.label_column]
+        self.class_columns = matching_columns(options.class_columns, names, own, str(self._files[0]))
+        own += self.class_columns or [options.label_column]
         self._extra = [name for name in names if name not in own] if options.extra is None else list(options.extra)
         self._columns = list(dict.fromkeys([*own, *self._extra]))
         for path, schema in zip(self._files, schemas, strict=True):
+            _refuse_bytes(path, schema, [*own, *self._extra])
             _require(path, list(schema.names), self._columns)
         self._text_columns = [name for name in {*own, CLEAN_LABEL} if name in self._columns]
         if manifest.task != "multi_label" and holds_lists(schemas[0].field(options.label_column).type):
@@ -100,19 +99,30 @@ class Table:
                 f"column {options.label_column!r} of {self._files[0]} holds lists of labels: say task = "
                 '"multi_label" in the manifest'
             )
-        table = self._table()
-        self.classes = manifest.classes or tuple(self._class_columns) or self._derived_classes(table)
-        self.extra_columns: Mapping[str, pa.DataType] = self._extra_types(table)
+        self.extra_columns: Mapping[str, pa.DataType] = self._extra_types(self._table())
 
-    def entries(self) -> Iterator[Entry]:
-        parser = self._parser()
+    def entries(self, classes: Sequence[str]) -> Iterator[Entry]:
+        """Every row; its label is an index into `classes`."""
+        parser = self._parser(classes)
         number = 0
         for batch in self._table().to_batches(max_chunksize=_ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 number += 1
                 yield self._entry(row, number, parser)
 
+    def labels(self) -> set[str | None]:
+        """The distinct texts of the labels."""
+        column, task, separator = self._options.label_column, self._task, self._options.separator
+        raws = self._table()[column].unique().to_pylist()
+        return {text for raw in raws for text in label_texts(raw, task, separator)}
+
+    @property
+    def labels_are_in(self) -> str:
+        """For messages."""
+        return f"column {self._options.label_column!r} of {self._files[0]}"
+
     def read(self, entry: Entry) -> bytes:
+        """See `Corpus`."""
         return read_file(self._images / entry.source)
 
     def _entry(self, row: dict[str, Any], number: int, parser: Parser) -> Entry:
@@ -122,7 +132,7 @@ class Table:
         if source is None:
             detail = f"row {number}: " + (f"{given!r} leads out of the images' folder" if given else "no path")
             return Entry(source=given or f"{self._files[0].name}:{number}", reason="missing", detail=detail)
-        label, reason, detail = parser.parse(row if self._class_columns else row[self._options.label_column])
+        label, reason, detail = parser.parse(row if self.class_columns else row[self._options.label_column])
         extra = {extra_column_name(name, self._task): row[name] for name in self._extra}
         if CLEAN_LABEL in extra:
             extra[CLEAN_LABEL] = parser.parse(extra[CLEAN_LABEL])[0]
@@ -142,19 +152,14 @@ class Table:
         return split
 
     def _table(self) -> pa.Table:
-        listed = "" if self._task != "multi_label" or self._class_columns else self._options.label_column
+        listed = "" if self._task != "multi_label" or self.class_columns else self._options.label_column
         return read_tables(self._files, self._columns, self._text_columns, listed)
 
-    def _derived_classes(self, table: pa.Table) -> tuple[str, ...]:
-        column, task, separator = self._options.label_column, self._task, self._options.separator
-        texts = (text for raw in table[column].unique().to_pylist() for text in label_texts(raw, task, separator))
-        return derive_classes(texts, f"column {column!r} of {self._files[0]}")
-
-    def _parser(self) -> Parser:
-        if not self._class_columns:
-            return label_parser(self.classes, self._task, self._options.separator)
-        one = LabelParser(self.classes)
-        numbers = {column: one.parse(column)[0] for column in self._class_columns}
+    def _parser(self, classes: Sequence[str]) -> Parser:
+        if not self.class_columns:
+            return label_parser(classes, self._task, self._options.separator)
+        one = LabelParser(classes)
+        numbers = {column: one.parse(column)[0] for column in self.class_columns}
         if strange := [column for column, number in numbers.items() if number is None]:
             raise ConfigError(f"[options] class_columns: {strange[0]!r} is not among the classes of the manifest")
         return ClassColumnsParser(
@@ -172,6 +177,34 @@ class Table:
                 )
             types[kept] = CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else table.schema.field(name).type
         return types
+
+
+class Table:
+    """Every row is an entry, its path relative to the images' folder the source.
+
+    Other columns are kept with their types, nested ones as JSON text; one whose name the index needs for itself is kept
+    as `<name>_given`. A column `clean_label` is read like the label and kept as a class number. A path that leads out
+    of the images' folder is refused as `missing`. Without classes in the manifest, they are the distinct labels, or the
+    names of the class columns.
+
+    Raises:
+        ConfigError: options that do not go with the manifest's task.
+    """
+
+    Options = TableOptions
+
+    def __init__(self, manifest: Manifest, options: TableOptions) -> None:
+        self._rows = rows = TableRows(manifest, options)
+        self.classes = (
+            manifest.classes or tuple(rows.class_columns) or derive_classes(rows.labels(), rows.labels_are_in)
+        )
+        self.extra_columns = rows.extra_columns
+
+    def entries(self) -> Iterator[Entry]:
+        return self._rows.entries(self.classes)
+
+    def read(self, entry: Entry) -> bytes:
+        return self._rows.read(entry)
 
 
 def _table_files(root: Path, pattern: str) -> list[Path]:
@@ -192,13 +225,22 @@ def _table_files(root: Path, pattern: str) -> list[Path]:
             names = ", ".join(path.name for path in found)
             raise CorpusError(f"{root} has several tables ({names}): choose with [options] file, a name or a glob")
     if not found:
-        raise CorpusError(
-            f"{root} has no {pattern or 'labels.csv, *.csv, *.tsv, *.jsonl or *.parquet'}: correct [options] file"
-        )
+        remedy = (not pattern and other_format(root)) or "correct [options] file"
+        raise CorpusError(f"{root} has no {pattern or 'labels.csv, *.csv, *.tsv, *.jsonl or *.parquet'}: {remedy}")
     for path in found:
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise CorpusError(f"{path} is no table: its name must end in {', '.join(TABLE_SUFFIXES)}")
     return found
+
+
+def _refuse_bytes(path: Path, schema: pa.Schema, used: Sequence[str]) -> None:
+    """A table of images themselves, or one that holds them beside the paths."""
+    binary = [each.name for each in schema if holds_bytes(each.type)]
+    if path.suffix.lower() == ".parquet" and binary and (set(binary) & set(used) or not set(used) <= set(schema.names)):
+        raise ConfigError(
+            f'{path} holds bytes in column {binary[0]!r}, where a table names files: format = "hf_parquet" reads the '
+            "images in it; to read the files that another column names, leave it out by [options] extra"
+        )
 
 
 def _require(path: Path, names: list[str], needed: list[str]) -> None:

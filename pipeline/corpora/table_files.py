@@ -35,6 +35,38 @@ def holds_lists(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Are the values of a column of this type bytes?"""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Are they bytes, or do they hold some?"""
+    if pa.types.is_dictionary(kind):
+        return holds_bytes(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return is_bytes(kind) or bool(pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in a type that Parquet and DuckDB keep as it is; nested values become JSON text."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return flat_column(column.cast(kind.value_type))
+    if pa.types.is_nested(kind):
+        texts = [
+            None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+            for value in column.to_pylist()
+        ]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)  # Python's datetime ends at microseconds
+    return column
+
+
 def read_tables(
     paths: Sequence[Path], columns: Sequence[str], text_columns: Sequence[str], list_column: str = ""
 ) -> pa.Table:
@@ -79,25 +111,7 @@ def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str], list_
                 table = table.set_column(place, list_column, pc.fill_null(table[list_column], ""))
     except (FileNotFoundError, UnreadableError) as error:
         raise _unreadable(path, error) from error
-    return pa.table({name: _flat(table[name]) for name in columns})
-
-
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of a type that Parquet and DuckDB keep as it is; nested values become JSON text."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _flat(column.cast(kind.value_type))
-    if pa.types.is_nested(kind):
-        texts = [
-            None if value is None else json.dumps(value, ensure_ascii=False, default=str)
-            for value in column.to_pylist()
-        ]
-        return pa.chunked_array([pa.array(texts, pa.string())])
-    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        return column.cast(pa.timestamp("us", kind.tz), safe=False)  # Python's datetime ends at microseconds
-    return column
+    return pa.table({name: flat_column(table[name]) for name in columns})
 
 
 def _csv_layout(path: Path) -> pa.csv.ParseOptions:

@@ -14,7 +14,7 @@ from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import METADATA_NAME, CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest
-from rhostream.pipeline.corpora import Corpus, find_tars, open_corpus
+from rhostream.pipeline.corpora import Corpus, HoldsScratch, find_tars, open_corpus
 from rhostream.pipeline.jobs import exclusive_lock, make_units, progress, require_same
 from rhostream.pipeline.shards.clean_list import CleanList
 from rhostream.pipeline.shards.listing import Listing, all_labels, list_entries
@@ -112,6 +112,8 @@ def write_shards(
         remove_own(workspace, _files_of(made))
         counts = tally(workspace, corpus.classes, manifest, made)
         write_metadata(workspace, corpus.classes, manifest, made, counts)
+    if isinstance(corpus, HoldsScratch):
+        corpus.remove_scratch()
     return ShardsSummary(
         workspace=workspace.location,
         dry_run=False,

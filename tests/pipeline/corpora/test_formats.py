@@ -17,7 +17,9 @@ def test_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
         corpus("imagefoldr", tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["clothing1m", "imagefolder", "table", "webdataset"])
+@pytest.mark.parametrize(
+    "kind", ["clothing1m", "hf_disk", "hf_imagefolder", "hf_parquet", "imagefolder", "table", "webdataset"]
+)
 def test_a_missing_root_is_refused_with_the_remedy(kind: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"nowhere: the root of corpus 'tiny' is not there; pass --root"):
         corpus(kind, tmp_path / "nowhere")
@@ -31,7 +33,8 @@ def test_unknown_option_is_refused_with_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_readers_other_than_torchvision_do_not_import_torch() -> None:
-    modules = ("clothing1m", "imagefolder", "table", "webdataset", "formats")
+    modules = ("clothing1m", "hugging_face.disk", "hugging_face.imagefolder", "hugging_face.parquet", "imagefolder")
+    modules += ("table", "webdataset", "formats")
     code = "import sys\n" + "".join(f"import rhostream.pipeline.corpora.{name}\n" for name in modules)
     subprocess.run([sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"], check=True)
 

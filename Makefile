@@ -78,7 +78,7 @@ browser:
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 test: lint types docs
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
 
 test-fast: install-dev
 	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data"

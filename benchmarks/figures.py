@@ -180,6 +180,43 @@ def join_table() -> str:
     return table(["", *(f"{int(n):,} rows" for n in columns)], rows)
 
 
+def listing_table() -> str:
+    """What a listing takes, by the number of entries, and what the slope between the last two makes of 10^9."""
+    found = result("listing")["listing"]
+    counts = sorted(map(int, found))
+    one, two = counts[-2:]
+
+    def slope(figure: str) -> float:
+        return float((found[str(two)][figure] - found[str(one)][figure]) / (two - one))
+
+    hours = slope("cpu_seconds") * 1e9 / 3600
+    peaks = [found[str(count)]["peak_memory_mb"] for count in counts]
+    scratch = found[str(two)]["bytes_an_entry"]
+    rows = [
+        ["CPU time", *(f"{found[str(count)]['cpu_seconds']:.0f} s" for count in counts), f"{hours:.1f} h"],
+        ["memory at its peak", *(f"{peak:.0f} MB" for peak in peaks), f"{peaks[-1]:.0f} MB"],
+        [
+            "files on the way",
+            *(f"{found[str(count)]['bytes_an_entry'] * count / 1e6:.0f} MB" for count in counts),
+            f"{scratch:.0f} GB",
+        ],
+    ]
+    return table(["", *(f"{count:,} entries" for count in counts), "1,000,000,000, by the slope"], rows)
+
+
+def opening_table() -> str:
+    """What opening a stream takes, by the number of rows."""
+    found = result("listing")["opening"]
+    columns = sorted(found, key=int)
+    rows = [
+        ["shards", *(f"{found[n]['shards']:,}" for n in columns)],
+        ["first super-batch after", *(f"{found[n]['seconds_to_first_super_batch']:.2f} s" for n in columns)],
+        ["memory at its peak", *(f"{found[n]['peak_memory_mb']:.0f} MB" for n in columns)],
+        ["of these before", *(f"{found[n]['memory_before_mb']:.0f} MB" for n in columns)],
+    ]
+    return table(["", *(f"{int(n):,} rows" for n in columns)], rows)
+
+
 def mnist_table() -> str:
     """Steps to an accuracy on MNIST with wrong labels, by seed."""
 

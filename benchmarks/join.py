@@ -47,6 +47,7 @@ from usage import cpu_seconds, memory_mb
 SHARD_ROWS = 10_000
 DISTINCT = 64  # shards with keys of their own; the others repeat them
 SIDE = 64
+DIGEST = "bench"  # of every shard
 
 
 def jpeg(number: int) -> bytes:
@@ -76,9 +77,9 @@ def make(folder: Path, rows: int) -> None:
             tar.addfile(info, io.BytesIO(data))
     classes = [f"class {i}" for i in range(14)]
     names = [f"train-{number:06d}" for number in range(-(-rows // SHARD_ROWS))]
-    shards = [Shard(name=name, split="train", fold=-1, rows=SHARD_ROWS, digest="") for name in names]
+    shards = [Shard(name=name, split="train", fold=-1, rows=SHARD_ROWS, digest=DIGEST) for name in names]
     workspace.write_json("il/bench/model.json", {"classes": classes, "fingerprint": fingerprint_of(shards)})
-    made_of = {SHARD_DIGEST_KEY: b"", IL_MODEL_KEY: il_digest(workspace, "bench").encode()}
+    made_of = {SHARD_DIGEST_KEY: DIGEST.encode(), IL_MODEL_KEY: il_digest(workspace, "bench").encode()}
     labels = np.arange(SHARD_ROWS) % 14
     for number, name in enumerate(names):
         first = f"train-{number % DISTINCT:06d}"
@@ -111,7 +112,8 @@ def make(folder: Path, rows: int) -> None:
             "content_hash": hashes,
             "label": labels,
         }
-        workspace.write_table(f"index/{name}.parquet", pa.table({c: columns[c] for c in SAMPLES.names}, SAMPLES))
+        described = SAMPLES.with_metadata({SHARD_DIGEST_KEY: DIGEST.encode()})
+        workspace.write_table(f"index/{name}.parquet", pa.table({c: columns[c] for c in SAMPLES.names}, described))
         losses = np.random.default_rng(number).gamma(1.0, 1.0, SHARD_ROWS)
         scores = {
             "il_model": ["bench"] * SHARD_ROWS,

@@ -8,6 +8,7 @@ import click
 from rhostream.cli.options import command, given_settings, json_option, option, settings_options, workspace_option
 from rhostream.cli.shards import report
 from rhostream.pipeline.config import (
+    EngineName,
     Manifest,
     ThumbnailsConfig,
     WebDatasetOptions,
@@ -34,7 +35,7 @@ from rhostream.pipeline.config import (
 )
 @settings_options(WebDatasetOptions)
 @settings_options(Manifest, "task", "classes", "seed", "holdout", "folds", "thumbnails", "thumbnail_format")
-@settings_options(ThumbnailsConfig, "workers")
+@settings_options(ThumbnailsConfig, "engine", "workers")
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -46,6 +47,7 @@ def index(
     tars: tuple[str, ...],
     workspace: str,
     manifest: str | None,
+    engine: EngineName | None,
     workers: int | None,
     overwrite: bool,
     as_json: bool,
@@ -72,5 +74,6 @@ def index(
     named = tars or ((resolved.root,) if resolved.root else ())
     if not named:
         raise ConfigError("no tar is named: pass tars, folders, globs or URLs, or a --manifest with a root")
-    summary = index_tars(workspace, named, resolved, workers=workers, overwrite=overwrite)
-    report(resolved, summary, workers, as_json=as_json)
+    engine = engine or "local"
+    summary = index_tars(workspace, named, resolved, workers=workers, engine=engine, overwrite=overwrite)
+    report(resolved, summary, engine, workers, as_json=as_json)

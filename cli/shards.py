@@ -8,7 +8,7 @@ import click
 from rhostream.cli.options import command, given_settings, json_option, option, settings_options, workspace_option
 from rhostream.cli.output import say, say_json
 from rhostream.cli.thumbnails import text as thumbnails_text
-from rhostream.pipeline.config import Manifest, ThumbnailsConfig, load_manifest
+from rhostream.pipeline.config import EngineName, Manifest, ThumbnailsConfig, load_manifest
 
 if TYPE_CHECKING:
     from rhostream.pipeline.shards import ShardsSummary
@@ -22,11 +22,13 @@ MOST_SHOWN = 160  # characters of an example
     "rho shards --manifest data_manifests/imagefolder.toml --root photos --workspace runs/photos --thumbnails 64",
     "rho shards --manifest data_manifests/table.toml --root photos/labels.csv --workspace runs/photos --dry-run",
     "rho shards --manifest data_manifests/synthetic.toml --workspace runs/demo --overwrite --json",
+    "RAY_ADDRESS=head:6379 rho shards --manifest photos.toml --workspace s3://bucket/photos --engine ray",
 )
 @option("--manifest", required=True, metavar="FILE", type=click.Path(), help="TOML file that describes the corpus.")
 @workspace_option
 @settings_options(Manifest)
-@settings_options(ThumbnailsConfig, "workers")
+@settings_options(ThumbnailsConfig, "engine", "workers")
+@option("--append", is_flag=True, help="Add what the corpus lists now to the shards that are there; these stay.")
 @option("--dry-run", is_flag=True, help="List the corpus and count, read no image, write nothing.")
 @click.option(
     "--overwrite",
@@ -36,7 +38,15 @@ MOST_SHOWN = 160  # characters of an example
 )
 @json_option
 def shards(
-    manifest: str, workspace: str, workers: int | None, dry_run: bool, overwrite: bool, as_json: bool, **_: Any
+    manifest: str,
+    workspace: str,
+    engine: EngineName | None,
+    workers: int | None,
+    append: bool,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     """Validate every entry of a corpus and write train, holdout and test shards.
 
@@ -47,17 +57,41 @@ def shards(
 
     environment, flags = (values for _, values in given_settings(Manifest))
     resolved = load_manifest(manifest, flags, environment)
-    summary = write_shards(workspace, resolved, workers=workers, overwrite=overwrite, dry_run=dry_run)
-    report(resolved, summary, workers, as_json=as_json)
+    engine = engine or "local"
+    summary = write_shards(
+        workspace,
+        resolved,
+        workers=workers,
+        engine=engine,
+        append=append,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    if summary.removed or summary.changed:
+        say(
+            f"rho: of the entries that the shards held before, {summary.removed} are gone from the corpus and "
+            f"{summary.changed} have another label, split or source there: these shards stay as they are, --overwrite "
+            "makes them anew",
+            err=True,
+        )
+    report(resolved, summary, engine, workers, as_json=as_json)
 
 
-def report(manifest: Manifest, summary: "ShardsSummary", workers: int | None, *, as_json: bool) -> None:
+def report(
+    manifest: Manifest, summary: "ShardsSummary", engine: EngineName, workers: int | None, *, as_json: bool
+) -> None:
     """Print what has been made, after making the thumbnails that the manifest asks for."""
     made = None
-    if manifest.thumbnails and not summary.dry_run:
+    if manifest.thumbnails and summary.complete and not summary.dry_run:
         from rhostream.pipeline.thumbnails import write_thumbnails
 
-        config = ThumbnailsConfig(size=manifest.thumbnails, format=manifest.thumbnail_format, workers=workers)
+        config = ThumbnailsConfig(
+            size=manifest.thumbnails,
+            format=manifest.thumbnail_format,
+            # Whoever ends last makes them alone: the other jobs have ended.
+            engine="local" if engine == "static" else engine,
+            workers=workers,
+        )
         made = write_thumbnails(summary.workspace, config)
     if as_json:
         spec = {} if made is None else {"thumbnails": asdict(made)}
@@ -70,6 +104,12 @@ def _text(summary: "ShardsSummary") -> str:
     from rhostream.schema import REJECT_REASONS
 
     samples, rejects = sum(summary.samples.values()), sum(summary.rejects.values())
+    if not summary.complete:
+        return (
+            f"{summary.units_made} units made in {summary.seconds:.1f} s; of {summary.entries} entries in "
+            f"{summary.units} units, {samples} samples and {rejects} rejects are made so far: the job that makes the "
+            f"last of them writes {summary.workspace}/corpus.json"
+        )
     lines = [("entries", summary.entries, ""), ("= samples", samples, "")]
     lines += [(f"    {split}", count, "") for split, count in summary.samples.items()]
     if summary.without_class:
@@ -79,6 +119,8 @@ def _text(summary: "ShardsSummary") -> str:
         shown = summary.examples.get(reason, "")
         note = f"{REJECT_REASONS[reason]}; for instance {shown[:MOST_SHOWN]}" if shown else REJECT_REASONS[reason]
         lines.append((f"    {reason}", count, note))
+    if summary.added:
+        lines += [("appended", summary.added, "entries of the above, in shards of their own")]
     copies = summary.duplicates
     if copies.groups:
         lines += [("duplicates", copies.groups, "groups of byte-identical images, each on one side of the split")]

@@ -12,6 +12,7 @@ from .corpus_metadata import (
     IL_MODEL_KEY as IL_MODEL_KEY,
     METADATA_NAME as METADATA_NAME,
     SHARD_DIGEST_KEY as SHARD_DIGEST_KEY,
+    Appended as Appended,
     CorpusMetadata as CorpusMetadata,
     Shard as Shard,
     ShardRows as ShardRows,

@@ -50,6 +50,11 @@ class Shard:
     source: str = ""
 
     @property
+    def split_and_fold(self) -> str:
+        """For instance "train", or "train-fold0"."""
+        return self.split if self.fold < 0 else f"{self.split}-fold{self.fold}"
+
+    @property
     def tar(self) -> str:
         """Name of the tar in the workspace, or the absolute path or URL of one outside it."""
         return self.source or f"shards/{self.name}.tar"
@@ -68,6 +73,25 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Appended:
+    """What one run has added to a finished workspace.
+
+    Attributes:
+        date: of the day, as YYYY-MM-DD.
+        entries: how many were new.
+        units: into which they were cut.
+        first_unit: number of the first of these.
+        fingerprint: of the corpus before.
+    """
+
+    date: str
+    entries: int
+    units: int
+    first_unit: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorpusMetadata:
     """`corpus.json`: what the workspace was made from.
 
@@ -78,6 +102,7 @@ class CorpusMetadata:
         counts: entries = samples + rejects, and samples by split.
         shards: in name order.
         fingerprint: of the split; changes with any key, label, content or assignment.
+        appended: what was added since the shards were first finished, in order.
     """
 
     manifest: dict[str, Any]
@@ -86,6 +111,7 @@ class CorpusMetadata:
     shards: tuple[Shard, ...]
     fingerprint: str
     task: str = "classification"
+    appended: tuple[Appended, ...] = ()
 
     @classmethod
     def read(cls, workspace: Workspace) -> "CorpusMetadata":
@@ -114,6 +140,11 @@ class CorpusMetadata:
             if (rows := sum(shard.rows for shard in corpus.shards)) != corpus.counts["samples"]:
                 raise UnreadableError(f"counts {corpus.counts['samples']} samples, and lists shards of {rows}")
         return replace(corpus, manifest=manifest_today(corpus.manifest))
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Of the corpus as it is, and as it was before each time that something was added: all its shards are there."""
+        return {self.fingerprint, *(each.fingerprint for each in self.appended)}
 
     def image_spec(self, size: int = 0) -> ImageSpec:
         """The spec that the manifest asks for, or the same at another size (0 keeps the manifest's)."""

@@ -121,7 +121,7 @@ class RowAlignedTable:
                 train_again,
                 score_again,
             )
-        if model.fingerprint != corpus.fingerprint:
+        if model.fingerprint not in corpus.fingerprints:
             raise IrreducibleLossError(
                 f"IL model {name!r} was trained on another split of the corpus than the one that the shards have now",
                 train_again,

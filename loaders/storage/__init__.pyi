@@ -25,4 +25,4 @@ from .tensor_files import (
 from .text_tables import csv_schema as csv_schema, read_csv as read_csv, read_ndjson as read_ndjson
 from .unreadable import UnreadableError as UnreadableError
 from .whole_files import whole_file as whole_file
-from .workspace import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX, Workspace as Workspace
+from .workspace import Workspace as Workspace, temporary_of as temporary_of, write_apart as write_apart

@@ -6,6 +6,7 @@ exists whole or not at all. What is remote is retried and bounded in time, see `
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,24 @@ if TYPE_CHECKING:
     import torch
 
 TEMPORARY_SUFFIX = ".tmp"
+
+_apart = ""  # what temporary names of this process have that those of others have not
+
+
+def write_apart(name: str) -> None:
+    """Give this process temporary names of its own: others, on other machines, may be writing the same files.
+
+    Args:
+        name: 12 hexadecimal digits.
+    """
+    global _apart
+    _apart = f".{name}"
+
+
+def temporary_of(name: str) -> str:
+    """The name of the file that such a temporary one was to become; "" where `name` is that of no temporary file."""
+    return re.sub(r"(\.[0-9a-f]{12})?\.tmp\Z", "", name) if name.endswith(TEMPORARY_SUFFIX) else ""
+
 
 T = TypeVar("T")
 
@@ -217,7 +236,7 @@ class Workspace:
                 target.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise WorkspaceError(f"{target.parent} is no folder: move what is there out of the way") from error
-        with whole_file(path, target.with_name(target.name + TEMPORARY_SUFFIX)) as stream:
+        with whole_file(path, target.with_name(f"{target.name}{_apart}{TEMPORARY_SUFFIX}")) as stream:
             yield stream
 
     def write_bytes(self, name: str, content: bytes) -> None:

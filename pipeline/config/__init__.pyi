@@ -2,6 +2,7 @@ from .choices import (
     AUTO as AUTO,
     BUILT_IN_MODELS as BUILT_IN_MODELS,
     SELECTION_FUNCTIONS as SELECTION_FUNCTIONS,
+    EngineName as EngineName,
     Precision as Precision,
     TaskName as TaskName,
 )

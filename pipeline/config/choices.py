@@ -4,6 +4,8 @@ from typing import Final, Literal
 
 Augmentation = Literal["none", "shift", "shift_flip", "resized_crop"]
 BatchNormPolicy = Literal["batch", "eval"]
+#: Who works on the units of a stage, see `rhostream.pipeline.jobs.Engine`.
+EngineName = Literal["local", "ray", "static"]
 Precision = Literal["auto", "float32", "bfloat16"]
 #: What there is to predict of a sample: one class, or any number of them.
 TaskName = Literal["classification", "multi_label"]

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rhostream.pipeline.config.choices import EngineName
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.shared import IL_NAME
+from rhostream.pipeline.config.shared import ENGINE, IL_NAME, WORKERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +28,5 @@ class CoreSetConfig(StageConfig):
     )
     keep: float = setting(0.1, above=0, maximum=1, metavar="SHARE", help="Of the training split, what is kept.")
     il: str = setting("", **IL_NAME, unset="the only one", help="IL model that is the proxy.")
+    engine: EngineName = setting("local", **ENGINE)
+    workers: int = setting(0, **WORKERS)

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from rhostream.pipeline.config.choices import Augmentation, Precision
+from rhostream.pipeline.config.choices import Augmentation, EngineName, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
     DEVICE,
+    ENGINE,
     IMAGE_SIZE,
     MODEL,
     NAME,
@@ -149,6 +150,7 @@ class ILScoreConfig(StageConfig):
     )
     device: str = setting("auto", **DEVICE)
     precision: Precision = setting("float32", **PRECISION)
+    engine: EngineName = setting("local", **ENGINE)
     workers: int = setting(0, **WORKERS)
     threads: int = setting(
         0,

@@ -40,7 +40,12 @@ WORKERS: Final[dict[str, Any]] = {
     "variable": "RHO_WORKERS",
     "minimum": 0,
     "metavar": "N",
-    "help": "Local worker processes; 0 works in this one. The result is the same for any number.",
+    "help": "Worker processes, or actors; 0 works in this one. The result is the same for any number.",
+}
+ENGINE: Final[dict[str, Any]] = {
+    "variable": "RHO_ENGINE",
+    "help": "Who does the work: processes of this machine, actors of a Ray cluster (RAY_ADDRESS names one that is "
+    "there), or this job its share, as RANK and WORLD_SIZE tell. The result is the same.",
 }
 IL_NAME: Final[dict[str, Any]] = {"variable": "RHO_IL", "metavar": "NAME"}
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rhostream.pipeline.config.choices import ThumbnailFormat
+from rhostream.pipeline.config.choices import EngineName, ThumbnailFormat
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.shared import SPLITS, WORKERS
+from rhostream.pipeline.config.shared import ENGINE, SPLITS, WORKERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,5 +32,6 @@ class ThumbnailsConfig(StageConfig):
         help="raw is exact and needs no decoding, in 5 to 8 times the space, less where gray.",
     )
     splits: tuple[str, ...] = setting(("train",), **SPLITS)
+    engine: EngineName = setting("local", **ENGINE)
     workers: int | None = setting(None, **WORKERS, unset="one per core")
     overwrite: bool = setting(False, hidden=True, help="Make again what is already made.")

@@ -152,7 +152,7 @@ class ILMetadata:
                 f"IL model {self.name!r} knows {len(self.classes)} classes ({_difference(self.classes, corpus.classes)}"
                 f"), the corpus has {len(corpus.classes)} ({_difference(corpus.classes, self.classes)}): {retrain}"
             )
-        if self.fingerprint != corpus.fingerprint:
+        if self.fingerprint not in corpus.fingerprints:
             now = {shard.name: shard.digest for shard in corpus.shards}
             trained = {name: digest for model in self.models for name, digest in model.trained_on.items()}
             changed = sorted(name for name, digest in trained.items() if now.get(name) != digest)

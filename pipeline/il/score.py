@@ -2,9 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,13 +12,23 @@ from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, exact_thumbnails
 from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import ILScoreConfig
-from rhostream.pipeline.il.metadata import ILMetadata, default_il_model
+from rhostream.pipeline.il.metadata import ILMetadata, costs_folder, default_il_model
 from rhostream.pipeline.il.quality import ILQuality, il_quality
 from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
-from rhostream.pipeline.jobs import exclusive_lock, hold_as_worker, in_processes, progress
+from rhostream.pipeline.jobs import (
+    Advance,
+    Maker,
+    chosen_engine,
+    exclusive_lock,
+    make_units,
+    progress,
+    read_ahead,
+)
+from rhostream.pipeline.shards import remove_temporaries
 from rhostream.schema import IL
 
 _FEWEST: Final = 200
+_READ_AHEAD: Final = 8  # parts being read
 _VALUES: Final = 2_000_000  # few enough that a pass takes moderate memory, and so many that starting it takes no time
 
 
@@ -61,9 +69,13 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     corpus = CorpusMetadata.read(workspace)
     metadata = ILMetadata.read(workspace, config.name or default_il_model(workspace, corpus))
     metadata.require_fit(corpus)
-    rank, ranks = launched("RANK", 0), launched("WORLD_SIZE", 1)
+    # Under torchrun each rank does its share, whether asked or not.
+    shared = config.engine == "local" and launched("WORLD_SIZE", 1) > 1
+    engine = chosen_engine("static" if shared else config.engine, config.workers)
+    asked = _asked_for(workspace, corpus, config)
     # Shared out before looking at what is done, so that ranks which start at different times agree.
-    shards = _asked_for(workspace, corpus, config)[rank::ranks]
+    numbered = [ShardToScore(number=number, shard=shard) for number, shard in enumerate(asked) if engine.makes(number)]
+    shards = tuple(unit.shard for unit in numbered)
     scorer = ScorerSettings(
         batch_size=config.batch_size or max(_FEWEST, _VALUES // (metadata.spec.size**2 * metadata.spec.channels)),
         device=config.device,
@@ -72,29 +84,56 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
         thumbnails=exact_thumbnails(
             current_thumbnails(workspace, corpus), metadata.spec, {shard.split for shard in shards}
         ),
-        processes=max(1, config.workers),
+        processes=1 if engine.name == "ray" else max(1, config.workers),
     )
-    start = partial(_start_worker if config.workers else _start, workspace, metadata, scorer)
-    folder = f"il/{metadata.name}"
-    # Ranks write the parts of different shards, at the same time.
-    with exclusive_lock(workspace, "rho il", folder, workers=f"{folder}/scores") if ranks == 1 else nullcontext():
+    maker = _ScoreMaker(workspace=workspace, metadata=metadata, settings=scorer)
+    with exclusive_lock(workspace, "rho il", f"il/{metadata.name}", workers=maker.folder, engine=engine):
         check = ILScorer(workspace, metadata, scorer)
-        due = [shard for shard in shards if config.overwrite or not check.is_done(shard)]
-        with progress(f"il score {metadata.name}", sum(shard.rows for shard in due), "samples") as reporter:
-            for rows in in_processes(start, due, config.workers):
-                reporter.advance(rows)
+        done = read_ahead(check.is_done, shards, _READ_AHEAD)
+        due = [unit for unit, is_done in zip(numbered, done, strict=True) if config.overwrite or not is_done]
+        with progress(f"il score {metadata.name}", sum(unit.shard.rows for unit in due), "samples") as reporter:
+            for _ in make_units(maker, due, engine=engine, advance=reporter.advance):
+                pass
+        if not engine.is_shared:
+            remove_temporaries(workspace, (maker.folder, costs_folder(metadata.name)))
         return _summary(workspace, corpus, metadata, shards, len(due))
 
 
-def _start(workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings, number: int) -> Callable[[Shard], int]:
-    return ILScorer(workspace, metadata, replace(settings, number=number)).score
+@dataclass(frozen=True, kw_only=True)
+class ShardToScore:
+    """A unit of work."""
+
+    number: int
+    shard: Shard
 
 
-def _start_worker(
-    workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings, number: int
-) -> Callable[[Shard], int]:
-    hold_as_worker(workspace, f"il/{metadata.name}/scores")
-    return _start(workspace, metadata, settings, number)
+@dataclass(frozen=True, kw_only=True)
+class _ScoreMaker(Maker[ShardToScore, int]):
+    """Scores shards, by an `ILScorer` in each worker."""
+
+    metadata: ILMetadata
+    settings: ScorerSettings
+
+    @property
+    def folder(self) -> str:
+        return f"il/{self.metadata.name}/scores"
+
+    @property
+    def gpus(self) -> int:
+        return 0 if self.settings.device == "cpu" else 1
+
+    def begin(self, number: int) -> Callable[[ShardToScore, Advance], int]:
+        scorer = ILScorer(self.workspace, self.metadata, replace(self.settings, number=number))
+
+        def score(unit: ShardToScore, advance: Advance) -> int:
+            rows = scorer.score(unit.shard)
+            advance(rows)
+            return rows
+
+        return score
+
+    def __call__(self, unit: ShardToScore, advance: Advance) -> int:
+        return self.begin(0)(unit, advance)
 
 
 def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ILScoreConfig) -> tuple[Shard, ...]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import CorpusError
-from rhostream.loaders.index import webdataset_key
+from rhostream.loaders.index import key_hashes, webdataset_key
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
@@ -23,9 +23,12 @@ from rhostream.pipeline.corpora import (
 )
 from rhostream.pipeline.in_place.scanner import EXTRA, TarScanner, TarUnit
 from rhostream.pipeline.shards import (
+    HASH,
     IndexRows,
     SampleFacts,
+    Scratch,
     UnitRecord,
+    bring_together,
     clean_text,
     names_of,
     settings_of_task,
@@ -54,19 +57,24 @@ def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]
     return derive_classes(texts, f"{scanner.options.label} in the {len(units)} tars")
 
 
-def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit]) -> None:
+def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit], scratch: Scratch) -> None:
     """Raises CorpusError where samples of two tars have one key."""
-    keys, tars = [], []
-    for unit in units:
+
+    def keys_of(unit: TarUnit) -> pa.Table:
         table = scanner.rows(unit.tar, ["key", "reason"])
         names = table.filter(pc.equal(table["reason"], "")).column("key").to_pylist()
-        keys.append(pa.array([sample_key(name, unit.tar, scanner.options) for name in names], pa.string()))
-        tars.append(pa.array(np.full(len(names), unit.number, np.int32)))
-    groups = pa.table({"key": pa.chunked_array(keys), "tar": pa.chunked_array(tars)}).group_by("key")
-    found = groups.aggregate([("tar", "count_distinct"), ("tar", "min"), ("tar", "max")])
-    clashes = found.filter(pc.greater(found["tar_count_distinct"], 1)).sort_by("key")
-    if clashes.num_rows:
-        first = clashes.slice(0, 1).to_pylist()[0]
+        keys = [sample_key(name, unit.tar, scanner.options) for name in names]
+        tars = pa.array(np.full(len(names), unit.number, np.int32))
+        return pa.table({HASH: key_hashes(keys, 0), "key": pa.array(keys, pa.string()), "tar": tars})
+
+    clashes, first = 0, None
+    for rows in bring_together(map(keys_of, units), scratch):
+        found = rows.group_by("key").aggregate([("tar", "count_distinct"), ("tar", "min"), ("tar", "max")])
+        several = found.filter(pc.greater(found["tar_count_distinct"], 1)).sort_by("key")
+        clashes += several.num_rows
+        candidates = several.slice(0, 1).to_pylist() + ([first] if first else [])
+        first = min(candidates, key=lambda clash: clash["key"], default=None)
+    if first:
         named = f"{units[first['tar_min']].tar.url} and {units[first['tar_max']].tar.url}"
         remedy = (
             "name the tar in every key with --keys tar"
@@ -74,7 +82,7 @@ def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit]) -> None:
             else "rename one of the tars, the keys are derived from their file names"
         )
         raise CorpusError(
-            f"{clashes.num_rows} keys stand in more than one tar, for instance {first['key']!r} in {named}: {remedy}"
+            f"{clashes} keys stand in more than one tar, for instance {first['key']!r} in {named}: {remedy}"
         )
 
 

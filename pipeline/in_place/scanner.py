@@ -4,15 +4,15 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import pyarrow as pa
 
 from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
 from rhostream.loaders.decode import decode_rgb, image_format
-from rhostream.loaders.storage import UnreadableError, Workspace, shaped
+from rhostream.loaders.storage import UnreadableError, shaped
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
     SEVERAL_LABELS,
@@ -28,6 +28,7 @@ from rhostream.pipeline.corpora import (
     skipped,
     text_of_labels,
 )
+from rhostream.pipeline.jobs import Advance, Maker
 from rhostream.pipeline.shards import (
     ENTRIES_BEFORE_GIVING_UP,
     ENTRIES_BETWEEN_REPORTS,
@@ -78,13 +79,15 @@ class ScanRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarScanner:
+class TarScanner(Maker[TarUnit, ScanRecord]):
     """Writes `scans/<digest>.parquet`, named for the tar, its state and all settings that decide the content."""
 
-    folder: ClassVar[str] = SCANS
-    workspace: Workspace
     manifest: Manifest
     options: WebDatasetOptions
+
+    @property
+    def folder(self) -> str:
+        return SCANS
 
     def name(self, tar: TarFile) -> str:
         options = self.options
@@ -112,7 +115,7 @@ class TarScanner:
         """What the scan of a tar found, or these columns of it."""
         return self.workspace.read_table(self.name(tar), columns, pa.schema(_COLUMNS))
 
-    def __call__(self, unit: TarUnit, advance: Callable[[int], None]) -> ScanRecord:
+    def __call__(self, unit: TarUnit, advance: Advance) -> ScanRecord:
         """Read one tar and write its scan; `advance` gets megabytes.
 
         Raises:

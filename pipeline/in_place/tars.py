@@ -7,33 +7,42 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from rhostream.errors import ConfigError, CorpusError, WorkspaceError
-from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest, WebDatasetOptions, settings
+from rhostream.pipeline.config import EngineName, Manifest, WebDatasetOptions, settings
 from rhostream.pipeline.corpora import SampleReader, checked_splits, list_tars
 from rhostream.pipeline.in_place.indexer import TarIndexer, classes_of, require_unique_keys
 from rhostream.pipeline.in_place.scanner import SCANS, ScanRecord, TarScanner, TarUnit
-from rhostream.pipeline.jobs import exclusive_lock, make_units, progress, require_same
+from rhostream.pipeline.jobs import (
+    Engine,
+    chosen_engine,
+    exclusive_lock,
+    make_units,
+    progress,
+    read_ahead,
+    require_same,
+)
 from rhostream.pipeline.shards import (
     ENTRIES_BEFORE_GIVING_UP,
     REMEDY,
+    Refusals,
     ShardsSummary,
     UnitRecord,
+    add_refusals,
     own_names,
     refuse_mostly_bad,
     refuse_sources_inside,
     rejects_name,
     remove_own,
     require_two_classes,
+    scratch_space,
     tally,
     write_metadata,
 )
 
 FOLDERS: Final = ("rejects", "index", SCANS)
+_READ_AHEAD: Final = 8  # scans being read
 _COMPARED: Final = ("task", "seed", "holdout", "folds", "max_pixels", "options")
-
-Rejects = dict[str, tuple[int, str]]
 
 
 def index_tars(
@@ -42,6 +51,7 @@ def index_tars(
     manifest: Manifest,
     *,
     workers: int | None = None,
+    engine: EngineName = "local",
     overwrite: bool = False,
 ) -> ShardsSummary:
     """Read every tar once, validate its samples, and write index, rejects and, last, `corpus.json`.
@@ -53,7 +63,9 @@ def index_tars(
     Args:
         tars: tars, folders, globs and brace patterns; local paths or fsspec URLs.
         manifest: of format "webdataset"; `tars` take the place of its root.
-        workers: processes; 0 works in this one, None takes one per core.
+        workers: processes or actors; 0 works in this one, None takes one per core.
+        engine: who does the work, see `rhostream.pipeline.jobs.Engine`. A static job reads its share of the tars; the
+            last one to end makes the index of all, and `corpus.json`.
         overwrite: remove index, rejects and scans that we have written there first; no tar.
 
     Raises:
@@ -64,12 +76,20 @@ def index_tars(
     """
     begin = time.monotonic()
     workspace = Workspace(workspace)
+    chosen = chosen_engine(engine, workers)
+    if chosen.is_shared and overwrite:
+        raise ConfigError(
+            "--overwrite with --engine static: each job would remove what others have made; run one job without "
+            "--engine first, or name another --workspace"
+        )
     options = _options(manifest)
     manifest = replace(manifest, root=" ".join(tars), options=asdict(options))
     scanner = TarScanner(workspace=workspace, manifest=manifest, options=options)
     units = [TarUnit(number=number, tar=tar) for number, tar in enumerate(list_tars(tars))]
     refuse_sources_inside(workspace, [unit.tar.url for unit in units])
-    with exclusive_lock(workspace, "rho index", workers=SCANS):
+    locked = exclusive_lock(workspace, "rho index", workers=SCANS, engine=chosen)
+    # Static jobs hold the lock together: each has its scratch elsewhere.
+    with locked, scratch_space(None if chosen.is_shared else workspace) as scratch:
         _refuse_written_shards(workspace)
         if overwrite:
             workspace.remove(METADATA_NAME)  # first: it must never list what is not there
@@ -77,11 +97,13 @@ def index_tars(
         known = _known(workspace, units)
         asked = json.loads(json.dumps(manifest.to_dict()))
         _require_same(workspace, known, {name: asked[name] for name in _COMPARED})
-        made = _scan(scanner, units, available_cores() if workers is None else workers)
+        made, missing = _scan(scanner, units, chosen)
+        if missing:
+            return _share(workspace, scanner, units, made, missing, time.monotonic() - begin)
         classes = classes_of(scanner, units)
         require_two_classes(classes, manifest)
         _require_same(workspace, known, {"classes": list(classes)})
-        require_unique_keys(scanner, units)
+        require_unique_keys(scanner, units, scratch)
         records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes), units)
         shards = {shard.name for record in records for shard, _, _ in record.shards}
         remove_own(
@@ -92,7 +114,7 @@ def index_tars(
                 SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
             },
         )
-        counts = tally(workspace, classes, manifest, records)
+        counts = tally(workspace, classes, manifest, records, scratch)
         write_metadata(workspace, classes, manifest, records, counts)
     return ShardsSummary(
         workspace=workspace.location,
@@ -185,37 +207,71 @@ def _require_same(workspace: Workspace, known: Mapping[str, Any], asked: Mapping
     require_same(f"workspace {workspace.location!r} holds an index made", {**asked, **found}, asked, REMEDY)
 
 
-def _scan(scanner: TarScanner, units: Sequence[TarUnit], workers: int) -> int:
+def _share(
+    workspace: Workspace, scanner: TarScanner, units: Sequence[TarUnit], made: int, missing: int, seconds: float
+) -> ShardsSummary:
+    """Of a static job that is not the last one: what is known of the tars read so far."""
+    records = [record for record in map(scanner.record, (unit.tar for unit in units)) if record is not None]
+    rejects = Refusals()
+    for record in records:
+        add_refusals(rejects, record.rejects)
+    entries, refused = sum(record.entries for record in records), sum(count for count, _ in rejects.values())
+    return ShardsSummary(
+        workspace=workspace.location,
+        dry_run=False,
+        complete=False,
+        entries=entries,
+        samples={"all": entries - refused},
+        rejects={reason: count for reason, (count, _) in sorted(rejects.items())},
+        classes={},
+        without_class=0,
+        shards=0,
+        examples={reason: shown for reason, (_, shown) in rejects.items()},
+        units=len(units),
+        units_made=made,
+        seconds=seconds,
+    )
+
+
+def _scan(scanner: TarScanner, units: Sequence[TarUnit], engine: Engine) -> tuple[int, int]:
     """Read the tars whose scans are missing, and stop when too much of what has been read is refused.
 
     Returns:
-        How many were read.
+        How many were read, and how many other jobs have yet to read.
     """
-    entries, rejects = 0, Rejects()
+    entries, rejects = 0, Refusals()
 
     def count(record: ScanRecord) -> None:
         nonlocal entries
         entries += record.entries
-        _add(rejects, record.rejects)
+        add_refusals(rejects, record.rejects)
 
     missing = []
-    for unit in units:
-        record = scanner.record(unit.tar)
+    mine = [unit for unit in units if engine.makes(unit.number)]
+    for unit, record in zip(mine, read_ahead(scanner.record, (unit.tar for unit in mine), _READ_AHEAD), strict=True):
         if record is None:
             missing.append(unit)
         else:
             count(record)
-    total = sum(unit.megabytes for unit in units)
+    total = sum(unit.megabytes for unit in mine)
     done = total - sum(unit.megabytes for unit in missing)
     with progress("index", total, "MB", initial=done) as bar:
-        for _, record in make_units(scanner, missing, workers=workers, advance=bar.advance):
+        for _, record in make_units(scanner, missing, engine=engine, advance=bar.advance):
             count(record)
             if entries >= ENTRIES_BEFORE_GIVING_UP:
                 refuse_mostly_bad(rejects, entries, scanner.manifest)
-    if not entries:
+    others = 0
+    for unit in units:
+        if not engine.makes(unit.number):
+            record = scanner.record(unit.tar)
+            if record is None:
+                others += 1
+            else:
+                count(record)
+    if not entries and not others:
         raise CorpusError(f"the {len(units)} tars hold no sample: check that they are WebDataset tars")
     refuse_mostly_bad(rejects, entries, scanner.manifest)
-    return len(missing)
+    return len(missing), others
 
 
 def _index(indexer: TarIndexer, units: Sequence[TarUnit]) -> list[UnitRecord]:
@@ -223,14 +279,8 @@ def _index(indexer: TarIndexer, units: Sequence[TarUnit]) -> list[UnitRecord]:
     if None in found:
         indexer.workspace.remove(METADATA_NAME)  # it must never list what is not there
     records = [record or indexer(unit) for record, unit in zip(found, units, strict=True)]
-    rejects = Rejects()
+    rejects = Refusals()
     for record in records:
-        _add(rejects, record.rejects)
+        add_refusals(rejects, record.rejects)
     refuse_mostly_bad(rejects, sum(record.entries for record in records), indexer.manifest)
     return records
-
-
-def _add(total: Rejects, more: Rejects) -> None:
-    for reason, (count, example) in more.items():
-        before, first = total.get(reason, (0, example))
-        total[reason] = (before + count, first)

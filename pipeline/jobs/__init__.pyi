@@ -1,3 +1,5 @@
+from .ahead import read_ahead as read_ahead
+from .engine import Engine as Engine, chosen_engine as chosen_engine
 from .identity import require_same as require_same
 from .interruption import (
     Interrupted as Interrupted,
@@ -6,6 +8,7 @@ from .interruption import (
     stop_request as stop_request,
 )
 from .lock import exclusive_lock as exclusive_lock, hold_as_worker as hold_as_worker, remove_contents as remove_contents
+from .maker import Advance as Advance, Maker as Maker
 from .processes import in_processes as in_processes
 from .progress_bar import Progress as Progress, progress as progress
 from .run_files import (

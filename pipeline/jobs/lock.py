@@ -3,21 +3,27 @@
 import fcntl
 import multiprocessing
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import Workspace, write_apart
+from rhostream.pipeline.jobs.engine import Engine
+from rhostream.pipeline.jobs.lease import lease, refuse_held
 
 
 @contextmanager
-def exclusive_lock(workspace: Workspace, command: str, folder: str = "", *, workers: str = "") -> Iterator[None]:
+def exclusive_lock(
+    workspace: Workspace, command: str, folder: str = "", *, workers: str = "", engine: Engine = Engine()
+) -> Iterator[None]:
     """Hold a folder of the workspace against a second `command`, and wait until the workers of a killed one are gone.
 
-    A remote workspace, and a file system without locks, are not protected. While it is held the folder itself must
-    stay, see `remove_contents`.
+    Static jobs hold it together, against all others. The driver of a Ray cluster takes a lease as well, which holds
+    on other machines and in a store; else a remote workspace, and a file system without locks, are not protected.
+    While it is held the folder itself must stay, see `remove_contents`.
 
     Args:
         folder: name in the workspace, "" for all of it; made where it is missing.
@@ -26,13 +32,25 @@ def exclusive_lock(workspace: Workspace, command: str, folder: str = "", *, work
     Raises:
         WorkspaceError: another process is writing to it.
     """
-    if not workspace.is_local:
+    with ExitStack() as held:
+        if workspace.is_local:
+            held.enter_context(_locked(workspace, command, folder, workers, shared=engine.is_shared))
+        if engine.is_shared:
+            write_apart(secrets.token_hex(6))
+        if engine.name == "ray":
+            held.enter_context(lease(workspace, folder, command))
+        else:
+            refuse_held(workspace, folder)
         yield
-        return
+
+
+@contextmanager
+def _locked(workspace: Workspace, command: str, folder: str, workers: str, *, shared: bool) -> Iterator[None]:
     path = Path(workspace.path(folder))
-    with _opened(path) as whole:
+    parts = [Path(workspace.path(workers))] if workers else []
+    with _gone_if_in_vain([path, *parts]), _opened(path) as whole:
         try:
-            fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(whole, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WorkspaceError(
                 f"another `{command}` is writing to {path if folder else workspace.location}: wait for it to end, or "
@@ -40,10 +58,10 @@ def exclusive_lock(workspace: Workspace, command: str, folder: str = "", *, work
             ) from error
         except OSError:
             pass
-        if workers:
-            with _opened(Path(workspace.path(workers))) as parts, suppress(OSError):
-                fcntl.flock(parts, fcntl.LOCK_EX)
-                fcntl.flock(parts, fcntl.LOCK_UN)
+        for part in parts if not shared else ():
+            with _opened(part) as there, suppress(OSError):
+                fcntl.flock(there, fcntl.LOCK_EX)
+                fcntl.flock(there, fcntl.LOCK_UN)
         yield
 
 
@@ -70,6 +88,19 @@ def remove_contents(workspace: Workspace, folder: str) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+@contextmanager
+def _gone_if_in_vain(folders: Sequence[Path]) -> Iterator[None]:
+    """After an error, folders that were not there before and hold nothing are gone again; inner ones come last."""
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(new):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -5,24 +5,28 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from itertools import chain, islice
+from multiprocessing import connection
+from typing import Any, Final, TypeVar
 
 from rhostream.errors import RhostreamError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+#: Items that a worker has at a time: one in work, and the next.
+IN_FLIGHT: Final = 2
+
 _work: Callable[[Any], Any]  # of a worker process
 
 
 def in_processes(
-    start: Callable[[int], Callable[[Item], Result]], items: Sequence[Item], workers: int
+    start: Callable[[int], Callable[[Item], Result]], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """The result of every item, in the order in which they become ready.
+    """The result of every item, in the order in which they become ready. Items are taken as workers become free.
 
     Args:
         start: called once in each process with the process's number, gives the function that does one item. It is
@@ -33,16 +37,20 @@ def in_processes(
         RhostreamError: a worker died. Errors of the function come as they are; what is not yet begun is given up.
         KeyboardInterrupt: at once, by SIGINT or SIGTERM: the workers end, whatever they are doing.
     """
-    if not workers or not items:
-        work = start(0) if items else None
-        for item in items:
-            yield work(item)  # type: ignore[misc]
+    rest = iter(items)
+    first = list(islice(rest, max(1, IN_FLIGHT * workers)))
+    if not first:
+        return
+    if not workers:
+        work = start(0)
+        for item in chain(first, rest):
+            yield work(item)
         return
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(1)  # a worker that runs its parent's script, which has no guard: the parent says so
     # Fresh interpreters: a fork would copy locks of threads that are not there, and CUDA refuses it.
     context = multiprocessing.get_context("spawn")
-    count = min(workers, len(items))
+    count = min(workers, len(first))
     heeds = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # a shell's background job ignores Ctrl-C
     numbers, begun = context.SimpleQueue(), context.Event()
     for number in range(count):
@@ -50,10 +58,13 @@ def in_processes(
     held, leash = context.Pipe(duplex=False)  # when this end of it is closed, the workers end
     with held, leash, ProcessPoolExecutor(count, context, _begin, (start, numbers, begun, heeds, held)) as pool:
         with _interrupts_ignored():
-            futures = [pool.submit(_do, item) for item in items]
+            pending = {pool.submit(_do, item) for item in first}
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                results = [future.result() for future in done]
+                pending |= {pool.submit(_do, item) for item in islice(rest, len(done))}
+                yield from results
         except BrokenProcessPool as error:
             if not begun.is_set():
                 raise RhostreamError(
@@ -85,7 +96,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _begin(
-    start: Callable[[int], Callable[[Any], Any]], numbers: Any, begun: Any, heeds: bool, held: Connection
+    start: Callable[[int], Callable[[Any], Any]], numbers: Any, begun: Any, heeds: bool, held: connection.Connection
 ) -> None:
     global _work
     begun.set()
@@ -95,10 +106,10 @@ def _begin(
     _work = start(numbers.get())
 
 
-def _end_with_parent(held: Connection) -> None:
+def _end_with_parent(held: connection.Connection) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel, held])
+        connection.wait([parent.sentinel, held])
         os._exit(1)
 
 

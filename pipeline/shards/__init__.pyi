@@ -1,7 +1,18 @@
 from .clean_list import read_clean_list as read_clean_list
+from .hash_buckets import HASH as HASH, bring_together as bring_together
 from .index_rows import IndexRows as IndexRows, SampleFacts as SampleFacts, names_of as names_of
-from .own_files import own_names as own_names, remove_own as remove_own
+from .own_files import (
+    own_names as own_names,
+    remove_own as remove_own,
+    remove_temporaries as remove_temporaries,
+)
 from .plain_tar import PlainTar as PlainTar
+from .refusals import (
+    Refusals as Refusals,
+    add_refusals as add_refusals,
+    refuse_mostly_bad as refuse_mostly_bad,
+)
+from .scratch import Scratch as Scratch, scratch_space as scratch_space
 from .sources import refuse_sources_inside as refuse_sources_inside
 from .summary import tally as tally, write_metadata as write_metadata
 from .unit import (
@@ -10,7 +21,6 @@ from .unit import (
     METADATA as METADATA,
     UnitRecord as UnitRecord,
     clean_text as clean_text,
-    refuse_mostly_bad as refuse_mostly_bad,
     rejects_name as rejects_name,
     require_two_classes as require_two_classes,
     settings_of_task as settings_of_task,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.storage import TEMPORARY_SUFFIX, Workspace
+from rhostream.loaders.storage import Workspace, temporary_of
 from rhostream.pipeline.corpora import DamagedTarError, Member, tar_members
 
 _SHARD: Final = r"(train|holdout|val|test)(-fold\d+)?-\d{6,}"
@@ -21,6 +21,8 @@ _OWN: Final = {
     "index": re.compile(rf"{_SHARD}\.parquet"),
     "rejects": re.compile(r"\d{6,}\.parquet"),
     "rows": re.compile(rf"{_SHARD}\.parquet"),  # of a core set
+    "scores": re.compile(rf"{_SHARD}\.parquet"),
+    "costs": re.compile(r"(train|score)-.+\.json"),
     "scans": re.compile(r"[0-9a-f]{32}\.parquet"),
 }
 _AT_ONCE: Final = 16  # requests to a store
@@ -43,11 +45,16 @@ def remove_own(workspace: Workspace, keep: Mapping[str, Set[str]]) -> None:
         gone = [f"{folder}/{name}" for name in own_names(workspace, folder) if name not in names]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(workspace.remove, gone))
-        if workspace.is_local:
-            own = _OWN[folder.rpartition("/")[2]]
-            for temporary in Path(workspace.path(folder)).glob(f"*{TEMPORARY_SUFFIX}"):
-                if own.fullmatch(temporary.name.removesuffix(TEMPORARY_SUFFIX)):
-                    temporary.unlink()
+    remove_temporaries(workspace, keep)
+
+
+def remove_temporaries(workspace: Workspace, folders: Iterable[str]) -> None:
+    """Remove what killed writers have left in some of our folders; a store has no such files."""
+    for folder in folders if workspace.is_local else ():
+        own = _OWN[folder.rpartition("/")[2]]
+        for temporary in Path(workspace.path(folder)).glob("*.tmp"):
+            if own.fullmatch(temporary_of(temporary.name)):
+                temporary.unlink(missing_ok=True)
 
 
 def refuse_foreign_tars(workspace: Workspace, known: Set[str]) -> None:

@@ -1,17 +1,27 @@
 """What the units of `rho shards` add up to, and `corpus.json`, which says so."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import CorpusError
-from rhostream.loaders.index import METADATA_NAME, Shard, fingerprint_of, read_index
+from rhostream.loaders.index import METADATA_NAME, Appended, Shard, fingerprint_of, read_index
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.config import Manifest, TaskName
+from rhostream.pipeline.jobs import read_ahead
+from rhostream.pipeline.shards.hash_buckets import HASH, bring_together
+from rhostream.pipeline.shards.refusals import Refusals, add_refusals
+from rhostream.pipeline.shards.scratch import Scratch
 from rhostream.pipeline.shards.unit import UnitRecord
+
+_AT_ONCE: Final = 8  # indexes being read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +54,21 @@ class Tally:
     examples: dict[str, str]
 
 
-def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord]) -> Tally:
-    """Raises CorpusError where a split that training needs has no sample."""
+def tally(
+    workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord], scratch: Scratch
+) -> Tally:
+    """Read the index of every shard, and count.
+
+    Args:
+        scratch: for what does not fit into memory.
+
+    Raises:
+        CorpusError: a split that training needs has no sample.
+    """
     shards = _shards(units)
     samples: Counter[str] = Counter()
     for shard in shards:
-        samples[shard.split if shard.fold < 0 else f"{shard.split}-fold{shard.fold}"] += shard.rows
+        samples[shard.split_and_fold] += shard.rows
     needed = [f"train-fold{fold}" for fold in range(manifest.folds)] or ["train", "holdout"]
     if empty := [split for split in needed if not samples[split]]:
         trainable = sum(count for split, count in samples.items() if split not in ("val", "test"))
@@ -57,35 +76,29 @@ def tally(workspace: Workspace, classes: Sequence[str], manifest: Manifest, unit
             f"no sample is in {', '.join(empty)}: the corpus at {manifest.root!r} has {trainable} to train on; set "
             "another holdout or fewer folds, or bring more samples"
         )
-    rejects: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    rejects: Refusals = {}
     for unit in units:
-        for reason, (count, shown) in unit.rejects.items():
-            rejects[reason] += count
-            examples.setdefault(reason, shown)
-    column = "labels" if manifest.task == "multi_label" else "label"
-    rows = pa.concat_tables(
-        read_index(workspace, shard, ["content_hash", "split", column]).replace_schema_metadata() for shard in shards
-    )
-    label, without_class = rows.column(column), 0
-    if manifest.task == "multi_label":
-        without_class = int(pc.sum(pc.equal(pc.list_value_length(label), 0)).as_py() or 0)
-        rows = rows.append_column("label", _numbered(label))
-        label = pc.list_flatten(label)
-    labels = {count["values"]: count["counts"] for count in pc.value_counts(label).to_pylist()}
+        add_refusals(rejects, unit.rejects)
+    counted = _Counted(classes=len(classes))
+    duplicates = _duplicates(bring_together(_counting(workspace, shards, manifest.task, counted), scratch))
     return Tally(
         samples=dict(sorted(samples.items())),
-        rejects=dict(sorted(rejects.items())),
-        classes={name: labels.get(label, 0) for label, name in enumerate(classes)},
-        without_class=without_class,
+        rejects={reason: count for reason, (count, _) in sorted(rejects.items())},
+        classes=dict(zip(classes, counted.by_class.tolist(), strict=True)),
+        without_class=counted.without_class,
         shards=len(shards),
-        duplicates=_duplicates(rows),
-        examples=examples,
+        duplicates=duplicates,
+        examples={reason: shown for reason, (_, shown) in rejects.items()},
     )
 
 
 def write_metadata(
-    workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord], counts: Tally
+    workspace: Workspace,
+    classes: Sequence[str],
+    manifest: Manifest,
+    units: Sequence[UnitRecord],
+    counts: Tally,
+    appended: Sequence[Appended] = (),
 ) -> None:
     """Write `corpus.json`: `rhostream.loaders.index.corpus_metadata.CorpusMetadata` reads it."""
     shards = _shards(units)
@@ -104,6 +117,7 @@ def write_metadata(
             **({"without_class": counts.without_class} if manifest.task == "multi_label" else {}),
             "duplicates": asdict(counts.duplicates),
         },
+        **({"appended": [asdict(each) for each in appended]} if appended else {}),
         "shards": [asdict(shard) for shard in shards],
         "fingerprint": fingerprint_of(shards),
     }
@@ -114,23 +128,59 @@ def _shards(units: Sequence[UnitRecord]) -> list[Shard]:
     return sorted((shard for unit in units for shard, _, _ in unit.shards), key=lambda shard: shard.name)
 
 
-def _numbered(lists: pa.ChunkedArray) -> pa.Array:
-    """Equal lists of labels have equal numbers."""
-    texts = pc.binary_join(lists.cast(pa.list_(pa.string())), ",")
-    return texts.combine_chunks().dictionary_encode().indices
+class _Counted:
+    """Samples by class, int64 (classes,), and those without any."""
+
+    def __init__(self, classes: int) -> None:
+        self.by_class = np.zeros(classes, np.int64)
+        self.without_class = 0
+
+    def add(self, labels: pa.Array) -> None:
+        if pa.types.is_list(labels.type):
+            self.without_class += int(pc.sum(pc.equal(pc.list_value_length(labels), 0)).as_py() or 0)
+            labels = pc.list_flatten(labels)
+        self.by_class += np.bincount(labels.to_numpy(), minlength=len(self.by_class))
 
 
-def _duplicates(rows: pa.Table) -> Duplicates:
-    official = pc.is_in(rows.column("split"), pa.array(["val", "test"])).cast(pa.int8())
-    groups = (
-        rows.append_column("official", official)
-        .group_by("content_hash")
-        .aggregate([("label", "count"), ("label", "min"), ("label", "max"), ("official", "min"), ("official", "max")])
+def _counting(workspace: Workspace, shards: Sequence[Shard], task: TaskName, counted: _Counted) -> Iterator[pa.Table]:
+    """Of each shard what `_duplicates` compares: content hash, label and kind of split, as numbers."""
+    column = "labels" if task == "multi_label" else "label"
+    columns = ["content_hash", "split", column]
+    for rows in read_ahead(partial(read_index, workspace, columns=columns), shards, _AT_ONCE):
+        labels = rows[column].combine_chunks()
+        counted.add(labels)
+        hashes = np.frombuffer(bytes.fromhex("".join(rows["content_hash"].to_pylist())), ">u8").astype(np.uint64)
+        yield pa.table(
+            {
+                HASH: hashes[::2],
+                "rest": hashes[1::2],
+                "label": labels if task != "multi_label" else _numbered(labels),
+                "official": pc.is_in(rows["split"], pa.array(["val", "test"])).cast(pa.int8()),
+            }
+        )
+
+
+def _numbered(lists: pa.Array) -> pa.Array:
+    """A number for each list of labels, equal where they are."""
+    return pa.array(
+        [int.from_bytes(sha256(repr(each).encode()).digest()[:8], "big") >> 1 for each in lists.to_pylist()]
     )
-    groups = groups.filter(pc.greater(groups.column("label_count"), 1))
 
-    def unlike(column: str) -> int:
-        differs = pc.not_equal(groups.column(f"{column}_min"), groups.column(f"{column}_max"))
-        return int(pc.sum(differs).as_py() or 0)
 
-    return Duplicates(groups=groups.num_rows, labels_differ=unlike("label"), across_official_splits=unlike("official"))
+def _duplicates(tables: Iterable[pa.Table]) -> Duplicates:
+    found = Duplicates()
+    for rows in tables:
+        groups = rows.group_by([HASH, "rest"]).aggregate(
+            [("label", "count"), ("label", "min"), ("label", "max"), ("official", "min"), ("official", "max")]
+        )
+        groups = groups.filter(pc.greater(groups.column("label_count"), 1))
+        found = Duplicates(
+            groups=found.groups + groups.num_rows,
+            labels_differ=found.labels_differ + _unlike(groups, "label"),
+            across_official_splits=found.across_official_splits + _unlike(groups, "official"),
+        )
+    return found
+
+
+def _unlike(groups: pa.Table, column: str) -> int:
+    return int(pc.sum(pc.not_equal(groups.column(f"{column}_min"), groups.column(f"{column}_max"))).as_py() or 0)

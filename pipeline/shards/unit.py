@@ -4,11 +4,10 @@ import hashlib
 import io
 import json
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import pyarrow as pa
 from PIL import Image
@@ -19,7 +18,10 @@ from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import UnreadableError, Workspace, shaped
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, Entry
+from rhostream.pipeline.jobs import Advance, Maker
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
+from rhostream.pipeline.shards.listing import Unit
+from rhostream.pipeline.shards.refusals import Refusals, by_reason, refuse_mostly_bad
 from rhostream.pipeline.shards.shard_writer import ShardWriter
 from rhostream.plain_text import hide_secrets
 from rhostream.schema import MULTI_LABEL, REJECTS, SAMPLES
@@ -48,7 +50,7 @@ class UnitRecord:
     settings: dict[str, Any]
     listing: tuple[int, str]
     shards: tuple[tuple[Shard, int, int], ...]
-    rejects: dict[str, tuple[int, str]]
+    rejects: Refusals
     tar_sha256: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -60,10 +62,11 @@ class UnitRecord:
         except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None
 
-    def is_whole(self, workspace: Workspace) -> bool:
+    def is_whole(self, workspace: Workspace, *, read_tars: bool = True) -> bool:
         """Is every file that the workspace holds there, as it was written?
 
-        Tars are read to the last byte; those in a store, which checks its own, are compared by their size.
+        Args:
+            read_tars: to the last byte; else, and in a store, which checks its own, they are compared by their size.
         """
         try:
             for shard, tar, index in self.shards:
@@ -71,7 +74,12 @@ class UnitRecord:
                     return False
                 workspace.check_table(shard.index, _PROMISED)
                 written = self.tar_sha256.get(shard.name)
-                if workspace.is_local and written is not None and _sha256(workspace, shard.tar) != written:
+                if (
+                    read_tars
+                    and workspace.is_local
+                    and written is not None
+                    and _sha256(workspace, shard.tar) != written
+                ):
                     return False
         except (FileNotFoundError, WorkspaceError):
             return False
@@ -83,24 +91,17 @@ class UnitRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One slice of the listing; `keys[i]` is of `entries[i]`."""
+class UnitMaker(Maker[Unit, UnitRecord]):
+    """Makes units of `rho shards`. `listed` is the number of entries of the whole corpus."""
 
-    number: int
-    keys: Sequence[str]
-    entries: Sequence[Entry]
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitMaker:
-    """Makes units; the same bytes in any process. `listed` is the number of entries of the whole corpus."""
-
-    folder: ClassVar[str] = "shards"
-    workspace: Workspace
     corpus: Corpus
     extra_columns: Mapping[str, pa.DataType]
     manifest: Manifest
     listed: int
+
+    @property
+    def folder(self) -> str:
+        return "shards"
 
     def settings(self) -> dict[str, Any]:
         """All but the listing that decides the bytes of a unit, as JSON values."""
@@ -120,7 +121,7 @@ class UnitMaker:
 
     def listing(self, unit: Unit) -> tuple[int, str]:
         digest = hashlib.sha256()
-        for key, entry in zip(unit.keys, unit.entries, strict=True):
+        for key, entry in unit.entries():
             said = (
                 key,
                 entry.source,
@@ -133,7 +134,7 @@ class UnitMaker:
             digest.update(repr(said).encode())
         return (self.listed, digest.hexdigest())
 
-    def __call__(self, unit: Unit, advance: Callable[[int], None]) -> UnitRecord:
+    def __call__(self, unit: Unit, advance: Advance) -> UnitRecord:
         """Write the shards, their indexes and, last, the rejects of `unit`.
 
         Raises:
@@ -151,12 +152,12 @@ class UnitMaker:
                 "finished shards"
             ) from error
 
-    def _make(self, unit: Unit, advance: Callable[[int], None]) -> UnitRecord:
+    def _make(self, unit: Unit, advance: Advance) -> UnitRecord:
         rejects: list[dict[str, str]] = []
         writers: dict[str, ShardWriter] = {}
         unreported = 0
         with ExitStack() as files:
-            for position, (key, entry) in enumerate(zip(unit.keys, unit.entries, strict=True), 1):
+            for position, (key, entry) in enumerate(unit.entries(), 1):
                 try:
                     split, fold, sample, image = self._sample(key, entry)
                 except UndecodableImageError as error:
@@ -180,7 +181,7 @@ class UnitMaker:
                 if position == ENTRIES_BEFORE_GIVING_UP:
                     refuse_mostly_bad(by_reason(rejects), position, self.manifest)
                 unreported += 1
-                if unreported == ENTRIES_BETWEEN_REPORTS or position == len(unit.entries):
+                if unreported == ENTRIES_BETWEEN_REPORTS or position == len(unit):
                     advance(unreported)
                     unreported = 0
             shards = [(writer.rows, writer.close()) for _, writer in sorted(writers.items())]
@@ -292,25 +293,6 @@ def rejects_name(unit: int) -> str:
     return f"rejects/{unit:06d}.parquet"
 
 
-def refuse_mostly_bad(rejects: dict[str, tuple[int, str]], entries: int, manifest: Manifest) -> None:
-    """Raises CorpusError where a larger share of the entries than `max_reject_share` is refused.
-
-    What the clean list leaves out is not bad, and does not count.
-    """
-    excluded = rejects.get("excluded", (0, ""))[0]
-    rejects = {reason: found for reason, found in rejects.items() if reason != "excluded"}
-    entries -= excluded
-    refused = sum(count for count, _ in rejects.values())
-    if refused <= manifest.max_reject_share * entries:
-        return
-    reason, (count, shown) = max(rejects.items(), key=lambda item: item[1][0])
-    raise CorpusError(
-        f"{refused} of the first {entries} entries are refused, {count} as {reason!r}, for instance "
-        f"{shown!r}: check root {manifest.root!r} and the options, or raise max_reject_share "
-        f"(now {manifest.max_reject_share:g})"
-    )
-
-
 def require_two_classes(classes: Sequence[str], manifest: Manifest) -> None:
     """Raises CorpusError where there is nothing to tell apart: a multi-label sample may have its only class or not."""
     if len(classes) < 2 and manifest.task == "classification":
@@ -323,18 +305,6 @@ def require_two_classes(classes: Sequence[str], manifest: Manifest) -> None:
 def clean_text(text: str) -> str:
     """`text` as valid Unicode (file names may hold any bytes), without secrets of URLs."""
     return hide_secrets(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
-
-
-def example(source: str, detail: str) -> str:
-    """An entry that is refused, and why, for people."""
-    return f"{source}: {detail}" if detail else source
-
-
-def by_reason(rejects: list[dict[str, str]]) -> dict[str, tuple[int, str]]:
-    """Reason to number and an example: the first source, and what is wrong with it."""
-    counts = Counter(reject["reason"] for reject in rejects)
-    first = {reject["reason"]: example(reject["source"], reject["detail"]) for reject in reversed(rejects)}
-    return {reason: (count, first[reason]) for reason, count in sorted(counts.items())}
 
 
 def _smaller(image: Image.Image, max_side: int, *, lossless: bool) -> tuple[Image.Image, bytes, str]:

@@ -3,38 +3,50 @@
 import posixpath
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final, Literal
 
-from rhostream.errors import WorkspaceError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import available_cores
-from rhostream.loaders.index import METADATA_NAME, CorpusMetadata
+from rhostream.loaders.index import METADATA_NAME, Appended, CorpusMetadata
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest
-from rhostream.pipeline.corpora import Corpus, HoldsScratch, find_tars, open_corpus
-from rhostream.pipeline.jobs import exclusive_lock, make_units, progress, require_same
+from rhostream.pipeline.config import EngineName, Manifest
+from rhostream.pipeline.corpora import Corpus, Entry, HoldsScratch, find_tars, open_corpus
+from rhostream.pipeline.jobs import (
+    Engine,
+    chosen_engine,
+    exclusive_lock,
+    make_units,
+    progress,
+    read_ahead,
+    require_same,
+)
 from rhostream.pipeline.shards.clean_list import CleanList
-from rhostream.pipeline.shards.listing import Listing, all_labels, list_entries
+from rhostream.pipeline.shards.growth import appended_now, growth_of, parts_of
+from rhostream.pipeline.shards.listing import Listing, Unit, list_entries
 from rhostream.pipeline.shards.noise import columns_with_noise, with_noise
 from rhostream.pipeline.shards.own_files import own_names, refuse_foreign_tars, remove_own
+from rhostream.pipeline.shards.refusals import Refusals, add_refusals, refuse_mostly_bad
+from rhostream.pipeline.shards.scratch import Scratch, scratch_space
 from rhostream.pipeline.shards.sources import refuse_sources_inside
 from rhostream.pipeline.shards.summary import Duplicates, tally, write_metadata
 from rhostream.pipeline.shards.unit import (
     ENTRIES_BEFORE_GIVING_UP,
-    Unit,
     UnitMaker,
     UnitRecord,
-    example,
-    refuse_mostly_bad,
     rejects_name,
     require_two_classes,
 )
 
 FOLDERS = ("rejects", "index", "shards")
 REMEDY = "name another --workspace, or remake it with --overwrite"
+_GROW: Final = "add what is new with --append"
+_MADE: Final = "workspace {!r} holds shards made"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +60,10 @@ class ShardsSummary:
         examples: for each reason one entry, and what is wrong with it; empty for a dry run.
         classes, without_class: see `rhostream.pipeline.shards.summary.Tally`.
         units, units_made: slices of the listing, and how many of them this run has written.
+        complete: False of a static job that has ended before others: what it tells of samples, rejects and shards is
+            what was made so far.
+        added: entries that this run has appended.
+        removed, changed: entries of earlier shards that the corpus no longer lists, or lists otherwise.
     """
 
     workspace: str
@@ -60,6 +76,10 @@ class ShardsSummary:
     units: int
     units_made: int
     shards: int
+    complete: bool = True
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
     duplicates: Duplicates = field(default_factory=Duplicates)
     examples: dict[str, str] = field(default_factory=dict)
     seconds: float
@@ -70,6 +90,8 @@ def write_shards(
     manifest: Manifest,
     *,
     workers: int | None = None,
+    engine: EngineName = "local",
+    append: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> ShardsSummary:
@@ -79,7 +101,11 @@ def write_shards(
     thumbnails that the manifest may ask for is `write_thumbnails`'s to make.
 
     Args:
-        workers: processes; 0 works in this one, None takes one per core.
+        workers: processes or actors; 0 works in this one, None takes one per core.
+        engine: who does the work, see `rhostream.pipeline.jobs.Engine`. A static job makes its share of the units; the
+            last one to end counts, and writes `corpus.json`.
+        append: where the workspace is finished and its corpus has grown since, make units of what is new; the others
+            stay as they are, whatever has become of their entries.
         overwrite: remove the shards, index and rejects that we have written there first.
         dry_run: list the corpus, read no image and write nothing.
 
@@ -92,32 +118,44 @@ def write_shards(
     """
     begin = time.monotonic()
     workspace = Workspace(workspace)
+    chosen = chosen_engine(engine, workers)
+    if chosen.is_shared and overwrite:
+        raise ConfigError(
+            "--overwrite with --engine static: each job would remove what others have made; run one job without "
+            "--engine first, or name another --workspace"
+        )
     refuse_sources_inside(workspace, _sources(manifest))
     corpus = open_corpus(manifest)
-    listing = _list(corpus, manifest)
+    require_two_classes(corpus.classes, manifest)
     if dry_run:
-        return _listed_only(workspace, corpus, listing, time.monotonic() - begin)
-    refuse_mostly_bad(_refused(listing), len(listing), manifest)
-    columns = corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
-    maker = UnitMaker(workspace=workspace, corpus=corpus, extra_columns=columns, manifest=manifest, listed=len(listing))
-    with exclusive_lock(workspace, "rho shards", workers="shards"):
+        with scratch_space(None) as scratch:
+            listing = _list(corpus, manifest, scratch)
+            return _listed_only(workspace, corpus, listing, time.monotonic() - begin)
+    locked = exclusive_lock(workspace, "rho shards", workers="shards", engine=chosen)
+    # Static jobs hold the lock together: each has its scratch elsewhere.
+    with locked, scratch_space(None if chosen.is_shared else workspace) as scratch:
+        plan = _plan(workspace, corpus, manifest, scratch, append=append, overwrite=overwrite)
         refuse_foreign_tars(workspace, _tars_written(workspace))
         if overwrite:
             workspace.remove(METADATA_NAME)  # first: it must never list what is not there
             remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
-        records = _finished(maker, listing)
+        records = _finished(plan, chosen.makes)
         missing = [number for number, record in records.items() if record is None]
-        _make(maker, listing, records, missing, available_cores() if workers is None else workers)
-        made = [record for record in records.values() if record is not None]
+        _make(plan, records, missing, chosen)
+        if chosen.is_shared:
+            records |= _finished(plan, lambda number: not chosen.makes(number), read_tars=False)
+        made = [record for _, record in sorted(records.items()) if record is not None]
+        if len(made) < plan.units:
+            return _share(workspace, plan, made, len(missing), time.monotonic() - begin)
         remove_own(workspace, _files_of(made))
-        counts = tally(workspace, corpus.classes, manifest, made)
-        write_metadata(workspace, corpus.classes, manifest, made, counts)
+        counts = tally(workspace, corpus.classes, manifest, made, scratch)
+        write_metadata(workspace, corpus.classes, manifest, made, counts, plan.appended)
     if isinstance(corpus, HoldsScratch):
         corpus.remove_scratch()
     return ShardsSummary(
         workspace=workspace.location,
         dry_run=False,
-        entries=len(listing),
+        entries=sum(counts.samples.values()) + sum(counts.rejects.values()),
         samples=counts.samples,
         rejects=counts.rejects,
         classes=counts.classes,
@@ -125,9 +163,115 @@ def write_shards(
         shards=counts.shards,
         duplicates=counts.duplicates,
         examples=counts.examples,
-        units=listing.units,
+        units=plan.units,
         units_made=len(missing),
+        added=plan.added,
+        removed=plan.removed,
+        changed=plan.changed,
         seconds=time.monotonic() - begin,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Units of one run: the first, or one that has appended.
+
+    Attributes:
+        state: "fixed": its entries are those that it was made from; "kept": they have changed since, and the units stay
+            as they are; "new": it is being appended.
+    """
+
+    units: range
+    listing: Listing
+    maker: UnitMaker
+    state: Literal["fixed", "kept", "new"] = "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """All units of the workspace, part by part.
+
+    Attributes:
+        appended: what the card will tell of all parts but the first.
+        added, removed, changed: see `ShardsSummary`.
+    """
+
+    parts: Sequence[_Part]
+    appended: Sequence[Appended] = ()
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+
+    @property
+    def units(self) -> int:
+        return self.parts[-1].units.stop
+
+    @property
+    def maker(self) -> UnitMaker:
+        """Of the last part; all make units of the same settings."""
+        return self.parts[-1].maker
+
+
+def _plan(
+    workspace: Workspace, corpus: Corpus, manifest: Manifest, scratch: Scratch, *, append: bool, overwrite: bool
+) -> _Plan:
+    """List the corpus, and compare it with what the workspace holds, where that may be appended to.
+
+    Raises:
+        WorkspaceError: it holds a corpus of other settings, or one that this one has not grown from.
+    """
+    maker = UnitMaker(
+        workspace=workspace,
+        corpus=corpus,
+        extra_columns=_extra_columns(corpus, manifest),
+        manifest=manifest,
+        listed=0,
+    )
+    there = None if overwrite else _corpus_there(workspace)
+    if there is None or not (append or there.appended):
+        listing = _list(corpus, manifest, scratch)
+        refuse_mostly_bad(listing.refused, listing.entries, manifest)
+        made = replace(maker, listed=listing.entries)
+        return _Plan(parts=[_Part(units=range(listing.units), listing=listing, maker=made)])
+    settings = maker.settings()
+    require_same(_MADE.format(workspace.location), settings | _settings_written(workspace, settings), settings, REMEDY)
+    parts = parts_of(workspace, manifest.shard_size, there.appended)
+    growth = growth_of(maker, _entries(corpus, manifest), parts, scratch)
+    changes = f"{growth.removed} of its entries are gone from it, {growth.changed} differ"
+    is_same = not growth.removed and not growth.changed
+    if not append and not is_same:
+        raise WorkspaceError(_other(workspace, changes))
+    added = growth.added
+    if not append and added.entries:
+        raise WorkspaceError(
+            f"workspace {workspace.location!r} lacks {added.entries} entries that the corpus lists now: add them with "
+            f"--append, or {REMEDY}"
+        )
+    planned = [
+        _Part(
+            units=part.units,
+            listing=listing,
+            maker=replace(maker, listed=part.listed),
+            state="fixed" if is_same else "kept",
+        )
+        for listing, part in zip(growth.parts, parts, strict=True)
+    ]
+    appended = [*there.appended]
+    if added.entries:
+        refused = Refusals()
+        for listing in (*growth.parts, added):
+            add_refusals(refused, listing.refused)
+        refuse_mostly_bad(refused, sum(listing.entries for listing in (*growth.parts, added)), manifest)
+        made = replace(maker, listed=parts[-1].listed + added.entries)
+        units = range(added.first, added.first + added.units)
+        planned.append(_Part(units=units, listing=added, maker=made, state="new"))
+        appended.append(appended_now(added, there.fingerprint))
+    return _Plan(
+        parts=planned,
+        appended=appended,
+        added=added.entries,
+        removed=growth.removed,
+        changed=growth.changed,
     )
 
 
@@ -139,36 +283,47 @@ def _sources(manifest: Manifest) -> list[str]:
     return [str(base / tar) for tar in tars]
 
 
-def _list(corpus: Corpus, manifest: Manifest) -> Listing:
-    require_two_classes(corpus.classes, manifest)
+def _list(corpus: Corpus, manifest: Manifest, scratch: Scratch) -> Listing:
+    return list_entries(
+        _entries(corpus, manifest),
+        scratch,
+        classes=len(corpus.classes),
+        seed=manifest.seed,
+        unit_size=manifest.shard_size,
+        extra_columns=_extra_columns(corpus, manifest),
+    )
+
+
+def _entries(corpus: Corpus, manifest: Manifest) -> Iterator[Entry]:
+    """As the corpus lists them, with noise and clean list."""
     entries = corpus.entries()
     if manifest.noise is not None:
         entries = iter(with_noise(entries, manifest.noise, corpus.classes))
     if manifest.clean_list:
         entries = CleanList.read(manifest.clean_list).applied(entries, corpus.classes)
-    return list_entries(entries, classes=len(corpus.classes), seed=manifest.seed, unit_size=manifest.shard_size)
+    return entries
 
 
-def _refused(listing: Listing) -> dict[str, tuple[int, str]]:
-    examples: dict[str, str] = {}
-    for entry in listing.entries:
-        if entry.reason:
-            examples.setdefault(entry.reason, example(entry.source, entry.detail))
-    return {reason: (count, examples[reason]) for reason, count in listing.refused().items()}
+def _extra_columns(corpus: Corpus, manifest: Manifest) -> Mapping[str, pa.DataType]:
+    return corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
 
 
 def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds: float) -> ShardsSummary:
-    kept = [entry for entry in listing.entries if entry.label is not None]
-    splits = Counter(entry.split if entry.split in ("val", "test") else "train" for entry in kept)
-    labels = Counter(label for entry in kept for label in all_labels(entry))
+    splits, labels, without_class = Counter[str](), Counter[int](), 0
+    for table in listing.tables(["split", "label", "labels", "reason"]):
+        for row in table.filter(pc.equal(table["reason"], "")).to_pylist():
+            splits[row["split"] if row["split"] in ("val", "test") else "train"] += 1
+            has = [row["label"]] if row["labels"] is None else row["labels"]
+            labels.update(has)
+            without_class += not has
     return ShardsSummary(
         workspace=workspace.location,
         dry_run=True,
-        entries=len(listing),
+        entries=listing.entries,
         samples=dict(sorted(splits.items())),
-        rejects=dict(sorted(listing.refused().items())),
+        rejects={reason: count for reason, (count, _) in sorted(listing.refused.items())},
         classes={name: labels[label] for label, name in enumerate(corpus.classes)},
-        without_class=sum(not all_labels(entry) for entry in kept),
+        without_class=without_class,
         units=listing.units,
         units_made=0,
         shards=0,
@@ -176,37 +331,94 @@ def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds
     )
 
 
-def _finished(maker: UnitMaker, listing: Listing) -> dict[int, UnitRecord | None]:
-    """The record of every unit, None where it is still to make.
+def _share(
+    workspace: Workspace, plan: _Plan, made: Sequence[UnitRecord], units_made: int, seconds: float
+) -> ShardsSummary:
+    """Of a static job that is not the last one."""
+    samples, rejects = Counter[str](), Refusals()
+    for record in made:
+        add_refusals(rejects, record.rejects)
+        for shard, _, _ in record.shards:
+            samples[shard.split_and_fold] += shard.rows
+    return ShardsSummary(
+        workspace=workspace.location,
+        dry_run=False,
+        complete=False,
+        entries=plan.parts[-1].maker.listed,
+        samples=dict(sorted(samples.items())),
+        rejects={reason: count for reason, (count, _) in sorted(rejects.items())},
+        classes={},
+        without_class=0,
+        shards=sum(len(record.shards) for record in made),
+        examples={reason: shown for reason, (_, shown) in rejects.items()},
+        units=plan.units,
+        units_made=units_made,
+        added=plan.added,
+        removed=plan.removed,
+        changed=plan.changed,
+        seconds=seconds,
+    )
+
+
+def _finished(plan: _Plan, wanted: Callable[[int], bool], *, read_tars: bool = True) -> dict[int, UnitRecord | None]:
+    """The records of the units whose numbers are wanted, None where one is still to make.
+
+    Args:
+        read_tars: compare each tar with what was written, to its last byte.
 
     Raises:
-        WorkspaceError: the workspace holds units of other settings or of another listing.
+        WorkspaceError: the workspace holds units of other settings or of another listing, or one that must be made
+            again from entries that have changed.
     """
+    maker = plan.maker
+    workspace, settings = maker.workspace, maker.settings()
+    what = _MADE.format(workspace.location)
+    require_same(what, settings | _settings_written(workspace, settings), settings, REMEDY)
     found: dict[int, UnitRecord | None] = {}
-    settings = maker.settings()
-    what = f"workspace {maker.workspace.location!r} holds shards made"
-    for number in range(listing.units):
-        record = found[number] = UnitRecord.read(maker.workspace, number)
-        if record is not None:
-            require_same(what, record.settings, settings, REMEDY)
-            if record.listing != maker.listing(_unit(listing, number)):
-                raise WorkspaceError(
-                    _other(
-                        maker.workspace,
-                        f"its corpus listed {record.listing[0]} entries, this one "
-                        f"lists {len(listing)}, not the same ones",
-                    )
-                )
-    beyond = [name for name in own_names(maker.workspace, "rejects") if name > f"{listing.units - 1:06d}.parquet"]
+    for part in plan.parts:
+        asked = [number for number in part.units if wanted(number)]
+        if part.state == "kept":
+            kept = partial(_record_kept, part.maker, read_tars=read_tars)
+            found.update(zip(asked, read_ahead(kept, asked, available_cores()), strict=True))
+        else:
+            compared = partial(_record, part, settings, read_tars=read_tars)
+            units = map(part.listing.unit, asked)
+            found.update(zip(asked, read_ahead(compared, units, available_cores()), strict=True))
+    there = (int(name.partition(".")[0]) for name in own_names(workspace, "rejects"))
+    beyond = [number for number in there if number >= plan.units]
     if beyond:
-        raise WorkspaceError(_other(maker.workspace, f"it has {len(beyond)} more units than this corpus"))
-    require_same(what, settings | _settings_written(maker.workspace, settings), settings, REMEDY)
-    with ThreadPoolExecutor(available_cores()) as pool:  # which read and hash every tar
-        return dict(zip(found, pool.map(partial(_if_whole, maker.workspace), found.values()), strict=True))
+        raise WorkspaceError(_other(workspace, f"it has {len(beyond)} more units than this corpus"))
+    return found
 
 
-def _if_whole(workspace: Workspace, record: UnitRecord | None) -> UnitRecord | None:
-    return record if record is not None and record.is_whole(workspace) else None
+def _record(part: _Part, settings: dict[str, Any], unit: Unit, *, read_tars: bool) -> UnitRecord | None:
+    """Of a unit as the corpus lists it."""
+    workspace = part.maker.workspace
+    record = UnitRecord.read(workspace, unit.number)
+    if record is None:
+        return None
+    require_same(_MADE.format(workspace.location), record.settings, settings, REMEDY)
+    if record.listing != part.maker.listing(unit):
+        if part.state == "new":
+            return None  # of a run that was killed, and whose corpus was another one
+        listed = f"its corpus listed {record.listing[0]} entries, this one lists {part.maker.listed}"
+        raise WorkspaceError(
+            f"workspace {workspace.location!r} holds shards of another corpus ({listed}, not the same ones): {_GROW}, "
+            f"{REMEDY}"
+        )
+    # Of the settings there is one copy, not one for each unit.
+    return replace(record, settings=settings) if record.is_whole(workspace, read_tars=read_tars) else None
+
+
+def _record_kept(maker: UnitMaker, number: int, *, read_tars: bool) -> UnitRecord:
+    """Of a unit whose entries have changed since."""
+    record = UnitRecord.read(maker.workspace, number)
+    if record is None or not record.is_whole(maker.workspace, read_tars=read_tars):
+        raise WorkspaceError(
+            f"workspace {maker.workspace.location!r}: unit {number:06d} is damaged, and cannot be made again, as its "
+            "corpus has changed since: restore it, or remake the workspace with --overwrite"
+        )
+    return record
 
 
 def _settings_written(workspace: Workspace, names: Iterable[str]) -> dict[str, Any]:
@@ -221,46 +433,53 @@ def _settings_written(workspace: Workspace, names: Iterable[str]) -> dict[str, A
     return {name: known[name] for name in names if name in known}
 
 
+def _corpus_there(workspace: Workspace) -> CorpusMetadata | None:
+    """What the workspace holds; None where nothing is finished, or its card is damaged."""
+    try:
+        return CorpusMetadata.read(workspace)
+    except WorkspaceError:
+        return None
+
+
 def _tars_written(workspace: Workspace) -> set[str]:
     """Names of the tars that we have written, as far as `corpus.json` tells."""
-    try:
-        return {f"{shard.name}.tar" for shard in CorpusMetadata.read(workspace).shards if not shard.source}
-    except WorkspaceError:
-        return set()
+    corpus = _corpus_there(workspace)
+    return set() if corpus is None else {f"{shard.name}.tar" for shard in corpus.shards if not shard.source}
 
 
 def _other(workspace: Workspace, what: str) -> str:
     return f"workspace {workspace.location!r} holds shards of another corpus ({what}): {REMEDY}"
 
 
-def _make(
-    maker: UnitMaker, listing: Listing, records: dict[int, UnitRecord | None], missing: Sequence[int], workers: int
-) -> None:
+def _make(plan: _Plan, records: dict[int, UnitRecord | None], missing: Sequence[int], engine: Engine) -> None:
     """Fill in the missing records, and stop when too much of what has been read so far is refused."""
-    entries, rejects = 0, dict[str, tuple[int, str]]()
+    entries, rejects = 0, Refusals()
+    manifest = plan.maker.manifest
 
     def count(record: UnitRecord) -> None:
         nonlocal entries
         entries += record.entries
-        for reason, (number, shown) in record.rejects.items():
-            rejects[reason] = (rejects.get(reason, (0, ""))[0] + number, shown)
+        add_refusals(rejects, record.rejects)
 
     for record in records.values():
         if record is not None:
             count(record)
-    with progress("shards", len(listing), "entries", initial=entries) as bar:
-        units = [_unit(listing, number) for number in missing]
-        for number, record in make_units(maker, units, workers=workers, advance=bar.advance):
-            records[number] = record
-            count(record)
-            if entries >= ENTRIES_BEFORE_GIVING_UP:
-                refuse_mostly_bad(rejects, entries, maker.manifest)
-    refuse_mostly_bad(rejects, entries, maker.manifest)
-
-
-def _unit(listing: Listing, number: int) -> Unit:
-    part = listing.slice(number)
-    return Unit(number=number, keys=listing.keys[part], entries=listing.entries[part])
+    wanted = set(missing)
+    sizes = (
+        min(manifest.shard_size, part.listing.entries - place * manifest.shard_size)
+        for part in plan.parts
+        for place, number in enumerate(part.units)
+        if number in wanted
+    )
+    with progress("shards", entries + sum(sizes), "entries", initial=entries) as bar:
+        for part in plan.parts:
+            units = (part.listing.unit(number) for number in part.units if number in wanted)
+            for number, record in make_units(part.maker, units, engine=engine, advance=bar.advance):
+                records[number] = record
+                count(record)
+                if entries >= ENTRIES_BEFORE_GIVING_UP:
+                    refuse_mostly_bad(rejects, entries, manifest)
+    refuse_mostly_bad(rejects, entries, manifest)
 
 
 def _files_of(made: Sequence[UnitRecord]) -> dict[str, set[str]]:

@@ -5,7 +5,7 @@ import json
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,8 @@ from rhostream.loaders.index import (
     thumbnails_name,
     undecodable,
 )
-from rhostream.loaders.storage import ShardReader, UnreadableError, Workspace, shaped
+from rhostream.loaders.storage import ShardReader, UnreadableError, shaped
+from rhostream.pipeline.jobs import Advance, Maker
 from rhostream.pipeline.shards import PlainTar
 
 #: Without chroma subsampling, which costs small images more detail than a lower quality of the same size does.
@@ -64,7 +65,7 @@ class ShardToDo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThumbnailMaker:
+class ThumbnailMaker(Maker[ShardToDo, Part]):
     """Makes the thumbnails of shards; the same bytes in any process, with any number of threads.
 
     Attributes:
@@ -72,7 +73,6 @@ class ThumbnailMaker:
         threads: that decode and encode.
     """
 
-    workspace: Workspace
     size: int
     format: ThumbnailFormat
     threads: int = 1
@@ -103,7 +103,7 @@ class ThumbnailMaker:
         whole = tar_bytes == part.bytes and metadata == self._metadata(shard, part)
         return part if whole else None
 
-    def __call__(self, unit: ShardToDo, advance: Callable[[int], None]) -> Part:
+    def __call__(self, unit: ShardToDo, advance: Advance) -> Part:
         """Write the tar of this shard and then its index.
 
         Raises:

@@ -1,7 +1,9 @@
 """`rho thumbnails`: beside every shard, a thumbnail of each sample that is small enough to score by the hundred."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import available_cores
@@ -15,10 +17,11 @@ from rhostream.loaders.index import (
 )
 from rhostream.loaders.storage import Workspace, is_remote
 from rhostream.pipeline.config import ThumbnailsConfig
-from rhostream.pipeline.jobs import exclusive_lock, make_units, progress
+from rhostream.pipeline.jobs import Engine, chosen_engine, exclusive_lock, make_units, progress, read_ahead
 from rhostream.pipeline.shards import remove_own
 from rhostream.pipeline.thumbnails.maker import Part, ShardToDo, ThumbnailMaker
 
+_READ_AHEAD: Final = 8  # indexes being read
 REMOTE_THREADS = 16  # of each process: a remote store makes them wait, not work
 
 
@@ -57,14 +60,20 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
     """
     begin = time.monotonic()
     workspace = Workspace(workspace)
+    engine = chosen_engine(config.engine, config.workers)
     corpus = CorpusMetadata.read(workspace)
     asked = _asked_for(workspace, corpus, config)
     maker = ThumbnailMaker(workspace=workspace, size=config.size, format=config.format)
-    with exclusive_lock(workspace, "rho thumbnails", f"thumbnails/{maker.name}", workers=maker.folder):
-        due = [shard for shard in asked if config.overwrite or maker.made(shard) is None]
-        _make(maker, due, available_cores() if config.workers is None else config.workers)
-        _remove_leftovers(maker, corpus)
+    folder = f"thumbnails/{maker.name}"
+    with exclusive_lock(workspace, "rho thumbnails", folder, workers=maker.folder, engine=engine):
+        numbered = [ShardToDo(number=number, shard=shard) for number, shard in enumerate(asked)]
+        mine = [unit for unit in numbered if engine.makes(unit.number)]
+        there = read_ahead(maker.made, (unit.shard for unit in mine), _READ_AHEAD)
+        due = [unit for unit, part in zip(mine, there, strict=True) if config.overwrite or part is None]
+        _make(maker, due, engine)
         parts = _whole_splits(maker, corpus)
+        if not engine.is_shared or set(config.splits) <= set(parts):
+            _remove_leftovers(maker, corpus)
         rows = sum(shard.rows for shard in corpus.split(*parts))
         made = Thumbnails(
             size=config.size,
@@ -76,7 +85,8 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
             bytes=sum(part.bytes for split in parts.values() for part in split),
             shrunk=sum(part.shrunk for split in parts.values() for part in split),
         )
-        workspace.write_json(metadata_file(maker.name), asdict(made))
+        if made.splits:
+            workspace.write_json(metadata_file(maker.name), asdict(made))
     return ThumbnailsSummary(
         workspace=workspace.location,
         name=made.name,
@@ -91,13 +101,14 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
     )
 
 
-def _make(maker: ThumbnailMaker, due: list[Shard], workers: int) -> None:
-    workers = min(workers, len(due))
-    remote = is_remote(maker.workspace.location) or any(is_remote(shard.tar) for shard in due)
-    threads = REMOTE_THREADS if remote else max(1, available_cores() // max(1, workers))
-    units = [ShardToDo(number=number, shard=shard) for number, shard in enumerate(due)]
-    with progress(f"thumbnails {maker.name}", sum(shard.rows for shard in due), "samples") as bar:
-        for _ in make_units(replace(maker, threads=threads), units, workers=workers, advance=bar.advance):
+def _make(maker: ThumbnailMaker, due: Sequence[ShardToDo], engine: Engine) -> None:
+    remote = is_remote(maker.workspace.location) or any(is_remote(unit.shard.tar) for unit in due)
+    threads = max(1, available_cores() // max(1, min(engine.processes, len(due))))
+    if engine.name == "ray":
+        threads = 1  # an actor has one core
+    maker = replace(maker, threads=REMOTE_THREADS if remote else threads)
+    with progress(f"thumbnails {maker.name}", sum(unit.shard.rows for unit in due), "samples") as bar:
+        for _ in make_units(maker, due, engine=engine, advance=bar.advance):
             pass
 
 
@@ -115,8 +126,8 @@ def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ThumbnailsC
 def _whole_splits(maker: ThumbnailMaker, corpus: CorpusMetadata) -> dict[str, list[Part]]:
     """The parts of every split of which no shard is missing."""
     found: dict[str, list[Part | None]] = {}
-    for shard in corpus.shards:
-        found.setdefault(shard.split, []).append(maker.made(shard))
+    for shard, part in zip(corpus.shards, read_ahead(maker.made, corpus.shards, _READ_AHEAD), strict=True):
+        found.setdefault(shard.split, []).append(part)
     return {
         split: [part for part in parts if part is not None]
         for split, parts in sorted(found.items())

@@ -120,16 +120,32 @@ def test_a_core_set_and_an_il_table_serve_together(workspace):
     assert all(batch.il is not None and len(batch.il) == len(batch) for batch in batches)
 
 
+def kept(values, share):
+    """Which of them `highest` would keep, given to it in three parts."""
+    parts = np.array_split(values, 3)
+    least, taken = highest(share, lambda: iter(parts), lambda: iter(parts))
+    ties = [np.flatnonzero(part == least)[:count] for part, count in zip(parts, taken, strict=True)]
+    chosen = [(part > least) | np.isin(np.arange(len(part)), tie) for part, tie in zip(parts, ties, strict=True)]
+    return np.concatenate(chosen).tolist()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
+def test_what_is_kept_is_what_sorting_all_values_would_keep(share):
+    values = np.random.default_rng(3).normal(size=500).astype(np.float32).round(1)
+    first = np.sort(np.argsort(-values, kind="stable")[: round(share * 500)])
+    assert np.flatnonzero(kept(values, share)).tolist() == first.tolist()
+
+
 def test_ties_go_to_the_first_and_one_remains():
     values = np.array([1.0, 3.0, 2.0, 3.0, 3.0, 0.0], np.float32)
-    assert highest(values, 1 / 3).tolist() == [False, True, False, True, False, False]
-    assert highest(values, 1.0).all()
-    assert highest(values, 1e-6).tolist() == [False, True, False, False, False, False]
+    assert kept(values, 1 / 3) == [False, True, False, True, False, False]
+    assert all(kept(values, 1.0))
+    assert kept(values, 1e-6) == [False, True, False, False, False, False]
 
 
 def test_the_same_command_finds_its_core_set_others_are_refused(workspace):
     run = CliRunner().invoke(rho, ["coreset", "--workspace", workspace.location, "--json"], catch_exceptions=False)
-    assert json.loads(run.output)["kept"] == 15
+    assert json.loads(run.stdout)["kept"] == 15
     before = {file: file.read_bytes() for file in (Path(workspace.root) / "core_sets").rglob("*") if file.is_file()}
     assert write_core_set(workspace, CoreSetConfig()).already_made
     with pytest.raises(WorkspaceError, match=r"made with other settings \(keep 0.1, asked for 0.4\).*--overwrite"):

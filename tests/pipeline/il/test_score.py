@@ -29,6 +29,7 @@ from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.il.metadata import ILMetadata, il_costs, model_digest
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.jobs.engine import Engine
 from rhostream.pipeline.jobs.lock import exclusive_lock
 from rhostream.pipeline.jobs.processes import in_processes
 from rhostream.pipeline.models.evaluation import EvaluationSet
@@ -246,7 +247,9 @@ def test_a_second_scoring_with_one_model_is_refused_outside_ranks(
         with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/bn_cnn: wait"):
             score(workspace)
         assert not parts(workspace)
-        monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with exclusive_lock(workspace, "rho il", "il/bn_cnn", engine=Engine(name="static")):
         assert score(workspace).scored_shards == 2
 
 

@@ -2,18 +2,31 @@
 
 import random
 import re
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from rhostream.errors import CorpusError
 from rhostream.loaders.index.keys import key_of
 from rhostream.pipeline.corpora.base import Entry
-from rhostream.pipeline.shards.listing import list_entries
+from rhostream.pipeline.shards import hash_buckets, listing
+from rhostream.pipeline.shards.listing import Listing, list_entries
+from rhostream.pipeline.shards.scratch import Scratch, scratch_space
+
+NOWHERE = Scratch(Path("/proc/nowhere"))  # short listings need none
+
+
+def entries_in(listing: Listing) -> list[tuple[str, Entry]]:
+    return [each for number in range(listing.units) for each in listing.unit(number).entries()]
 
 
 def listed(entries: list[Entry], seed: int = 0) -> list[tuple[str, str, str]]:
-    listing = list_entries(entries, classes=3, seed=seed, unit_size=10)
-    return [(key, entry.source, entry.reason) for key, entry in zip(listing.keys, listing.entries, strict=True)]
+    with scratch_space(None) as scratch:
+        listing = list_entries(entries, scratch, classes=3, seed=seed, unit_size=10)
+        return [(key, entry.source, entry.reason) for key, entry in entries_in(listing)]
 
 
 @pytest.mark.parametrize(
@@ -88,11 +101,41 @@ def test_labels_outside_the_classes_are_refused_whatever_the_reader_says() -> No
 
 
 def test_units_are_slices_that_cover_the_listing_once() -> None:
-    listing = list_entries((Entry(source=str(n), label=0) for n in range(25)), classes=1, seed=0, unit_size=10)
-    assert listing.units == 3
-    assert [key for unit in range(3) for key in listing.keys[listing.slice(unit)]] == listing.keys
+    entries = [Entry(source=str(number), label=0) for number in range(25)]
+    listing = list_entries(entries, NOWHERE, classes=1, seed=0, unit_size=10)
+    ones = list_entries(entries, NOWHERE, classes=1, seed=0, unit_size=1)
+    assert (listing.units, listing.entries, [len(listing.unit(number)) for number in (2, 0)]) == (3, 25, [5, 10])
+    assert entries_in(listing) == entries_in(ones)
 
 
 def test_an_empty_corpus_is_an_error() -> None:
     with pytest.raises(CorpusError, match="lists no entries"):
-        list_entries([], classes=2, seed=0, unit_size=1)
+        list_entries([], NOWHERE, classes=2, seed=0, unit_size=1)
+
+
+def test_the_listing_of_a_large_corpus_passes_through_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [Entry(source=f"{number % 900}.jpg", label=number % 3) for number in range(1000)]
+    expected = listed(entries)
+    monkeypatch.setattr(hash_buckets, "_MOST_BYTES", 2000)
+    monkeypatch.setattr(listing, "_AT_ONCE", 64)
+    monkeypatch.setattr(listing, "_FILE_ROWS", 64)
+    scratch = Scratch(tmp_path)
+    found = list_entries(entries, scratch, classes=3, seed=0, unit_size=10)
+    assert [(key, entry.source, entry.reason) for key, entry in entries_in(found)] == expected
+    assert found.refused["duplicate_key"][0] == 100
+    assert len(list(tmp_path.rglob("*.parquet"))) == 17
+    scratch.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_comes_back_from_a_listing_is_what_was_listed() -> None:
+    columns = {"width": pa.int32(), "when": pa.timestamp("us"), "weight": pa.float64(), "note": pa.string()}
+    entries = [
+        Entry(source="b\udcff", label=0, split="val", locator=("a.tar", 512, 7), extra={"note": None}),
+        Entry(source="c", label=(0, 2), extra={"width": 3, "when": datetime(2026, 1, 2, 3, 4), "weight": 0.1}),
+        Entry(source="d", label=(), extra={"weight": float("inf"), "note": "ü"}, locator=(b"\xff/d",)),
+        Entry(source="e", reason="missing", detail="\udcfe is not there"),
+    ]
+    listing = list_entries(entries, NOWHERE, classes=3, seed=0, unit_size=9, extra_columns=columns)
+    found = sorted((entry for _, entry in listing.unit(0).entries()), key=lambda entry: entry.source[0])
+    assert found == [replace(entry, key=key_of(entry.source)) for entry in entries]

@@ -1,0 +1,347 @@
+"""Units of work made by actors of a Ray cluster: one that is there (`RAY_ADDRESS`), or one of this machine alone."""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
+from typing import Any, Final, TypeVar
+
+import ray
+import ray.exceptions
+
+from rhostream import __version__
+from rhostream.errors import ConfigError, RhostreamError, WorkerError
+from rhostream.loaders.decode import available_cores
+from rhostream.loaders.storage import write_apart
+from rhostream.pipeline.jobs.lock import hold_as_worker
+from rhostream.pipeline.jobs.maker import Advance, Maker, Numbered, StoppedError
+from rhostream.pipeline.jobs.processes import IN_FLIGHT
+
+Unit = TypeVar("Unit", bound=Numbered)
+Record = TypeVar("Record")
+
+_TRIES: Final = 4  # of a unit whose workers die
+_SECONDS_BETWEEN_REPORTS: Final = 0.5
+_SECONDS_TO_STOP: Final = 20.0
+_STORE_BYTES: Final = 128 << 20  # of a cluster of our own: units and records are small
+_MADE_BY: Final = "tell"  # the concurrency group that answers while a unit is made
+
+
+def make_on_ray(
+    maker: Maker[Unit, Record], units: Iterable[Unit], *, workers: int | None, advance: Advance
+) -> Iterator[tuple[int, Record]]:
+    """(number, record) of every unit, as they become ready.
+
+    A unit whose actor dies is made again by another one.
+
+    Args:
+        workers: actors; None takes one per core of the cluster (or GPU, where the maker uses one).
+
+    Raises:
+        ConfigError: no cluster answers at `RAY_ADDRESS`, or its machines have no rhostream, or another version.
+        WorkerError: a unit has ended several actors, one after the other.
+        RhostreamError: Ray itself has failed. Errors of the maker come as they are.
+    """
+    with _cluster(workers) as resources:
+        on_gpu = maker.gpus and resources.get("GPU", 0) >= 1
+        most = workers or int(resources["GPU" if on_gpu else "CPU"]) or 1
+        rest = iter(units)
+        first = list(islice(rest, IN_FLIGHT * most))
+        crew = _Crew(maker, gpus=1 if on_gpu else 0, advance=advance)
+        try:
+            yield from crew.make(chain(first, rest), min(most, len(first)))
+        except ray.exceptions.RayError as error:
+            raise RhostreamError(
+                f"the Ray cluster failed ({_first_line(error)}): run the same command again, it goes on where it "
+                "stopped"
+            ) from error
+        finally:
+            crew.end()
+
+
+class _Actor:
+    """Makes units in a process of the cluster, and tells meanwhile how far it is."""
+
+    def __init__(self) -> None:
+        self._make: Any = None
+        self._unit, self._done, self._stopped = -1, 0, False
+
+    def begin(self, maker: Maker[Any, Any], number: int) -> None:
+        """Called first. Not by the constructor, whose errors Ray would tell as a death."""
+        write_apart(secrets.token_hex(6))
+        hold_as_worker(maker.workspace, maker.folder)
+        self._make = maker.begin(number)
+
+    def make(self, unit: Any) -> tuple[int, Any]:
+        """How much was done, and the record; None where another unit's failure has stopped it."""
+        self._unit, self._done = unit.number, 0
+        try:
+            record = self._make(unit, self._advance)
+        except StoppedError:
+            return 0, None
+        return self._done, record
+
+    def progress(self) -> tuple[int, int]:
+        """Number of the unit in work, and how much of it is done."""
+        return self._unit, self._done
+
+    def stop(self) -> None:
+        """Leave the unit in work unfinished."""
+        self._stopped = True
+
+    def _advance(self, count: int) -> None:
+        if self._stopped:
+            raise StoppedError
+        self._done += count
+
+
+class _Member:
+    """An actor of the crew, the units that it has been given, and what it has told of them."""
+
+    def __init__(self, actor: Any, number: int) -> None:
+        self.actor, self.number = actor, number
+        self.begun: Any = None
+        self.units: deque[Any] = deque()
+        self.told: tuple[int, int] = (-1, 0)
+        self.asked: Any = None
+
+
+class _Crew:
+    """Actors that make units, replaced where they die."""
+
+    def __init__(self, maker: Maker[Any, Any], *, gpus: int, advance: Advance) -> None:
+        self._advance, self._kind = advance, ray.remote(concurrency_groups={_MADE_BY: 1})(_Actor)
+        self._kind = self._kind.options(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)
+        self._maker = ray.put(maker)
+        self._members: list[_Member] = []
+        self._pending: dict[Any, _Member] = {}
+        self._failures: Counter[int] = Counter()
+
+    def make(self, units: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
+        waiting = iter(units)
+        again: deque[Any] = deque()  # units of actors that have died
+        for number in range(count):
+            self._hire(number)
+        for _ in range(IN_FLIGHT):
+            for member in self._members:
+                self._give(member, next(waiting, None))
+        while self._pending:
+            ready, _ = ray.wait(list(self._pending), timeout=_SECONDS_BETWEEN_REPORTS)
+            self._report()
+            for reference in ready:
+                if reference not in self._pending:
+                    continue  # given up with its actor
+                member = self._pending.pop(reference)
+                try:
+                    found = ray.get(reference)
+                except ray.exceptions.RayActorError as error:
+                    again.extend(self._replace(member, error))
+                    for each in list(self._members):
+                        while again and len(each.units) < IN_FLIGHT:
+                            self._give(each, again.popleft())
+                    continue
+                except ray.exceptions.RayTaskError as error:
+                    self._stop()
+                    raise error.cause from None
+                if reference is member.begun:
+                    continue
+                unit = member.units.popleft()
+                done, record = found
+                self._advance(done - self._taken_back(member, unit))
+                self._give(member, again.popleft() if again else next(waiting, None))
+                yield unit.number, record
+
+    def end(self) -> None:
+        """Without a trace: what they are at is left unfinished."""
+        for member in self._members:
+            ray.kill(member.actor)
+        self._members = []
+
+    def _hire(self, number: int) -> None:
+        member = _Member(self._kind.remote(), number)
+        member.begun = member.actor.begin.remote(self._maker, number)
+        self._members.append(member)
+        self._pending[member.begun] = member
+
+    def _give(self, member: _Member, unit: Any) -> None:
+        if unit is not None:
+            member.units.append(unit)
+            self._pending[member.actor.make.remote(unit)] = member
+
+    def _replace(self, member: _Member, error: Exception) -> list[Any]:
+        """Another actor in the place of one that has died; what that one had to do comes back.
+
+        Raises:
+            WorkerError: the unit that it was at has ended others before.
+        """
+        self._pending = {reference: each for reference, each in self._pending.items() if each is not member}
+        self._members.remove(member)
+        left = list(member.units)
+        if not left:  # it had done all that it was given
+            return []
+        self._advance(-self._taken_back(member, left[0]))
+        self._failures[left[0].number] += 1
+        if self._failures[left[0].number] >= _TRIES:
+            raise WorkerError(
+                f"{_TRIES} actors have died at unit {left[0].number}, one after the other ({_first_line(error)}): run "
+                "the same command again, it goes on where it stopped; with fewer --workers if memory is short"
+            ) from error
+        self._hire(member.number)
+        return left
+
+    def _report(self) -> None:
+        """Take in what actors have told, and ask them again."""
+        for member in self._members:
+            if member.asked is not None and ray.wait([member.asked], timeout=0)[0]:
+                asked, member.asked = member.asked, None
+                with suppress(ray.exceptions.RayError):
+                    unit, done = ray.get(asked)
+                    if member.units and unit == member.units[0].number:
+                        self._advance(done - self._taken_back(member, member.units[0]))
+                        member.told = (unit, done)
+            if member.asked is None:
+                member.asked = member.actor.progress.options(concurrency_group=_MADE_BY).remote()
+
+    @staticmethod
+    def _taken_back(member: _Member, unit: Any) -> int:
+        """What was told of the unit so far."""
+        number, done = member.told
+        member.told = (-1, 0)
+        return done if number == unit.number else 0
+
+    def _stop(self) -> None:
+        """Have the others leave their units unfinished, in good order."""
+        asked = [member.actor.stop.options(concurrency_group=_MADE_BY).remote() for member in self._members]
+        ray.wait([*asked, *self._pending], num_returns=len(asked) + len(self._pending), timeout=_SECONDS_TO_STOP)
+
+
+@contextmanager
+def _cluster(workers: int | None) -> Iterator[Mapping[str, float]]:
+    """What the cluster has: the one that this process has joined, that of `RAY_ADDRESS`, or one of our own."""
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    with _handlers_kept(), _without_warnings():
+        if address:
+            _join(address)
+        else:
+            _start_own(workers)
+    try:
+        resources = ray.cluster_resources()
+        if address:
+            require_same_package(_packages())
+        yield resources
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address, log_to_driver=False, configure_logging=False, logging_level="error")
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: cannot join a Ray cluster there ({_first_line(error)}): correct it, or unset it "
+            "to start a cluster on this machine"
+        ) from error
+
+
+def _start_own(workers: int | None) -> None:
+    """Reached from this machine alone, and by who knows a token that is not kept."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as local processes have it
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
+    try:
+        ray.init(
+            "local",
+            num_cpus=workers or available_cores(),
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level="error",
+            _node_ip_address="127.0.0.1",
+        )
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        raise RhostreamError(
+            f"a Ray cluster cannot be started on this machine ({_first_line(error)}): use --engine local, or name a "
+            "cluster with RAY_ADDRESS"
+        ) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Of Ray's coming defaults, and of how it is protected."""
+    log = logging.getLogger("ray")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it begins."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _packages() -> dict[str, tuple[str, str]]:
+    """Versions of Python and rhostream on each machine of the cluster; no rhostream is ""."""
+
+    def package() -> tuple[str, str]:  # pickled by value, as it is local: who has no rhostream can run it
+        import sys
+
+        try:
+            import rhostream
+        except ImportError:
+            return f"{sys.version_info[0]}.{sys.version_info[1]}", ""
+        return f"{sys.version_info[0]}.{sys.version_info[1]}", rhostream.__version__
+
+    there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    asked = {
+        node["NodeManagerAddress"]: ray.remote(package)
+        .options(num_cpus=0, scheduling_strategy=there(node["NodeID"], soft=False))
+        .remote()
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    return {node: ray.get(answer) for node, answer in asked.items()}
+
+
+def require_same_package(found: Mapping[str, tuple[str, str]]) -> None:
+    """Raises ConfigError where a machine of the cluster has no rhostream, or another one than this.
+
+    Args:
+        found: machine to versions of Python and rhostream, the latter "" where there is none.
+    """
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}", __version__
+    if other := sorted((node, told) for node, told in found.items() if told != here):
+        node, (python, package) = other[0]
+        has = f"rhostream {package} on Python {python}" if package else "no rhostream"
+        raise ConfigError(
+            f"{len(other)} of {len(found)} machines of the Ray cluster, for instance {node}, have {has}, this one has "
+            f"rhostream {here[1]} on Python {here[0]}: install the same on all of them"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

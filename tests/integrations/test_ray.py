@@ -1,0 +1,153 @@
+"""Units made by the actors of a real Ray cluster on this machine: the same bytes, whoever dies."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import fatal_maker, remote_store
+from helpers.fatal_maker import Fatal, Number
+from helpers.remote_store import S3
+from helpers.shards_corpus import contents, manifest_of, write_corpus
+from helpers.support import put
+
+from rhostream.errors import ConfigError, CorpusError, WorkerError
+from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.config.core_set_config import CoreSetConfig
+from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.il.core_set import write_core_set
+from rhostream.pipeline.il.score import score_il
+from rhostream.pipeline.il.train import train_il
+from rhostream.pipeline.in_place.tars import index_tars
+from rhostream.pipeline.jobs.engine import Engine
+from rhostream.pipeline.jobs.units import make_units
+from rhostream.pipeline.shards.write import write_shards
+from rhostream.pipeline.thumbnails.write import write_thumbnails
+
+ray: Any = pytest.importorskip("ray")
+on_ray = pytest.importorskip("rhostream.pipeline.jobs.on_ray")
+
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster: it takes half a minute to begin
+s3, impatient = remote_store.s3, remote_store.impatient
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.cloudpickle.register_pickle_by_value(fatal_maker)  # actors do not import the tests' modules
+    remote_store.serving_s3()  # first: actors have the environment that they begin with
+    with on_ray._cluster(2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), 60, [("gone.jpg", "cat")])
+
+
+@pytest.fixture(scope="module")
+def tars(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of tars to index where they lie."""
+    workspace = tmp_path_factory.mktemp("tars")
+    write_shards(workspace, manifest_of(corpus), workers=0)
+    return str(workspace / "shards")
+
+
+def make_all(workspace: Workspace, indexed: Path, corpus: Path, tars: str, **engine: Any) -> None:
+    """Every stage that takes an engine."""
+    write_shards(workspace, manifest_of(corpus, image={"size": 8}), **engine)
+    write_thumbnails(workspace, ThumbnailsConfig(size=8, **engine))
+    if not workspace.exists("il/mlp/model.json"):
+        train_il(workspace, ILTrainConfig(model="mlp", steps=2, device="cpu"))
+    score_il(workspace, ILScoreConfig(device="cpu", **engine))
+    write_core_set(workspace, CoreSetConfig(keep=0.5, **engine))
+    index_tars(indexed, [tars], manifest_of(Path(), format="webdataset", root=""), **engine)
+
+
+def without_costs(folder: Path) -> dict[str, str]:
+    return {name: digest for name, digest in contents(folder).items() if "/costs/" not in name}
+
+
+def test_every_stage_makes_what_local_processes_make(corpus: Path, tars: str, tmp_path: Path) -> None:
+    place = Workspace(tmp_path / "w")
+    make_all(place, tmp_path / "indexed", corpus, tars, workers=0)
+    expected = without_costs(tmp_path)
+    for kept in ("il/mlp/model.json", "il/mlp/model.safetensors"):
+        put(tmp_path / "kept" / kept, place.read_bytes(kept))
+    for folder in ("w", "indexed"):
+        (tmp_path / folder).rename(tmp_path / f"{folder}-local")
+    (tmp_path / "kept").rename(tmp_path / "w")
+    make_all(place, tmp_path / "indexed", corpus, tars, engine="ray", workers=2)
+    found = without_costs(tmp_path)
+    assert {name: digest for name, digest in found.items() if "-local/" not in name} == expected
+
+
+def test_a_workspace_in_a_store_is_made_by_actors(corpus: Path, tmp_path: Path, s3: S3) -> None:
+    place = Workspace(f"{s3.url}/w")
+    write_shards(place, manifest_of(corpus), engine="ray", workers=2)
+    write_shards(tmp_path / "w", manifest_of(corpus), workers=0)
+    for name, digest in contents(tmp_path / "w").items():
+        put(tmp_path / "copy" / name, place.read_bytes(name))
+        assert contents(tmp_path / "copy")[name] == digest
+    assert ".lease.json" not in place.names("")
+
+
+def test_a_killed_actor_is_replaced_and_its_units_made_again(tmp_path: Path) -> None:
+    told: list[int] = []
+    units = [Number(number) for number in range(8)]
+    fatal = Fatal(workspace=Workspace(tmp_path), deaths=2)
+    found = dict(make_units(fatal, units, engine=Engine(name="ray", workers=2), advance=told.append))
+    assert found == {number: number * 2 for number in range(8)}
+    assert sum(told) == 16
+
+
+def test_a_unit_that_ends_every_actor_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "_TRIES", 2)
+    units = [Number(number) for number in range(5)]
+    fatal = Fatal(workspace=Workspace(tmp_path), deaths=99)
+    with pytest.raises(WorkerError, match="2 actors have died at unit 3") as caught:
+        list(make_units(fatal, units, engine=Engine(name="ray", workers=1), advance=lambda _: None))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_in_an_actor_is_that_of_local_processes(tmp_path: Path) -> None:
+    bad = write_corpus(tmp_path / "bad", 10, [(f"gone/{number}.jpg", "cat") for number in range(20)])
+    with pytest.raises(CorpusError, match=r"as 'missing', for instance 'gone/.*max_reject_share"):
+        write_shards(tmp_path / "w", manifest_of(bad), engine="ray", workers=2)
+    assert not (tmp_path / "w/corpus.json").exists()
+    assert not list((tmp_path / "w").rglob("*.tmp"))
+
+
+def test_another_package_on_a_machine_of_the_cluster_is_refused() -> None:
+    here = next(iter(on_ray._packages().values()))
+    on_ray.require_same_package({"a": here})
+    with pytest.raises(ConfigError, match=r"1 of 2 machines of the Ray cluster, for instance b, have no rhostream"):
+        on_ray.require_same_package({"a": here, "b": (here[0], "")})
+    with pytest.raises(ConfigError, match=r"have rhostream 0\.0\.9 on Python"):
+        on_ray.require_same_package({"b": (here[0], "0.0.9")})
+
+
+def test_a_killed_driver_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    manifest = put(
+        tmp_path / "tiny.toml",
+        f'format = "table"\nname = "tiny"\nroot = "{corpus}"\nclasses = ["cat", "dog", "bird"]\n'
+        "shard_size = 4\nholdout = 0.3\n",
+    )
+    command = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "shards", "--engine", "ray"]
+    command += ["--workers", "2", "--manifest", str(manifest), "--workspace", str(tmp_path / "w")]
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while driver.poll() is None and time.monotonic() < deadline and not list(tmp_path.glob("w/rejects/*.parquet")):
+        time.sleep(0.01)
+    driver.kill()
+    _, said = driver.communicate()
+    assert list(tmp_path.glob("w/rejects/*.parquet")), said
+    summary = write_shards(tmp_path / "w", manifest_of(corpus, shard_size=4), engine="ray", workers=2)
+    assert summary.units == 16
+    write_shards(tmp_path / "whole", manifest_of(corpus, shard_size=4), workers=0)
+    assert contents(tmp_path / "w") == contents(tmp_path / "whole")

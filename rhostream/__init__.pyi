@@ -21,6 +21,7 @@ from .loaders import (
     Workspace as Workspace,
     with_il as with_il,
 )
+from .pipeline.shards import ShardsSummary as ShardsSummary, write_shards as write_shards
 from .selection import (
     Classification as Classification,
     Handover as Handover,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers import tables
 from helpers.corpus_fixture import write_shapes
+from helpers.support import jpeg
 from torch import nn
 from torch.nn import functional
 
@@ -212,7 +213,10 @@ SNIPPETS = [code for code in blocks("python") if "--8<--" not in code]
 
 
 @pytest.mark.parametrize("code", SNIPPETS, ids=lambda code: code.splitlines()[0])
-def test_a_documented_snippet_runs(shapes: Workspace, code: str) -> None:
+def test_a_documented_snippet_runs(
+    shapes: Workspace, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     spec = CorpusMetadata.read(shapes).image_spec()
 
     def network(num_classes: int = 4) -> nn.Module:
@@ -225,6 +229,8 @@ def test_a_documented_snippet_runs(shapes: Workspace, code: str) -> None:
         with rhostream.Ledger(shapes, "my-run") as ledger:
             list(rhostream.OnlineSelector(model, ledger=ledger)(stream))
     names = {
+        "__name__": "__main__",
+        "database": [{"id": n, "jpeg": jpeg(n), "color": ("red", "blue")[n % 2]} for n in range(40)],
         "stream": stream,
         "selector": rhostream.OnlineSelector(model),
         "MyModel": network,

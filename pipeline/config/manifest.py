@@ -136,6 +136,11 @@ class Manifest(StageConfig):
 
             ImageSpec.from_dict(self.image)  # refuses what no spec can be
 
+    @property
+    def place(self) -> str:
+        """Which corpus it is, for messages."""
+        return f"the corpus at {self.root!r}" if self.root else f"the corpus {self.name!r}"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `corpus.json`."""
         return asdict(self)

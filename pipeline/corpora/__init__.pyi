@@ -11,6 +11,7 @@ from .labels import (
     label_texts as label_texts,
     text_of_labels as text_of_labels,
 )
+from .samples import SAMPLES_FORMAT as SAMPLES_FORMAT, SampleCorpus as SampleCorpus, Samples as Samples
 from .splits import checked_splits as checked_splits
 from .tars.files import find_tars as find_tars
 from .tars.img2dataset import failed_and_missing as failed_and_missing

@@ -1,9 +1,11 @@
 """Extra columns: what a corpus knows of its entries beyond image and label, kept in the index."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import pyarrow as pa
 
+from rhostream.errors import ConfigError
 from rhostream.pipeline.config import TaskName
 from rhostream.schema import SAMPLES, of_task
 
@@ -20,3 +22,21 @@ def extra_column_name(name: str, task: TaskName = "classification") -> str:
     own = {*SAMPLES.names, *of_task(SAMPLES, task).names, *([CLEAN_LABEL] if task == "multi_label" else [])}
     taken = {column.lower() for column in own}  # DuckDB's column names know no case
     return name + GIVEN_SUFFIX if name.lower() in taken else name
+
+
+def index_columns(names: Iterable[str], task: TaskName, where: str) -> dict[str, str]:
+    """For each of a corpus's extra columns the name under which the index keeps it.
+
+    Raises:
+        ConfigError: two would have one name; `where` begins the message.
+    """
+    kept: dict[str, str] = {}
+    for name in names:
+        column = extra_column_name(name, task)
+        if column.lower() in (known.lower() for known in kept.values()):
+            raise ConfigError(
+                f"{where}: two columns would be {column!r} in the index, where upper and lower case are one; leave one "
+                "out, in a manifest by [options] extra"
+            )
+        kept[name] = column
+    return kept

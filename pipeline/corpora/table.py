@@ -12,7 +12,7 @@ from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.class_columns import ClassColumnsParser, matching_columns
-from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, extra_column_name
+from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, extra_column_name, index_columns
 from rhostream.pipeline.corpora.labels import (
     LabelParser,
     Parser,
@@ -167,16 +167,11 @@ class TableRows:
         )
 
     def _extra_types(self, table: pa.Table) -> dict[str, pa.DataType]:
-        types: dict[str, pa.DataType] = {}
-        for name in self._extra:
-            kept = extra_column_name(name, self._task)
-            if kept.lower() in (known.lower() for known in types):
-                raise ConfigError(
-                    f"{self._files[0]}: two columns would be {kept!r} in the index, where upper and lower case "
-                    "are one; leave one out with [options] extra"
-                )
-            types[kept] = CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else table.schema.field(name).type
-        return types
+        columns = index_columns(self._extra, self._task, str(self._files[0]))
+        return {
+            kept: CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else table.schema.field(name).type
+            for name, kept in columns.items()
+        }
 
 
 class Table:

@@ -3,7 +3,6 @@
 import difflib
 import functools
 import inspect
-import io
 import json
 import operator
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,10 @@ import torchvision.datasets
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.corpora.encoded import png_of
 from rhostream.pipeline.corpora.splits import OFFICIAL_SPLITS
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 #: Datasets that read pickles which are none of the dataset's own files with their known digests.
 _PICKLED: Final = frozenset(("LSUN", "LSUNClass"))
 
@@ -82,9 +81,7 @@ class TorchvisionDataset:
     def read(self, entry: Entry) -> bytes:
         split, _, position = entry.source.partition("/")
         image = self._dataset(split)[int(position)][0]
-        buffer = io.BytesIO()
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_of(image)
 
     def _dataset(self, split: str) -> Any:
         return _opened(self._name, self._root, self._splits[split])

@@ -11,6 +11,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import OutputFile, Workspace, refuse_secrets
 from rhostream.pipeline.config import Manifest
+from rhostream.pipeline.corpora import SAMPLES_FORMAT
 from rhostream.pipeline.export.clean_list import refuse_heavy_drops
 from rhostream.pipeline.shards import read_clean_list
 
@@ -34,8 +35,8 @@ def write_cleaned_manifest(
         force: overwrite a file that is no earlier result.
 
     Raises:
-        ConfigError: no such list, a root that is not there, a workspace that `rho index` has made, or an `output` that
-            may not be written, see `OutputFile`.
+        ConfigError: no such list, a root that is not there, a workspace that `rho index` has made, or samples in
+            Python, or an `output` that may not be written, see `OutputFile`.
         WorkspaceError: no workspace.
     """
     workspace = Workspace(workspace)
@@ -45,6 +46,11 @@ def write_cleaned_manifest(
         raise ConfigError(
             f"workspace {workspace.location!r} indexes tars where they lie, which no manifest can clean: export "
             "its samples as tars, with the clean list, for a cleaned copy"
+        )
+    if corpus.manifest.get("format") == SAMPLES_FORMAT:
+        raise ConfigError(
+            f"workspace {workspace.location!r} was made from samples in Python, which no manifest reads: give the "
+            "clean list there, write_shards(…, samples=…, clean_list=…)"
         )
     refuse_heavy_drops(workspace, read_clean_list(clean_list), max_drop_share)
     place = Path(output)

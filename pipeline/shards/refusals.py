@@ -43,6 +43,6 @@ def refuse_mostly_bad(rejects: Refusals, entries: int, manifest: Manifest) -> No
     reason, (count, shown) = max(rejects.items(), key=lambda item: item[1][0])
     raise CorpusError(
         f"{refused} of the first {entries} entries are refused, {count} as {reason!r}, for instance "
-        f"{shown!r}: check root {manifest.root!r} and the options, or raise max_reject_share "
+        f"{shown!r}: check {manifest.place} and the options, or raise max_reject_share "
         f"(now {manifest.max_reject_share:g})"
     )

@@ -73,7 +73,7 @@ def tally(
     if empty := [split for split in needed if not samples[split]]:
         trainable = sum(count for split, count in samples.items() if split not in ("val", "test"))
         raise CorpusError(
-            f"no sample is in {', '.join(empty)}: the corpus at {manifest.root!r} has {trainable} to train on; set "
+            f"no sample is in {', '.join(empty)}: {manifest.place} has {trainable} to train on; set "
             "another holdout or fewer folds, or bring more samples"
         )
     rejects: Refusals = {}

@@ -297,8 +297,8 @@ def require_two_classes(classes: Sequence[str], manifest: Manifest) -> None:
     """Raises CorpusError where there is nothing to tell apart: a multi-label sample may have its only class or not."""
     if len(classes) < 2 and manifest.task == "classification":
         raise CorpusError(
-            f"the corpus at {manifest.root!r} has {len(classes)} class(es) {list(classes)}: a classifier needs at "
-            "least 2; check the root and the options of its format"
+            f"{manifest.place} has {len(classes)} class(es) {list(classes)}: a classifier needs at "
+            "least 2; check its root and the options of its format"
         )
 
 

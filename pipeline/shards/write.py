@@ -1,5 +1,6 @@
 """`rho shards`: from a corpus to train, holdout and test shards, their index and the rejects."""
 
+import os
 import posixpath
 import time
 from collections import Counter
@@ -15,8 +16,17 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import METADATA_NAME, Appended, CorpusMetadata
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import EngineName, Manifest
-from rhostream.pipeline.corpora import Corpus, Entry, HoldsScratch, find_tars, open_corpus
+from rhostream.pipeline.config import EngineName, Manifest, settings
+from rhostream.pipeline.corpora import (
+    SAMPLES_FORMAT,
+    Corpus,
+    Entry,
+    HoldsScratch,
+    SampleCorpus,
+    Samples,
+    find_tars,
+    open_corpus,
+)
 from rhostream.pipeline.jobs import (
     Engine,
     chosen_engine,
@@ -86,32 +96,46 @@ class ShardsSummary:
 
 
 def write_shards(
-    workspace: str | Workspace,
-    manifest: Manifest,
+    workspace: str | os.PathLike[str] | Workspace,
+    manifest: Manifest | None = None,
     *,
+    samples: Samples | None = None,
     workers: int | None = None,
     engine: EngineName = "local",
     append: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    **given: Any,
 ) -> ShardsSummary:
     """Validate every entry of a corpus and write shards, index, rejects and, last, `corpus.json`.
 
-    Run again after an interruption, it makes the units that are missing; the result is the same, byte for byte. The
-    thumbnails that the manifest may ask for is `write_thumbnails`'s to make.
+    Run again after an interruption, with the same manifest or the same samples in any order, it makes the units that
+    are missing; the result is the same, byte for byte. The thumbnails that the manifest may ask for is
+    `write_thumbnails`'s to make.
 
     Args:
-        workers: processes or actors; 0 works in this one, None takes one per core.
+        manifest: of a corpus in files; or else
+        samples: an iterable of the samples, or a function that returns one. Each is (key, image, label), (key, image,
+            label, split), or a mapping of these names and of columns that the index keeps besides. A key names a sample
+            for good: of several with one key one is kept, the others are refused as `duplicate_key`. An image is a
+            file's bytes, stored as they are, its path, or a PIL image, stored as PNG; a label a class name or number,
+            or a list of them with `task="multi_label"`. A split of train, val or test wins over the hash of the image;
+            None leaves the sample to it. Samples are gone through once and need not fit into memory: what is no file
+            yet is kept in the workspace until the shards are written. A generator gives its samples once: give a
+            function, or make it anew, where the call is to be repeated.
+        workers: processes or actors; 0 works in this one, None takes one per core. Processes import the script that
+            calls, so call below `if __name__ == "__main__":`.
         engine: who does the work, see `rhostream.pipeline.jobs.Engine`. A static job makes its share of the units; the
             last one to end counts, and writes `corpus.json`.
         append: where the workspace is finished and its corpus has grown since, make units of what is new; the others
             stay as they are, whatever has become of their entries.
         overwrite: remove the shards, index and rejects that we have written there first.
         dry_run: list the corpus, read no image and write nothing.
+        given: with `samples`, settings of a manifest: name, classes, task, holdout, folds, seed, clean_list and so on.
 
     Raises:
-        ConfigError: an unknown format or option, a corpus that lies where the workspace writes, or a clean list of
-            another corpus.
+        ConfigError: something that is no sample, an unknown format or option, a corpus that lies where the workspace
+            writes, or a clean list of another corpus.
         CorpusError: nothing to read, fewer than two classes, mostly bad entries, or nothing left to train on.
         WorkspaceError: it holds another corpus or tars of others under our names, cannot be written, or another
             process writes to it.
@@ -124,16 +148,31 @@ def write_shards(
             "--overwrite with --engine static: each job would remove what others have made; run one job without "
             "--engine first, or name another --workspace"
         )
-    refuse_sources_inside(workspace, _sources(manifest))
-    corpus = open_corpus(manifest)
-    require_two_classes(corpus.classes, manifest)
+    opened: Callable[[Scratch], Corpus]
+    if samples is not None:
+        manifest = _manifest_of_samples(manifest, given)
+        opened = partial(_collected, samples, manifest, not dry_run)
+        if engine == "ray" and not workspace.is_local:
+            raise ConfigError(
+                "samples of Python wait in a folder of this machine, where actors of a Ray cluster cannot read them: "
+                "name a --workspace on a file system that all machines share, or take engine local"
+            )
+    elif manifest is None or given:
+        raise ConfigError(
+            f"write_shards takes samples, or a manifest that has all settings ({', '.join(given) or 'neither is given'}"
+            "): give one of the two"
+        )
+    else:
+        opened = partial(_at_hand, _opened(workspace, manifest))  # before anything is locked or written
     if dry_run:
         with scratch_space(None) as scratch:
+            corpus = opened(scratch)
             listing = _list(corpus, manifest, scratch)
             return _listed_only(workspace, corpus, listing, time.monotonic() - begin)
     locked = exclusive_lock(workspace, "rho shards", workers="shards", engine=chosen)
     # Static jobs hold the lock together: each has its scratch elsewhere.
     with locked, scratch_space(None if chosen.is_shared else workspace) as scratch:
+        corpus = opened(scratch)
         plan = _plan(workspace, corpus, manifest, scratch, append=append, overwrite=overwrite)
         refuse_foreign_tars(workspace, _tars_written(workspace))
         if overwrite:
@@ -170,6 +209,29 @@ def write_shards(
         changed=plan.changed,
         seconds=time.monotonic() - begin,
     )
+
+
+def _manifest_of_samples(manifest: Manifest | None, given: Mapping[str, Any]) -> Manifest:
+    if manifest is not None:
+        raise ConfigError("write_shards takes a manifest or samples: settings of these are its own arguments")
+    return settings(Manifest, ("write_shards", {"name": SAMPLES_FORMAT, **given, "format": SAMPLES_FORMAT}))
+
+
+def _opened(workspace: Workspace, manifest: Manifest) -> Corpus:
+    refuse_sources_inside(workspace, _sources(manifest))
+    corpus = open_corpus(manifest)
+    require_two_classes(corpus.classes, manifest)
+    return corpus
+
+
+def _at_hand(corpus: Corpus, _: Scratch) -> Corpus:
+    return corpus
+
+
+def _collected(samples: Samples, manifest: Manifest, keep: bool, scratch: Scratch) -> Corpus:
+    corpus = SampleCorpus(samples, manifest, scratch.folder(), keep=keep)
+    require_two_classes(corpus.classes, manifest)
+    return corpus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.storage import UnreadableError, read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
-from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, extra_column_name
+from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, index_columns
 from rhostream.pipeline.corpora.hugging_face.features import ClassLabelParser, class_names
 from rhostream.pipeline.corpora.labels import Parser, derive_classes, label_parser, label_text, label_texts
 from rhostream.pipeline.corpora.paths import relative_name
@@ -123,7 +123,7 @@ class Rows:
             )
         others = [each.name for each in schema if each.name not in own and not holds_bytes(each.type)]
         extra = others if options.extra is None else options.extra
-        self._extra = {name: extra_column_name(name, manifest.task) for name in extra}  # and as the index calls it
+        self._extra = index_columns(extra, manifest.task, where)
         if binary := [name for name in self._extra if holds_bytes(schema.field(name).type)]:
             raise ConfigError(f"[options] extra: column {binary[0]!r} of {where} holds bytes, which no index keeps")
         paths = self._in_struct and image.get_field_index("path") >= 0
@@ -133,7 +133,10 @@ class Rows:
             name: class_names(features, name) if _holds_numbers(schema.field(name).type) else ()
             for name in {options.label_column, CLEAN_LABEL} & set(self.listed)
         }
-        self.extra_columns = self._extra_types(schema)
+        flat = {name: flat_column(pa.chunked_array([], schema.field(name).type)).type for name in self._extra}
+        self.extra_columns = {
+            kept: CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else flat[name] for name, kept in self._extra.items()
+        }
 
     @property
     def leaves(self) -> list[str]:
@@ -248,18 +251,6 @@ class Rows:
                 f"column {self._options.image_column!r} of {self._where} is of type {str(kind)[:80]}, no image with "
                 "its bytes: set image_column in [options]; where a column names files, format table reads it"
             )
-
-    def _extra_types(self, schema: pa.Schema) -> dict[str, pa.DataType]:
-        types: dict[str, pa.DataType] = {}
-        for name, kept in self._extra.items():
-            if kept.lower() in (known.lower() for known in types):
-                raise ConfigError(
-                    f"{self._where}: two columns would be {kept!r} in the index, where upper and lower case are one; "
-                    "leave one out with [options] extra"
-                )
-            kind = flat_column(pa.chunked_array([], schema.field(name).type)).type
-            types[kept] = CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else kind
-        return types
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:

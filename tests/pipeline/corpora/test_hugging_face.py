@@ -214,6 +214,7 @@ def test_damage_within_a_parquet_column_stops_instead_of_rejecting(tmp_path: Pat
         reader.read(entries[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "workers"), [("hf_parquet", 2), ("hf_disk", 0)])
 def test_shards_hold_the_bytes_and_no_scratch_is_left(kind: str, workers: int, tmp_path: Path, cache: Path) -> None:
     images: list[dict[str, bytes | str | None]] = [{"bytes": jpeg(n), "path": None} for n in range(40)]
@@ -237,6 +238,7 @@ def test_shards_hold_the_bytes_and_no_scratch_is_left(kind: str, workers: int, t
     assert contents(tmp_path / "w") == before
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path) -> None:
     """40 MB of images in row groups of 1 MB are listed and read in a quarter of that."""
     rows = [

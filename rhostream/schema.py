@@ -202,7 +202,7 @@ COSTS: Final[dict[str, str]] = {
 
 #: What costs are measured in.
 COST_UNITS: Final[dict[str, str]] = {
-    "seconds": "wall clock",
+    "seconds": "wall clock, of each process of a job",
     "cpu_seconds": "of this process, all its threads and the processes that it starts, user and system",
     "flops": "of matrix products, convolutions and attention, counted as executed; the optimizer's are not counted",
 }

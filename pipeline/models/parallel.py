@@ -36,7 +36,8 @@ def parallel(model: nn.Module, device: torch.device, *, shard: bool, sync_batchn
     mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)  # in place
+    return model
 
 
 def is_sharded(model: nn.Module) -> bool:

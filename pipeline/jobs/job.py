@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from rhostream.errors import ConfigError, WorkerError
 from rhostream.loaders.storage import launched
@@ -17,7 +18,7 @@ from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.jobs.telling import tells_if
 
 _VERSIONS: Final = ("rhostream", "torch")
-_TOLD: Final = "told"  # in the store: how many processes had something to tell of the job's end
+_TOLD: Final = "rhostream/told"  # in the store: how many processes had something to tell of the job's end
 
 
 @contextmanager
@@ -39,10 +40,10 @@ def joined() -> Iterator[Exchange]:
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} without {missing[0]}: start all processes with torchrun, which "
             "sets both, or unset WORLD_SIZE"
         )
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))
+    store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
     tells_if(lambda: _is_first(store))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=dist.PrefixStore("rhostream", store), rank=rank, world_size=size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     exchange = Exchange()
     if rank:
         logging.getLogger("rhostream").setLevel(logging.ERROR)  # what there is to warn of, the first one tells
@@ -60,7 +61,7 @@ def joined() -> Iterator[Exchange]:
     tells_if(None)
 
 
-def _is_first(store: dist.Store) -> bool:
+def _is_first(store: Any) -> bool:
     try:
         return int(store.add(_TOLD, 1)) == 1
     except RuntimeError:  # the process that holds the store has ended

@@ -1,5 +1,6 @@
 """One model in several processes: replicated by DistributedDataParallel, or its parameters shared out by FSDP2."""
 
+import warnings
 from typing import Any, Final
 
 import torch
@@ -32,7 +33,9 @@ def parallel(model: nn.Module, device: torch.device, *, shard: bool, sync_batchn
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if not shard:
         devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the name that torch 2.11 knows, too
+            return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
     mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)

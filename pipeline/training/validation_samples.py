@@ -32,7 +32,7 @@ def validation_samples(
     spec: ImageSpec,
     *,
     threads: int,
-    exchange: Exchange,
+    exchange: Exchange | None = None,
 ) -> EvaluationSet:
     """The samples kept for validation; without those that the prefilter rules out, if it is mostly right about them.
 

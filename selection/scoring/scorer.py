@@ -120,7 +120,9 @@ def _has_parts(model: nn.Module) -> bool:
 def _release_gathered(model: nn.Module) -> None:
     """Have FSDP2 gather the parameters anew: else the next pass would see those of before the optimizer's step."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
-    for module in model.modules() if fsdp is not None else ():
+    if fsdp is None:
+        return
+    for module in model.modules():
         if isinstance(module, fsdp.FSDPModule):
             module.reshard()
 

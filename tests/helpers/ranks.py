@@ -18,10 +18,16 @@ def on_ranks(module: str, function: str, *arguments: str, ranks: int = 2) -> lis
     return on_jobs(module, [(ranks, function, arguments)])[0]
 
 
-def on_jobs(module: str, jobs: Sequence[tuple[int, str, Sequence[str]]]) -> list[list[Any]]:
-    """The same for several jobs, one after the other: each a number of ranks, a function and its arguments."""
+def on_jobs(
+    module: str, jobs: Sequence[tuple[int, str, Sequence[str]]], where: Path = Path(__file__).parents[1]
+) -> list[list[Any]]:
+    """The same for several jobs, one after the other: each a number of ranks, a function and its arguments.
+
+    Args:
+        where: the folder that `module` is in.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, module, folder, json.dumps(jobs)]
+        command = [sys.executable, __file__, str(where), module, folder, json.dumps(jobs)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -47,8 +53,8 @@ def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments:
     Path(f"{told}-{rank}.json").write_text(json.dumps(function(*arguments)))
 
 
-def _main(module: str, folder: str, jobs: str) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+def _main(where: str, module: str, folder: str, jobs: str) -> None:
+    sys.path[0] = where  # in place of this folder, where other modules have the same names
     target = importlib.import_module(module)
     for job, (ranks, function, arguments) in enumerate(json.loads(jobs)):
         _run(getattr(target, function), ranks, f"{folder}/{job}", arguments)

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 from helpers.ranks import on_jobs
-from helpers.tiny import write_il, write_workspace
+from helpers.tiny import write_corpus_card, write_il, write_workspace
 from safetensors.torch import load
 
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import TrainConfig
+from rhostream.pipeline.config import ILTrainConfig, TrainConfig
+from rhostream.pipeline.il import train_il
 from rhostream.pipeline.training.loop import train
 
 CONFIG = TrainConfig(
@@ -35,6 +36,11 @@ RUNS: dict[str, dict[str, Any]] = {
 def job(workspace: str, runs: str) -> list[Any]:
     """The metrics of these runs, each a name and settings."""
     return [train(workspace, replace(CONFIG, name=name, **settings)).metrics for name, settings in json.loads(runs)]
+
+
+def folds(workspace: str) -> None:
+    """Train the IL models of a corpus with folds."""
+    train_il(workspace, ILTrainConfig(model="mlp", steps=4, device="cpu"))
 
 
 def command(told: str, *by_rank: str) -> list[Any]:
@@ -62,8 +68,22 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made
 
 
+def folded_workspace(folder: Path) -> Workspace:
+    """Every other shard in the other fold."""
+    made = write_workspace(folder, (40, 40, 20))
+    corpus = made.read_json("corpus.json")
+    shards = [shard | {"fold": number % 2} for number, shard in enumerate(corpus["shards"])]
+    write_corpus_card(made, corpus | {"shards": shards})
+    return made
+
+
 @pytest.fixture(scope="module")
-def jobs(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return folded_workspace(tmp_path_factory.mktemp("folds") / "w")
+
+
+@pytest.fixture(scope="module")
+def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
     """All that is run by two and three processes here: what is slow to import is imported once."""
     told = str(tmp_path_factory.mktemp("told"))
     place = workspace.location
@@ -86,6 +106,7 @@ def jobs(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list
             (2, "command", (told, f"{of_rho} --batch-size 6", f"{of_rho} --batch-size 4")),
             (2, "command", (told, of_rho, of_rho.replace(place, other.location))),
             (2, "command", (told, of_rho, of_rho.replace(place, f"{place}/nowhere"))),
+            (2, "folds", (folded.location,)),
         ],
     )
 
@@ -143,3 +164,13 @@ def test_what_a_job_cannot_do_is_one_line_of_one_process(jobs, number, said):
     assert len(lines) == 1
     assert said in lines[0]
     assert all(code in (1, 2) for _, code in jobs[number])
+
+
+def test_processes_train_the_models_of_folds_as_one_does(folded, jobs, tmp_path):
+    alone = folded_workspace(tmp_path / "w")
+    folds(alone.location)
+    names = [name for name in alone.names("il/mlp") if name.endswith(".safetensors")]
+    assert len(names) == 2
+    for name in names:
+        assert folded.read_bytes(f"il/mlp/{name}") == alone.read_bytes(f"il/mlp/{name}")
+    assert jobs[-1] == [None, None]

@@ -8,12 +8,14 @@ The state of loader, selector and stream is one value of bytes in the distribute
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -50,7 +52,7 @@ selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream:
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 
 
-def state() -> dict[str, object]:
+def state() -> dict[str, Any]:
     of_model, of_optimizer = get_state_dict(model, optimizer)
     of_loader = io.BytesIO()
     torch.save(loader.state_dict(), of_loader)  # rhostream
@@ -59,7 +61,7 @@ def state() -> dict[str, object]:
 
 if options.checkpoint and Path(options.checkpoint).exists():
     found = state()
-    dcp.load(found, checkpoint_id=options.checkpoint)
+    load(found, checkpoint_id=options.checkpoint)
     set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
     loader.load_state_dict(torch.load(io.BytesIO(found["loader"]), weights_only=True))  # rhostream
 
@@ -75,6 +77,6 @@ while step < options.steps:
         if step == options.steps:
             break
 if options.checkpoint:
-    dcp.save(state(), checkpoint_id=options.checkpoint)
+    save(state(), checkpoint_id=options.checkpoint)
 ledger.close()
 dist.destroy_process_group()

@@ -15,7 +15,7 @@ from rhostream.errors import ConfigError
 _LEAST_OF_BLOCK: Final = 100_000  # parameters that are gathered in a message of their own
 
 
-def parallel(model: nn.Module, device: torch.device, *, shard: bool, sync_batchnorm: bool) -> nn.Module:
+def in_parallel(model: nn.Module, device: torch.device, *, shard: bool, sync_batchnorm: bool) -> nn.Module:
     """The model as the job's processes train it together; it is called in place of `model`, on its device.
 
     Buffers (BatchNorm's running statistics) are each process's own until `average_buffers`.

@@ -6,13 +6,15 @@ import torch
 from torch import nn
 
 from rhostream.loaders.stream import Exchange
-from rhostream.pipeline.models import random_state, restore_random_state, seed_random
-from rhostream.pipeline.models.parallel import (
+from rhostream.pipeline.models import (
     average_buffers,
+    in_parallel,
     is_sharded,
     load_model,
     load_optimizer,
-    parallel,
+    random_state,
+    restore_random_state,
+    seed_random,
     whole_state,
 )
 from rhostream.pipeline.training.learner import Learner
@@ -29,7 +31,7 @@ class SharedLearner(Learner):
 
     def __init__(self, plan: TrainPlan, model: nn.Module, exchange: Exchange) -> None:
         config = plan.config
-        shared = parallel(model, plan.device, shard=config.shard_model, sync_batchnorm=config.sync_batchnorm)
+        shared = in_parallel(model, plan.device, shard=config.shard_model, sync_batchnorm=config.sync_batchnorm)
         super().__init__(plan, shared)
         self.module = without_ddp(shared)
         self._exchange = exchange

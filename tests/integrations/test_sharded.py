@@ -36,7 +36,8 @@ def scored_between_steps() -> dict[str, Any]:
     """Scores of a sharded model that keeps its gathered parameters, before and after a step, beside those of a copy."""
     dist.init_process_group("gloo")
     alone = network()
-    model = fully_shard(copy.deepcopy(alone), reshard_after_forward=False)
+    model = copy.deepcopy(alone)
+    fully_shard(model, reshard_after_forward=False)
     images, labels = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
     found = []
     for each in (alone, model):

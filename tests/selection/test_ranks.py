@@ -19,7 +19,7 @@ from rhostream.pipeline.config import ThumbnailsConfig
 from rhostream.pipeline.thumbnails import write_thumbnails
 from rhostream.selection import Handover, Ledger, LiveIL, OnlineSelector, ScoreCache, SelectionConfig
 
-ROWS = (60, 70, 40)
+ROWS = (60, 70, 58)
 CHUNK = 12
 BATCH, SUPER_BATCH = 12, 48
 #: Settings of the selector and of the stream; {} is Algorithm 1.

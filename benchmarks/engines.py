@@ -68,7 +68,7 @@ def manifest(corpus: Path, images: int) -> Manifest:
         format="table",
         root=str(corpus),
         classes=CLASSES,
-        shard_size=max(20, images // 40),
+        shard_size=max(20, images // 100),
         holdout=0.2,
         image={"size": 64},
     )
@@ -111,7 +111,11 @@ def kill_actors(kills: int, corpus: Path, workspace: Path, images: int) -> int:
 
     def kill() -> None:
         nonlocal killed
-        while killed < kills and not ended.wait(chance.uniform(0.2, 1.5)):
+        done = 0
+        while killed < kills and not ended.wait(chance.uniform(0, 0.3)):
+            before, done = done, len(list(workspace.glob("rejects/*.parquet")))
+            if done == before:
+                continue  # whoever took a killed one's place has not begun
             actors = [each for each in psutil.process_iter(["name"]) if "ray::_Actor" in (each.info["name"] or "")]
             for actor in chance.sample(actors, min(1, len(actors))):
                 if any(parent.pid == os.getpid() for parent in actor.parents()):

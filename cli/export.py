@@ -15,7 +15,7 @@ from rhostream.cli.options import (
     workspace_option,
 )
 from rhostream.cli.output import print_table, say_result
-from rhostream.pipeline.config import CleanListConfig
+from rhostream.pipeline.config import CleanListConfig, CoreSetConfig, EngineName
 
 if TYPE_CHECKING:
     from rhostream.pipeline.export import Choice
@@ -132,16 +132,33 @@ def manifest(
 )
 @workspace_option
 @_which_samples
+@settings_options(CoreSetConfig, "engine", "workers")
 @option("--samples-per-tar", type=click.IntRange(min=1), default=10_000, metavar="N", help="Samples in a tar.")
 @option("--output", envvar=None, required=True, metavar="PATH", help="Folder or fsspec URL to write the tars to.")
 @force_option
 @json_option
-def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, as_json: bool, **choice: Any) -> None:
+def webdataset(
+    workspace: str,
+    output: str,
+    samples_per_tar: int,
+    engine: EngineName | None,
+    workers: int | None,
+    force: bool,
+    as_json: bool,
+    **choice: Any,
+) -> None:
     """Write chosen samples as WebDataset tars: image, .cls and .json."""
     from rhostream.pipeline.export import Subset, write_webdataset
 
     subset = Subset(workspace, _choice(choice))
-    tars = write_webdataset(subset, output, samples_per_tar=samples_per_tar, force=force)
+    tars = write_webdataset(
+        subset,
+        output,
+        samples_per_tar=samples_per_tar,
+        force=force,
+        engine=engine or "local",
+        workers=workers or 0,
+    )
     found = {"output": output, "samples": len(subset), "tars": tars}
     say_result(found, f"{output}: {len(subset)} samples in {len(tars)} tars", as_json)
 
@@ -153,10 +170,19 @@ def webdataset(workspace: str, output: str, samples_per_tar: int, force: bool, a
 )
 @workspace_option
 @_which_samples
+@settings_options(CoreSetConfig, "engine", "workers")
 @option("--output", envvar=None, required=True, metavar="FOLDER", type=click.Path(), help="Local folder to write to.")
 @force_option
 @json_option
-def fiftyone(workspace: str, output: str, force: bool, as_json: bool, **choice: Any) -> None:
+def fiftyone(
+    workspace: str,
+    output: str,
+    engine: EngineName | None,
+    workers: int | None,
+    force: bool,
+    as_json: bool,
+    **choice: Any,
+) -> None:
     """Write chosen samples in FiftyOne's format FiftyOneImageClassificationDataset.
 
     labels.json holds the labels, predicted.json what the IL model predicts, reason.json why a sample is skipped.
@@ -164,6 +190,6 @@ def fiftyone(workspace: str, output: str, force: bool, as_json: bool, **choice: 
     from rhostream.pipeline.export import Subset, write_fiftyone
 
     subset = Subset(workspace, _choice(choice))
-    files = write_fiftyone(subset, output, force=force)
+    files = write_fiftyone(subset, output, force=force, engine=engine or "local", workers=workers or 0)
     found = {"output": output, "samples": len(subset), "files": files}
     say_result(found, f"{output}: {len(subset)} samples, {', '.join(files)}", as_json)

@@ -120,51 +120,16 @@ class Subset:
         return digest.hexdigest()
 
     def __iter__(self) -> Iterator[Picked]:
-        return self.part(0, len(self))
+        return self.reader.samples(self._rows)
 
-    def part(self, start: int, stop: int, skip: Callable[[str], bool] = lambda _: False) -> Iterator[Picked]:
-        """The samples from `start` to `stop`, read as they are asked for.
+    @property
+    def reader(self) -> "SubsetReader":
+        """What reads the samples of some of the rows, in this process or another."""
+        return SubsetReader(workspace=self._workspace, corpus=self._corpus)
 
-        Args:
-            skip: told a file's name, <key>.<ext>; where it answers true, the image is not read and is empty.
-
-        Raises:
-            ShardError: an image cannot be read, or is not the one that was indexed.
-            WorkspaceError: a key or an extension of the index would name a file elsewhere.
-        """
-        shards = {shard.name: shard for shard in self._corpus.shards}
-        reader = ShardReader(self._workspace)
-        for batch in self._rows.slice(start, stop - start).to_batches(max_chunksize=1000):
-            for row in batch.to_pylist():
-                if not is_safe_name(row["key"], row["ext"]):
-                    raise WorkspaceError(
-                        f"key {row['key']!r} with the extension {row['ext']!r} in the index of {row['shard']} is no "
-                        "name that can be written: the workspace was not made by `rho`, do not trust it"
-                    )
-                tar = shards[row["shard"]].tar
-                skipped = skip(f"{row['key']}.{row['ext']}")
-                where = (tar, row["offset"], row["size"], row["content_hash"])
-                try:
-                    image = b"" if skipped else read_stored(reader, *where)
-                except UndecodableImageError as error:
-                    raise ShardError(
-                        f"sample {row['key']} in {self._workspace.path(tar)} is not the image that was indexed: "
-                        "restore the tar, or",
-                        shards[row["shard"]].remedy(self._workspace),
-                    ) from error
-                facts = {
-                    name.removeprefix("chosen."): value for name, value in row.items() if name.startswith("chosen.")
-                }
-                relabeled = facts.get("action") == "relabel"
-                yield Picked(
-                    key=row["key"],
-                    ext=row["ext"],
-                    label=self.classes.index(facts["class"]) if relabeled else row[self._label],
-                    class_name=facts["class"] if relabeled else row[self._class],
-                    source=row["source"],
-                    image=image,
-                    facts=facts,
-                )
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Those of the samples from `start` to `stop`, for `reader`."""
+        return self._rows.slice(start, stop - start)
 
     def _chosen(self, choice: Choice) -> pa.Table:
         if choice.sql is not None:
@@ -186,6 +151,59 @@ class Subset:
             f"FROM (\n{sample_reasons(run, model, multi_label=self._corpus.task == 'multi_label')}\n) "
             f"WHERE reason IN ({listed})",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetReader:
+    """Reads chosen samples. It is pickled to workers; rows come with the work."""
+
+    workspace: Workspace
+    corpus: CorpusMetadata
+
+    def samples(self, rows: pa.Table, skip: Callable[[str], bool] = lambda _: False) -> Iterator[Picked]:
+        """The samples of `Subset.rows`, read as they are asked for.
+
+        Args:
+            skip: told a file's name, <key>.<ext>; where it answers true, the image is not read and is empty.
+
+        Raises:
+            ShardError: an image cannot be read, or is not the one that was indexed.
+            WorkspaceError: a key or an extension of the index would name a file elsewhere.
+        """
+        label, name_of_class = _LABELED[self.corpus.task]
+        shards = {shard.name: shard for shard in self.corpus.shards}
+        reader = ShardReader(self.workspace)
+        for batch in rows.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                if not is_safe_name(row["key"], row["ext"]):
+                    raise WorkspaceError(
+                        f"key {row['key']!r} with the extension {row['ext']!r} in the index of {row['shard']} is no "
+                        "name that can be written: the workspace was not made by `rho`, do not trust it"
+                    )
+                tar = shards[row["shard"]].tar
+                skipped = skip(f"{row['key']}.{row['ext']}")
+                where = (tar, row["offset"], row["size"], row["content_hash"])
+                try:
+                    image = b"" if skipped else read_stored(reader, *where)
+                except UndecodableImageError as error:
+                    raise ShardError(
+                        f"sample {row['key']} in {self.workspace.path(tar)} is not the image that was indexed: "
+                        "restore the tar, or",
+                        shards[row["shard"]].remedy(self.workspace),
+                    ) from error
+                facts = {
+                    name.removeprefix("chosen."): value for name, value in row.items() if name.startswith("chosen.")
+                }
+                relabeled = facts.get("action") == "relabel"
+                yield Picked(
+                    key=row["key"],
+                    ext=row["ext"],
+                    label=self.corpus.classes.index(facts["class"]) if relabeled else row[label],
+                    class_name=facts["class"] if relabeled else row[name_of_class],
+                    source=row["source"],
+                    image=image,
+                    facts=facts,
+                )
 
 
 def _joined(own: pa.Table, chosen: pa.Table) -> pa.Table:

@@ -1,7 +1,9 @@
 """Who works on the units of a stage: processes of this machine, actors of a Ray cluster, or jobs started by others."""
 
 import os
+import socket
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final
 
 from rhostream.errors import ConfigError
@@ -10,6 +12,7 @@ from rhostream.loaders.storage import launched
 from rhostream.pipeline.config import EngineName
 
 _NAMES: Final = ("local", "ray", "static")
+_SECONDS_TO_ANSWER: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,15 @@ def chosen_engine(name: EngineName = "local", workers: int | None = None) -> Eng
     """The engine of this name; a static one is told its share by `RANK` and `WORLD_SIZE`.
 
     Raises:
-        ConfigError: there is no such engine, or a static one is not told its share.
+        ConfigError: there is no such engine, a static one is not told its share, or nothing answers at `RAY_ADDRESS`.
+        ModuleNotFoundError: Ray is not installed.
     """
     if name not in _NAMES:
         raise ConfigError(f"engine {name!r}: choose {', '.join(_NAMES)}")
+    if name == "ray":
+        if find_spec("ray") is None:
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+        _require_answer(os.environ.get("RAY_ADDRESS", ""))
     if name != "static":
         return Engine(name=name, workers=workers)
     if missing := [variable for variable in ("RANK", "WORLD_SIZE") if not os.environ.get(variable)]:
@@ -63,3 +71,22 @@ def chosen_engine(name: EngineName = "local", workers: int | None = None) -> Eng
     if rank >= ranks:
         raise ConfigError(f"--engine static: RANK={rank} of WORLD_SIZE={ranks}: jobs count from 0")
     return Engine(name=name, workers=workers, rank=rank, ranks=ranks)
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for a minute, after the corpus was listed.
+
+    Raises:
+        ConfigError: nothing listens at this `host:port`.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # none, or a word of Ray's own
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER):
+            return
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: nothing answers there ({error}): correct it to HOST:PORT of the cluster's head, "
+            "or unset it to start a cluster on this machine"
+        ) from error

@@ -28,6 +28,7 @@ Unit = TypeVar("Unit", bound=Numbered)
 Record = TypeVar("Record")
 
 _TRIES: Final = 4  # of a unit whose workers die
+_AT_BEGINNING: Final = -1  # in the place of a unit
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
 _SECONDS_TO_STOP: Final = 20.0
 _STORE_BYTES: Final = 128 << 20  # of a cluster of our own: units and records are small
@@ -108,6 +109,7 @@ class _Member:
     def __init__(self, actor: Any, number: int) -> None:
         self.actor, self.number = actor, number
         self.begun: Any = None
+        self.has_begun = False
         self.units: deque[Any] = deque()
         self.told: tuple[int, int] = (-1, 0)
         self.asked: Any = None
@@ -151,6 +153,8 @@ class _Crew:
                     self._stop()
                     raise error.cause from None
                 if reference is member.begun:
+                    member.has_begun = True
+                    self._failures.pop(_AT_BEGINNING, None)
                     continue
                 unit = member.units.popleft()
                 done, record = found
@@ -187,11 +191,13 @@ class _Crew:
         if not left:  # it had done all that it was given
             return []
         self._advance(-self._taken_back(member, left[0]))
-        self._failures[left[0].number] += 1
-        if self._failures[left[0].number] >= _TRIES:
+        at = left[0].number if member.has_begun else _AT_BEGINNING
+        self._failures[at] += 1
+        if self._failures[at] >= _TRIES:
+            place = f"unit {at}" if member.has_begun else "their beginning"
             raise WorkerError(
-                f"{_TRIES} actors have died at unit {left[0].number}, one after the other ({_first_line(error)}): run "
-                "the same command again, it goes on where it stopped; with fewer --workers if memory is short"
+                f"{_TRIES} actors have died at {place}, one after the other ({_first_line(error)}): run the same "
+                "command again, it goes on where it stopped; with fewer --workers if memory is short"
             ) from error
         self._hire(member.number)
         return left

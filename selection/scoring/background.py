@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.stream import Batch
-from rhostream.selection.scoring.candidates import Scores
+from rhostream.selection.scoring.candidates import ScoredCandidates
 from rhostream.selection.scoring.scorer import Scorer, scoring_mode
+
+Scores = tuple[ScoredCandidates | None, Tensor | None]
 
 
 class ShadowScorer(Scorer):
@@ -94,16 +96,15 @@ class BackgroundScoring:
             self._last.exception()
 
     def _result(self, scores: Future[Scores]) -> Scores:
-        found = scores.result()
+        scored, score = scores.result()
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
             here.wait_stream(self._stream)
-            scored, whole = found.scored, found.super_batch
-            of_scored = () if scored is None else (scored.losses, scored.correct, scored.logits)
-            for tensor in (found.score, whole.labels, whole.il, *of_scored):
+            found = () if scored is None else (scored.losses, scored.correct, scored.logits)
+            for tensor in (score, *found):
                 if tensor is not None:  # its memory may be used again once this stream is done with it, too
                     tensor.record_stream(here)
-        return found
+        return scored, score
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -6,7 +6,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,15 +34,10 @@ def rho(arguments: list[str]) -> None:
         main()
 
 
-def begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
-    """A process of the server that runs this function."""
-    process = _server.Process(target=target, args=arguments)
+def start(arguments: list[str]) -> Any:
+    process = _server.Process(target=rho, args=(arguments,))
     process.start()
     return process
-
-
-def start(arguments: list[str]) -> Any:
-    return begin(rho, (arguments,))
 
 
 #: What ends a process, and its exit codes: told of by `rho`, or before it can.

@@ -20,6 +20,8 @@ from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.core_set_config import CoreSetConfig
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
+from rhostream.pipeline.export.formats import write_webdataset
+from rhostream.pipeline.export.subset import Choice, Subset
 from rhostream.pipeline.il.core_set import write_core_set
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
@@ -65,6 +67,8 @@ def make_all(workspace: Workspace, indexed: Path, corpus: Path, tars: str, **eng
         train_il(workspace, ILTrainConfig(model="mlp", steps=2, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu", **engine))
     write_core_set(workspace, CoreSetConfig(keep=0.5, **engine))
+    subset = Subset(workspace, Choice(sql="SELECT key FROM samples"))
+    write_webdataset(subset, str(indexed.with_name("exported")), samples_per_tar=30, **engine)
     index_tars(indexed, [tars], manifest_of(Path(), format="webdataset", root=""), **engine)
 
 
@@ -78,7 +82,7 @@ def test_every_stage_makes_what_local_processes_make(corpus: Path, tars: str, tm
     expected = without_costs(tmp_path)
     for kept in ("il/mlp/model.json", "il/mlp/model.safetensors"):
         put(tmp_path / "kept" / kept, place.read_bytes(kept))
-    for folder in ("w", "indexed"):
+    for folder in ("w", "indexed", "exported"):
         (tmp_path / folder).rename(tmp_path / f"{folder}-local")
     (tmp_path / "kept").rename(tmp_path / "w")
     make_all(place, tmp_path / "indexed", corpus, tars, engine="ray", workers=2)

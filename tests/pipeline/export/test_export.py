@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from click.testing import CliRunner
-from helpers.shards_corpus import CLASSES, manifest_of, rejects, samples, write_corpus
+from helpers.shards_corpus import CLASSES, contents, manifest_of, rejects, samples, write_corpus
 
 from rhostream import ConfigError, ShardError
 from rhostream.cli.main import rho
@@ -21,6 +21,7 @@ from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.clean_list_config import CleanListConfig
 from rhostream.pipeline.config.manifest import load_manifest
 from rhostream.pipeline.export.clean_list import clean_list
+from rhostream.pipeline.export.formats import write_fiftyone, write_webdataset
 from rhostream.pipeline.export.subset import Choice, Subset
 from rhostream.pipeline.shards.clean_list import CleanList
 from rhostream.pipeline.shards.write import write_shards
@@ -260,3 +261,18 @@ def test_an_output_that_holds_something_is_left_alone(made: Path, tmp_path: Path
     for kind in ("webdataset", "fiftyone"):
         with pytest.raises(ConfigError, match=r"holds mine\.tar already"):
             run(kind, "--workspace", str(made / "w"), "--sql", "SELECT key FROM samples", "--output", str(tmp_path))
+
+
+def test_static_jobs_export_what_one_process_exports(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subset = Subset(folder / "w", Choice(sql="SELECT key FROM samples"))
+    write_webdataset(subset, str(folder / "one"), samples_per_tar=16)
+    write_fiftyone(subset, str(folder / "images"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        write_webdataset(subset, str(folder / "two"), samples_per_tar=16, engine="static")
+        write_fiftyone(subset, str(folder / "shared"), engine="static")
+    assert contents(folder / "two") == contents(folder / "one")
+    assert contents(folder / "shared") == contents(folder / "images")
+    with pytest.raises(ConfigError, match="--force with --engine static"):
+        write_webdataset(subset, str(folder / "two"), force=True, engine="static")

@@ -12,10 +12,11 @@ import pytest
 from helpers.shards_corpus import contents, manifest_of, write_corpus
 
 from rhostream import ConfigError, WorkspaceError
+from rhostream.extras import install_command
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.in_place.tars import index_tars
-from rhostream.pipeline.jobs import lease as lease_module
+from rhostream.pipeline.jobs import engine as engine_module, lease as lease_module
 from rhostream.pipeline.jobs.engine import chosen_engine
 from rhostream.pipeline.jobs.lease import lease, refuse_held
 from rhostream.pipeline.jobs.lock import exclusive_lock
@@ -102,6 +103,22 @@ def test_a_static_job_without_its_share_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=said):
         chosen_engine("static")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"]
+)
+def test_a_ray_address_where_nothing_answers_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=f"RAY_ADDRESS={address}: nothing answers there"):
+        chosen_engine("ray")
+
+
+def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        write_shards(tmp_path / "w", manifest_of(tmp_path), engine="ray")
+    assert install_command(str(caught.value.name)) == "pip install 'rhostream[ray]'"
 
 
 def test_static_jobs_and_a_plain_run_exclude_each_other(tmp_path: Path, job: Static) -> None:

@@ -32,16 +32,21 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
 
     Training ends where validation loss stops falling, on a part of the train split chosen by a hash of the keys;
     kept are the weights of its lowest value. Killed and started again, it goes on from its last checkpoint and ends
-    as if never killed; a model that is there already is left as it is.
+    as if never killed; a model that is there already is left as it is. Under torchrun the processes share out the
+    models of the folds.
     """
     from rhostream.loaders.index import CorpusMetadata
     from rhostream.loaders.storage import Workspace
     from rhostream.pipeline.il import train_il
+    from rhostream.pipeline.jobs import joined
 
-    place = Workspace(workspace)
-    manifest = CorpusMetadata.read(place).manifest.get("il", {})
-    config = chosen_settings(ILTrainConfig, ("corpus.json [il]", manifest))
-    training = train_il(place, config, overwrite=overwrite).to_dict()
+    with joined() as exchange:
+        place = Workspace(workspace)
+        manifest = CorpusMetadata.read(place).manifest.get("il", {})
+        config = chosen_settings(ILTrainConfig, ("corpus.json [il]", manifest))
+        training = train_il(place, config, overwrite=overwrite).to_dict()
+        if exchange.rank:
+            return
     if as_json:
         say_json(training)
         return

@@ -14,7 +14,7 @@ from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
 from rhostream.cli.remedies import RemediesAsCommands, with_commands
 from rhostream.extras import install_command
-from rhostream.pipeline.jobs import Interrupted, interrupt_on_sigterm
+from rhostream.pipeline.jobs import Interrupted, another_tells, interrupt_on_sigterm
 from rhostream.plain_text import told as safe
 
 COMMANDS = {
@@ -123,7 +123,8 @@ def _run() -> int:
         click.echo(safe(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except RhostreamError as error:
-        return _fail(with_commands(error), EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR)
+        code = EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
+        return code if another_tells(error) else _fail(with_commands(error), code)
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # Click's own reading of it: a file ended early, nobody pressed a key
             raise error.__cause__ from None
@@ -141,6 +142,8 @@ def _run() -> int:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise
+        if another_tells():
+            return EXIT_ERROR
         what = f"{error.filename}: " if error.filename else ""
         return _fail(f"{what}{error.strerror}: {remedy}", EXIT_ERROR)
     return code if isinstance(code, int) else 0
@@ -162,7 +165,8 @@ def _interrupted(error: BaseException) -> int:
     told = (
         str(cause or "") or f"interrupted by {number.name}: what is finished stays, the same command goes on from there"
     )
-    return _fail(told, EXIT_BY_SIGNAL + number)
+    code = EXIT_BY_SIGNAL + number
+    return code if another_tells() else _fail(told, code)
 
 
 def _fail(message: str, code: int) -> int:

@@ -31,6 +31,7 @@ MAX_CHART_NAME = 150
     "rho train --workspace runs/demo --compare uniform,rho_loss --targets 0.6,0.7",
     "rho train --workspace runs/demo --compare uniform:batch_size=128,rho_loss --seeds 0,1,2 --il-runs 10",
     "rho train --workspace runs/demo --model resnet50 --weights resnet50.safetensors --epochs 2",
+    "torchrun --nproc-per-node 8 --no-python rho train --workspace runs/demo --batch-size 256 --super-batch-size 2560",
 )
 @workspace_option
 @settings_options(TrainConfig)
@@ -70,9 +71,29 @@ def train(
     """Train a model on the candidates that a selection function picks.
 
     The workspace needs shards (`rho shards`) and, for rho_loss, irreducible_loss and auto, an IL table (`rho il train`,
-    `rho il score`). Killed and started again, a run goes on from its last checkpoint and ends as if never killed (but
-    for auto, whose decisions depend on measured time).
+    `rho il score`). Under torchrun the processes train one model together, by DDP or `--shard-model`; n_b and n_B are
+    those of all. Killed and started again, by any number of processes, a run goes on from its last checkpoint and ends
+    as if never killed (but for auto, whose decisions depend on measured time).
     """
+    from rhostream.pipeline.jobs import joined
+
+    with joined() as exchange:
+        found, plotted = _run(workspace, compare, seeds, targets, plot, overwrite, first=exchange.rank == 0)
+        if exchange.rank == 0:
+            _print(found, plotted, as_json)
+
+
+def _run(
+    workspace: str,
+    compare: str | None,
+    seeds: str | None,
+    targets: str | None,
+    plot: str | None,
+    overwrite: bool,
+    *,
+    first: bool,
+) -> "tuple[Comparison, str | None]":
+    """The run or the runs, and where their chart was written, by the first process of a job."""
     from rhostream.loaders.index import CorpusMetadata
     from rhostream.loaders.storage import Workspace
     from rhostream.pipeline.comparison import compare as compare_runs, report
@@ -94,8 +115,9 @@ def train(
     else:
         run = run_training(workspace, config, overwrite=overwrite)
         found = report([run.name], [[run]], aims, config.il_runs)
-    plotted = _plot(found, workspace, _chart_name(found, config.name, seeds), plot) if compare or plot else None
-    _print(found, plotted, as_json)
+    if not first or not (compare or plot):
+        return found, None
+    return found, _plot(found, workspace, _chart_name(found, config.name, seeds), plot)
 
 
 def _one_budget(layers: tuple[Layer, ...]) -> list[Layer]:

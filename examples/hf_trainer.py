@@ -25,7 +25,8 @@ stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size
 class SelectingTrainer(Trainer):  # rhostream: the Trainer is given no train_dataset
     def get_train_dataloader(self) -> rho.SelectingLoader:
         ledger = rho.Ledger(options.workspace, "hf_trainer", overwrite=not options.resume)
-        selector = rho.OnlineSelector(self.model, batch_size=self.args.per_device_train_batch_size, ledger=ledger)
+        batch_size = self.args.per_device_train_batch_size * self.args.world_size
+        selector = rho.OnlineSelector(self.model, batch_size=batch_size, ledger=ledger)
         return rho.SelectingLoader(stream, selector, collate=rho.pixel_values_and_labels)
 
 

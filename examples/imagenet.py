@@ -35,9 +35,8 @@ def main() -> None:
     if ranks > 1:
         dist.init_process_group()
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
-    batch_size = args.batch_size // ranks
 
-    stream = rho.CandidateStream(args.workspace, il=args.il, super_batch_size=10 * batch_size)  # rhostream
+    stream = rho.CandidateStream(args.workspace, il=args.il, super_batch_size=10 * args.batch_size)  # rhostream
     network: nn.Module = torchvision.models.get_model(args.arch, num_classes=len(stream.corpus.classes)).to(device)
     model = DistributedDataParallel(network) if ranks > 1 else network
     criterion = nn.CrossEntropyLoss()
@@ -45,10 +44,10 @@ def main() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
 
     ledger = rho.Ledger(args.workspace, "imagenet", overwrite=not args.resume)  # rhostream
-    selector = rho.OnlineSelector(model, batch_size=batch_size, ledger=ledger)  # rhostream
+    selector = rho.OnlineSelector(model, batch_size=args.batch_size, ledger=ledger)  # rhostream
     steps = stream.samples // args.batch_size  # rhostream
     train_loader = rho.SelectingLoader(stream, selector, rho.images_and_labels, epoch_steps=steps)  # rhostream
-    val_loader = DataLoader(rho.EvaluationStream(args.workspace), batch_size=batch_size)  # rhostream
+    val_loader = DataLoader(rho.EvaluationStream(args.workspace), batch_size=args.batch_size // ranks)  # rhostream
 
     first = 0
     if args.resume and args.resume.exists():

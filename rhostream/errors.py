@@ -92,6 +92,10 @@ class WorkerError(RhostreamError):
     """A process that worked for this one has died: killed, or out of memory."""
 
 
+class OtherRankError(RhostreamError):
+    """Another process of the job has failed, and tells why."""
+
+
 class UndecodableImageError(RhostreamError):
     """Bytes that are not an image a browser could show.
 

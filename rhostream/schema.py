@@ -137,7 +137,7 @@ LEDGER: Final = pa.schema(
         pa.field("run", pa.string(), nullable=False),
         pa.field("epoch", pa.int32(), nullable=False),
         pa.field("step", pa.int64(), nullable=False),  # 1 is the first
-        pa.field("rank", pa.int16(), nullable=False),  # of the process in a distributed run
+        pa.field("rank", pa.int16(), nullable=False),  # 0; in older runs that of the process
         pa.field("key", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
@@ -202,7 +202,7 @@ COSTS: Final[dict[str, str]] = {
 
 #: What costs are measured in.
 COST_UNITS: Final[dict[str, str]] = {
-    "seconds": "wall clock",
+    "seconds": "wall clock, of each process of a job",
     "cpu_seconds": "of this process, all its threads and the processes that it starts, user and system",
     "flops": "of matrix products, convolutions and attention, counted as executed; the optimizer's are not counted",
 }

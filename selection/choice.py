@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from rhostream.loaders.decode import PendingImages
 from rhostream.loaders.stream import SuperBatch
+from rhostream.selection.full_images import PendingFields
 from rhostream.selection.policies import SelectionConfig
 from rhostream.selection.scoring import ScoredCandidates, Scores
 
@@ -19,7 +19,7 @@ class PendingScores:
     """A super-batch that is being scored.
 
     Attributes:
-        super_batch: on the model's device.
+        super_batch: this rank's part of it, on the model's device.
         scores: waits for them; None where it has too few candidates to choose from.
     """
 
@@ -28,28 +28,35 @@ class PendingScores:
     scores: Callable[[], Scores] | None
 
     def state_dict(self) -> dict[str, Any]:
-        """What cannot be computed again once the model has taken a step: tensors and plain values."""
-        scored, score = (None, None) if self.scores is None else self.scores()
-        tensors = {"il": self.super_batch.il, "score": score}
-        if scored is not None:
-            tensors |= {"losses": scored.losses, "correct": scored.correct}
+        """What cannot be computed again once the model has taken a step: tensors and plain values, of all ranks."""
+        found = Scores(super_batch=self.super_batch) if self.scores is None else self.scores()
+        tensors = {"il": found.super_batch.il, "score": found.score}
+        if found.scored is not None:
+            tensors |= {"losses": found.scored.losses, "correct": found.scored.correct}
         return {
-            "keys": list(self.super_batch.keys),
+            "keys": list(found.super_batch.keys),
             "selection": asdict(self.selection),
             "begun": self.scores is not None,
-            "scored": scored is not None,
+            "scored": found.scored is not None,
             "tensors": {name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None},
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], super_batch: SuperBatch, selection: SelectionConfig) -> Self:
-        """The same, for the super-batch read again."""
+    def from_state_dict(cls, state: dict[str, Any], super_batch: SuperBatch, selection: SelectionConfig) -> Self | None:
+        """The same, for the super-batch read again; None where it is another one."""
+        whole, positions, part = super_batch, None, super_batch.part
+        if part is not None:
+            readable = set(state["keys"])
+            positions = np.array([at for at, key in enumerate(part.whole.keys) if key in readable], np.int64)
+            whole = part.whole.without_unreadable(positions).to(super_batch.labels.device)
+        if list(whole.keys) != state["keys"]:
+            return None
         tensors = {name: tensor.to(super_batch.labels.device) for name, tensor in state["tensors"].items()}
         il, score = tensors.pop("il", None), tensors.pop("score", None)
-        super_batch = replace(super_batch, il=il)
-        scored = ScoredCandidates(labels=super_batch.labels, il=il, **tensors) if state["scored"] else None
-        scores = (lambda: (scored, score)) if state["begun"] else None
-        return cls(super_batch=super_batch, selection=selection, scores=scores)
+        whole = replace(whole, il=il)
+        scored = ScoredCandidates(labels=whole.labels, il=il, **tensors) if state["scored"] else None
+        found = Scores(super_batch=whole, scored=scored, score=score, positions=positions)
+        return cls(super_batch=super_batch, selection=selection, scores=(lambda: found) if state["begun"] else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +64,24 @@ class Choice:
     """What was chosen from a super-batch, full images maybe still being read.
 
     Attributes:
-        super_batch: on the model's device, with what is known to be predicted correctly.
+        super_batch: of all ranks, on the model's device, with what is known to be predicted correctly.
+        local: this rank's part of it.
+        selection: what was chosen by.
         positions: int64 (m,), of the chosen candidates, on the CPU; weights on the device.
-        reading: of their full images; None where the candidates' own images are trained on, or nothing was chosen.
+        owners: int64 (m,), the rank that trains on each.
+        scored, score: as of `Scores`.
+        reading: the fields of those of this rank.
     """
 
     super_batch: SuperBatch
+    local: SuperBatch
     selection: SelectionConfig
     positions: npt.NDArray[np.int64]
+    owners: npt.NDArray[np.int64]
     weights: Tensor
     scored: ScoredCandidates | None
     score: Tensor | None
-    reading: PendingImages | None
+    reading: PendingFields
 
     @property
     def loss(self) -> Tensor | None:

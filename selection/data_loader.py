@@ -62,7 +62,7 @@ class _Turn(NamedTuple):
 class TurnSampler(DistributedSampler[Any]):
     """What trainers tell the epoch: gives out the turns of the rest of an epoch.
 
-    The stream itself shares the turns out to the ranks. This is a DistributedSampler, so that Lightning puts no other
+    All ranks take the same turns, each its part of them. This is a DistributedSampler, so that Lightning puts no other
     one in its place and open_clip's `DataInfo` passes the epoch on; and a loader's `batch_sampler`, so that Accelerate
     and the Hugging Face Trainer skip batches without reading them.
 
@@ -101,7 +101,7 @@ class TurnSampler(DistributedSampler[Any]):
             if self.at is not None or not self.done:
                 rounds = self.stream.rounds()
                 of_stream, turn = divmod(epoch * self.epoch_steps, len(rounds))
-                self.at, self.done = (of_stream, rounds.bounds(turn, rank=0)[0]), 0
+                self.at, self.done = (of_stream, rounds.bounds(turn)[0]), 0
         elif self.at is not None or self.begins[1] == 0:
             self.at = (epoch, 0)
 
@@ -121,7 +121,7 @@ class TurnSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[list[_Turn]]:
         (epoch, start), number = self.begins, self.done
         while number < (self.epoch_steps or 1):
-            # None, where too few samples are left for this number of ranks.
+            # None, where too few samples are left.
             for turn in range(len(self.stream.rounds(start))):
                 if number == self.epoch_steps:
                     return
@@ -140,7 +140,7 @@ class _Selections(Dataset[Any]):
         self.repeated = 0
 
     def __len__(self) -> int:
-        return len(self._turns) * self._turns.stream.rounds().ranks * self._selector.batch_size
+        return len(self._turns) * self._selector.batch_size
 
     def __getitems__(self, turns: Sequence[_Turn]) -> Any:
         (at,) = turns
@@ -159,10 +159,10 @@ class _Selections(Dataset[Any]):
     def _seek(self, at: _Turn) -> None:
         self.leave()
         stream, rounds = self._turns.stream, self._turns.stream.rounds(at.start)
-        position, _ = rounds.bounds(at.turn, rank=0)
+        position, _ = rounds.bounds(at.turn)
         stream.load_state_dict(stream.state_at(at.epoch, position))
         if self._selector.step == 0:  # of a run that goes on: its ledger goes on, too
-            before = at.epoch * len(stream) + at.start // (rounds.size * rounds.ranks) + at.turn
+            before = at.epoch * len(stream) + at.start // rounds.size + at.turn
             if before:
                 self._selector.go_on_after(before)
         self._batches = iter(self._selector(self._source))
@@ -174,9 +174,8 @@ class _Selections(Dataset[Any]):
         assert self._batches is not None
         self._ahead = self._ahead or next(self._batches, None)
         if self._ahead is not None:
-            ranks = self._turns.stream.rounds(at.start).ranks
             assert self._ahead.super_batch is not None
-            reached = self._first_turn + self._ahead.super_batch.index // ranks == at.turn
+            reached = self._first_turn + self._ahead.super_batch.index == at.turn
             if reached or self._last is None:
                 self._last = self._collate(self._ahead)
             if reached:
@@ -187,7 +186,7 @@ class _Selections(Dataset[Any]):
                 f"the rest of epoch {at.epoch} has no candidate to train on: every sample was ruled out or is "
                 "unreadable; use a milder prefilter, or score the shards again"
             )
-        # Every rank has to take as many steps as the others, or they would wait for one another forever.
+        # Trainers count on the length that they were told.
         self.repeated += 1
         _log.warning("epoch %d, turn %d: not two candidates could be read, so a batch is repeated", at.epoch, at.turn)
         return self._last
@@ -198,8 +197,8 @@ class SelectingLoader(DataLoader[Any]):
 
     One iteration is the rest of one epoch, the next one that of the next epoch; `set_epoch` of the loader or of its
     `sampler` (no longer that of the stream) goes to the beginning of any other. It yields exactly `len` batches an
-    epoch on every rank: the stream shares the candidates out to the ranks, and where a super-batch leaves fewer than
-    two candidates to choose from, a batch is repeated (counted in `repeated`). Its state is that after the last batch
+    epoch, of which every rank of a job gets its share; where a super-batch leaves fewer than two candidates to choose
+    from, a batch is repeated (counted in `repeated`). Its state is that after the last batch
     yielded, the same on all ranks and for any number of workers. Batches skipped by Accelerate's `skip_first_batches`
     or by a resumed Hugging Face Trainer are not read.
 
@@ -209,9 +208,9 @@ class SelectingLoader(DataLoader[Any]):
         selector: chooses, given the model in training.
         collate: makes of a `SelectedBatch` what the trainer wants: `images_and_labels`, `pixel_values_and_labels`, or
             a function of your own; by default the batch itself.
-        epoch_steps: batches of an epoch on each rank, in place of one pass over the stream, which at 32 of 320 has a
-            tenth of an ordinary epoch's steps. With that of the trainer before, `stream.samples // (32 * ranks)`, its
-            epochs, schedules and warm-ups need no change; candidates go on from epoch to epoch as they would have.
+        epoch_steps: batches of an epoch, in place of one pass over the stream, which at 32 of 320 has a tenth of an
+            ordinary epoch's steps. With that of the trainer before, `stream.samples // 32`, its epochs, schedules and
+            warm-ups need no change; candidates go on from epoch to epoch as they would have.
 
     Raises:
         ConfigError: the source is no stream, and no DataLoader of one; the selector does not choose one batch from
@@ -249,11 +248,11 @@ class SelectingLoader(DataLoader[Any]):
         super().__init__(self._selections, batch_sampler=turns, collate_fn=_as_it_is)
         # A DataLoader with a batch sampler tells neither, and forbids to set them; trainers ask for both.
         object.__setattr__(self, "sampler", turns)
-        object.__setattr__(self, "batch_size", selector.batch_size)
+        object.__setattr__(self, "batch_size", selector.batch_size // stream.ranks.size)  # of this rank
 
     @property
     def num_batches(self) -> int:
-        """Batches of an epoch on this rank, as `len`."""
+        """Batches of an epoch, as `len`."""
         return len(self)
 
     @property
@@ -263,7 +262,7 @@ class SelectingLoader(DataLoader[Any]):
 
     @property
     def dropped(self) -> int:
-        """Candidates of each pass over the stream that no rank gets, see `Order.last`."""
+        """Candidates of each pass over the stream that nobody gets, see `Order.last`."""
         return self.stream.dropped
 
     @property

@@ -1,4 +1,6 @@
-"""The images of the chosen candidates: the full ones behind thumbnails are read for these alone."""
+"""The fields of the chosen candidates: what was not read to be scored here is read for these alone."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,21 @@ from rhostream.loaders.stream import SuperBatch, Tolerance
 from rhostream.selection.scoring import Meter
 
 
+@dataclass(frozen=True, kw_only=True)
+class PendingFields:
+    """Fields of chosen candidates that are being read.
+
+    Attributes:
+        positions: int64 (m,), of the candidates: in the super-batch, or in the `Part.whole` of one that is shared out.
+        rows: int64 (m,), of the part that was read here; -1 for what another rank has read.
+        reading: by field, the images and which of the m they are.
+    """
+
+    positions: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    reading: dict[str, tuple[PendingImages, npt.NDArray[np.int64]]]
+
+
 class FullImageReading:
     """Begins to read the images of what was chosen, and hands out those that could be read."""
 
@@ -18,44 +35,75 @@ class FullImageReading:
         self._reader: ImageReader | None = None  # held from step to step
         self._tolerance: tuple[int, Tolerance] | None = None  # with its epoch
 
-    def begin(self, super_batch: SuperBatch, positions: npt.NDArray[np.int64]) -> PendingImages | None:
-        """Begin to read the full images at these positions, int64 (m,); None where there are none behind the scored."""
-        if super_batch.full is None or not len(positions):
-            return None
-        self._reader = super_batch.full.reader()
-        return super_batch.full.submit(positions)
-
-    def of(
-        self, super_batch: SuperBatch, positions: npt.NDArray[np.int64], pending: PendingImages | None
-    ) -> tuple[Tensor | None, npt.NDArray[np.bool_]]:
-        """uint8 images of the chosen that could be read, and which of the chosen these are: bool (m,).
-
-        There are no images where the candidates' own are trained on.
+    def begin(self, super_batch: SuperBatch, positions: npt.NDArray[np.int64]) -> PendingFields:
+        """Begin to read what is to be trained on and is not there.
 
         Args:
-            super_batch: on the model's device.
+            super_batch: what this rank has read.
+            positions: int64 (m,), see `PendingFields`.
+        """
+        part, every = super_batch.part, np.arange(len(positions))
+        rows = positions
+        wanted = {} if super_batch.full is None else {"image": (super_batch.full, every)}
+        if part is not None:
+            row_of = np.full(len(part.whole), -1, np.int64)
+            row_of[part.positions] = np.arange(len(part.positions))
+            rows = row_of[positions]
+            missing = np.flatnonzero(rows < 0)
+            if super_batch.full is None:
+                wanted = {"image": (part.images["image"], missing)}
+            else:
+                wanted = {"image": (part.images["image"], every), "thumbnail": (part.images["thumbnail"], missing)}
+        reading = {}
+        for name, (images, which) in wanted.items():
+            if len(which):
+                self._reader = images.reader()
+                at = rows if images is super_batch.full else positions
+                reading[name] = images.submit(at[which]), which
+        return PendingFields(positions=positions, rows=rows, reading=reading)
+
+    def of(self, super_batch: SuperBatch, pending: PendingFields) -> tuple[dict[str, Tensor], npt.NDArray[np.bool_]]:
+        """uint8 fields of the chosen that could be read, and which of the chosen these are: bool (m,).
+
+        "thumbnail" is there where other pixels than the images were scored.
+
+        Args:
+            super_batch: what this rank has read, on the model's device.
             pending: what `begin` returned.
 
         Raises:
             ShardError: more full images in an epoch cannot be read than are tolerated.
         """
-        readable = np.ones(len(positions), bool)
+        readable = np.ones(len(pending.positions), bool)
         device = super_batch.images.device
-        if pending is None:
-            return None, readable
+        here = torch.from_numpy(pending.rows.clip(min=0)).to(device)
+        # A rank that has read none of its part's candidates has read those of others.
+        scored = super_batch.images[here] if len(super_batch.images) else None
+        fields = {"image": scored} if super_batch.full is None else {"image": None, "thumbnail": scored}
         with self._meter.charge("load"):
-            pixels, failures = pending.result()
-            images = torch.from_numpy(pixels).to(device)
-        for position, cause in failures:
-            self._tolerate(super_batch, positions[position], cause)
-            readable[position] = False
-        if failures:
-            images = images[torch.from_numpy(readable).to(device)]
-        return images, readable
+            for name, (images, which) in pending.reading.items():
+                pixels, failures = images.result()
+                read = torch.from_numpy(pixels).to(device)
+                for position, cause in failures:
+                    if readable[which[position]]:
+                        self._tolerate(super_batch, int(pending.positions[which[position]]), cause)
+                        readable[which[position]] = False
+                field = fields[name]
+                if field is None or len(which) == len(readable):
+                    fields[name] = read
+                else:
+                    field[torch.from_numpy(which).to(device)] = read
+        found = {name: field for name, field in fields.items() if field is not None}
+        if not readable.all():
+            at = torch.from_numpy(readable).to(device)
+            found = {name: field[at] for name, field in found.items()}
+        return found, readable
 
     def _tolerate(self, super_batch: SuperBatch, candidate: int, cause: str) -> None:
         """Count one that cannot be read; as many an epoch are allowed as of the candidates."""
-        assert super_batch.full is not None
+        part = super_batch.part
+        images, of = (super_batch.full, super_batch) if part is None else (part.images["image"], part.whole)
+        assert images is not None
         if self._tolerance is None or self._tolerance[0] != super_batch.epoch:
-            self._tolerance = super_batch.epoch, Tolerance(super_batch.full.read_options.max_unreadable)
-        self._tolerance[1].count(super_batch.keys[candidate], super_batch.shards[candidate], cause)
+            self._tolerance = super_batch.epoch, Tolerance(images.read_options.max_unreadable)
+        self._tolerance[1].count(of.keys[candidate], of.shards[candidate], cause)

@@ -15,7 +15,7 @@ from rhostream.loaders.stream import Batch, CandidateTable, SuperBatch, labels_o
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedBatch(Batch):
-    """b_t, what one gradient step is taken on, n_b samples on the model's device.
+    """b_t, what one gradient step is taken on, n_b samples on the model's device; of several ranks each has its share.
 
     While samples wait in a selector to fill a batch, their fields are as they were decoded.
 
@@ -23,17 +23,18 @@ class SelectedBatch(Batch):
         fields: "image" is float32 (n_b, C, H, W), normalized; "thumbnail" is there, too, where other pixels than these
             were scored.
         labels: as of `Batch`.
-        weights: float32 (n_b,), of each sample's loss; ones unless the selector draws by importance.
+        weights: float32 (n_b,), of each sample's loss; ones unless the selector draws by importance, or the ranks'
+            shares are uneven.
         il: float32 (n_b,), nats, or None.
         correct: bool (n_b,), did the model predict the label when they were scored? None where not known of all.
         candidates: the same n_b as the index has them.
         specs: of the fields.
         epoch: of the super-batch that completed it.
-        state: for the stream's `load_state_dict`: continues after that super-batch (and those of its round).
-        super_batch: that super-batch; None for what was waiting in a selector whose state was loaded.
+        state: for the stream's `load_state_dict`: continues after that super-batch.
+        super_batch: that super-batch, of all ranks; None for what was waiting in a selector whose state was loaded.
         considered: the super-batches that were chosen from since the last batch: one, unless batches are filled from
             several (a score floor, say) or one gives several (`SelectionConfig.share`). All but the last have given
-            their pixels back.
+            their pixels back, as have those that ranks share out.
         unreadable: how many of these were chosen whose full images could not be read.
     """
 
@@ -72,6 +73,11 @@ class SelectedBatch(Batch):
         """
         known = [super_batch.correct for super_batch in self.considered if super_batch.correct is not None]
         return float(torch.cat(known).float().mean()) if known else None
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Self:
+        """The samples at these positions, in this order."""
+        at = torch.from_numpy(positions).to(self.labels.device)
+        return self._each_tensor(lambda tensor: tensor[at], candidates=self.candidates.take(positions))
 
     def split(self, size: int) -> tuple[Self, Self]:
         """The first samples, so many, and the rest."""

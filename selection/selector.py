@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.stream import SuperBatch, SuperBatchStream
+from rhostream.loaders.stream import Exchange, Ranks, SuperBatch, SuperBatchStream
 from rhostream.selection.batch_queue import BatchQueue
 from rhostream.selection.choice import Choice, PendingScores
 from rhostream.selection.companions import LiveIL
+from rhostream.selection.dealing import dealt
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.policies import Fixed, Policy, SelectionConfig
@@ -35,14 +36,19 @@ from rhostream.selection.tasks import Classification, Criterion, Forward, Task
 from rhostream.selection.transforms import Transform, transformed
 
 _SECONDS_BETWEEN_SAVES: Final = 10.0  # of the ledger, where epochs are short
+_DIGEST_BYTES: Final = 16  # of the candidates that processes compare
 
 
 class OnlineSelector:
     """Chooses the n_b candidates of each super-batch with the highest score (arXiv 2206.07137, Algorithm 1).
 
+    The ranks of a job choose together: each scores its part of the super-batch, all learn the scores and choose the
+    same candidates, and each gets an even share of them. Which ranks there are is the stream's to say. All processes
+    iterate in step, and raise together what one of them fails at.
+
     Args:
         model: the model in training; it is read at each step and never changed.
-        batch_size: n_b, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
+        batch_size: n_b, over all ranks, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
         select: name of a selection function ("uniform" takes the candidates as they come), a `SelectionConfig` for
             finer settings, or a `Policy` that goes over from one selection to another.
         task: what goes into the model and what a candidate's loss is; a `Classification` of images by default.
@@ -97,7 +103,8 @@ class OnlineSelector:
         self._meter = meter or NoMeter()
         self._transform, self._live_il = transform, live_il
         self._cache = cache
-        self._scoring = CandidateScores(self.scorer, cache, self._meter)
+        self._exchange, self._ranks = Exchange(), Ranks()
+        self._scoring = CandidateScores(self.scorer, cache, self._meter, self._exchange)
         self._background: tuple[BackgroundScoring, CandidateScores] | None = None
         self._full_images = FullImageReading(self._meter)
         self._score_ahead = score_ahead
@@ -110,7 +117,7 @@ class OnlineSelector:
 
     @property
     def batch_size(self) -> int:
-        """n_b of the next batch."""
+        """n_b of the next batch, over all ranks."""
         return self.policy.next().batch_size
 
     @property
@@ -120,12 +127,19 @@ class OnlineSelector:
 
     @property
     def waiting(self) -> int:
-        """Samples that are chosen and wait to fill a batch."""
+        """Samples that are chosen and wait to fill a batch, over all ranks."""
         return len(self._queue)
 
     def __call__(self, stream: Iterable[SuperBatch]) -> Iterator[SelectedBatch]:
-        """The selected batches of one iteration over `stream`."""
+        """The selected batches of one iteration over `stream`.
+
+        Raises:
+            ConfigError: n_b is not a multiple of the ranks, or the processes were given different candidates.
+            OtherRankError: another process has failed.
+        """
         require_unbatched(stream)
+        self._ranks = _ranks_of(stream)
+        self._queue.share_out(self._ranks, self._device)
         yield from self._whole_batches(self.policy.next())  # of a state that was loaded
         super_batches = iter(stream)
         waiting: Choice | None = None
@@ -139,7 +153,7 @@ class OnlineSelector:
             if isinstance(stream, SuperBatchStream):
                 stream.prefiltering = selection.prefilter
             with self._meter.charge("load"):
-                super_batch = next(super_batches, None)
+                super_batch = self._next(super_batches)
             pending = None
             if super_batch is not None:
                 pending = self._begin(super_batch, selection, beside_training=waiting is not None)
@@ -163,13 +177,16 @@ class OnlineSelector:
         """
         if not self.one_batch_each:
             raise ConfigError("this selector does not choose one batch from each super-batch: iterate over it")
+        part = super_batch.part
+        self._ranks = Ranks() if part is None else Ranks(part.rank, part.chunks.ranks)
         return next(self._finished(self._choose(self._begin(super_batch, self.policy.next()))), None)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on after the last batch, the stream's position included: tensors and plain values.
 
         What was scored ahead of that batch is there, too; the ledger is written up to it. The model and its optimizer
-        are the trainer's to save; so are a `LiveIL`'s, unless this selector was given it.
+        are the trainer's to save; so are a `LiveIL`'s, unless this selector was given it. Every rank gives the same
+        state, and has to be asked for it where samples wait to fill a batch.
         """
         if self._background is not None:
             self._background[0].wait()  # it may be writing to the cache
@@ -180,7 +197,7 @@ class OnlineSelector:
             "step": self.step,
             "epoch": epoch,
             "stream": stream,
-            "queue": self._queue.state_dict(),
+            "queue": self._queue.state_dict(self._ranks, self._exchange),
             "ahead": None if self._ahead is None else self._ahead.state_dict(),
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
@@ -200,7 +217,7 @@ class OnlineSelector:
         if stream is not None and state["stream"]:
             stream.load_state_dict(state["stream"])
         self.step = state["step"]
-        self._queue.load_state_dict(state["queue"], (state["epoch"], state["stream"]), self._device)
+        self._queue.load_state_dict(state["queue"], (state["epoch"], state["stream"]))
         self._ahead, self._resumed = None, state["ahead"]
         if self._ledger is not None:
             self._ledger.go_on_after(self.step)
@@ -224,23 +241,37 @@ class OnlineSelector:
     def _looks_ahead(self, selection: SelectionConfig) -> bool:
         return self._score_ahead and not selection.queues
 
+    def _next(self, super_batches: Iterator[SuperBatch]) -> SuperBatch | None:
+        """The next super-batch, or this rank's part of it; the same one in every process."""
+        found: list[SuperBatch | None] = []
+
+        def read() -> bytes:
+            super_batch = next(super_batches, None)
+            found.append(super_batch)
+            return b"" if self._exchange.size == 1 else _digest(super_batch)
+
+        self._exchange.same(read, _DIGEST_BYTES, _DIFFER)
+        return found[0]
+
     def _begin(
         self, super_batch: SuperBatch, selection: SelectionConfig, *, beside_training: bool = False
     ) -> PendingScores:
         """Score a super-batch, now or beside the training."""
+        require_shares(selection.batch_size, self._ranks.size)
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
         resumed, self._resumed = self._resumed, None
-        if resumed is not None and resumed["keys"] == list(super_batch.keys):
-            return PendingScores.from_state_dict(resumed, on_device, selection)
+        if resumed is not None:
+            pending = PendingScores.from_state_dict(resumed, on_device, selection)
+            if pending is not None:
+                return pending
         if self._live_il is not None:
             with self._meter.charge("score"):
-                work = partial(self._live_il.il, on_device)
-                il = self._meter.flops("score", ("live IL", *on_device.images.shape), work)
-            on_device = replace(on_device, il=il)
+                on_device = replace(on_device, il=self._live_losses(on_device, self._live_il))
         scores: Callable[[], Scores] | None = None
         # A pass over a single candidate has no statistics for BatchNorm; to take it as it comes needs no pass.
-        if len(super_batch) >= (1 if selection.queues and not selection.scores else self._least(selection)):
+        candidates = len(super_batch if super_batch.part is None else super_batch.part.whole)
+        if candidates >= (1 if selection.queues and not selection.scores else self._least(selection)):
             with self._meter.charge("score"):
                 if beside_training and selection.scores:
                     background, scoring = self._beside_training()
@@ -250,33 +281,71 @@ class OnlineSelector:
                     scores = lambda: found  # noqa: E731 - there already
         return PendingScores(super_batch=on_device, selection=selection, scores=scores)
 
+    def _live_losses(self, super_batch: SuperBatch, live_il: LiveIL) -> Tensor:
+        """float32 (n,): irreducible losses of what this rank has read."""
+        if super_batch.part is None:
+            work = partial(live_il.il, super_batch)
+            return self._meter.flops("score", ("live IL", *super_batch.images.shape), work)
+        il = torch.zeros(len(super_batch), device=self._device)
+        for rows in super_batch.part.passes():
+            if len(rows):
+                chunk = super_batch.take(rows)
+                work = partial(live_il.il, chunk)
+                losses = self._meter.flops("score", ("live IL", *chunk.images.shape), work)
+                il[torch.from_numpy(rows).to(self._device)] = losses
+        return il
+
     def _beside_training(self) -> tuple[BackgroundScoring, CandidateScores]:
         if self._background is None:
-            background = BackgroundScoring(self.scorer)
-            self._background = background, CandidateScores(background.scorer, self._cache, self._meter)
+            background, exchange = BackgroundScoring(self.scorer), Exchange()
+            if self._exchange.size > 1:
+                exchange.join()  # here, in step with the other ranks, and not in the thread
+            self._background = background, CandidateScores(background.scorer, self._cache, self._meter, exchange)
         return self._background
 
     def _choose(self, pending: PendingScores) -> Choice:
         """Choose by the scores, once they are there, and begin to read the full images of the chosen."""
-        super_batch, selection = pending.super_batch, pending.selection
-        scored, score = None, None
+        local, selection = pending.super_batch, pending.selection
+        found = Scores(super_batch=local if local.part is None else local.part.whole.to(self._device))
         chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
         if pending.scores is not None:
             with self._meter.charge("score"):
-                scored, score = pending.scores()
-                if scored is not None and score is not None:
-                    self.policy.scored(scored, score)
-                chosen = self._chosen(super_batch, selection, score)
+                found = pending.scores()
+                # Of those that other ranks have read it is known by now whether they are readable.
+                if selection.scores and len(found.super_batch) < self._least(selection):
+                    found = replace(found, scored=None, score=None)
+                else:
+                    if found.scored is not None and found.score is not None:
+                        self.policy.scored(found.scored, found.score)
+                    chosen = self._chosen(found.super_batch, selection, found.score)
+        super_batch, scored = found.super_batch, found.scored
         positions = chosen.positions.cpu().numpy()
+        of_whole = positions if found.positions is None else found.positions[positions]
+        owners = self._dealt(local, of_whole, selection)
         return Choice(
             super_batch=super_batch if scored is None else replace(super_batch, correct=scored.correct),
             selection=selection,
             positions=positions,
+            owners=owners,
             weights=chosen.weights,
             scored=scored,
-            score=score,
-            reading=self._full_images.begin(super_batch, positions),
+            score=found.score,
+            local=local,
+            reading=self._full_images.begin(local, of_whole[owners == self._ranks.rank]),
         )
+
+    def _dealt(
+        self, local: SuperBatch, positions: npt.NDArray[np.int64], selection: SelectionConfig
+    ) -> npt.NDArray[np.int64]:
+        """int64 (m,): the rank that trains on each of the chosen, whose positions are those in the whole."""
+        holders = positions if local.part is None else local.part.chunks.holders(positions)
+        if self._alone(selection):
+            return dealt(holders, self._ranks.size)
+        return dealt(holders, self._ranks.size, waiting=self._queue.owners, batch_size=selection.batch_size)
+
+    def _alone(self, selection: SelectionConfig) -> bool:
+        """Does this super-batch, and no other, make the next batch?"""
+        return not selection.queues and not self._queue
 
     def _chosen(self, super_batch: SuperBatch, selection: SelectionConfig, score: Tensor | None) -> Chosen:
         """The n_b highest, by the rule `rhostream.selection.rules.top.Top`, unless the selection has another rule."""
@@ -300,20 +369,44 @@ class OnlineSelector:
 
     def _finished(self, choice: Choice) -> Iterator[SelectedBatch]:
         """The batches that the chosen complete, where enough of their images could be read."""
-        super_batch, selection = choice.super_batch, choice.selection
-        images, readable = self._full_images.of(super_batch, choice.positions, choice.reading)
-        positions = choice.positions[readable]
-        alone = not selection.queues and not self._queue  # this super-batch, and no other, makes the next batch
-        if alone and len(positions) < self._least(selection):
+        super_batch, selection, alone = choice.super_batch, choice.selection, self._alone(choice.selection)
+        fields, readable = self._read(choice)
+        owners = choice.owners[readable]
+        if alone and (owners.size < self._least(selection) or not self._each_has_enough(owners, selection)):
             self._record(choice, readable, unscored="too_few")
             return
         self._record(choice, readable)
-        chosen = self._waiting_batch(choice, positions, images, readable) if len(positions) else None
-        self._queue.add(super_batch, chosen, unreadable=len(choice.positions) - len(positions))
+        mine = readable & (choice.owners == self._ranks.rank)
+        chosen = self._waiting_batch(choice, fields, mine) if mine.any() else None
+        self._queue.add(super_batch, chosen, owners.tolist(), unreadable=int((~readable).sum()))
         if alone:
-            yield self._batch(len(positions))
+            yield self._batch(len(owners))
         else:
             yield from self._whole_batches(selection)
+
+    def _read(self, choice: Choice) -> tuple[dict[str, Tensor], npt.NDArray[np.bool_]]:
+        """The fields of this rank's samples, and which of all chosen could be read: bool (m,)."""
+        fields: dict[str, Tensor] = {}
+        readable = np.ones(len(choice.positions), bool)
+
+        def read() -> bytes:
+            found, of_mine = self._full_images.of(choice.local, choice.reading)
+            fields.update(found)
+            readable[choice.owners == self._ranks.rank] = of_mine
+            return readable.tobytes()
+
+        if choice.local.part is None:
+            read()
+        else:
+            for rank, told in enumerate(self._exchange.together(self._ranks, read, len(readable))):
+                theirs = choice.owners == rank
+                readable[theirs] = np.frombuffer(told, bool, len(readable))[theirs]
+        return fields, readable
+
+    def _each_has_enough(self, owners: npt.NDArray[np.int64], selection: SelectionConfig) -> bool:
+        """Has every rank as many samples as BatchNorm needs?"""
+        least = min(2, selection.batch_size // self._ranks.size)
+        return int(np.bincount(owners, minlength=self._ranks.size).min()) >= least
 
     def _whole_batches(self, selection: SelectionConfig) -> Iterator[SelectedBatch]:
         while self.waiting >= selection.batch_size:
@@ -323,7 +416,7 @@ class OnlineSelector:
         """The next batch out of the queue."""
         self.step += 1
         self.policy.stepped()
-        batch = self._queue.take(size)
+        batch = self._queue.take(size, self._ranks)
         return replace(batch, fields=self._inputs(batch))
 
     def _inputs(self, batch: SelectedBatch) -> dict[str, Tensor]:
@@ -337,24 +430,19 @@ class OnlineSelector:
             fields = {"thumbnail": fields["image"], **fields, "image": normalized}
         return fields
 
-    def _waiting_batch(
-        self, choice: Choice, positions: npt.NDArray[np.int64], full: Tensor | None, readable: npt.NDArray[np.bool_]
-    ) -> SelectedBatch:
-        """What was chosen and could be read; `full` are its full-size images, where thumbnails were scored."""
-        super_batch = choice.super_batch
-        chosen = super_batch.take(positions)
-        fields, specs = chosen.fields, chosen.specs
-        if full is not None and super_batch.full is not None:
-            fields = {"image": full, "thumbnail": chosen.images}
-            specs = {"image": super_batch.full.spec, "thumbnail": chosen.spec}
+    def _waiting_batch(self, choice: Choice, fields: dict[str, Tensor], mine: npt.NDArray[np.bool_]) -> SelectedBatch:
+        """This rank's of what was chosen, those at `mine`, bool (m,), whose fields these are."""
+        super_batch, local = choice.super_batch, choice.local
+        chosen = replace(super_batch, fields={}, full=None, part=None).take(choice.positions[mine])
+        trained = local.spec if local.full is None else local.full.spec
         return SelectedBatch(
             fields=fields,
             labels=chosen.labels,
-            weights=choice.weights[torch.from_numpy(readable).to(choice.weights.device)],
+            weights=choice.weights[torch.from_numpy(mine).to(choice.weights.device)],
             il=chosen.il,
             correct=chosen.correct,
             candidates=chosen.candidates,
-            specs=specs,
+            specs={name: trained if name == "image" else local.spec for name in fields},
             epoch=super_batch.epoch,
             state=super_batch.state,
         )
@@ -390,6 +478,34 @@ class OnlineSelector:
             correct=choice.super_batch.correct,
             unscored=unscored,
             unreadable=choice.positions[~readable],
+        )
+
+
+#: What processes compare of each super-batch.
+_DIFFER: Final = "the candidates that were read (their keys, epoch or position)"
+
+
+def _digest(super_batch: SuperBatch | None) -> bytes:
+    """Of the candidates of all ranks."""
+    if super_batch is None:
+        return b""
+    whole = super_batch if super_batch.part is None else super_batch.part.whole
+    told = "\n".join([str(whole.state), str(whole.index), *whole.keys])
+    return hashlib.blake2b(told.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _ranks_of(source: object) -> Ranks:
+    """The ranks that share out the super-batches of a stream, or of a DataLoader of one."""
+    stream = source.dataset if isinstance(source, DataLoader) else source
+    return stream.ranks if isinstance(stream, SuperBatchStream) else Ranks()
+
+
+def require_shares(batch_size: int, ranks: int) -> None:
+    """Raises ConfigError where a batch cannot be dealt out evenly."""
+    if batch_size % ranks:
+        raise ConfigError(
+            f"batch_size {batch_size} is not a multiple of the {ranks} ranks that share it out: give "
+            f"{batch_size - batch_size % ranks or ranks}, or another multiple"
         )
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import Augmentation, ImageSpec, ReadOptions
@@ -17,7 +17,11 @@ from rhostream.loaders.stream.block import JoinSettings
 from rhostream.loaders.stream.candidate_reader import CandidateReader, Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import EpochOrder, Order
+from rhostream.loaders.stream.ranks import given_ranks
 from rhostream.loaders.stream.super_batch_stream import SuperBatchStream, read_options_here
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +32,13 @@ class CandidateStream(SuperBatchStream):
     Use it as it is, or in a `DataLoader(stream, batch_size=None, num_workers=…)`. One iteration is the rest of one
     epoch; the next one is that of the next epoch, which with workers must be said by `set_epoch`. The order
     is a function of (seed, epoch) and the index: the same global sequence for any number of ranks and workers, no
-    sample twice an epoch (`Order.last` says what becomes of those that do not fill a super-batch at its end), and every
-    rank the same number of super-batches.
+    sample twice an epoch (`Order.last` says what becomes of those that do not fill a super-batch at its end). The ranks
+    of a job share out each super-batch: every rank reads the pixels of its part.
 
     Args:
         workspace: a workspace with shards, or with an index of tars that lie elsewhere.
         il: an IL table: its name in the workspace, or the path of a Parquet with columns key and il. None joins none.
-        super_batch_size: n_B of this rank.
+        super_batch_size: n_B, over all ranks of the job.
         seed: of the order and the augmentation.
         shards: what to read; all shards of the split "train" where None.
         spec: of the pixels to train on; the manifest's where None.
@@ -47,7 +51,10 @@ class CandidateStream(SuperBatchStream):
         prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
         extra: further columns of the index to carry along.
-        order, reading: finer settings.
+        order, read_options: finer settings.
+        dp_rank, dp_world_size: the data-parallel rank of this process and their number, where they are not those of
+            the process group: tensor-, pipeline- and context-parallel peers name the same rank, and get the same data.
+        mesh: or the data-parallel dimensions of the job's device mesh, `mesh["dp"]`.
 
     Raises:
         WorkspaceError: the shards there are not finished, or there are no such shards, thumbnails or core set.
@@ -72,6 +79,9 @@ class CandidateStream(SuperBatchStream):
         extra: tuple[str, ...] = (),
         order: Order = Order(),
         read_options: ReadOptions = ReadOptions(),
+        dp_rank: int | None = None,
+        dp_world_size: int | None = None,
+        mesh: "DeviceMesh | None" = None,
     ) -> None:
         if prefilter is not None and il is None:
             raise ConfigError("a prefilter rules candidates out by their irreducible loss: name an IL table with il=")
@@ -98,6 +108,7 @@ class CandidateStream(SuperBatchStream):
             augmentation=augmentation,
             order=order,
             read_options=read_options,
+            ranks=given_ranks(dp_rank, dp_world_size, mesh),
         )
         table = open_il_table(workspace, self.corpus, il) if il is not None else None
         self._join = JoinSettings(

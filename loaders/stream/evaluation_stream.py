@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,11 @@ from rhostream.loaders.index import (
     undecodable,
 )
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream.super_batch_stream import distributed
+from rhostream.loaders.stream.ranks import Ranks, distributed, given_ranks
 from rhostream.loaders.stream.targets import make_targets
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _READ_AT_ONCE = 256  # samples, while iterating
 
@@ -47,6 +51,7 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
         at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
         shard_by_rank: False gives every rank all samples: for trainers that put a sampler of their own around a
             dataset (Lightning, Accelerate, the Hugging Face Trainer).
+        dp_rank, dp_world_size, mesh: as of `CandidateStream`.
         read_options: see `ReadOptions`.
 
     Raises:
@@ -64,6 +69,9 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
         at_most: int | None = None,
         shard_by_rank: bool = True,
         read_options: ReadOptions = ReadOptions(workers=0),
+        dp_rank: int | None = None,
+        dp_world_size: int | None = None,
+        mesh: "DeviceMesh | None" = None,
     ) -> None:
         self.workspace = Workspace(workspace)
         self.corpus = CorpusMetadata.read(self.workspace)
@@ -77,7 +85,8 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
                 "corpus this split, or name another one"
             )
         rows, labels = self._chosen(total if at_most is None else min(total, at_most), total, among)
-        rank, ranks = distributed() if shard_by_rank else (0, 1)
+        given = given_ranks(dp_rank, dp_world_size, mesh)
+        rank, ranks = (given or distributed()) if shard_by_rank else Ranks()
         mine = np.arange(rank, len(rows), ranks)
         self._rows, self._labels = rows[mine], take_labels(labels, mine)
         self._reader = ImageReader(self.workspace, read_options)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageRefs, ReadOptions
@@ -13,7 +14,11 @@ from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, shuffled
+from rhostream.loaders.stream.ranks import given_ranks
 from rhostream.loaders.stream.super_batch_stream import SuperBatchStream
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 _LARGEST_DENOMINATOR = 10**6  # of a weight, so that every position is exact
 
@@ -30,6 +35,7 @@ class MixedStream(SuperBatchStream):
             size are used. Their classes, specs and augmentations must agree. Shards are named "<name>/<shard>".
         weights: share of each corpus, in any unit; by default in proportion to their samples.
         samples: length of an epoch; by default the sum of the corpora's.
+        dp_rank, dp_world_size, mesh: as of `CandidateStream`; those of the corpora do not count.
 
     Raises:
         ConfigError: the corpora cannot be mixed.
@@ -45,6 +51,9 @@ class MixedStream(SuperBatchStream):
         seed: int = 0,
         order: Order = Order(),
         read_options: ReadOptions = ReadOptions(),
+        dp_rank: int | None = None,
+        dp_world_size: int | None = None,
+        mesh: "DeviceMesh | None" = None,
     ) -> None:
         _require_alike(corpora)
         self.corpora = dict(corpora)
@@ -70,6 +79,7 @@ class MixedStream(SuperBatchStream):
             augmentation=first.augmentation,
             order=order,
             read_options=read_options,
+            ranks=given_ranks(dp_rank, dp_world_size, mesh),
         )
         made_of = [
             [name, str(take), stream.order_digest, stream.seed]

@@ -42,18 +42,21 @@ class Order:
 
     Attributes:
         block_shards: shards shuffled together; more mixes better and holds more of the index in memory.
-        last: what becomes of the candidates which do not fill a super-batch on every rank at the epoch's end. "drop"
-            leaves them out of this epoch, others of the next: what would be chosen of them is a smaller batch, which
-            hurts training and breaks transforms that want even ones. "keep" spreads them evenly over one last round of
-            shorter (or by one longer) super-batches.
-        shard_by_rank: each rank of a distributed run gets its own super-batches; False gives every rank all.
+        last: what becomes of the candidates which do not fill a super-batch at the epoch's end. "drop" leaves them out
+            of this epoch, others of the next: what would be chosen of them is a smaller batch, which hurts training
+            and breaks transforms that want even ones. "keep" makes a shorter (or by one longer) super-batch of them.
+        chunk_size: candidates that are scored in one pass, at most. None is all of a process's: then each rank of a job
+            scores its part in one pass. A chunk does not change with the number of ranks, and neither do the
+            scores, in which BatchNorm's statistics and rounding follow the pass.
     """
 
     block_shards: int = 8
     last: Literal["drop", "keep"] = "drop"
-    shard_by_rank: bool = True
+    chunk_size: int | None = None
 
     def __post_init__(self) -> None:
+        if self.chunk_size is not None and self.chunk_size < 2:
+            raise ConfigError(f"chunk_size {self.chunk_size}: two candidates at least, for BatchNorm's statistics")
         if self.block_shards < 1:
             raise ConfigError(f"block_shards {self.block_shards}: at least one shard must be shuffled at a time")
         if self.last not in ("drop", "keep"):
@@ -94,43 +97,37 @@ class EpochOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """The rest of an epoch cut into rounds, in each of which every rank gets one super-batch.
+    """The rest of an epoch cut into turns, one super-batch each.
 
     Attributes:
         start: first position of the sequence that has not been given out.
         total: length of the sequence.
-        size: n_B, candidates of one rank's super-batch.
-        ranks: number of ranks.
+        size: n_B, candidates of a super-batch, over all ranks.
         last: see `Order`.
     """
 
     start: int
     total: int
     size: int
-    ranks: int
     last: Literal["drop", "keep"]
 
     def __len__(self) -> int:
-        full, rest = divmod(self.total - self.start, self.size * self.ranks)
-        # A rest too small to choose from joins the last full round: no rank may come away with less than two candidates
-        # (of which BatchNorm could make no statistics), unless there is nothing to join.
-        short = self.last == "keep" and rest >= (2 * self.ranks if full else self.ranks)
+        full, rest = divmod(self.total - self.start, self.size)
+        # A rest too small to choose from joins the last full super-batch, unless there is none: of one candidate
+        # BatchNorm could make no statistics.
+        short = self.last == "keep" and rest >= (2 if full else 1)
         return full + (1 if short else 0)
 
-    def bounds(self, turn: int, rank: int) -> tuple[int, int]:
-        """Positions [first, last) of the super-batch that `rank` gets in this turn."""
-        first = self.start + turn * self.size * self.ranks
-        if self.last == "drop" or turn < len(self) - 1:
-            return first + rank * self.size, first + (rank + 1) * self.size
-        share, longer = divmod(self.total - first, self.ranks)
-        begin = first + rank * share + min(rank, longer)
-        return begin, begin + share + (1 if rank < longer else 0)
+    def bounds(self, turn: int) -> tuple[int, int]:
+        """Positions [first, last) of the super-batch of this turn."""
+        first = self.start + turn * self.size
+        return first, first + self.size if self.last == "drop" or turn < len(self) - 1 else self.total
 
     def after(self, turn: int) -> int:
         """The first position that is not given out when this turn is over."""
-        return self.bounds(turn, self.ranks - 1)[1]
+        return self.bounds(turn)[1]
 
     @property
     def dropped(self) -> int:
-        """Candidates of this epoch that no rank gets."""
+        """Candidates of this epoch that nobody gets."""
         return self.total - (self.after(len(self) - 1) if len(self) else self.start)

@@ -24,6 +24,7 @@ from rhostream.loaders.decode import (
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.batch import Batch
 from rhostream.loaders.stream.candidate_table import CandidateTable
+from rhostream.loaders.stream.ranks import Chunks
 
 
 class Tolerance:
@@ -67,8 +68,35 @@ class FullImages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which candidates of a job's super-batch a rank has read.
+
+    Attributes:
+        whole: the super-batch of all ranks, on the CPU, with no rows in its fields: which of its candidates are
+            readable, the ranks tell one another.
+        chunks: how it is shared out.
+        rank: that has read this part.
+        positions: int64 (m,), of the part's candidates in the whole.
+        images: what reads the pixels of any candidate of the whole, by field.
+    """
+
+    whole: "SuperBatch"
+    chunks: Chunks
+    rank: int
+    positions: npt.NDArray[np.int64]
+    images: dict[str, FullImages]
+
+    def passes(self) -> list[npt.NDArray[np.int64]]:
+        """Rows of the part that are scored together, for every pass that the rank runs."""
+        of_chunk = self.positions % self.chunks.count
+        return [np.flatnonzero(of_chunk == chunk) for chunk in self.chunks.scored_by(self.rank)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuperBatch(Batch):
     """The candidates B_t of one step (arXiv 2206.07137, Algorithm 1, line 5), joined with their irreducible losses.
+
+    In a job of several ranks, or where candidates are scored in chunks, it is the part of it that this rank reads.
 
     Attributes:
         fields: the pixels to score: "image" is uint8 (n, C, H, W), channels last in memory. `specs` normalizes them.
@@ -78,12 +106,14 @@ class SuperBatch(Batch):
         passed_over: candidates read off the order with these and not decoded, each with its reason.
         specs: of each field.
         epoch: the epoch it belongs to.
-        index: its number, counted over all ranks from where this pass over the epoch began.
-        size: n_B that was asked for, or what the whole corpus has; an epoch's last super-batch may be shorter.
-        left_over: candidates that end the epoch after this super-batch and its round, and that no rank gets; 0 before.
-        state: for `CandidateStream.load_state_dict`: continues after this super-batch (and those of its round).
+        index: its number, counted from where this pass over the epoch began.
+        size: n_B of the job that was asked for, or what the whole corpus has; an epoch's last super-batch may be
+            shorter.
+        left_over: candidates that end the epoch after this super-batch, and that nobody gets; 0 before.
+        state: for `CandidateStream.load_state_dict`: continues after this super-batch.
         full: the images to train on, where `fields` are thumbnails that are not exact; else None.
         correct: bool (n,), did the model predict the label when a selector scored them? None where not known.
+        part: of which super-batch this is a part; None where it is all of it.
     """
 
     il: Tensor | None
@@ -97,6 +127,7 @@ class SuperBatch(Batch):
     left_over: int = 0
     full: FullImages | None = field(default=None, repr=False)
     correct: Tensor | None = field(default=None, repr=False)
+    part: Part | None = field(default=None, repr=False)
 
     _columns: ClassVar[tuple[str, ...]] = ("labels", "il", "correct")
 
@@ -132,8 +163,19 @@ class SuperBatch(Batch):
         """The candidates at these positions, in this order, and all that are passed over."""
         at = torch.from_numpy(positions).to(self.labels.device)
         full = None if self.full is None else replace(self.full, refs=self.full.refs.take(positions))
+        part = None if self.part is None else replace(self.part, positions=self.part.positions[positions])
         candidates = self.candidates.take(positions)
-        return self._each_tensor(lambda tensor: tensor[at], candidates=candidates, full=full)
+        return self._each_tensor(lambda tensor: tensor[at], candidates=candidates, full=full, part=part)
+
+    def without_unreadable(self, readable: npt.NDArray[np.int64]) -> Self:
+        """The candidates at these positions; the others are passed over as unreadable. Fields of no rows stay so."""
+        if len(readable) == len(self):
+            return self
+        unreadable = self.candidates.take(np.setdiff1d(np.arange(len(self)), readable)).passed_over("unreadable")
+        empty = {name: each for name, each in self.fields.items() if not len(each)}
+        rest = replace(self, fields={name: each for name, each in self.fields.items() if len(each)}).take(readable)
+        passed_over = CandidateTable.concat([self.passed_over, unreadable])
+        return replace(rest, fields={**rest.fields, **empty}, passed_over=passed_over)
 
     def normalized(self) -> Self:
         """With fields as a model takes them: float32."""
@@ -141,7 +183,8 @@ class SuperBatch(Batch):
 
     def without_images(self) -> Self:
         """With no rows in its fields, whose memory is then free."""
-        return replace(self, fields={name: each[:0].clone() for name, each in self.fields.items()}, full=None)
+        fields = {name: each[:0].clone() for name, each in self.fields.items()}
+        return replace(self, fields=fields, full=None, part=None)
 
 
 def _refuse_to_batch(batch: list[SuperBatch], *, collate_fn_map: object = None) -> None:

@@ -1,7 +1,5 @@
 """Super-batches of one or several corpora, in an order that ranks, workers and interruptions do not change."""
 
-import logging
-import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -10,22 +8,29 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import Augmentation, Failures, ImageReader, ImageSpec, PendingImages, ReadOptions
+from rhostream.loaders.decode import (
+    Augmentation,
+    Failures,
+    ImageReader,
+    ImageRefs,
+    ImageSpec,
+    PendingImages,
+    ReadOptions,
+)
 from rhostream.loaders.index import CorpusMetadata
-from rhostream.loaders.storage import Workspace, launched
+from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, Rounds
 from rhostream.loaders.stream.position import StreamPosition
-from rhostream.loaders.stream.super_batch import FullImages, SuperBatch, Tolerance, shared_reader
+from rhostream.loaders.stream.ranks import Chunks, Ranks, distributed
+from rhostream.loaders.stream.super_batch import FullImages, Part, SuperBatch, Tolerance, shared_reader
 from rhostream.loaders.stream.targets import make_targets
-
-_log = logging.getLogger(__name__)
 
 
 class SuperBatchStream(IterableDataset[SuperBatch]):
@@ -33,10 +38,11 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
     Args:
         workspace: the tars' names are relative to it.
-        super_batch_size: n_B of this rank.
+        super_batch_size: n_B of the job.
         seed: of the order and the augmentation.
         spec: of the pixels to train on.
         scoring_spec: of the pixels to score; `spec` where no thumbnails are read.
+        ranks: that share out each super-batch; those of the process group, or of torchrun's variables, where None.
     """
 
     corpus: CorpusMetadata
@@ -52,6 +58,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         augmentation: Augmentation,
         order: Order,
         read_options: ReadOptions,
+        ranks: Ranks | None,
     ) -> None:
         if super_batch_size < 1:
             raise ConfigError(f"super_batch_size {super_batch_size}: at least one candidate is needed")
@@ -65,9 +72,17 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self.read_options = read_options
         #: Are candidates ruled out by their IL passed over, where a prefilter was given? May change while streaming.
         self.prefiltering = True
-        self._rank, self._ranks = distributed()
+        self._given_ranks, self._ranks_found = ranks, distributed()
         self._position = StreamPosition()
         self._reader: ImageReader | None = None
+
+    @property
+    def ranks(self) -> Ranks:
+        """Those that share out each super-batch, and this one's own."""
+        if self._given_ranks is not None:
+            return self._given_ranks
+        self._ranks_found = distributed(default=self._ranks_found)
+        return self._ranks_found
 
     @property
     @abstractmethod
@@ -88,12 +103,12 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         """
 
     def __len__(self) -> int:
-        """Super-batches of a whole epoch on this rank."""
+        """Super-batches of a whole epoch."""
         return len(self.rounds())
 
     @property
     def dropped(self) -> int:
-        """Samples of each epoch that no rank gets: other ones in each, see `Order.last`."""
+        """Samples of each epoch that nobody gets: other ones in each, see `Order.last`."""
         return self.rounds().dropped
 
     def set_epoch(self, epoch: int) -> None:
@@ -157,13 +172,6 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         epoch, position, first, stride = self._position.begin()
         rounds = self.rounds(position)
         if not len(rounds):
-            if position < self.samples and self.order.last == "keep":
-                _log.warning(
-                    "the last %d samples of epoch %d are too few for %d ranks: no rank gets them",
-                    self.samples - position,
-                    epoch,
-                    rounds.ranks,
-                )
             epoch, rounds = epoch + 1, self.rounds()
         maker = _Maker(self, epoch, rounds)
         # One thread reads ahead, in order; the decoders work for it.
@@ -185,28 +193,25 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                     future.cancel()
 
     def rounds(self, start: int = 0) -> Rounds:
-        """The turns from this position of an epoch on, in each of which every rank gets one super-batch."""
-        self._rank, self._ranks = distributed(default=(self._rank, self._ranks))
-        ranks = self._ranks if self.order.shard_by_rank else 1
-        if self.samples < ranks:
-            raise ConfigError(f"{self.samples} samples cannot be shared out to {ranks} ranks: use fewer ranks")
-        # A corpus that does not fill one super-batch on every rank gives what it has.
-        size = min(self.super_batch_size, self.samples // ranks)
-        return Rounds(start=start, total=self.samples, size=size, ranks=ranks, last=self.order.last)
+        """The turns from this position of an epoch on, each with one super-batch."""
+        # A corpus that does not fill one super-batch gives what it has.
+        size = min(self.super_batch_size, self.samples)
+        return Rounds(start=start, total=self.samples, size=size, last=self.order.last)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawned worker has no process group: it is told the rank of its parent.
-        rank, ranks = distributed(default=(self._rank, self._ranks))
-        return {**self.__dict__, "_reader": None, "_rank": rank, "_ranks": ranks}
+        # A spawned worker has no process group: it is told the ranks of its parent.
+        return {**self.__dict__, "_reader": None, "_ranks_found": self.ranks}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PendingSuperBatch:
-    """A super-batch whose images are being read."""
+    """A super-batch whose images are being read; `read` are the positions of those in it, None for all."""
 
     turn: int
     candidates: CandidateTable
     passed_over: CandidateTable
+    chunks: Chunks
+    read: npt.NDArray[np.int64] | None
     images: PendingImages
 
 
@@ -215,58 +220,82 @@ class _Maker:
 
     def __init__(self, stream: SuperBatchStream, epoch: int, rounds: Rounds) -> None:
         self._stream, self._epoch, self._rounds = stream, epoch, rounds
-        self._rank = stream._rank if stream.order.shard_by_rank else 0
+        self._ranks = stream.ranks
         self._read_options = read_options_here(stream.read_options)
         # Held by the stream, so that its threads and processes live from one epoch to the next.
         self._images = stream._reader = shared_reader(stream.workspace, self._read_options)
         self._tolerance = Tolerance(self._read_options.max_unreadable)
 
     def begin(self, turn: int, prefiltering: bool) -> _PendingSuperBatch:
-        stream, bounds = self._stream, self._rounds.bounds(turn, self._rank)
+        stream, bounds = self._stream, self._rounds.bounds(turn)
         candidates, passed_over = stream.read(self._epoch, *bounds, prefiltering=prefiltering)
-        refs = candidates.refs["thumbnail" if "thumbnail" in candidates.refs else "image"]
+        chunks = Chunks.of(len(candidates), stream.order.chunk_size, self._ranks.size)
+        refs, read = candidates.refs["thumbnail" if "thumbnail" in candidates.refs else "image"], None
+        if chunks.count > 1 or self._ranks.size > 1:
+            read = chunks.positions(self._ranks.rank)
+            refs = refs.take(read)
         images = self._images.submit(refs, stream.scoring_spec, stream.augmentation)
-        return _PendingSuperBatch(turn=turn, candidates=candidates, passed_over=passed_over, images=images)
+        return _PendingSuperBatch(
+            turn=turn, candidates=candidates, passed_over=passed_over, chunks=chunks, read=read, images=images
+        )
 
     def finish(self, pending: _PendingSuperBatch) -> SuperBatch:
         """Raises ShardError where more images than are tolerated cannot be read."""
         stream, candidates = self._stream, pending.candidates
         pixels, failures = pending.images.result()
-        full = None
-        if "thumbnail" in candidates.refs and "image" in candidates.refs:
-            full = FullImages(
-                workspace=stream.workspace,
-                refs=candidates.refs["image"],
-                spec=stream.spec,
-                augmentation=stream.augmentation,
-                read_options=self._read_options,
-            )
+        with_originals = "thumbnail" in candidates.refs and "image" in candidates.refs
         done = pending.turn == len(self._rounds) - 1
         epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(pending.turn))
+        images = torch.from_numpy(pixels)
         super_batch = SuperBatch(
-            fields={"image": torch.from_numpy(pixels)},
+            fields={"image": images if pending.read is None else images[:0].clone()},
             labels=make_targets(candidates.labels, len(stream.corpus.classes)),
             il=None if candidates.il is None else torch.from_numpy(candidates.il),
             candidates=replace(candidates, refs={}),
             passed_over=pending.passed_over,
             specs={"image": stream.scoring_spec},
             epoch=self._epoch,
-            index=pending.turn * self._rounds.ranks + self._rank,
+            index=pending.turn,
             size=self._rounds.size,
             state=stream.state_at(epoch, position),
             left_over=self._rounds.dropped if done else 0,
-            full=full,
+            full=self._reader_of(candidates.refs["image"], stream.spec) if with_originals else None,
         )
+        if pending.read is not None:
+            super_batch = self._part(super_batch, images, pending)
         return self._without_unreadable(super_batch, failures) if failures else super_batch
+
+    def _part(self, whole: SuperBatch, images: torch.Tensor, pending: _PendingSuperBatch) -> SuperBatch:
+        """What this rank has read of a super-batch, whose other candidates any rank may be asked to train on."""
+        assert pending.read is not None
+        refs, spec = pending.candidates.refs, self._stream.scoring_spec
+        scored = self._reader_of(refs.get("thumbnail", refs["image"]), spec) if refs else None
+        part = Part(
+            whole=replace(whole, full=None),
+            chunks=pending.chunks,
+            rank=self._ranks.rank,
+            positions=pending.read,
+            images={} if scored is None else {"image": whole.full or scored, "thumbnail": scored},
+        )
+        without = replace(whole, fields={}, part=None)
+        return replace(without.take(pending.read), fields={"image": images}, part=part)
+
+    def _reader_of(self, refs: ImageRefs, spec: ImageSpec) -> FullImages:
+        stream = self._stream
+        return FullImages(
+            workspace=stream.workspace,
+            refs=refs,
+            spec=spec,
+            augmentation=stream.augmentation,
+            read_options=self._read_options,
+        )
 
     def _without_unreadable(self, super_batch: SuperBatch, failures: Failures) -> SuperBatch:
         candidates = super_batch.candidates
         for position, cause in failures:
             self._tolerance.count(candidates.keys[position], candidates.shards[position], cause)
-        unreadable = np.array([position for position, _ in failures], np.int64)
-        passed_over = [super_batch.passed_over, candidates.take(unreadable).passed_over("unreadable")]
-        readable = super_batch.take(np.setdiff1d(np.arange(len(candidates)), unreadable))
-        return replace(readable, passed_over=CandidateTable.concat(passed_over))
+        unreadable = [position for position, _ in failures]
+        return super_batch.without_unreadable(np.setdiff1d(np.arange(len(candidates)), unreadable))
 
 
 def read_options_here(read_options: ReadOptions) -> ReadOptions:
@@ -279,17 +308,3 @@ def read_options_here(read_options: ReadOptions) -> ReadOptions:
         threads=read_options.threads or max(1, read_options.decoders() // worker.num_workers),
         pin_memory=False,
     )
-
-
-def distributed(default: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(rank, number of ranks) of this process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    if default is not None or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return default or (0, 1)
-    rank, ranks = launched("RANK", 0), launched("WORLD_SIZE", 1)
-    if rank >= ranks:
-        raise ConfigError(
-            f"RANK={rank} of WORLD_SIZE={ranks}: ranks count from 0; start all with torchrun, or unset both"
-        )
-    return rank, ranks

@@ -87,6 +87,15 @@ class TrainConfig(StageConfig):
     seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
     precision: Precision = setting("auto", group="Model", **PRECISION)
+    shard_model: bool = setting(
+        False,
+        group="Model",
+        help="Under torchrun: share out parameters, gradients and the optimizer's state (FSDP2) in place of copying "
+        "them to every process (DDP).",
+    )
+    sync_batchnorm: bool = setting(
+        False, group="Model", help="Under torchrun, on GPUs: BatchNorm's statistics over the batch of all processes."
+    )
 
     select: str = setting(
         "rho_loss",
@@ -110,7 +119,9 @@ class TrainConfig(StageConfig):
         unset="the only one",
         help="IL table of the workspace, or a Parquet file with the columns key and il.",
     )
-    batch_size: int = setting(32, group="Selection", minimum=1, metavar="N", help="n_b, trained on in each step.")
+    batch_size: int = setting(
+        32, group="Selection", minimum=1, metavar="N", help="n_b, trained on in each step, by all processes together."
+    )
     super_batch_size: int = setting(
         320, group="Selection", minimum=1, metavar="N", help="n_B, candidates that are scored in each step."
     )
@@ -195,6 +206,15 @@ class TrainConfig(StageConfig):
     )
     score_precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", group="Scoring", help="Of the scoring pass; auto takes that of training."
+    )
+    score_chunk: int = setting(
+        0,
+        group="Scoring",
+        minimum=0,
+        metavar="N",
+        unset="all that a process has",
+        help="Candidates that are scored in one pass, at most. With the same N the scores are the same under any "
+        "number of processes.",
     )
     score_size: int = setting(
         0,
@@ -283,6 +303,13 @@ class TrainConfig(StageConfig):
             raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
         if self.warmup > 1 and self.warmup != int(self.warmup):
             raise ConfigError(f"warmup {self.warmup}: give a whole number of steps, or a share below 1")
+        if self.score_chunk == 1:
+            raise ConfigError("score_chunk 1: BatchNorm has no statistics of one candidate; give 2 or more")
+        if self.shard_model and (self.score_ahead or self.score_compile):
+            raise ConfigError(
+                "shard_model with score_ahead or score_compile: a model whose parameters are shared out is neither "
+                "copied nor compiled for scoring; leave one out"
+            )
         if self.proxy and self.live_il:
             raise ConfigError("proxy and live_il: score by the one or the other")
         if self.handover and self.live_il:

@@ -55,8 +55,10 @@ class TrainingSamples:
             shards=shards,
             spec=spec,
             augmentation=augmentation,
-            order=Order(last="keep", shard_by_rank=False),
+            order=Order(last="keep"),
             read_options=ReadOptions(threads=threads),
+            dp_rank=0,
+            dp_world_size=1,
         )
         # A crop at random needs more pixels than the spec has.
         fits = self._stream.samples * spec.size**2 * spec.channels <= held_bytes
@@ -87,7 +89,7 @@ class TrainingSamples:
             self._held = self._read()
         rounds = stream.rounds()
         for turn in range(first, len(rounds)):
-            samples, _ = stream.read(epoch, *rounds.bounds(turn, 0))
+            samples, _ = stream.read(epoch, *rounds.bounds(turn))
             images = torch.from_numpy(self._pixels(*self._held, samples)).permute(0, 3, 1, 2)
             yield images, make_targets(samples.labels, len(stream.corpus.classes))
 

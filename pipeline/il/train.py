@@ -1,17 +1,19 @@
 """`rho il train`: a small model trained on the holdout only, or one per fold on all the other folds."""
 
 import hashlib
-import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusMetadata
-from rhostream.loaders.storage import Workspace, encode_safetensors, launched
+from rhostream.loaders.storage import Workspace, encode_safetensors
+from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, il_costs, metadata_file, write_il_cost
-from rhostream.pipeline.jobs import exclusive_lock, remove_contents, require_same
+from rhostream.pipeline.jobs import exclusive_lock, joined, remove_contents, require_agreement, require_same
 from rhostream.pipeline.models import build_model, choose_device, count_parameters
 from rhostream.schema import COST_UNITS
 
@@ -45,35 +47,43 @@ class ILTraining:
 def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bool = False) -> ILTraining:
     """Train the IL model, or go on with a training that was interrupted: the result is the same, byte for byte.
 
+    Under torchrun the processes share out the models of the folds; the result is the same, too.
+
     Args:
         overwrite: remove a model of this name, with its scores, and start anew.
 
     Raises:
         WorkspaceError: nothing to train or validate on, a model of this name was trained otherwise, or another process
             is at work on it.
-        ConfigError: an unknown model, device or weights file.
+        ConfigError: an unknown model, device or weights file; or more processes than models.
         IrreducibleLossError: the training diverged.
     """
-    if launched("WORLD_SIZE", 1) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE {os.environ['WORLD_SIZE']}: IL training runs in one process; start it without torchrun"
-        )
-    workspace = Workspace(workspace)
+    with joined() as exchange:
+        return _train_il(Workspace(workspace), config, exchange, overwrite=overwrite)
+
+
+def _train_il(workspace: Workspace, config: ILTrainConfig, exchange: Exchange, *, overwrite: bool) -> ILTraining:
     corpus = CorpusMetadata.read(workspace)
     name = config.resolved_name
     if overwrite or not workspace.exists(metadata_file(name)):
         # Nothing is removed, and no folder made, for a command that could not have been carried out.
         choose_device(config.device)
+        _require_models(_plans(workspace, corpus), exchange)
         spec = corpus.image_spec(config.image_size)
         build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
-        _plans(workspace, corpus)
-    with exclusive_lock(workspace, "rho il", f"il/{name}", workers=f"il/{name}/scores"):
-        if overwrite:
+    first, folder = exchange.rank == 0, f"il/{name}"
+    locked = exclusive_lock(workspace, "rho il", folder, workers=f"{folder}/scores") if first else nullcontext()
+    with locked:
+        if overwrite and first:
             workspace.remove(metadata_file(name))  # first, so that a half-removed model never looks whole
-            remove_contents(workspace, f"il/{name}")
+            remove_contents(workspace, folder)
+        exchange.wait()
         there = workspace.exists(metadata_file(name))
-        metadata = _trained(workspace, corpus, config) if there else _train(workspace, corpus, config)
-        workspace.remove(f"il/{name}/checkpoints")
+        require_agreement(exchange, {"model": there, "fingerprint": corpus.fingerprint}, f"IL model {name!r}")
+        metadata = _trained(workspace, corpus, config) if there else _train(workspace, corpus, config, exchange)
+        exchange.wait()
+        if first:
+            workspace.remove(f"{folder}/checkpoints")
     costs = il_costs(workspace, name)
     seconds, flops = costs["seconds"]["il_train"], costs["flops"]["il_train"]
     return ILTraining(metadata=metadata, already_trained=there, seconds=seconds, flops=flops)
@@ -90,15 +100,28 @@ def _trained(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig
     return metadata
 
 
-def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig) -> ILMetadata:
+def _require_models(plans: Sequence[FitPlan], exchange: Exchange) -> None:
+    if exchange.size > len(plans):
+        models = "model" if len(plans) == 1 else "models, one a fold"
+        raise ConfigError(
+            f"il train by {exchange.size} processes, and {len(plans)} {models} to train: start {len(plans)} with "
+            "--nproc-per-node, or write the shards with more --folds"
+        )
+
+
+def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, exchange: Exchange) -> ILMetadata:
     name, spec, identity = config.resolved_name, corpus.image_spec(config.image_size), _identity(config, corpus)
-    models, spent = [], dict.fromkeys(COST_UNITS, 0.0)
-    for plan in _plans(workspace, corpus):
+    own, own_spent = {}, dict.fromkeys(COST_UNITS, 0.0)
+    plans = _plans(workspace, corpus)
+    for number in range(exchange.rank, len(plans), exchange.size):
+        plan = plans[number]
         checkpoint = f"il/{name}/checkpoints/model{plan.label}.pt"
         fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity)
         fit.run()
-        models.append(_write_weights(workspace, name, fit))
-        spent = {unit: spent[unit] + more for unit, more in fit.costs.spent("il_train").items()}
+        own[number] = _write_weights(workspace, name, fit)
+        own_spent = {unit: own_spent[unit] + more for unit, more in fit.costs.spent("il_train").items()}
+    models = {number: model for told in exchange.objects(own) for number, model in told.items()}
+    spent = dict(zip(own_spent, exchange.sums(list(own_spent.values())), strict=True))
     parameters = count_parameters(build_model(config.model, len(corpus.classes), spec, seed=config.seed))
     metadata = ILMetadata(
         name=name,
@@ -108,11 +131,12 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig) 
         spec=spec,
         fingerprint=corpus.fingerprint,
         config=config.of_result(),
-        models=tuple(models),
+        models=tuple(models[number] for number in sorted(models)),
         task=corpus.task,
     )
-    write_il_cost(workspace, name, "train", "il_train", **spent)
-    metadata.write(workspace)
+    if exchange.rank == 0:
+        write_il_cost(workspace, name, "train", "il_train", **spent)
+        metadata.write(workspace)
     return metadata
 
 

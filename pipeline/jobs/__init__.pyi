@@ -7,6 +7,7 @@ from .interruption import (
     interrupt_on_sigterm as interrupt_on_sigterm,
     stop_request as stop_request,
 )
+from .job import joined as joined, require_agreement as require_agreement
 from .lock import exclusive_lock as exclusive_lock, hold_as_worker as hold_as_worker, remove_contents as remove_contents
 from .maker import Advance as Advance, Maker as Maker
 from .processes import in_processes as in_processes
@@ -18,4 +19,5 @@ from .run_files import (
     run_metrics_file as run_metrics_file,
     write_run_facts as write_run_facts,
 )
+from .telling import another_tells as another_tells
 from .units import make_units as make_units

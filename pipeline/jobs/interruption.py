@@ -7,7 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rhostream.loaders.stream import Exchange
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -32,8 +35,9 @@ class StopRequest:
         kept: what a training that ends at once has kept, as the end of a sentence.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, tells: bool = True) -> None:
         self.what = what
+        self._tells = tells
         self.signal: signal.Signals | None = None
         self.kept = "nothing of it is kept, and the same command begins anew"
 
@@ -47,11 +51,21 @@ class StopRequest:
         if self.signal is not None:
             raise Interrupted(f"{self.what} stopped by {self.signal.name} at {place}: {self.kept}", self.signal)
 
+    def agreed(self, exchange: "Exchange", due: bool) -> bool:
+        """Is `due` true in any process of a job? And a signal that one of them has got asks all to stop."""
+        told = exchange.gathered(bytes([self.signal or 0, due]))
+        number = max(each[0] for each in told)
+        if number and self.signal is None:
+            self.signal = signal.Signals(number)
+        return any(each[1] for each in told)
+
     def _asked(self, number: int, _: FrameType | None) -> None:
         named = signal.Signals(number)
         if self.signal is not None:
             raise Interrupted(f"{self.what} ended at once by {named.name}: {self.kept}", named)
         self.signal = named
+        if not self._tells:
+            return
         # Not through sys.stderr: the signal may have come while it was being written to.
         with contextlib.suppress(OSError):
             os.write(
@@ -60,7 +74,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request(what: str) -> Iterator[StopRequest]:
+def stop_request(what: str, *, tells: bool = True) -> Iterator[StopRequest]:
     """Within the block SIGINT and SIGTERM ask for an end at the next step; the second one ends the work at once.
 
     A signal that the process ignores (a shell's background job) stays ignored. In another thread than the main one,
@@ -68,8 +82,9 @@ def stop_request(what: str) -> Iterator[StopRequest]:
 
     Args:
         what: begins the messages: "run 'rho_loss'".
+        tells: say at once that the signal was heard; for one process of a job.
     """
-    request = StopRequest(what)
+    request = StopRequest(what, tells=tells)
     with contextlib.ExitStack() as put_back:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:

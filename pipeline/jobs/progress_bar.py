@@ -13,15 +13,16 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts units of one stage; `advance` may carry a short note (a loss, a speed)."""
 
-    def __init__(self, stage: str, total: int | None, unit: str, initial: int = 0) -> None:
+    def __init__(self, stage: str, total: int | None, unit: str, initial: int = 0, *, shown: bool = True) -> None:
         self.stage, self.total, self.unit, self.done = stage, total, unit, initial
         self._initial, self._start = initial, time.monotonic()
         self._last = self._start
         self._bar = (
             tqdm(total=total, initial=initial, desc=stage, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if shown and sys.stderr.isatty()
             else None
         )
+        self._shown = shown
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
@@ -39,6 +40,8 @@ class Progress:
             self._line(note)
 
     def _line(self, note: str) -> None:
+        if not self._shown:
+            return
         elapsed = time.monotonic() - self._start
         rate = (self.done - self._initial) / elapsed if elapsed > 0 else 0.0
         to_do = 0 if self.total is None else self.total - self.done
@@ -50,8 +53,8 @@ class Progress:
 
 
 @contextmanager
-def progress(stage: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Progress]:
-    reporter = Progress(stage, total, unit, initial)
+def progress(stage: str, total: int | None, unit: str, initial: int = 0, *, shown: bool = True) -> Iterator[Progress]:
+    reporter = Progress(stage, total, unit, initial, shown=shown)
     try:
         yield reporter
     finally:

@@ -12,4 +12,12 @@ from .device import (
 )
 from .evaluation import EvaluationSet as EvaluationSet
 from .optimizers import make_optimizer as make_optimizer
+from .parallel import (
+    average_buffers as average_buffers,
+    in_parallel as in_parallel,
+    is_sharded as is_sharded,
+    load_model as load_model,
+    load_optimizer as load_optimizer,
+    whole_state as whole_state,
+)
 from .registry import build_model as build_model, count_parameters as count_parameters, takes_any_size as takes_any_size

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from rhostream.loaders.stream import Exchange
 from rhostream.schema import COST_UNITS, COSTS
 
 COST_NAMES: Final = tuple(COSTS)
@@ -109,15 +110,28 @@ class Costs:
         columns = {f"{unit}_{name}": value for unit, totals in self._totals().items() for name, value in totals.items()}
         return columns | {"il_runs": self.il_runs}
 
+    def over_ranks(self, exchange: Exchange) -> "Costs":
+        """What all processes of a job have spent together; these costs where there is but one."""
+        if exchange.size == 1:
+            return self
+        self._settle_children()
+        together = Costs()
+        for unit, totals in together._totals().items():
+            sums = exchange.sums([self._totals()[unit][name] for name in COST_NAMES])
+            totals.update(zip(COST_NAMES, sums, strict=True))
+        together.il_runs, together._remembered = self.il_runs, self._remembered
+        return together
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for a checkpoint or JSON."""
         self._settle_children()
         totals = {unit: dict(values) for unit, values in self._totals().items()}
         return totals | {"il_runs": self.il_runs, "remembered": dict(self._remembered)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, first: bool = True) -> None:
+        """The inverse of `state_dict`; of the processes of a job the first one goes on with what all have spent."""
         for unit, totals in self._totals().items():
-            totals.update({name: float(value) for name, value in state[unit].items()})
+            totals.update({name: float(value) if first else 0.0 for name, value in state[unit].items()})
         self.il_runs = state["il_runs"]
         self._remembered = dict(state["remembered"])
         self._children_since = _children_cpu_seconds()

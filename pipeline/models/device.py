@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.storage import launched
 from rhostream.pipeline.config import Precision
 
 _M_TRIM_THRESHOLD: Final = -1  # of glibc's malloc.h, as the next
@@ -20,12 +21,22 @@ _M_MMAP_MAX: Final = -4
 def choose_device(name: str = "auto") -> torch.device:
     """The device for "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
 
+    Under torchrun "auto" and "cuda" are each process's own GPU.
+
     Raises:
         ConfigError: no such device on this machine.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    own = launched("LOCAL_RANK", 0)
+    if name == "auto" and not available:
+        return torch.device("cpu")
+    if name in ("auto", "cuda") and available and own >= available:
+        raise ConfigError(
+            f"device {name!r}: process {own + 1} of this machine has no GPU of its own, {available} are there: start "
+            f"{available} with --nproc-per-node, or use --device cpu"
+        )
     if name == "auto":
-        return torch.device("cuda:0" if available else "cpu")
+        return torch.device("cuda", own)
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -39,7 +50,7 @@ def choose_device(name: str = "auto") -> torch.device:
             f"device {name!r}: torch {torch.__version__} sees no CUDA device here; check the driver and "
             "that torch is a CUDA build, or use --device cpu"
         )
-    index = 0 if device.index is None else device.index
+    index = own if device.index is None else device.index
     if index >= available:
         raise ConfigError(
             f"device {name!r}: this machine has {available} CUDA device(s), cuda:0 to cuda:{available - 1}"

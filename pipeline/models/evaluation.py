@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,14 @@ from torch.nn import functional
 from rhostream.loaders.decode import ImageSpec, Pixels, ReadOptions
 from rhostream.loaders.index import Shard, ShardRows
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import Batch, EvaluationStream
+from rhostream.loaders.stream import Batch, EvaluationStream, Exchange
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.average_precision import mean_average_precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
 from rhostream.selection.tasks import MultiLabel, task_of
+
+Found = TypeVar("Found")
 
 _NEWTON_STEPS: Final = 12
 _LOWEST_INVERSE, _HIGHEST_INVERSE = 0.1, 10.0  # what is always right would be scaled up for ever
@@ -42,13 +44,14 @@ class Evaluation:
 
 
 class EvaluationSet:
-    """What a model is evaluated on: samples of some shards, see `EvaluationStream`, of which every process has all.
+    """What a model is evaluated on: samples of some shards, see `EvaluationStream`. Processes share out the passes.
 
     Args:
         shards: at least one sample in all.
         among, at_most: see `EvaluationStream`.
         cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
         threads: of decoding; 0 for one a core.
+        exchange: of a job, whose processes evaluate in step and learn what all find; None where each is on its own.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class EvaluationSet:
         cache_bytes: int = 512 << 20,
         batch_size: int = 500,
         threads: int = 0,
+        exchange: Exchange | None = None,
     ) -> None:
-        self.spec, self.batch_size = spec, batch_size
+        self._exchange = exchange or Exchange(alone=True)
+        self.spec = spec
         self._samples = EvaluationStream(
             workspace,
             spec=spec,
@@ -74,8 +79,9 @@ class EvaluationSet:
             read_options=ReadOptions(threads=threads, workers=0),
         )
         self.task = task_of(self._samples.corpus)
+        self.batch_size = min(batch_size, -(-len(self) // self._exchange.size))
         bytes_needed = len(self) * spec.channels * spec.size**2
-        self._cache: list[Pixels] | None = [] if bytes_needed <= cache_bytes else None
+        self._cache: dict[int, Pixels] | None = {} if bytes_needed <= cache_bytes else None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -91,16 +97,22 @@ class EvaluationSet:
         Raises:
             ShardError: a sample does not decode.
         """
-        cache = self._cache
-        for number, start in enumerate(range(0, len(self), self.batch_size)):
-            part = slice(start, start + self.batch_size)
-            if cache is not None and number < len(cache):
-                pixels = cache[number]
-            else:
-                pixels = self._samples.pixels(part)
-                if cache is not None:
-                    cache.append(pixels)
-            yield torch.from_numpy(pixels), self._samples.targets(part)
+        for number in range(self._batches):
+            yield self._batch(number)
+
+    @property
+    def _batches(self) -> int:
+        return -(-len(self) // self.batch_size)
+
+    def _batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        start = number * self.batch_size
+        part = slice(start, start + self.batch_size)
+        pixels = self._cache.get(number) if self._cache is not None else None
+        if pixels is None:
+            pixels = self._samples.pixels(part)
+            if self._cache is not None:
+                self._cache[number] = pixels
+        return torch.from_numpy(pixels), self._samples.targets(part)
 
     def evaluate(
         self,
@@ -121,46 +133,62 @@ class EvaluationSet:
         Raises:
             ShardError: a sample does not decode.
         """
-        loss, correct = torch.zeros((), dtype=torch.float64), 0
-        held: list[tuple[Tensor, Tensor]] = []
-        for logits, labels in self._outputs(model, device, precision, costs or Costs(device), cost):
+        sums: dict[int, tuple[float, int]] = {}  # of each batch: of its losses, and of the right predictions
+        held: dict[int, tuple[Tensor, Tensor]] = {}
+        for number, logits, labels in self._outputs(model, device, precision, costs or Costs(device), cost):
             batch = Batch(fields={}, labels=labels)
-            loss += self.task.losses(logits, batch).sum().double().cpu()
             right = self.task.correct(logits, batch)
-            correct += int(right.sum()) if right is not None else 0
+            loss = float(self.task.losses(logits, batch).sum().double())
+            sums[number] = (loss, int(right.sum()) if right is not None else 0)
             if isinstance(self.task, MultiLabel):
-                held.append((logits.cpu(), labels.bool().cpu()))
-        found = Evaluation(loss=float(loss) / len(self), accuracy=correct / len(self), samples=len(self))
-        if not held:
+                held[number] = (logits.cpu(), labels.bool().cpu())
+        losses, correct = zip(*self._of_all(sums), strict=True)
+        found = Evaluation(loss=sum(losses) / len(self), accuracy=sum(correct) / len(self), samples=len(self))
+        if not isinstance(self.task, MultiLabel):
             return found
-        scores, present = (torch.cat(parts) for parts in zip(*held, strict=True))
+        scores, present = (torch.cat(parts) for parts in zip(*self._of_all(held), strict=True))
         return replace(found, mean_average_precision=mean_average_precision(scores, present))
 
     def calibrated(
         self, model: nn.Module, device: torch.device, precision: Precision, *, costs: Costs, cost: str
     ) -> Evaluation:
         """`evaluate` of a classification, but that the loss is the `calibrated_loss`."""
-        outputs = zip(*self._outputs(model, device, precision, costs, cost), strict=True)
-        logits, labels = (torch.cat(parts) for parts in outputs)
+        found = self._outputs(model, device, precision, costs, cost)
+        outputs = self._of_all({number: (logits.cpu(), labels.cpu()) for number, logits, labels in found})
+        logits, labels = (torch.cat(parts).to(device) for parts in zip(*outputs, strict=True))
         correct = int((logits.argmax(1) == labels).sum())
         return Evaluation(loss=calibrated_loss(logits, labels), accuracy=correct / len(self), samples=len(self))
 
     def _outputs(
         self, model: nn.Module, device: torch.device, precision: Precision, costs: Costs, cost: str
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """logits float32 (n, classes) and labels on the device, batch by batch."""
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number, logits float32 (n, classes) and labels on the device of each batch that is this process's.
+
+        Every process has as many passes, the last of which may be one that another has, too: where the parameters are
+        shared out, a pass of one is a pass of all.
+        """
+        rank, size = self._exchange.rank, self._exchange.size
         flags = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             with torch.no_grad(), costs.charge(cost):
-                for images, labels in self.batches():
+                for turn in range(-(-self._batches // size)):
+                    number = (rank + turn * size) % self._batches
+                    images, labels = self._batch(number)
                     inputs = self.spec.normalize(images.to(device))
                     with autocast(device, precision):
                         logits = costs.flops(cost, ("forward", *inputs.shape), partial(model, inputs)).float()
-                    yield logits, labels.to(device)
+                    yield number, logits, labels.to(device)
         finally:
             for module, training in flags:
                 module.training = training
+
+    def _of_all(self, found: dict[int, Found]) -> list[Found]:
+        """What every process has found, in the order of the batches."""
+        together: dict[int, Found] = {}
+        for of_process in self._exchange.objects(found):
+            together |= of_process
+        return [together[number] for number in sorted(together)]
 
     def close(self) -> None:
         """Let the decoding threads and the cached pixels go."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rhostream.errors import RhostreamError
+from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import Costs
 from rhostream.pipeline.training.candidates import replay_stream, train_stream
 from rhostream.pipeline.training.plan import TrainPlan
@@ -49,10 +50,17 @@ class Selecting(BatchSource):
     """
 
     def __init__(
-        self, plan: TrainPlan, model: nn.Module, optimizer: torch.optim.Optimizer, *, costs: Costs, ledger: Ledger
+        self,
+        plan: TrainPlan,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        costs: Costs,
+        ledger: Ledger,
+        exchange: Exchange,
     ) -> None:
         config = plan.config
-        self._setup = SelectionSetup(plan, model, optimizer, costs=costs)
+        self._setup = SelectionSetup(plan, model, optimizer, costs=costs, exchange=exchange)
         self._stream = train_stream(plan)
         self._selector = OnlineSelector(
             model,

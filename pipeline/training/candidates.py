@@ -2,6 +2,7 @@
 
 from rhostream.loaders.decode import ReadOptions, available_cores
 from rhostream.loaders.reference import Prefilter
+from rhostream.loaders.storage import launched
 from rhostream.loaders.stream import CandidateStream, Order
 from rhostream.pipeline.config import AUTO
 from rhostream.pipeline.training.plan import TrainPlan
@@ -29,7 +30,7 @@ def train_stream(plan: TrainPlan) -> CandidateStream:
         prefilter=Prefilter(chance=config.prefilter or 1.0) if filters else None,
         on_missing=config.on_missing,
         extra=("clean_label",),
-        order=Order(last=config.last),
+        order=Order(last=config.last, chunk_size=plan.score_chunk or None),
         read_options=_read_options(plan),
     )
 
@@ -54,8 +55,9 @@ def replay_stream(plan: TrainPlan) -> ReplayStream:
 def _read_options(plan: TrainPlan) -> ReadOptions:
     """Where the model trains on the same cores, threads on half of them: more decoders slow the steps by a third."""
     config, on_cpu = plan.config, plan.device.type == "cpu"
+    cores = available_cores() // launched("LOCAL_WORLD_SIZE", 1)
     return ReadOptions(
-        threads=config.threads or (max(1, available_cores() // 2) if on_cpu else 0),
+        threads=config.threads or (max(1, cores // 2) if on_cpu else 0),
         workers="auto" if config.workers == "auto" else int(config.workers),
         max_unreadable=min(MAX_UNREADABLE, plan.samples // 100),
         pin_memory=not on_cpu,

@@ -3,40 +3,32 @@
 The main path is `train`; it reads top to bottom.
 """
 
+import contextlib
 import logging
-import os
 import time
+from dataclasses import asdict
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.storage import Workspace, launched
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import Precision, TrainConfig
 from rhostream.pipeline.il import il_costs
-from rhostream.pipeline.jobs import exclusive_lock, progress, stop_request
-from rhostream.pipeline.models import (
-    Costs,
-    EvaluationSet,
-    autocast,
-    build_model,
-    make_optimizer,
-    place,
-    random_state,
-    repeatable_convolutions,
-    resolve_precision,
-    restore_random_state,
-    seed_random,
-)
+from rhostream.pipeline.jobs import exclusive_lock, joined, progress, require_agreement, stop_request
+from rhostream.pipeline.models import Costs, EvaluationSet, autocast, repeatable_convolutions, resolve_precision
 from rhostream.pipeline.training.batch_source import BatchSource, Replaying, Selecting
 from rhostream.pipeline.training.budget import learning_rate
+from rhostream.pipeline.training.learner import make_learner
 from rhostream.pipeline.training.observers import Observers
 from rhostream.pipeline.training.plan import TrainPlan, plan_training
 from rhostream.pipeline.training.properties import Properties
 from rhostream.pipeline.training.run import Run
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.selector import require_shares
 from rhostream.selection.tasks import Task
 
 _LOG = logging.getLogger(__name__)
@@ -47,68 +39,68 @@ def train(workspace: Workspace | str, config: TrainConfig, *, overwrite: bool = 
 
     Killed at any moment and called again it continues from its last checkpoint, and ends with the ledger and (on a
     CPU) the weights of a run that was never killed; under `auto`, which decides by measured time, of another one. A
-    larger budget extends it, where the schedule does not depend on the budget.
+    larger budget extends it, where the schedule does not depend on the budget. Under torchrun the processes train one
+    model together, and any number of them goes on with the run.
 
     Raises:
         ConfigError, WorkspaceError, IrreducibleLossError: the settings do not fit the workspace.
         ShardError: more images than `candidates.MAX_UNREADABLE` in an epoch cannot be read.
         Interrupted: by SIGINT or SIGTERM, after one more step and its checkpoint.
     """
-    return follow(plan_training(workspace, config), overwrite=overwrite)
+    with joined():
+        return follow(plan_training(workspace, config), overwrite=overwrite)
 
 
 def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
-    """`train` by a plan."""
-    if launched("WORLD_SIZE", 1) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE {os.environ['WORLD_SIZE']}: training runs in one process; start it without torchrun, or "
-            "use CandidateStream and OnlineSelector in a distributed trainer"
-        )
+    """`train` by a plan, which is the same in all processes of a job."""
+    with joined() as exchange:
+        return _follow(plan, exchange, overwrite=overwrite)
+
+
+def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
     workspace, corpus, config, device = plan.workspace, plan.corpus, plan.config, plan.device
-    run = Run(workspace, plan.name, overwrite=overwrite)
+    first = exchange.rank == 0
+    _require_job(plan, exchange)
+    run = Run(workspace, plan.name, overwrite=overwrite, writes=first)
+    require_agreement(exchange, {"run.json": run.facts, "finished": run.finished, **plan.facts()}, f"run {run.name!r}")
     if run.facts is not None:
         plan = plan.going_on(run.facts)
         if run.finished and run.facts["steps"] == plan.steps:
             return run
 
     costs = Costs(device)
-    seed_random(config.seed)
-    evaluation = _evaluation_set(plan) if plan.evaluated_on else None
+    evaluation = _evaluation_set(plan, exchange) if plan.evaluated_on else None
     if evaluation is None:
         _LOG.warning(
             "%s has neither test nor val nor holdout (with folds all train): accuracy will stay unknown. Give the "
             "corpus a test split, or a holdout in place of folds, to know it",
             workspace.location,
         )
-    model = place(
-        build_model(config.model, len(corpus.classes), plan.spec, seed=config.seed, weights=config.weights or None),
-        device,
-    )
-    optimizer = make_optimizer(
-        config.optimizer, model, config.learning_rate, config.weight_decay, config.optimizer_arguments
-    )
+    learner = make_learner(plan, exchange)
+    model, optimizer = learner.model, learner.optimizer
     precision = resolve_precision(device, config.precision)
     ledger = Ledger(workspace, run.name)
     steps, every = plan.steps, plan.evaluate_every
     source: BatchSource = (
         Replaying(plan, costs=costs, ledger=ledger)
         if config.replay
-        else Selecting(plan, model, optimizer, costs=costs, ledger=ledger)
+        else Selecting(plan, model, optimizer, costs=costs, ledger=ledger, exchange=exchange)
     )
-    properties, observers = Properties(plan.task), Observers(run, config, corpus.classes)
-    if plan.il is not None:
+    properties, observers = Properties(plan.task), Observers(run, config, corpus.classes, tell=first)
+    if plan.il is not None and first:
         _charge_il(workspace, plan.il, config.il_runs, costs)
 
-    locked = exclusive_lock(workspace, "rho train", run.folder)
-    with locked, stop_request(f"run {run.name!r}") as stop, observers, repeatable_convolutions():
+    locked = exclusive_lock(workspace, "rho train", run.folder) if first else contextlib.nullcontext()
+    stopping = stop_request(f"run {run.name!r}", tells=first)
+    with locked, stopping as stop, observers, repeatable_convolutions():
         run.begin(plan.facts())
+        exchange.wait()
         state = run.load_checkpoint(kept=lambda step: step % every == 0 or step == steps)
+        require_agreement(exchange, {"step": None if state is None else state["step"]}, "checkpoints")
         if state is not None:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            costs.load_state_dict(state["costs"])
-            restore_random_state(state["random"], device)
-            properties.load_state_dict(state["properties"])
+            learner.load_state_dict(state)
+            costs.load_state_dict(state["costs"], first=first)
+            properties.load_state_dict(state["properties"], first=first)
             source.load_state_dict(state["source"])
             stop.at(_place(source.step, steps))
         else:
@@ -116,7 +108,7 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
         checkpoint_at = time.monotonic()
 
         model.train()
-        with progress(f"train {run.name}", steps, "steps", initial=source.step) as bar:
+        with progress(f"train {run.name}", steps, "steps", initial=source.step, shown=first) as bar:
             for batch in source.batches(until=steps):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, source.step, steps)
@@ -125,14 +117,19 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                     logits, loss = costs.flops("train", tuple(batch.images.shape), step)
                     optimizer.step()
                     optimizer.zero_grad()
+                    learner.stepped()
                     properties.add(batch, logits, loss)
                 with costs.charge("score"):
                     source.learned(batch, logits)
                 bar.advance(note=" ".join(filter(None, (properties.note, source.note))))
                 in_turn = source.step % every == 0
                 evaluated = in_turn or source.step == steps
+                due = 0 < config.checkpoint_minutes * 60 <= time.monotonic() - checkpoint_at
+                due = stop.agreed(exchange, due)
                 if evaluated:
-                    measured = evaluation.evaluate(model, device, precision, costs=costs) if evaluation else None
+                    measured = (
+                        evaluation.evaluate(learner.module, device, precision, costs=costs) if evaluation else None
+                    )
                     if in_turn:
                         ledger.flush()
                     else:  # as the budget ends: it leaves nothing in the run that a larger one would not have
@@ -146,33 +143,46 @@ def follow(plan: TrainPlan, *, overwrite: bool = False) -> Run:
                             "test_loss": measured.loss if measured else None,
                             "test_accuracy": measured.accuracy if measured else None,
                             "test_map": measured.mean_average_precision if measured else None,
-                            **properties.metrics(),
-                            **costs.metrics(),
+                            **properties.over_ranks(exchange).metrics(),
+                            **costs.over_ranks(exchange).metrics(),
                         }
                     )
                     observers.evaluated(batch)
                     if in_turn:
                         properties = Properties(plan.task)
-                due = 0 < config.checkpoint_minutes * 60 <= time.monotonic() - checkpoint_at
                 if evaluated or due or stop.signal is not None:
                     run.save_checkpoint(
                         {
                             "step": source.step,
                             "source": source.state_dict(),
-                            "properties": properties.state_dict(),
-                            "model": model.state_dict(),
-                            "optimizer": optimizer.state_dict(),
-                            "costs": costs.state_dict(),
-                            "random": random_state(device),
+                            "properties": properties.over_ranks(exchange).state_dict(),
+                            "costs": costs.over_ranks(exchange).state_dict(),
+                            **learner.state_dict(),
                         }
                     )
                     checkpoint_at = time.monotonic()
                     if source.step < steps:
                         stop.at(_place(source.step, steps))
-        run.save_model(model)
+        run.save_model(learner.weights())
+        exchange.wait()
     if evaluation:
         evaluation.close()
     return run
+
+
+def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
+    """Raises ConfigError for what several processes cannot do, and for processes that were asked for different runs."""
+    if exchange.size == 1:
+        return
+    config = plan.config
+    if config.replay:
+        raise ConfigError(
+            f"replay {config.replay!r} by {exchange.size} processes: replay in one, or with ReplayStream in a trainer "
+            "of your own, which shares each batch out"
+        )
+    require_shares(config.batch_size, exchange.size)
+    settings = {**asdict(config), "workspace": plan.corpus.fingerprint}
+    require_agreement(exchange, settings, "settings")
 
 
 def _forward_backward(
@@ -189,13 +199,14 @@ def _place(step: int, steps: int) -> str:
     return f"step {step} of {steps}"
 
 
-def _evaluation_set(plan: TrainPlan) -> EvaluationSet:
+def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet:
     return EvaluationSet(
         plan.workspace,
         plan.corpus.split(plan.evaluated_on or ""),
         plan.spec,
         at_most=plan.config.evaluate_at_most or None,
         threads=plan.config.threads,
+        exchange=exchange,
     )
 
 

@@ -35,15 +35,16 @@ class Observers:
 
     Args:
         classes: name of every label.
+        tell: False for all processes of a job but one.
 
     Raises:
         ConfigError: a package that was asked for is not installed.
     """
 
-    def __init__(self, run: Run, config: TrainConfig, classes: Sequence[str]) -> None:
+    def __init__(self, run: Run, config: TrainConfig, classes: Sequence[str], *, tell: bool = True) -> None:
         self._run, self._config, self._classes = run, config, classes
         self._tensorboard = _installed("tensorboard") if config.tensorboard is None else config.tensorboard
-        self._observers: list[Observer] | None = None
+        self._observers: list[Observer] | None = None if tell else []
         if self._tensorboard:
             _require("tensorboard", "--tensorboard")
         if config.wandb:

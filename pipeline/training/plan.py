@@ -13,6 +13,7 @@ from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, Thumbnails, current_thumbnails, exact_thumbnails
 from rhostream.loaders.reference import il_digest
 from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import distributed
 from rhostream.pipeline.config import TrainConfig, weights_digest
 from rhostream.pipeline.il import default_il_model
 from rhostream.pipeline.jobs import require_same
@@ -27,6 +28,7 @@ from rhostream.selection.tasks import Task, task_of
 #: run.json records resolved.
 _ASIDE: Final = (
     *("name", "il_runs", "device", "threads", "workers", "checkpoint_minutes", "tensorboard", "wandb"),
+    *("shard_model", "score_chunk"),
     *("il", "thumbnails", "steps", "epochs", "candidates", "evaluate_every"),
 )
 _REMEDY: Final = "choose another --name, or start afresh with --overwrite"
@@ -46,6 +48,7 @@ class TrainPlan:
         steps: the budget.
         evaluate_every: steps between evaluations.
         evaluated_on: the split that accuracy (or mean average precision) is reported on, or None.
+        score_chunk: candidates of a scoring pass, at most; 0 for all that a process has.
         device: where the model trains.
     """
 
@@ -64,6 +67,7 @@ class TrainPlan:
     steps: int
     evaluate_every: int
     evaluated_on: str | None
+    score_chunk: int
     device: torch.device
 
     @property
@@ -86,6 +90,7 @@ class TrainPlan:
             "spec": self.spec.to_dict(),
             "thumbnails": self.thumbnails,
             "evaluated_on": self.evaluated_on,
+            **({"score_chunk": self.score_chunk} if self.score_chunk else {}),
         }
         found: dict[str, Any] = json.loads(json.dumps(facts))  # tuples as JSON has them
         return found
@@ -100,8 +105,11 @@ class TrainPlan:
             WorkspaceError: it was made from other facts, or cannot be extended.
         """
         every = self.config.evaluate_every or found["evaluate_every"]
-        plan = replace(self, evaluate_every=every)
+        # Under another number of processes the passes stay those that the run began with, unless others are asked for.
+        chunk = self.config.score_chunk or found.get("score_chunk", 0)
+        plan = replace(self, evaluate_every=every, score_chunk=chunk)
         same = {**plan.facts(), "steps": found["steps"]}
+        found = {**found, "score_chunk": chunk} if chunk else found
         require_same(f"run {self.name!r} was made", found, same, f"continue it with the same ones, {_REMEDY}")
         before, config = found["steps"], self.config
         if self.steps < before:
@@ -148,8 +156,15 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
         evaluate_every=config.evaluate_every or max(1, steps // 20),
         # The target never trains on the holdout.
         evaluated_on=next((split for split in ("test", "val", "holdout") if corpus.split(split)), None),
+        score_chunk=config.score_chunk or _score_chunk(selection),
         device=choose_device(config.device),
     )
+
+
+def _score_chunk(selection: SelectionPlan) -> int:
+    """What a run begins with: one pass on each process."""
+    ranks = distributed().size
+    return 0 if ranks == 1 else max(2, -(-selection.drawn_at_once // ranks))
 
 
 def _thumbnails(

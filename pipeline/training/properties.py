@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from rhostream.loaders.stream import SuperBatch
+from rhostream.loaders.stream import Exchange, SuperBatch
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.tasks import Task
 
@@ -80,6 +80,20 @@ class Properties:
             f"candidates: {of['candidates']:.0%} correct"
         )
 
+    def over_ranks(self, exchange: Exchange) -> "Properties":
+        """Those of a job: each process counts its share of what was selected, and all candidates."""
+        if exchange.size == 1:
+            return self
+        together = Properties(self._task)
+        together.load_state_dict(self.state_dict())
+        mislabeled, correct = self._mislabeled["selected"].counts, self._correct["selected"].counts
+        loss, *counts = exchange.sums([self._loss / exchange.size, self._selected, *mislabeled, *correct])
+        selected, *others = map(int, counts)
+        together._loss, together._selected = loss, selected
+        together._mislabeled["selected"].counts = (others[0], others[1])
+        together._correct["selected"].counts = (others[2], others[3])
+        return together
+
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint between two reports: plain values."""
         shares = {"mislabeled": self._mislabeled, "correct": self._correct}
@@ -93,7 +107,8 @@ class Properties:
             **{name: {of: share.counts for of, share in each.items()} for name, each in shares.items()},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, first: bool = True) -> None:
+        """The inverse of `state_dict`; the first process of a job goes on with the shares of all."""
         self._loss, self._steps = state["loss"], state["steps"]
         self._candidates, self._selected = state["candidates"], state["selected"]
         self._left_over = state["left_over"]
@@ -101,6 +116,9 @@ class Properties:
         for name, shares in (("mislabeled", self._mislabeled), ("correct", self._correct)):
             for of, share in shares.items():
                 share.counts = state[name][of]
+        if not first:
+            self._selected = 0
+            self._mislabeled["selected"].counts = self._correct["selected"].counts = (0, 0)
 
     def metrics(self) -> dict[str, Any]:
         """Columns of `rhostream.schema.METRICS`."""

@@ -26,6 +26,7 @@ class Run:
 
     Args:
         overwrite: `begin` starts afresh, whatever is there.
+        writes: False for all processes of a job but one, which change nothing in the folder.
 
     Attributes:
         facts: what determines the result of a run that has begun, as its run.json has it; None for one that begins.
@@ -35,10 +36,10 @@ class Run:
         WorkspaceError: a run of this name was made by a former release.
     """
 
-    def __init__(self, workspace: Workspace, name: str, *, overwrite: bool = False) -> None:
+    def __init__(self, workspace: Workspace, name: str, *, overwrite: bool = False, writes: bool = True) -> None:
         if not name or not all(letter.isalnum() or letter in "._-" for letter in name) or name.startswith("."):
             raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-'")
-        self.workspace, self.name = workspace, name
+        self.workspace, self.name, self._writes = workspace, name, writes
         self.folder = f"runs/{name}"
         self._facts_file = run_facts_file(name)
         # Without a checkpoint nothing has been done that could be lost.
@@ -63,6 +64,8 @@ class Run:
         Args:
             facts: what determines the result: settings, budget, corpus, IL table.
         """
+        if not self._writes:
+            return
         if self._afresh:
             self.workspace.remove(self._facts_file)  # first: what is left of a folder without it is never taken up
             remove_contents(self.workspace, self.folder)
@@ -89,7 +92,8 @@ class Run:
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; tensors, numbers and texts only."""
-        save_checkpoint(self.workspace, self._checkpoint, {**state, "run": self.name})
+        if self._writes:
+            save_checkpoint(self.workspace, self._checkpoint, {**state, "run": self.name})
 
     def load_checkpoint(self, kept: Callable[[int], bool]) -> dict[str, Any] | None:
         """The last checkpoint, or None; metrics of later steps are taken back.
@@ -107,10 +111,12 @@ class Run:
         self._write_metrics()
         return state
 
-    def save_model(self, model: torch.nn.Module) -> None:
+    def save_model(self, state: Mapping[str, torch.Tensor]) -> None:
         """Write the weights, which marks the run as finished."""
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        self.workspace.write_bytes(self._model, encode_safetensors(weights))
+        if self._writes:
+            weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+            self.workspace.write_bytes(self._model, encode_safetensors(weights))
 
     def _write_metrics(self) -> None:
-        self.workspace.write_lines(run_metrics_file(self.name), self.metrics)
+        if self._writes:
+            self.workspace.write_lines(run_metrics_file(self.name), self.metrics)

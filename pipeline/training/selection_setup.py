@@ -4,17 +4,20 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.reference import Prefilter
+from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import ILMetadata, ILQuality, il_quality
 from rhostream.pipeline.models import Costs, build_model, resolve_precision
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
 from rhostream.selection.companions import LiveIL, ProxyScorer
 from rhostream.selection.policies import Auto, Fixed, GatedImportance, Handover, Policy, Validation, usual_arms
-from rhostream.selection.scoring import ScoredCandidates, Scorer, ScoringOptions, grad_norm
+from rhostream.selection.scoring import ScoredCandidates, Scorer, ScoringOptions, grad_norm, without_ddp
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.selector import require_shares
 
 
 class SelectionSetup:
@@ -34,9 +37,10 @@ class SelectionSetup:
         optimizer: torch.optim.Optimizer,
         *,
         costs: Costs,
+        exchange: Exchange,
     ) -> None:
         self._plan, self._config, self._device = plan, plan.config, plan.device
-        self._model, self._costs = model, costs
+        self._model, self._costs, self._exchange = model, costs, exchange
         self.scorer = self._scorer()
         self.live_il = self._live_il(optimizer) if self._config.live_il else None
         self.policy = self._policy()
@@ -48,7 +52,8 @@ class SelectionSetup:
             logits: (n_b, classes) of the training pass.
         """
         if isinstance(self.policy, GatedImportance):
-            self.policy.learned(grad_norm(ScoredCandidates(labels=batch.labels, logits=logits.float())))
+            own = grad_norm(ScoredCandidates(labels=batch.labels, logits=logits.float())).cpu()
+            self.policy.learned(torch.cat(self._exchange.objects(own)))
         for name, other in (("proxy's step", self.scorer), ("live IL's step", self.live_il)):
             if isinstance(other, (ProxyScorer, LiveIL)):
                 self._costs.flops("score", (name, *batch.thumbnails.shape), partial(other.update, batch))
@@ -87,13 +92,14 @@ class SelectionSetup:
                 self._prefilter,
                 plan.spec,
                 threads=config.threads,
+                exchange=self._exchange,
             )
         # Of a table that does not tell how certain its model is, half is believed.
         wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
 
         def validate() -> Validation:
             precision = resolve_precision(self._device, config.precision)
-            found = kept.calibrated(self._model, self._device, precision, costs=costs, cost="auto")
+            found = kept.calibrated(without_ddp(self._model), self._device, precision, costs=costs, cost="auto")
             # Half a sample more, of which nothing is known: else the loss of what is always right is as good as 0, and
             # falls without end in proportion.
             loss = (found.samples * found.loss + self._guess / 2) / (found.samples + 0.5)
@@ -101,11 +107,14 @@ class SelectionSetup:
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
+        arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong)
+        for arm in arms.values():
+            require_shares(arm.selection.batch_size, self._exchange.size)
         return Auto(
-            usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong),
+            arms,
             super_batch_size=config.super_batch_size,
             validate=validate,
-            clock=lambda: costs.total(unit, ("load", "score", "auto", "train")),
+            clock=lambda: self._exchange.sums([costs.total(unit, ("load", "score", "auto", "train"))])[0],
         )
 
     @property
@@ -139,7 +148,7 @@ class SelectionSetup:
         )
         options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=il_metadata.spec.size)
         return ProxyScorer(
-            proxy.to(self._device),
+            self._trained_together(proxy.to(self._device)),
             self._plan.workspace,
             il=il_metadata.name,
             options=options,
@@ -155,7 +164,15 @@ class SelectionSetup:
                 "on learning? Use one that was trained on a holdout"
             )
         model = il_metadata.load(self._plan.workspace, il_metadata.models[0]).to(self._device)
+        model = self._trained_together(model)
         return LiveIL(model, optimizer, task=self._plan.task, seed=self._config.seed)
+
+    def _trained_together(self, companion: nn.Module) -> nn.Module:
+        """A companion is trained on the batch of all processes, too."""
+        if self._exchange.size == 1:
+            return companion
+        devices = [self._device] if self._device.type == "cuda" else None
+        return DistributedDataParallel(companion, device_ids=devices)
 
     def _il_metadata(self, setting: str) -> ILMetadata:
         il = self._plan.il

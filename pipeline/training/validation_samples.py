@@ -10,6 +10,7 @@ from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.index import CorpusMetadata, ShardRows, is_validation_sample
 from rhostream.loaders.reference import Prefilter, open_il_table
 from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import ILQuality
 from rhostream.pipeline.models import EvaluationSet
 
@@ -31,6 +32,7 @@ def validation_samples(
     spec: ImageSpec,
     *,
     threads: int,
+    exchange: Exchange | None = None,
 ) -> EvaluationSet:
     """The samples kept for validation; without those that the prefilter rules out, if it is mostly right about them.
 
@@ -54,7 +56,7 @@ def validation_samples(
             kept &= ~prefilter.rules_out(part, rows.labels, classes)
         return kept
 
-    found = EvaluationSet(workspace, shards, spec, among=measured_on, threads=threads)
+    found = EvaluationSet(workspace, shards, spec, among=measured_on, threads=threads, exchange=exchange)
     if len(found) < 2:
         raise ConfigError(
             f"select 'auto': {len(found)} of {samples} training samples can be kept for validation to measure progress "

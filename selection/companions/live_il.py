@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError
 from rhostream.loaders.stream import SuperBatch
 from rhostream.selection.companions.co_training import co_train
-from rhostream.selection.scoring import Scorer, ScoringOptions
+from rhostream.selection.scoring import Scorer, ScoringOptions, without_ddp
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.tasks import Classification, Task
 
@@ -73,9 +73,13 @@ class LiveIL:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry: model, optimizer, number of steps."""
-        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(), "steps": self._steps}
+        return {
+            "model": without_ddp(self.model).state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        without_ddp(self.model).load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._steps = state["steps"]

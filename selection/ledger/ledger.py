@@ -17,7 +17,7 @@ from rhostream.loaders.index import concat_labels
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import CandidateTable, SuperBatch, distributed
 from rhostream.schema import LEDGER, of_task
-from rhostream.selection.ledger.history import forget_history, update_history
+from rhostream.selection.ledger.history import forget_history, history_name, update_history
 
 #: A part of so many rows is written without waiting for `flush`: what bounds the memory.
 PART_ROWS: Final = 1_000_000
@@ -29,14 +29,17 @@ ROW_GROUP_ROWS: Final = 1 << 17
 _UNFINISHED: Final = b"rhostream.unfinished"
 
 
-#: The ledger of each workspace, run and rank that was opened last in this process.
-_in_use: "weakref.WeakValueDictionary[tuple[str, str, int], Ledger]" = weakref.WeakValueDictionary()
+#: The ledger of each workspace and run that was opened last in this process.
+_in_use: "weakref.WeakValueDictionary[tuple[str, str], Ledger]" = weakref.WeakValueDictionary()
+#: Ledgers of former releases have parts of several ranks, each of its own candidates.
+_WRITER: Final = 0
 
 
 class Ledger:
     """Collects the rows of `runs/<run>/ledger` and writes them in parts, in the order of the steps.
 
-    Parts are named by their first step and rank, and end where `flush` is called or `PART_ROWS` are reached. A run that
+    Of a job's processes the first one writes the rows of all; give the ledger to the selector in every process all the
+    same. Parts are named by their first step, and end where `flush` is called or `PART_ROWS` are reached. A run that
     goes back to a checkpoint at which `save` was called writes the same parts, byte for byte, as one that never did.
     `runs/<run>/history` holds the same rolled up to one row a sample, as of the last `flush` or `close`.
 
@@ -46,18 +49,15 @@ class Ledger:
     Args:
         workspace: where `runs/` lies.
         run: name of the run.
-        rank: of this process in a distributed run; found out where None.
         overwrite: start afresh where the run has a ledger; else that is an error, unless the run goes on from a state.
     """
 
-    def __init__(
-        self, workspace: Workspace | str, run: str, rank: int | None = None, *, overwrite: bool = False
-    ) -> None:
+    def __init__(self, workspace: Workspace | str, run: str, *, overwrite: bool = False) -> None:
         self._workspace = Workspace(workspace)
-        self._run, self._rank = run, distributed()[0] if rank is None else rank
+        self._run = run
         self._begun, self._overwrite = False, overwrite
         self._written = 0.0
-        self._place = (self._workspace.root, run, self._rank)
+        self._place = (self._workspace.root, run)
         _in_use[self._place] = self
         self._tables: list[pa.Table] = []
         self._rows = 0  # in these
@@ -96,6 +96,8 @@ class Ledger:
             unscored: why these candidates were not scored, or not trained on.
             unreadable: int64 (m,), positions that would have been selected, had their full images been readable.
         """
+        if not self._writes:
+            return
         n, passed = len(batch), batch.passed_over
         total = n + len(passed)
         chosen = np.zeros(total, bool)
@@ -133,6 +135,8 @@ class Ledger:
 
     def record_batch(self, step: int, batch: CandidateTable, *, epoch: int, selection: str) -> None:
         """Add the samples of one step that were trained on without a choice among candidates."""
+        if not self._writes:
+            return
         total = len(batch)
         columns = {
             "key": batch.keys,
@@ -150,9 +154,13 @@ class Ledger:
         }
         self._add(columns, total, step=step, epoch=epoch, selection=selection)
 
+    @property
+    def _writes(self) -> bool:
+        return distributed().rank == _WRITER
+
     def _begin(self) -> None:
         """Before the first row of a run that goes on from no state."""
-        parts = self._workspace.names(self.folder, f"-rank{self._rank}.parquet")
+        parts = self._workspace.names(self.folder, ".parquet")
         if parts and not self._overwrite:
             raise WorkspaceError(
                 f"run {self._run!r} has a ledger already, {len(parts)} files in {self._workspace.path(self.folder)}: "
@@ -169,7 +177,7 @@ class Ledger:
             "run": pa.repeat(self._run, total),
             "epoch": pa.repeat(pa.scalar(epoch, pa.int32()), total),
             "step": pa.repeat(pa.scalar(step, pa.int64()), total),
-            "rank": pa.repeat(pa.scalar(self._rank, pa.int16()), total),
+            "rank": pa.repeat(pa.scalar(_WRITER, pa.int16()), total),
             "selection": pa.repeat(selection, total),
         }
         self._first_step = self._first_step if self._tables else step
@@ -196,20 +204,32 @@ class Ledger:
         """Write all that was recorded, and bring the history up to date; a run that goes on takes the part up again."""
         if self._tables and _in_use.get(self._place) is self:
             self.save()
-            update_history(self._workspace, self._run, self._rank)
+            update_history(self._workspace, self._run, _WRITER)
 
     def flush(self) -> None:
         """Write all that was recorded, end the part, and bring the history up to date."""
+        if not self._writes:
+            return
         if self._tables:
             self._write_part()
-        update_history(self._workspace, self._run, self._rank)
+        update_history(self._workspace, self._run, _WRITER)
 
     def go_on_after(self, step: int) -> None:
-        """Forget what this rank wrote of later steps, as the run goes back to a checkpoint, and take up its last part.
+        """Forget what was written of later steps, as the run goes back to a checkpoint, and take up the last part.
 
-        That part goes on where it was not finished, or held later steps as well.
+        That part goes on where it was not finished, or held later steps as well. Nothing is left of other ranks, whose
+        candidates a former release wrote into parts of their own.
         """
-        parts = self._workspace.names(self.folder, f"-rank{self._rank}.parquet")
+        if not self._writes:
+            return
+        ours = f"-rank{_WRITER}.parquet"
+        for name in self._workspace.names(self.folder, ".parquet"):
+            if not name.endswith(ours):
+                self._workspace.remove(f"{self.folder}/{name}")
+                self._workspace.remove(
+                    history_name(self._run, int(name.removesuffix(".parquet").rpartition("rank")[2]))
+                )
+        parts = self._workspace.names(self.folder, ours)
         kept = [name for name in parts if _first_step(name) <= step]
         for name in parts[len(kept) :]:
             self._workspace.remove(f"{self.folder}/{name}")
@@ -222,7 +242,7 @@ class Ledger:
                 self._tables, self._rows = [rows.cast(_schema(rows.column_names))], len(rows)
                 self._first_step, self._last_step = _first_step(kept[-1]), step
                 self.save()
-        forget_history(self._workspace, self._run, self._rank)
+        forget_history(self._workspace, self._run, _WRITER)
 
     def _write_part(self) -> None:
         self._write()
@@ -233,7 +253,7 @@ class Ledger:
             return  # another ledger of this run is in use since: what this one knows is void
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
         marked = self._tables[0].replace_schema_metadata({_UNFINISHED: b"1"} if unfinished else None)
-        name = f"{self.folder}/{self._first_step:09d}-rank{self._rank}.parquet"
+        name = f"{self.folder}/{self._first_step:09d}-rank{_WRITER}.parquet"
         self._workspace.write_table(name, marked, row_group_rows=ROW_GROUP_ROWS)
         self._written = time.monotonic()
 

@@ -1,7 +1,7 @@
-from .background import BackgroundScoring as BackgroundScoring, Scores as Scores
+from .background import BackgroundScoring as BackgroundScoring
 from .cache import ScoreCache as ScoreCache
 from .candidate_scores import CandidateScores as CandidateScores
-from .candidates import ScoredCandidates as ScoredCandidates
+from .candidates import ScoredCandidates as ScoredCandidates, Scores as Scores
 from .functions import (
     SelectionFunction as SelectionFunction,
     grad_norm as grad_norm,

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.stream import Batch
-from rhostream.selection.scoring.candidates import ScoredCandidates
+from rhostream.selection.scoring.candidates import Scores
 from rhostream.selection.scoring.scorer import Scorer, scoring_mode
-
-Scores = tuple[ScoredCandidates | None, Tensor | None]
 
 
 class ShadowScorer(Scorer):
@@ -96,15 +94,16 @@ class BackgroundScoring:
             self._last.exception()
 
     def _result(self, scores: Future[Scores]) -> Scores:
-        scored, score = scores.result()
+        found = scores.result()
         if self._stream is not None:
             here = torch.cuda.current_stream(self._device)
             here.wait_stream(self._stream)
-            found = () if scored is None else (scored.losses, scored.correct, scored.logits)
-            for tensor in (score, *found):
+            scored, whole = found.scored, found.super_batch
+            of_scored = () if scored is None else (scored.losses, scored.correct, scored.logits)
+            for tensor in (found.score, whole.labels, whole.il, *of_scored):
                 if tensor is not None:  # its memory may be used again once this stream is done with it, too
                     tensor.record_stream(here)
-        return scored, score
+        return found
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -1,19 +1,24 @@
 """Scores of a super-batch: what the function needs of the model is computed, and no more."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
-from rhostream.loaders.stream import SuperBatch
-from rhostream.selection.scoring.cache import ScoreCache
-from rhostream.selection.scoring.candidates import ScoredCandidates
+from rhostream.loaders.stream import Exchange, Part, Ranks, SuperBatch
+from rhostream.selection.scoring.cache import ScoreCache, Split
+from rhostream.selection.scoring.candidates import ScoredCandidates, Scores
 from rhostream.selection.scoring.functions import SelectionFunction
 from rhostream.selection.scoring.meter import Meter
 from rhostream.selection.scoring.scorer import Scorer
 from rhostream.selection.tasks import logits_of
+
+#: What ranks tell one another of a candidate.
+_ROW: Final = np.dtype([("readable", "?"), ("correct", "?"), ("loss", "<f4"), ("il", "<f4"), ("score", "<f4")])
 
 
 class CandidateScores:
@@ -21,15 +26,14 @@ class CandidateScores:
 
     Args:
         cache: re-uses losses of the last steps, for functions that read the loss alone; or None.
+        exchange: tells the other ranks of a job what this one has found of its part.
     """
 
-    def __init__(self, scorer: Scorer, cache: ScoreCache | None, meter: Meter) -> None:
-        self._scorer, self._cache, self._meter = scorer, cache, meter
+    def __init__(self, scorer: Scorer, cache: ScoreCache | None, meter: Meter, exchange: Exchange) -> None:
+        self._scorer, self._cache, self._meter, self._exchange = scorer, cache, meter, exchange
 
-    def score(
-        self, super_batch: SuperBatch, function: SelectionFunction, step: int
-    ) -> tuple[ScoredCandidates | None, Tensor | None]:
-        """What is known of the candidates, and float32 (n,) scores; None, None for uniform sampling.
+    def score(self, super_batch: SuperBatch, function: SelectionFunction, step: int) -> Scores:
+        """What is known of the candidates, those that other ranks have read included.
 
         Args:
             super_batch: on the model's device.
@@ -38,14 +42,124 @@ class CandidateScores:
         Raises:
             ConfigError: the function needs irreducible losses, and the stream joins none.
             RhostreamError: a score is not finite.
+            OtherRankError: another rank could not score its part.
         """
+        if super_batch.part is not None:
+            return self._shared_out(super_batch, super_batch.part, function, step)
         if function.score is None:
-            return None, None
+            return Scores(super_batch=super_batch)
+        split = self._split(super_batch, function, step)
+        scored, score = self._scored(super_batch, function, split)
+        self._require_finite(score, function, step)
+        if self._cache is not None and split is not None:
+            keys = [super_batch.keys[position] for position in split.fresh.tolist()]
+            self._cache.remember(keys, scored.loss[split.fresh.to(scored.loss.device)], step)
+        return Scores(super_batch=super_batch, scored=scored, score=score)
+
+    def _shared_out(self, super_batch: SuperBatch, part: Part, function: SelectionFunction, step: int) -> Scores:
+        """Each rank scores its chunks, and learns what the others have found of theirs."""
+        chunks, device = part.chunks, super_batch.labels.device
+        known: list[ScoredCandidates] = []  # of this rank's chunks: what of them is known at all
+        fresh = np.ones(len(part.whole), bool)
+        if self._cache is not None and function.loss_suffices:
+            fresh[self._cache.split(part.whole.keys, step).known.numpy()] = False
+        found = np.zeros(len(part.whole), _ROW)
+
+        def work() -> bytes:
+            found["readable"][part.positions] = True
+            if super_batch.il is not None:
+                found["il"][part.positions] = super_batch.il.cpu().numpy()
+            if function.score is not None:
+                known.extend(self._scored_chunks(super_batch, part, function, step, found, fresh))
+            return found[chunks.positions(part.rank)].tobytes()
+
+        largest = chunks.passes * -(-chunks.candidates // chunks.count)
+        ranks = Ranks(part.rank, chunks.ranks)
+        told = self._exchange.together(ranks, work, largest * _ROW.itemsize)
+        for rank, rows in enumerate(told):
+            positions = chunks.positions(rank)
+            found[positions] = np.frombuffer(rows, _ROW, len(positions))
+
+        readable = np.flatnonzero(found["readable"])
+        whole = part.whole.without_unreadable(readable)
+        if super_batch.il is not None:
+            whole = replace(whole, il=torch.from_numpy(found["il"][readable]))
+        whole = whole.to(device)
+        if not known:
+            return Scores(super_batch=whole, positions=readable)
+
+        def column(name: str) -> Tensor:
+            return torch.from_numpy(found[name][readable]).to(device)
+
+        scored = ScoredCandidates(
+            labels=whole.labels,
+            il=whole.il,
+            losses=None if known[0].losses is None else column("loss"),
+            correct=None if known[0].correct is None else column("correct"),
+        )
+        if self._cache is not None and function.loss_suffices:
+            new = readable[fresh[readable]]
+            keys = [part.whole.keys[position] for position in new]
+            self._cache.remember(keys, torch.from_numpy(found["loss"][new]), step)
+        return Scores(super_batch=whole, scored=scored, score=column("score"), positions=readable)
+
+    def _scored_chunks(
+        self,
+        super_batch: SuperBatch,
+        part: Part,
+        function: SelectionFunction,
+        step: int,
+        found: npt.NDArray[np.void],
+        fresh: npt.NDArray[np.bool_],
+    ) -> list[ScoredCandidates]:
+        """Run this rank's passes, as many as every rank runs, and note in `found` what they give.
+
+        Args:
+            fresh: bool (n,), which candidates of the whole have no remembered loss.
+        """
+        known, first_draw = [], self._scorer.draw_calls
+        chunks, every = part.chunks, range(part.chunks.ranks)
+        # Where the model's parameters are shared out, a pass of one rank is a pass of all.
+        busy = [
+            any(fresh[chunks.scored_by(rank)[turn] :: chunks.count].any() for rank in every)
+            for turn in range(chunks.passes)
+        ]
+        for turn, rows in enumerate(part.passes()):
+            self._scorer.draw_calls = first_draw + chunks.scored_by(part.rank)[turn]
+            chunk = _at_least_two(super_batch, rows)
+            split = self._split(chunk, function, step)
+            scored, score = self._scored(chunk, function, split, passes=busy[turn])
+            score = score[: len(rows)]
+            self._require_finite(score, function, step)
+            positions = part.positions[rows]
+            found["score"][positions] = score.cpu().numpy()
+            for name, values in (("loss", scored.losses), ("correct", scored.correct)):
+                if values is not None:
+                    found[name][positions] = values[: len(rows)].cpu().numpy()
+            known.append(scored)
+        self._scorer.draw_calls = first_draw + chunks.count if "draws" in function.needs else first_draw
+        return known
+
+    def _split(self, super_batch: SuperBatch, function: SelectionFunction, step: int) -> Split | None:
+        """Which candidates need a scoring pass; None where none is remembered, and all do."""
+        if self._cache is None or not function.loss_suffices or not len(super_batch.keys):
+            return None
+        return self._cache.split(super_batch.keys, step)
+
+    def _scored(
+        self, super_batch: SuperBatch, function: SelectionFunction, split: Split | None, *, passes: bool = False
+    ) -> tuple[ScoredCandidates, Tensor]:
+        """What is known of candidates that are scored in one pass, and their scores.
+
+        Args:
+            passes: run the pass for the other ranks' sake, even where the cache knows all losses.
+        """
+        assert function.score is not None
         self._require(function, super_batch)
         task = self._scorer.task
         scored = ScoredCandidates(labels=super_batch.labels, il=super_batch.il)
-        if self._cache is not None and function.loss_suffices:
-            scored = replace(scored, losses=self._losses(super_batch, self._cache, step))
+        if split is not None:
+            scored = replace(scored, losses=self._losses(super_batch, split, passes=passes))
         elif function.needs - {"il"}:
             batch = super_batch.normalized()
             if "logits" in function.needs:
@@ -58,14 +172,16 @@ class CandidateScores:
                 )
             if "draws" in function.needs:
                 scored = replace(scored, draws=self._metered("draws", batch))
-        score = function.score(scored)
+        return scored, function.score(scored)
+
+    @staticmethod
+    def _require_finite(score: Tensor, function: SelectionFunction, step: int) -> None:
         finite = int(torch.isfinite(score).sum())
         if finite < len(score):
             raise RhostreamError(
                 f"after step {step}: {len(score) - finite} of {len(score)} scores are not finite "
                 f"({function.name}): the training has diverged; lower the learning rate, or train in float32"
             )
-        return scored, score
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry: tensors and plain values."""
@@ -76,14 +192,14 @@ class CandidateScores:
         if self._cache is not None and state["cache"] is not None:
             self._cache.load_state_dict(state["cache"])
 
-    def _losses(self, super_batch: SuperBatch, cache: ScoreCache, step: int) -> Tensor:
+    def _losses(self, super_batch: SuperBatch, split: Split, *, passes: bool) -> Tensor:
         """Losses of all candidates, those of recent steps from the cache."""
-        split = cache.split(super_batch.keys, step)
         fresh = torch.empty(0, device=super_batch.labels.device)
         if len(split.fresh):
             batch = super_batch.take(split.fresh.numpy()).normalized()
             fresh = self._scorer.task.losses(self._metered("outputs", batch), batch)
-            cache.remember(batch.keys, fresh, step)
+        elif passes:
+            self._metered("outputs", super_batch.normalized())
         return split.merged(fresh)
 
     def _require(self, function: SelectionFunction, super_batch: SuperBatch) -> None:
@@ -106,3 +222,18 @@ class CandidateScores:
         work = self._scorer.outputs if what == "outputs" else self._scorer.draws
         shapes = tuple(tuple(field.shape) for field in batch.fields.values())
         return self._meter.flops("score", (what, *shapes), lambda: work(batch))
+
+
+def _at_least_two(super_batch: SuperBatch, rows: npt.NDArray[np.int64]) -> SuperBatch:
+    """These rows, and fillers where there are less than two: BatchNorm has no statistics of less."""
+    if len(rows) == 1:
+        return super_batch.take(np.repeat(rows, 2))
+    if len(rows):
+        return super_batch.take(rows)
+
+    def blank(tensor: Tensor) -> Tensor:
+        return tensor.new_zeros(2, *tensor.shape[1:])
+
+    fields = {name: blank(field) for name, field in super_batch.fields.items()}
+    il = None if super_batch.il is None else blank(super_batch.il)
+    return replace(super_batch.take(rows), fields=fields, labels=blank(super_batch.labels), il=il)

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.stream import SuperBatch
 
 Need = Literal["il", "logits", "draws"]
 
@@ -51,3 +54,20 @@ class ScoredCandidates:
         if self.draws is None:
             raise ConfigError("this selection function reads MC-dropout draws: register it with needs={'draws'}")
         return self.draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What is known of the candidates of a super-batch, the same on all ranks.
+
+    Attributes:
+        super_batch: of the whole job, on the model's device; with no rows in its fields where it is shared out.
+        scored: None for uniform sampling.
+        score: float32 (n,); None as `scored`.
+        positions: int64 (n,), of its candidates in `Part.whole`, where it is shared out.
+    """
+
+    super_batch: SuperBatch
+    scored: ScoredCandidates | None = None
+    score: Tensor | None = None
+    positions: npt.NDArray[np.int64] | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -77,7 +78,7 @@ def scoring_mode(
     Dropout and the like are off; no gradient; the random generators are put back afterwards. BatchNorm uses the
     statistics of the candidates ("batch", as the paper does: section 3 of its appendix) or its running ones ("eval");
     in either case its buffers stay untouched. SyncBatchNorm uses those of this rank's candidates, so that no rank
-    waits for another one.
+    waits for another one. Where parameters are shared out (FSDP2), all ranks run it together.
 
     Args:
         keep_generators: put torch's random generators back; False where another thread draws from them meanwhile.
@@ -96,15 +97,34 @@ def scoring_mode(
         for norm in synced:
             norm.__dict__["forward"] = MethodType(_BatchNorm.forward, norm)
         devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices, enabled=keep_generators), torch.inference_mode():
+        # Parameters that are gathered for the pass would be inference tensors, which no training can use.
+        without_gradient = torch.no_grad() if _has_parts(model) else torch.inference_mode()
+        with torch.random.fork_rng(devices, enabled=keep_generators), without_gradient:
             yield
     finally:
+        _release_gathered(model)
         for norm in synced:
             norm.__dict__.pop("forward", None)
         for norm, track in tracked:
             norm.track_running_stats = track
         for module, training in was_training:
             module.training = training
+
+
+def _has_parts(model: nn.Module) -> bool:
+    """Has this process parts of the parameters alone?"""
+    tensors = sys.modules.get("torch.distributed.tensor")  # who has such parameters has imported it
+    return tensors is not None and any(isinstance(each, tensors.DTensor) for each in model.parameters())
+
+
+def _release_gathered(model: nn.Module) -> None:
+    """Have FSDP2 gather the parameters anew: else the next pass would see those of before the optimizer's step."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:
+        return
+    for module in model.modules():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 class Scorer:
@@ -115,6 +135,9 @@ class Scorer:
         task: what goes into the model and what the loss is; a classification of images by default.
         forward, criterion: those of the task, in place of its own.
         seed: of the dropout in `draws`.
+
+    Attributes:
+        draw_calls: calls of `draws` so far.
     """
 
     def __init__(
@@ -131,7 +154,7 @@ class Scorer:
         self.options = options
         self.task = task.using(forward=forward, criterion=criterion)
         self._seed = seed
-        self._draw_calls = 0
+        self.draw_calls = 0
         compiled = options.compile and not hasattr(self.model, "_orig_mod")
         self._compiled: Callable[..., Any] | None = torch.compile(self.model) if compiled else None
 
@@ -173,17 +196,17 @@ class Scorer:
         with self._running(device):
             for module in dropouts:
                 module.training = True  # `scoring_mode` puts it back
-            seed_generators(f"draws/{self._seed}/{self._draw_calls}", device)
-            self._draw_calls += 1
+            seed_generators(f"draws/{self._seed}/{self.draw_calls}", device)
+            self.draw_calls += 1
             prepared = self._prepared(batch)
             return torch.stack([logits_of(self._forward(prepared, self.model)) for _ in range(k)])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry for the draws to go on as they would have."""
-        return {"draw_calls": self._draw_calls}
+        return {"draw_calls": self.draw_calls}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._draw_calls = state["draw_calls"]
+        self.draw_calls = state["draw_calls"]
 
     @contextlib.contextmanager
     def _running(self, device: torch.device) -> Iterator[None]:

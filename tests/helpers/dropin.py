@@ -20,7 +20,7 @@ SUPER_BATCH, BATCH = 16, 4
 
 
 def tiny_workspace(folder: Path) -> Workspace:
-    """145 train samples: 9 super-batches of 16 for one rank, 5 for each of two."""
+    """145 train samples: 9 super-batches of 16."""
     workspace = write_workspace(folder, ROWS)
     write_il(workspace)
     return workspace

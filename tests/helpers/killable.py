@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,10 +35,15 @@ def rho(arguments: list[str]) -> None:
         main()
 
 
-def start(arguments: list[str]) -> Any:
-    process = _server.Process(target=rho, args=(arguments,))
+def begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+    """A process of the server that runs this function."""
+    process = _server.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def start(arguments: list[str]) -> Any:
+    return begin(rho, (arguments,))
 
 
 #: What ends a process, and its exit codes: told of by `rho`, or before it can.

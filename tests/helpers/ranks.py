@@ -8,23 +8,38 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
 def on_ranks(module: str, function: str, *arguments: str, ranks: int = 2) -> list[Any]:
     """What `function(*arguments)` returned on each rank, through JSON; `module` is relative to tests/."""
+    return on_jobs(module, [(ranks, function, arguments)])[0]
+
+
+def on_jobs(
+    module: str, jobs: Sequence[tuple[int, str, Sequence[str]]], where: Path = Path(__file__).parents[1]
+) -> list[list[Any]]:
+    """The same for several jobs, one after the other: each a number of ranks, a function and its arguments.
+
+    Args:
+        where: the folder that `module` is in.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, module, function, str(ranks), folder, *arguments]
+        command = [sys.executable, __file__, str(where), module, folder, json.dumps(jobs)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(ranks)]
+        return [
+            [json.loads(Path(folder, f"{job}-{rank}.json").read_text()) for rank in range(ranks)]
+            for job, (ranks, _, _) in enumerate(jobs)
+        ]
 
 
-def _rank(function: Any, rank: int, ranks: int, port: int, folder: str, arguments: list[str]) -> None:
+def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments: list[str]) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -35,19 +50,23 @@ def _rank(function: Any, rank: int, ranks: int, port: int, folder: str, argument
         "TORCHELASTIC_RUN_ID": "test",
         "GROUP_RANK": "0",
     }
-    Path(folder, f"{rank}.json").write_text(json.dumps(function(*arguments)))
+    Path(f"{told}-{rank}.json").write_text(json.dumps(function(*arguments)))
 
 
-def _main(module: str, function: str, ranks: str, folder: str, *arguments: str) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    target = getattr(importlib.import_module(module), function)
+def _main(where: str, module: str, folder: str, jobs: str) -> None:
+    sys.path[0] = where  # in place of this folder, where other modules have the same names
+    target = importlib.import_module(module)
+    for job, (ranks, function, arguments) in enumerate(json.loads(jobs)):
+        _run(getattr(target, function), ranks, f"{folder}/{job}", arguments)
+
+
+def _run(function: Any, ranks: int, told: str, arguments: list[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")
     processes = [
-        fork.Process(target=_rank, args=(target, rank, int(ranks), port, folder, list(arguments)))
-        for rank in range(int(ranks))
+        fork.Process(target=_rank, args=(function, rank, ranks, port, told, arguments)) for rank in range(ranks)
     ]
     for process in processes:
         process.start()
@@ -57,7 +76,8 @@ def _main(module: str, function: str, ranks: str, folder: str, *arguments: str) 
             process.terminate()
         process.join()
         failed = failed or process.exitcode != 0
-    sys.exit(1 if failed else 0)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""DistributedDataParallel on two gloo ranks: own candidates for each; scoring leaves no trace and waits for nobody."""
+"""DistributedDataParallel on two gloo ranks: one choice for both; scoring leaves no trace and waits for no rank."""
 
 import os
 import re
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 import torch
 import torch.distributed as dist
 from helpers.dropin import (
-    ALL,
     EXAMPLES,
     Recording,
     example_workspace,
@@ -68,7 +66,7 @@ def train(workspace: str) -> dict[str, object]:
 
 
 def train_on_little(workspace: str) -> dict[str, int]:
-    """An epoch in which most candidates are ruled out: every rank has to take the same number of steps."""
+    """An epoch in which most candidates are ruled out: both ranks have to take as many steps as its length says."""
     model = DistributedDataParallel(network())
     stream = stream_of(workspace, il="contrary", prefilter=Prefilter(chance=1.5), super_batch_size=4)
     loader = loader_of(stream, model, images_and_labels)
@@ -104,22 +102,16 @@ def test_torchrun_runs_the_example_on_two_ranks(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     said = sorted(re.findall(r"rank (\d), step (\d) of epoch (\d)", done.stdout))
-    assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "1"), ("3", "2"))]
+    assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "0"), ("3", "0"))]
 
 
-def test_each_sample_is_one_ranks_candidate_once_an_epoch(trained):
+def test_ranks_train_on_shares_of_one_choice(trained):
     workspace, ranks = trained
-    assert [len(rank["candidates"]) for rank in ranks] == [10, 10]
-    assert [rank["batches"] for rank in ranks] == [5, 5]
-    epochs = [
-        [key for rank in ranks for keys in rank["candidates"][part] for key in keys]
-        for part in (slice(0, 5), slice(5, 10))
-    ]
-    assert Counter(epochs[0]) == Counter(epochs[1]) == Counter(ALL)
-    assert epochs[0] != epochs[1]
-    together = [keys for pair in zip(*(rank["candidates"] for rank in ranks), strict=True) for keys in pair]
-    alone = [key for keys in sequence(workspace, 2) for key in keys]
-    assert [key for keys in together for key in keys] == alone
+    assert [rank["batches"] for rank in ranks] == [9, 9]
+    assert [rank["candidates"] for rank in ranks] == [sequence(workspace, 2)] * 2
+    for candidates, first, second in zip(ranks[0]["candidates"], *(rank["selected"] for rank in ranks), strict=True):
+        assert (len(first), len(second)) == (2, 2)
+        assert len({*first, *second} & set(candidates)) == 4
 
 
 def test_scoring_waits_for_no_rank_and_changes_no_state(trained):
@@ -141,10 +133,10 @@ def test_a_state_of_two_ranks_is_continued_by_one(trained):
     assert seen.candidates == sequence(workspace, 3)[18:]
 
 
-def test_ranks_without_candidates_take_as_many_steps_as_the_others(trained):
+def test_super_batches_of_too_few_candidates_cost_no_step(trained):
     little = [rank["little"] for rank in trained[1]]
-    assert [rank["steps"] for rank in little] == [rank["length"] for rank in little] == [18, 18]
-    assert [rank["repeated"] for rank in little] == [3, 6]
+    assert [(rank["steps"], rank["length"]) for rank in little] == [(36, 36)] * 2
+    assert little[0]["repeated"] == little[1]["repeated"] > 0
 
 
 def test_scoring_uses_the_module_inside_ddp_compiled_or_not():

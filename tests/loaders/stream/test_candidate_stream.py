@@ -70,25 +70,31 @@ def test_an_epoch_has_the_stated_length_the_next_another_order(workspace):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 @pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_and_workers_share_out_one_and_the_same_sequence(workspace, monkeypatch, ranks, workers):
-    expected = keys_of(stream_of(workspace))
+    expected = [batch.keys for batch in stream_of(workspace)]
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
-    by_index = {}
-    lengths = set()
+    parts = []
     for rank in range(ranks):
         monkeypatch.setenv("RANK", str(rank))
         stream = stream_of(workspace)
         batches = list(DataLoader(stream, batch_size=None, num_workers=workers)) if workers else list(stream)
-        lengths.add(len(batches))
-        assert len(batches) == len(stream)
-        by_index |= {batch.index: batch.keys for batch in batches}
-    assert len(lengths) == 1
-    assert [key for index in sorted(by_index) for key in by_index[index]] == expected
+        parts.append({batch.index: batch for batch in batches})
+        assert len(batches) == len(stream) == len(expected)
+    for index, keys in enumerate(expected):
+        if ranks > 1:
+            assert [part[index].part.whole.keys for part in parts] == [keys] * ranks
+        assert [part[index].keys for part in parts] == [keys[rank::ranks] for rank in range(ranks)]
 
 
-def test_without_sharding_every_rank_gets_everything(workspace, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("RANK", "1")
-    assert len(keys_of(stream_of(workspace, order=Order(last="keep", shard_by_rank=False)))) == TOTAL
+def test_numbers_given_name_the_data_parallel_rank(workspace, monkeypatch):
+    expected = [batch.keys for batch in stream_of(workspace)]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    assert [batch.keys for batch in stream_of(workspace, dp_rank=1, dp_world_size=2)] == [
+        keys[1::2] for keys in expected
+    ]
+    assert [batch.keys for batch in stream_of(workspace, dp_rank=0, dp_world_size=1)] == expected
+    with refuses(ConfigError, match="dp_rank 2 of dp_world_size 2: give both, ranks count from 0"):
+        stream_of(workspace, dp_rank=2, dp_world_size=2)
 
 
 def test_dropping_the_remainder_is_counted(workspace):
@@ -125,19 +131,18 @@ def test_the_state_describes_the_batch_in_use_not_those_prefetched(workspace):
 def test_a_stream_resumes_under_another_number_of_ranks_and_workers(workspace, monkeypatch):
     expected = keys_of(stream_of(workspace))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    first = {}
+    ranks = []
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
-        for batch in itertools.islice(stream_of(workspace), 2):
-            first[batch.index] = batch
-    state = first[3].state
-    assert state == first[2].state
+        ranks.append(list(itertools.islice(stream_of(workspace), 4)))
+    first, second = ranks
+    assert first[-1].state == second[-1].state
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
     resumed = stream_of(workspace)
-    resumed.load_state_dict(state)
+    resumed.load_state_dict(first[-1].state)
     rest = list(DataLoader(resumed, batch_size=None, num_workers=2))
-    assert [key for index in sorted(first) for key in first[index].keys] + keys_of(rest) == expected
+    assert [key for batch in first for key in batch.part.whole.keys] + keys_of(rest) == expected
 
 
 def test_a_state_of_another_order_is_refused(workspace):
@@ -162,17 +167,6 @@ def test_workers_follow_set_epoch_and_never_silently_repeat_an_epoch(workspace, 
     for epoch in (0, 1, 0):
         stream.set_epoch(epoch)
         assert keys_of(loader) == epochs[epoch]
-
-
-def test_a_state_with_fewer_samples_than_ranks_begins_another_epoch(workspace, monkeypatch, caplog):
-    stream = stream_of(workspace)
-    state = stream.state_dict() | {"position": TOTAL - 1}
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("RANK", "0")
-    resumed = stream_of(workspace)
-    resumed.load_state_dict(state)
-    assert {batch.epoch for batch in resumed} == {1}
-    assert "the last 1 samples of epoch 0 are too few for 3 ranks" in caplog.text
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """The order of candidates: a function of (seed, epoch) and the index alone (design invariant 7)."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from rhostream.loaders.stream.order import EpochOrder, Rounds, shuffled
+from rhostream.loaders.stream.ranks import Chunks
 
 
 def sequence(order: EpochOrder, start: int = 0) -> list[tuple[int, int]]:
@@ -48,31 +48,32 @@ def test_every_sample_comes_once_an_epoch(rows, block, epoch):
 @given(
     total=st.integers(1, 400),
     size=st.integers(1, 40),
-    ranks=st.integers(1, 5),
     start=st.integers(0, 399),
     last=st.sampled_from(["keep", "drop"]),
 )
-def test_every_rank_gets_as_many_super_batches_without_repeats(total, size, ranks, start, last):
+def test_super_batches_take_the_sequence_without_repeats(total, size, start, last):
     start = min(start, total)
-    if 0 < total - start < ranks:
-        start = 0
-    if total < ranks:
-        return
-    rounds = Rounds(start=start, total=total, size=size, ranks=ranks, last=last)
-    spans = [rounds.bounds(turn, rank) for turn in range(len(rounds)) for rank in range(ranks)]
+    rounds = Rounds(start=start, total=total, size=size, last=last)
+    spans = [rounds.bounds(turn) for turn in range(len(rounds))]
     assert all(begin < end <= begin + size + 2 for begin, end in spans)
     given_out = [position for begin, end in spans for position in range(begin, end)]
     assert given_out == list(range(start, total - rounds.dropped))
-    assert rounds.dropped == (0 if last == "keep" else (total - start) % (size * ranks))
+    assert rounds.dropped == (0 if last == "keep" else (total - start) % size)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_the_sequence_is_the_same_for_any_number_of_ranks(ranks):
-    rounds = Rounds(start=0, total=997, size=32, ranks=ranks, last="keep")
-    positions = [
-        position
-        for turn in range(len(rounds))
-        for rank in range(ranks)
-        for position in range(*rounds.bounds(turn, rank))
-    ]
-    assert positions == list(range(997))
+@settings(deadline=None)
+@given(candidates=st.integers(0, 200), chunk_size=st.none() | st.integers(2, 80), ranks=st.integers(1, 6))
+def test_chunks_share_out_every_candidate_and_do_not_follow_ranks(candidates, chunk_size, ranks):
+    chunks = Chunks.of(candidates, chunk_size, ranks)
+    positions = [chunks.positions(rank).tolist() for rank in range(ranks)]
+    assert sorted({position for each in positions for position in each}) == list(range(candidates))
+    assert {len(chunks.scored_by(rank)) for rank in range(ranks)} == {chunks.passes}
+    for rank, read in enumerate(positions):
+        held = np.flatnonzero(chunks.holders(np.arange(candidates)) == rank).tolist()
+        assert set(held) <= set(read)
+    sizes = [len(range(chunk, candidates, chunks.count)) for chunk in range(chunks.count)]
+    if candidates >= 2:
+        assert min(sizes) >= 2
+    if chunk_size is not None:
+        assert chunks.count == Chunks.of(candidates, chunk_size, 1).count
+        assert max(sizes) <= max(chunk_size, 3)  # of an odd number three go together, sooner than one alone

@@ -46,7 +46,7 @@ def test_every_epoch_has_the_streams_batches(workspace: Workspace, augmentation:
         seed=3,
         shards=corpus.split("holdout"),
         augmentation=augmentation,
-        order=Order(last="keep", shard_by_rank=False),
+        order=Order(last="keep"),
     )
     for epoch in (2, 0, 1):
         stream.set_epoch(epoch)

@@ -297,9 +297,10 @@ def test_a_run_that_another_process_writes_is_refused(workspace):
         train(workspace, CONFIG)
 
 
-def test_a_distributed_start_is_refused(workspace, monkeypatch):
+def test_half_of_torchruns_variables_are_refused(workspace, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE 2: training runs in one process"):
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2 without LOCAL_RANK: start all processes with torchrun"):
         train(workspace, CONFIG)
 
 

@@ -1,0 +1,69 @@
+"""The model in training and its optimizer, in one process or in each of a job."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rhostream.loaders.stream import Exchange
+from rhostream.pipeline.models import (
+    build_model,
+    make_optimizer,
+    place,
+    random_state,
+    restore_random_state,
+    seed_random,
+)
+from rhostream.pipeline.training.plan import TrainPlan
+
+
+class Learner:
+    """A model that one process trains.
+
+    Attributes:
+        model: what is called in training.
+        module: the same without what processes share gradients by: what is evaluated, and saved.
+    """
+
+    def __init__(self, plan: TrainPlan, model: nn.Module) -> None:
+        config = plan.config
+        self.model = self.module = model
+        self._device, self._seed = plan.device, config.seed
+        self.optimizer = make_optimizer(
+            config.optimizer, model, config.learning_rate, config.weight_decay, config.optimizer_arguments
+        )
+
+    def stepped(self) -> None:
+        """Told of each step of the optimizer."""
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's state, whole."""
+        return self.module.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must carry; any number of processes can go on from it."""
+        return {
+            "model": self.weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(self._device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_random_state(state["random"], self._device)
+
+
+def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:
+    """The model that the plan asks for, on its device, as this process trains it."""
+    config = plan.config
+    seed_random(config.seed)
+    built = build_model(
+        config.model, len(plan.corpus.classes), plan.spec, seed=config.seed, weights=config.weights or None
+    )
+    model = place(built, plan.device)
+    if exchange.size == 1:
+        return Learner(plan, model)
+    from rhostream.pipeline.training.shared_learner import SharedLearner  # it imports FSDP, which takes a second
+
+    return SharedLearner(plan, model, exchange)

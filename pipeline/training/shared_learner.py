@@ -1,0 +1,70 @@
+"""A model that the processes of a job train together."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rhostream.loaders.stream import Exchange
+from rhostream.pipeline.models import (
+    average_buffers,
+    in_parallel,
+    is_sharded,
+    load_model,
+    load_optimizer,
+    random_state,
+    restore_random_state,
+    seed_random,
+    whole_state,
+)
+from rhostream.pipeline.training.learner import Learner
+from rhostream.pipeline.training.plan import TrainPlan
+from rhostream.selection.scoring import without_ddp
+
+
+class SharedLearner(Learner):
+    """Gradients are the mean over all processes; each has random numbers of its own.
+
+    Raises:
+        ConfigError: SyncBatchNorm on a CPU.
+    """
+
+    def __init__(self, plan: TrainPlan, model: nn.Module, exchange: Exchange) -> None:
+        config = plan.config
+        shared = in_parallel(model, plan.device, shard=config.shard_model, sync_batchnorm=config.sync_batchnorm)
+        super().__init__(plan, shared)
+        self.module = without_ddp(shared)
+        self._exchange = exchange
+        self._seed_own(0)
+
+    def stepped(self) -> None:
+        average_buffers(self.module)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        whole: dict[str, torch.Tensor] = whole_state(self.module.state_dict())
+        return whole
+
+    def state_dict(self) -> dict[str, Any]:
+        randoms = self._exchange.objects(random_state(self._device))
+        return {
+            "model": self.weights(),
+            "optimizer": whole_state(self.optimizer.state_dict()),
+            "random": randoms[0],
+            "random_of_ranks": randoms,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not is_sharded(self.module):
+            self.module.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        else:
+            load_model(self.module, state["model"])
+            load_optimizer(self.optimizer, state["optimizer"])
+        randoms = state.get("random_of_ranks", [state["random"]])
+        if len(randoms) == self._exchange.size:
+            restore_random_state(randoms[self._exchange.rank], self._device)
+        else:  # another number of ranks draws other numbers
+            self._seed_own(state["step"])
+
+    def _seed_own(self, step: int) -> None:
+        seed_random(hash((self._seed, step, self._exchange.rank)) & (2**63 - 1))

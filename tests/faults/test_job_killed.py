@@ -1,0 +1,52 @@
+"""`rho train` in several processes, one of which is killed, goes on under other numbers of them as if never killed."""
+
+import os
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from helpers import jobs, killable
+from helpers.tiny import write_il, write_workspace
+from safetensors.torch import load
+
+from rhostream.loaders.storage import Workspace
+
+#: How many jobs are killed; `benchmarks/ranks.py` has them killed more often.
+KILLS = int(os.environ.get("RHO_TEST_JOB_KILLS", "3"))
+COMMAND = (
+    "train --model mlp --batch-size 12 --super-batch-size 48 --score-chunk 12 --steps 40 --evaluate-every 4 "
+    "--device cpu --threads 1 --workers 0 --schedule constant"
+)
+
+
+def ledger_of(workspace: Workspace) -> pa.Table:
+    folder = "runs/rho_loss/ledger"
+    return pa.concat_tables([workspace.read_table(f"{folder}/{name}") for name in workspace.names(folder)])
+
+
+@pytest.mark.slow
+def test_killed_jobs_go_on_under_other_numbers_of_processes(tmp_path: Path) -> None:
+    places = []
+    for name in ("whole", "killed"):
+        places.append(write_workspace(tmp_path / name, (80, 80, 40), test_rows=30))
+        write_il(places[-1])
+    whole, killed = places
+    killable.finish([*COMMAND.split(), "--workspace", whole.location])
+    command, chance, times = [*COMMAND.split(), "--workspace", killed.location], random.Random(3), 0
+    while times < KILLS:
+        processes = jobs.start(command, ranks=chance.choice((2, 3, 4)))
+        processes[0].join(chance.uniform(0.5, 4))
+        times += jobs.kill_one(processes, chance)
+        if killed.exists("runs/rho_loss/model.safetensors"):  # it got to the end: from the beginning again
+            killed.remove("runs/rho_loss")
+    (last,) = jobs.start(command, ranks=1)
+    last.join(120)
+    assert last.exitcode == 0
+    one, other = ledger_of(whole), ledger_of(killed)
+    for column in ("step", "epoch", "key", "selected", "trained", "reason"):
+        assert other[column].to_pylist() == one[column].to_pylist(), column
+    weights, others = (load(place.read_bytes("runs/rho_loss/model.safetensors")) for place in places)
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)

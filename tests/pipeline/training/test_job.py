@@ -1,0 +1,176 @@
+"""`rho train` and `rho il train` in several processes: one run, whatever their number; one line, whatever fails."""
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from helpers.ranks import on_jobs
+from helpers.tiny import write_corpus_card, write_il, write_workspace
+from safetensors.torch import load
+
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import ILTrainConfig, TrainConfig
+from rhostream.pipeline.il import train_il
+from rhostream.pipeline.training.loop import train
+
+CONFIG = TrainConfig(
+    model="mlp", batch_size=6, super_batch_size=24, score_chunk=6, steps=12, evaluate_every=5, device="cpu", threads=1,
+    workers="0", schedule="constant", tensorboard=False,
+)  # fmt: skip
+#: Settings by the run's name; what every number of processes has to agree on.
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "sharded": {"shard_model": True},
+    "shared": {"share": 0.5, "score_age": 3},
+    "gated": {"select": "grad_norm_is"},
+}
+
+
+def job(workspace: str, runs: str) -> list[Any]:
+    """The metrics of these runs, each a name and settings."""
+    return [train(workspace, replace(CONFIG, name=name, **settings)).metrics for name, settings in json.loads(runs)]
+
+
+def folds(workspace: str) -> None:
+    """Train the IL models of a corpus with folds."""
+    train_il(workspace, ILTrainConfig(model="mlp", steps=4, device="cpu"))
+
+
+def command(told: str, *by_rank: str) -> list[Any]:
+    """What `rho` says on stderr, called with the arguments of this rank, and its exit code."""
+    from rhostream.cli.main import main
+
+    arguments = by_rank[min(int(os.environ["RANK"]), len(by_rank) - 1)].split()
+    file = Path(tempfile.mkstemp(prefix=os.environ["RANK"], dir=told)[1])
+    with file.open("w") as stream:
+        os.dup2(stream.fileno(), 2)
+    sys.argv = ["rho", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        sys.stderr.flush()
+        lines = [line for line in file.read_text().splitlines() if line.startswith("rho: ")]
+        return [lines, end.code]
+    raise AssertionError("`main` exits")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = write_workspace(tmp_path_factory.mktemp("job") / "w", (40, 40, 20), test_rows=30)
+    write_il(made)
+    return made
+
+
+def folded_workspace(folder: Path) -> Workspace:
+    """Every other shard in the other fold."""
+    made = write_workspace(folder, (40, 40, 20))
+    corpus = made.read_json("corpus.json")
+    shards = [shard | {"fold": number % 2} for number, shard in enumerate(corpus["shards"])]
+    write_corpus_card(made, corpus | {"shards": shards})
+    return made
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return folded_workspace(tmp_path_factory.mktemp("folds") / "w")
+
+
+@pytest.fixture(scope="module")
+def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+    """All that is run by two and three processes here: what is slow to import is imported once."""
+    told = str(tmp_path_factory.mktemp("told"))
+    place = workspace.location
+    other = write_workspace(tmp_path_factory.mktemp("other") / "w", (40, 40), test_rows=10)
+    write_il(other)
+
+    def runs(ranks: int, **steps: int) -> str:
+        names = {2: RUNS, 3: {"plain": {}, "sharded": RUNS["sharded"]}}[ranks]
+        return json.dumps([(f"{name}-{ranks}", settings | steps) for name, settings in names.items()])
+
+    of_rho = f"train --workspace {place} --device cpu --model mlp --steps 2 --super-batch-size 24"
+    return on_jobs(
+        "pipeline.training.test_job",
+        [
+            (2, "job", (place, runs(2))),
+            (3, "job", (place, runs(3))),
+            (2, "job", (place, json.dumps([("elastic", {"steps": 4})]))),
+            (3, "job", (place, json.dumps([("elastic", {"steps": 9, "shard_model": True})]))),
+            (2, "command", (told, f"{of_rho} --batch-size 5")),
+            (2, "command", (told, f"{of_rho} --batch-size 6", f"{of_rho} --batch-size 4")),
+            (2, "command", (told, of_rho, of_rho.replace(place, other.location))),
+            (2, "command", (told, of_rho, of_rho.replace(place, f"{place}/nowhere"))),
+            (2, "folds", (folded.location,)),
+        ],
+    )
+
+
+def ledger_of(workspace: Workspace, run: str) -> pa.Table:
+    folder = f"runs/{run}/ledger"
+    return pa.concat_tables([workspace.read_table(f"{folder}/{name}") for name in workspace.names(folder)])
+
+
+def require_same_run(workspace: Workspace, name: str, expected: str) -> None:
+    """The ledger of one is that of the other, and so are the weights, but for rounding."""
+    one, other = ledger_of(workspace, expected), ledger_of(workspace, name)
+    for column in one.column_names:
+        if column != "run":
+            values = one[column].to_pylist()
+            rounded = column in ("loss", "score", "weight")
+            assert other[column].to_pylist() == (pytest.approx(values, abs=1e-4) if rounded else values), column
+    weights, others = (load(workspace.read_bytes(f"runs/{run}/model.safetensors")) for run in (expected, name))
+    assert weights.keys() == others.keys()
+    for parameter, value in weights.items():
+        torch.testing.assert_close(others[parameter], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_any_number_of_processes_makes_the_same_run(workspace, jobs, name):
+    alone = train(workspace, replace(CONFIG, name=name, **RUNS[name]))
+    for ranks, of_ranks in zip((2, 3), jobs, strict=False):
+        if ranks == 3 and name not in ("plain", "sharded"):
+            continue
+        require_same_run(workspace, f"{name}-{ranks}", name)
+        metrics = of_ranks[0][list(RUNS).index(name)]
+        assert [line["step"] for line in metrics] == [5, 10, 12]
+        for line, expected in zip(metrics, alone.metrics, strict=True):
+            for measured in ("candidates", "selected", "train_loss", "test_loss", "test_accuracy", "flops_train"):
+                assert line[measured] == pytest.approx(expected[measured], rel=1e-3), measured
+
+
+def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
+    train(workspace, replace(CONFIG, name="elastic"))
+    train(workspace, replace(CONFIG, name="whole"))
+    require_same_run(workspace, "elastic", "whole")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (4, "batch_size 5 is not a multiple of the 2 ranks that share it out: give 4, or another multiple"),
+        (5, "settings differ between the ranks: batch_size is 6 on rank 0 and 4 on rank 1"),
+        (6, "settings differ between the ranks: workspace is "),
+        (7, "corpus.json"),
+    ],
+)
+def test_what_a_job_cannot_do_is_told_by_one_process(jobs, number, said):
+    lines = [line for told, _ in jobs[number] for line in told]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert all(code in (1, 2) for _, code in jobs[number])
+
+
+def test_processes_train_the_models_of_folds_as_one_does(folded, jobs, tmp_path):
+    alone = folded_workspace(tmp_path / "w")
+    folds(alone.location)
+    names = [name for name in alone.names("il/mlp") if name.endswith(".safetensors")]
+    assert len(names) == 2
+    for name in names:
+        assert folded.read_bytes(f"il/mlp/{name}") == alone.read_bytes(f"il/mlp/{name}")
+    assert jobs[-1] == [None, None]

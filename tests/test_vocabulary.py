@@ -24,7 +24,7 @@ FORMER_NAMES = {
     "with_retries": r"\bpersistently\b",
     "validation": r"held[ _-]back|HELD_BACK",
     "American spelling": (
-        r"[Nn]ormalis|[Mm]islabell|MISLABELL|[Cc]olour|COLOUR|\b[Gg]rey|[Oo]ptimiser|[Bb]ehaviour|[Ll]abelled|[Ff]avour"
+        r"[Nn]ormalis|[Mm]islabell|MISLABELL|[Cc]olour|COLOUR|\b[Gg]rey|[Oo]ptimiser|[Bb]ehaviour|(?<!aria-)[Ll]abelled|[Ff]avour"
     ),
 }
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Okabe and Ito's palette, which color-blind readers can tell apart; its yellow is too pale for a line.
-COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+RUN_COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS: Final = "os^Dv<>PX"
 _DASHES: Final = ("-", "--", ":", "-.")
 #: A logarithmic axis where the run that took most took so many times as much as the one that took least.
@@ -65,7 +65,7 @@ def _panel(
         where = panel.get_yaxis_transform()
         panel.text(1.005, target, f"{100 * target:.1f}%", transform=where, color="0.4", size=7, va="center")
     for number, (band, at) in enumerate(zip(bands, values, strict=True)):
-        color, dashes = COLORS[number % len(COLORS)], _DASHES[number // len(COLORS) % len(_DASHES)]
+        color, dashes = RUN_COLORS[number % len(RUN_COLORS)], _DASHES[number // len(RUN_COLORS) % len(_DASHES)]
         panel.plot(
             at,
             band.accuracy,

@@ -56,6 +56,12 @@ class ReportData:
     pictures: Mapping[str, Thumbnail] = field(repr=False)
     truth: bool
 
+    def right(self, class_name: str | None = None) -> float | None:
+        """Share of the labels, of all or of one class, that the IL model predicts where it never saw the sample."""
+        rows = [row for row in self.answers["classes"].rows if class_name in (None, row["class"])]
+        judged = sum(row["judged"] or 0 for row in rows)
+        return sum(row["agreed"] or 0 for row in rows) / judged if judged else None
+
 
 def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = "") -> ReportData:
     """Ask all questions and read the pictures.

@@ -219,9 +219,9 @@ def classes(data: ReportData) -> Figure | None:
     says = []
     if judging:
         says.append(
-            "A label is contradicted where the IL model, which never saw the sample, is sure of another class (by "
-            "the threshold of that class) and finds the label less likely than blind chance."
-            + (" The dots are the shares that really are wrong." if data.truth else "")
+            "A label is predicted where the IL model, which never saw the sample, gives it, too; it is contradicted "
+            "where the model is sure of another class (by the threshold of that class) and finds the label less likely "
+            "than blind chance." + (" The dots are the shares that really are wrong." if data.truth else "")
         )
     if selecting and data.run is not None:
         says.append(
@@ -240,12 +240,17 @@ def classes(data: ReportData) -> Figure | None:
 def class_table(data: ReportData) -> Table:
     """All that is known of each class, in columns."""
     judged = data.corpus.task == "classification"
-    columns = ["class", "samples", *(["contradicted"] if judged else []), *(["really wrong"] if data.truth else [])]
+    columns = [
+        "class",
+        "samples",
+        *(["predicted", "contradicted"] if judged else []),
+        *(["really wrong"] if data.truth else []),
+    ]
     columns += ["drawn", "selected", "selection rate", "never selected"] if data.run is not None else []
     rows = []
     for row in data.answers["classes"].rows:
         values = [row["class"], count(row["samples"])]
-        values += [percent(_share(row, "contradicted", "judged"))] if judged else []
+        values += [percent(_share(row, part, "judged")) for part in ("agreed", "contradicted")] if judged else []
         values += [percent(_share(row, "wrong", "truth_known"))] if data.truth else []
         if data.run is not None:
             values += [count(row["drawn"]), count(row["selected"]), percent(row["selection_rate"])]

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -12,10 +12,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from rhostream.loaders.storage import OutputFile, Workspace
+from rhostream.pipeline.comparison import RUN_COLORS
 from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
-from rhostream.pipeline.report.formatting import count, number
+from rhostream.pipeline.report.formatting import count, number, percent
 from rhostream.plain_text import told
 
 _TEMPLATES: Final = "rhostream.pipeline.report"
@@ -106,6 +107,8 @@ def render(data: ReportData) -> str:
         comparison=summary.comparison(data),
         figures={figure.name: figure for figure in shown if figure is not None},
         galleries=galleries,
+        run_colors=RUN_COLORS,
+        class_names=list(map(told, data.corpus.classes)),
         classes=sorted({name for gallery in galleries for sample in gallery["samples"] for name in sample["classes"]}),
         reasons={
             name: words
@@ -127,20 +130,47 @@ def _galleries(data: ReportData) -> list[dict[str, Any]]:
         {
             "name": name,
             "title": _GALLERIES[name][0],
-            "says": _GALLERIES[name][1],
+            "says": " ".join((_GALLERIES[name][1], *_how_right(name, data))),
             "sql": answer.sql,
             "samples": [
                 row
                 | {
                     "classes": list(map(told, row["classes"])),  # the script compares them as they are shown
+                    "predicted_class": None if row["predicted_class"] is None else told(row["predicted_class"]),
                     "thumbnail": data.pictures[row["key"]],
                     "extra": row["rank"] > _SHOWN,
+                    "facts": [(name, told(text)) for name, text in _facts(row, data) if text],
                 }
                 for row in answer.rows
             ],
         }
         for name, answer in data.galleries.items()
         if answer.rows
+    ]
+
+
+def _how_right(gallery: str, data: ReportData) -> list[str]:
+    right = data.right() if gallery == "suspicious" else None
+    return [] if right is None else [f"{data.il_model} predicts {percent(right)} of the labels that it never saw."]
+
+
+def _facts(row: Mapping[str, Any], data: ReportData) -> list[tuple[str, str]]:
+    """What is told of a picture that is opened, by name; "" where it is not known."""
+    given, guess = row["classes"], row["predicted_class"]
+    sure = "" if row["confidence"] is None else f", {percent(row['confidence'])} sure"
+    of_class = [
+        f"it predicts {percent(right)} of the labels {name}"
+        for name in dict.fromkeys((*given, *([guess] if guess is not None else [])))
+        if guess is not None and (right := data.right(name)) is not None
+    ]
+    return [
+        ("label", ", ".join(given) or "no class"),
+        (f"{data.il_model} says", "; ".join([f"{guess}{sure}", *of_class]) if guess is not None else ""),
+        ("irreducible loss", f"{number(row['il'])} nats" if row["il"] is not None else ""),
+        ("latest loss", f"{number(row['loss'])} nats" if row["loss"] is not None else ""),
+        ("selected", f"{row['selected']} of {row['drawn']} times" if row["drawn"] else ""),
+        ("reason", f"{row['reason'].replace('_', ' ')}: {REASONS.get(row['reason'], '')}"),
+        ("source", row["source"]),
     ]
 
 

@@ -14,8 +14,8 @@ from rhostream.loaders.decode import content_hash, decode_rgb
 from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import ShardReader, Workspace
 
-SIDE: Final = 128  # pixels of the longer side, at most
-QUALITY: Final = 72  # of WebP: 2 to 4 kB a photograph
+SIDE: Final = 256  # pixels of the longer side, at most: a card shows it smaller
+QUALITY: Final = 70  # of WebP: 5 to 12 kB a photograph
 _THREADS: Final = 4  # remote images are waited for; each holds a full-size image that is not a JPEG
 
 

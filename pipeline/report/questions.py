@@ -35,16 +35,18 @@ def classes(truth: bool, *, multi_label: bool = False) -> str:
         multi_label: a sample counts in each of its classes, and none is judged.
     """
     if multi_label:
-        judged, of_class = "NULL::BIGINT", "(SELECT *, unnest(classes) AS class FROM sample_reasons)"
+        judged = agreed = "NULL::BIGINT"
+        of_class = "(SELECT *, unnest(classes) AS class FROM sample_reasons)"
     else:
         judged, of_class = "count(*) FILTER (in_sample IS FALSE)", "sample_reasons"
+        agreed = "count(*) FILTER (in_sample IS FALSE AND predicted = label)"
     wrong = "count(*) FILTER (clean_label <> label)" if truth else "NULL::BIGINT"
     found = "count(*) FILTER (clean_label <> label AND contradicted)" if truth else "NULL::BIGINT"
     known = "count(clean_label)" if truth else "NULL::BIGINT"
     joined = f"\nLEFT JOIN ({_truth()}) USING (key)" if truth else ""
     return f"""\
 SELECT class, count(*) AS samples,
-       {judged} AS judged, count(*) FILTER (contradicted) AS contradicted,
+       {judged} AS judged, {agreed} AS agreed, count(*) FILTER (contradicted) AS contradicted,
        {wrong} AS wrong, {found} AS wrong_and_contradicted, {known} AS truth_known,
        sum(drawn)::BIGINT AS drawn, sum(selected)::BIGINT AS selected,
        sum(selected) / nullif(sum(drawn), 0) AS selection_rate,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from rhostream.pipeline.comparison import RUN_COLORS
 from rhostream.pipeline.models import COST_NAMES
 from rhostream.pipeline.report import charts
 from rhostream.pipeline.report.charts import Series
@@ -15,7 +16,6 @@ from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
 from rhostream.pipeline.training import measure, quality
 
 _MOST_POINTS: Final = 200  # of a curve
-_SERIES: Final = 8  # colors
 _AXES: Final[dict[Unit, str]] = {"steps": "gradient steps", "seconds": "seconds", "flops": "FLOPs"}
 _COST_WORDS: Final = {
     "load": "loading",
@@ -116,7 +116,7 @@ def accuracy(data: ReportData) -> Figure | None:
                         label=run.name,
                         x=[spent(line, unit) for line in _thinned(run.curve)],
                         y=[quality(line) for line in _thinned(run.curve)],
-                        color=f"series{place % _SERIES}",
+                        color=f"series{place % len(RUN_COLORS)}",
                         dash=place,
                     )
                     for place, run in enumerate(runs)
@@ -128,7 +128,7 @@ def accuracy(data: ReportData) -> Figure | None:
             )
             for unit in UNITS
         ),
-        legend=tuple((f"series{place % _SERIES} dash{place % 4}", run.name) for place, run in enumerate(runs)),
+        legend=tuple((f"series{place % len(RUN_COLORS)} dash{place % 4}", run.name) for place, run in enumerate(runs)),
         table=table(
             ("run", "steps", "seconds", "FLOPs", words),
             [

@@ -31,8 +31,8 @@ def label_of(number: int) -> int:
     return (number * 7 + number // 3) % 3  # as `tiny.write_workspace` has it
 
 
-def il_of(number: int) -> float:
-    return 4.0 + number / 100 if number % 10 in MISLABELED else 0.2 + number / 1000
+def il_of(number: int, mislabeled: tuple[int, ...] = MISLABELED) -> float:
+    return 4.0 + number / 100 if number % 10 in mislabeled else 0.2 + number / 1000
 
 
 def fill(folder: Path, *, il: bool = True, runs: bool = True, truth: bool = False) -> Workspace:
@@ -64,14 +64,18 @@ def fill(folder: Path, *, il: bool = True, runs: bool = True, truth: bool = Fals
     return workspace
 
 
-def write_scores(workspace: Workspace) -> None:
-    """An IL table for the training samples, in the order in which they lie in the shards."""
+def write_scores(workspace: Workspace, mislabeled: tuple[int, ...] = MISLABELED) -> None:
+    """An IL table for the training samples, in the order in which they lie in the shards.
+
+    Args:
+        mislabeled: last digits of the numbers of those whose label it contradicts.
+    """
     workspace.write_json("il/small_cnn/model.json", {})
     number = 0
     for shard in CorpusMetadata.read(workspace).split("train"):
         rows = []
         for row in workspace.read_table(shard.index).to_pylist():
-            wrong = number % 10 in MISLABELED
+            wrong = number % 10 in mislabeled
             guess = (row["label"] + 1) % 3 if wrong else row["label"]
             rows.append(
                 {
@@ -80,7 +84,7 @@ def write_scores(workspace: Workspace) -> None:
                     "shard": shard.name,
                     "row": row["row"],
                     "label": row["label"],
-                    "il": il_of(number),
+                    "il": il_of(number, mislabeled),
                     "predicted": guess,
                     "confidence": 0.9,
                     "in_sample": False,

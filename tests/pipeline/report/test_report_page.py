@@ -1,5 +1,6 @@
 """The report in a real browser: nothing is fetched, nothing of the corpus runs, and it can be used without a mouse."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 from helpers import report_workspace as made
 from helpers.report_workspace import HOSTILE, fill
+from helpers.shards_corpus import samples
+from helpers.support import jpeg
 
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.comparison.plots import RUN_COLORS
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.page import write_report
+from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.sql.database import query
 from rhostream.plain_text import visible
 
@@ -132,6 +137,87 @@ def test_filters_show_what_fits_and_say_how_many(opened: Opened, report: tuple[P
     assert opened.visible() == first
 
 
+def test_search_finds_keys_classes_and_sources(opened: Opened, report: tuple[Path, ReportData]) -> None:
+    page, rows, first = opened.page, cards(report), opened.visible()
+    page.fill("#search", "S11")
+    assert opened.visible() == [row["key"] for row in rows if row["key"] == "s11"] != []
+    page.fill("#search", "11.png redundant")
+    assert opened.visible() == [row["key"] for row in rows if row["key"] == "s11"]
+    page.fill("#search", "11.png mislabeled")
+    assert opened.visible() == []
+    page.fill("#search", "dress")
+    assert {row["key"] for row in rows if row["classes"] == ["dress"]} <= set(opened.visible())
+    page.select_option("#by-class", "dress")
+    assert opened.visible() == [row["key"] for row in rows if row["classes"] == ["dress"]]
+    page.fill("#search", "no such thing")
+    assert opened.visible() == []
+    assert "rho query" in page.inner_text("#elsewhere")
+    page.click("button[type=reset]")
+    until(page, "document.getElementById('search').value === ''")
+    until(page, "document.getElementById('elsewhere').hidden")
+    assert opened.visible() == first
+
+
+def test_a_picture_opens_larger_with_all_that_is_known(opened: Opened, report: tuple[Path, ReportData]) -> None:
+    page, rows = opened.page, report[1].galleries["suspicious"].rows
+    page.locator("#suspicious .open").first.click()
+    assert page.inner_text("#larger-title") == rows[0]["key"] == "s50"
+    until(page, "document.querySelector('#larger img').complete")
+    width = page.evaluate("document.querySelector('#larger img').getBoundingClientRect().width")
+    assert width == 512  # of 8 pixels, and on the card of a hundred
+    told = page.inner_text("#larger dl")
+    assert "50.png" in told
+    assert re.search(r"small_cnn says\n.*% sure; it predicts \d+% of the labels", told)
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#larger-title") == rows[1]["key"]
+    page.keyboard.press("Escape")
+    until(page, "!document.getElementById('larger').open")
+    assert page.evaluate("document.activeElement.closest('.card').dataset.key") == rows[1]["key"]
+
+
+def test_tags_become_a_clean_list_that_shards_apply(browser: Any, tmp_path: Path) -> None:
+    classes = ("=cat", 'a "dog", b', "bird")
+    pets = [(f"-pet{number}", jpeg(number), classes[number % 3]) for number in range(30)]
+    workspace = Workspace(tmp_path / "w")
+    write_shards(workspace, samples=pets, classes=classes, holdout=0.3, workers=0)
+    made.write_scores(workspace, mislabeled=(0, 2, 4, 6, 8))
+    write_report(workspace, str(tmp_path / "report.html"))
+    shown = Opened(browser, tmp_path / "report.html")
+    page = shown.page
+    keys = page.evaluate("[...document.querySelectorAll('#suspicious .card')].map((card) => card.dataset.key)")[:4]
+    given = {name: label for name, _, label in pets}
+    guess = classes[(classes.index(given[keys[1]]) + 1) % 3]
+    other = classes[(classes.index(given[keys[2]]) + 2) % 3]
+    page.select_option(f".card[data-key='{keys[0]}'] .tag", "drop")
+    page.select_option(f".card[data-key='{keys[1]}'] .tag", f"relabel {guess}")
+    page.locator(f".card[data-key='{keys[2]}'] .open").click()
+    page.select_option("#larger-tag", f"relabel {other}")
+    page.keyboard.press("Escape")
+    page.select_option(f".card[data-key='{keys[3]}'] .tag", "keep")
+    page.reload()
+    assert page.inner_text("#tags") == "4 samples tagged"
+    page.check("#only-tagged")
+    assert shown.visible() == keys
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "clean.csv")
+    shown.context.close()
+    assert shown.said == []
+    write_shards(
+        tmp_path / "c", samples=pets, classes=classes, holdout=0.3, workers=0, clean_list=str(tmp_path / "clean.csv")
+    )
+    found = {row["source"]: row["class"] for row in samples(tmp_path / "c")}
+    expected = given | {keys[1]: guess, keys[2]: other}
+    del expected[keys[0]]
+    assert found == expected
+
+
+def test_runs_have_the_colors_of_the_comparisons(opened: Opened) -> None:
+    style = "getComputedStyle(document.documentElement)"
+    found = [opened.page.evaluate(f"{style}.getPropertyValue('--series{place}')") for place in range(len(RUN_COLORS))]
+    assert tuple(color.strip() for color in found) == RUN_COLORS
+
+
 def test_a_gallery_unfolds_and_folds_again(opened: Opened, report: tuple[Path, ReportData]) -> None:
     page, before = opened.page, opened.visible()
     more = page.locator("#never_selected .more")
@@ -159,6 +245,8 @@ def test_it_is_used_by_keyboard_alone(opened: Opened) -> None:
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "pictures-title"
     assert page.evaluate("document.getElementById('by-class').value") == name
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "search"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "by-class"
     page.keyboard.press("Tab")

@@ -1,6 +1,7 @@
 """Super-batches in, the batches worth training on out."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from rhostream.selection.scoring import (
     CandidateScores,
     Meter,
     NoMeter,
+    RemoteScorers,
     ScoreCache,
     Scorer,
     Scores,
@@ -66,6 +68,9 @@ class OnlineSelector:
             own, with a copy of the model. Its scores are then one step old, and the stream is one super-batch further
             than the batch in hand: resume from `batch.state`, not from `stream.state_dict()`. Selections that fill
             batches from more or less than one super-batch each are scored in turn with the training all the same.
+        staleness: score so many super-batches ahead of the training: their scores are so many steps old, but for the
+            first ones of an epoch, which are scored together. All else is as of `score_ahead`, but for the thread.
+        scorers: ranks that score for this one, whose stream reads nothing to be scored.
         seed: of the rules that draw at random.
 
     Raises:
@@ -88,6 +93,8 @@ class OnlineSelector:
         ledger: Ledger | None = None,
         meter: Meter | None = None,
         score_ahead: bool = False,
+        staleness: int = 0,
+        scorers: RemoteScorers | None = None,
         seed: int = 0,
     ) -> None:
         if isinstance(select, str):
@@ -103,13 +110,14 @@ class OnlineSelector:
         self._meter = meter or NoMeter()
         self._transform, self._live_il = transform, live_il
         self._cache = cache
-        self._exchange, self._ranks = Exchange(), Ranks()
+        self._exchange, self._ranks = Exchange() if scorers is None else scorers.learners, Ranks()
         self._scoring = CandidateScores(self.scorer, cache, self._meter, self._exchange)
         self._background: tuple[BackgroundScoring, CandidateScores] | None = None
         self._full_images = FullImageReading(self._meter)
-        self._score_ahead = score_ahead
-        self._ahead: PendingScores | None = None  # scored beside the training on the last batch
-        self._resumed: dict[str, Any] | None = None  # the same, of a state that was loaded
+        self._score_ahead, self._staleness = score_ahead, max(staleness, int(score_ahead))
+        self._ahead: list[PendingScores] = []  # scored before the training on the last batch
+        self._resumed: deque[dict[str, Any]] = deque()  # the same, of a state that was loaded
+        self._scorers = scorers
         self._rules: dict[SelectionConfig, Rule] = {}
         self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
         self._seed = seed
@@ -141,33 +149,38 @@ class OnlineSelector:
         self._ranks = _ranks_of(stream)
         self._queue.share_out(self._ranks, self._device)
         yield from self._whole_batches(self.policy.next())  # of a state that was loaded
-        super_batches = iter(stream)
-        waiting: Choice | None = None
-        while True:
-            if waiting is not None and not self._looks_ahead(waiting.selection):
+        super_batches, pending = iter(stream), deque[PendingScores]()
+        while pending or self._begin_next(stream, super_batches, pending):
+            waiting = self._choose(pending.popleft())
+            ahead = 0 if waiting.selection.queues else self._staleness
+            while len(pending) < ahead and self._begin_next(stream, super_batches, pending, beside_training=True):
+                pass
+            self._ahead = list(pending)
+            try:
                 yield from self._finished(waiting)
-                waiting = None
-            selection = self.policy.next()
-            if self._resumed is not None:
-                selection = SelectionConfig(**self._resumed["selection"])
-            if isinstance(stream, SuperBatchStream):
-                stream.prefiltering = selection.prefilter
-            with self._meter.charge("load"):
-                super_batch = self._next(super_batches)
-            pending = None
-            if super_batch is not None:
-                pending = self._begin(super_batch, selection, beside_training=waiting is not None)
-            if waiting is not None:
-                self._ahead = pending
-                try:
-                    yield from self._finished(waiting)
-                finally:
-                    self._ahead = None
-            if pending is None:
-                if self._ledger is not None:
-                    self._ledger.save(at_most_every=_SECONDS_BETWEEN_SAVES)
-                return
-            waiting = self._choose(pending)
+            finally:
+                self._ahead = []
+        if self._ledger is not None:
+            self._ledger.save(at_most_every=_SECONDS_BETWEEN_SAVES)
+
+    def _begin_next(
+        self,
+        stream: Iterable[SuperBatch],
+        super_batches: Iterator[SuperBatch],
+        pending: deque[PendingScores],
+        *,
+        beside_training: bool = False,
+    ) -> bool:
+        """Begin to score the next super-batch; False where there is none."""
+        selection = SelectionConfig(**self._resumed[0]["selection"]) if self._resumed else self.policy.next()
+        if isinstance(stream, SuperBatchStream):
+            stream.prefiltering = selection.prefilter
+        with self._meter.charge("load"):
+            super_batch = self._next(super_batches)
+        if super_batch is None:
+            return False
+        pending.append(self._begin(super_batch, selection, beside_training=beside_training))
+        return True
 
     def select(self, super_batch: SuperBatch) -> SelectedBatch | None:
         """Choose a batch from one super-batch; None, and no step, where it has too few readable candidates.
@@ -198,7 +211,7 @@ class OnlineSelector:
             "epoch": epoch,
             "stream": stream,
             "queue": self._queue.state_dict(self._ranks, self._exchange),
-            "ahead": None if self._ahead is None else self._ahead.state_dict(),
+            "ahead": [pending.state_dict() for pending in self._ahead],
             "policy": self.policy.state_dict(),
             "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
             "scoring": self._scoring.state_dict(),
@@ -218,7 +231,7 @@ class OnlineSelector:
             stream.load_state_dict(state["stream"])
         self.step = state["step"]
         self._queue.load_state_dict(state["queue"], (state["epoch"], state["stream"]))
-        self._ahead, self._resumed = None, state["ahead"]
+        self._ahead, self._resumed = [], deque(state["ahead"])
         if self._ledger is not None:
             self._ledger.go_on_after(self.step)
         if self._live_il is not None:
@@ -237,9 +250,6 @@ class OnlineSelector:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-    def _looks_ahead(self, selection: SelectionConfig) -> bool:
-        return self._score_ahead and not selection.queues
 
     def _next(self, super_batches: Iterator[SuperBatch]) -> SuperBatch | None:
         """The next super-batch, or this rank's part of it; the same one in every process."""
@@ -260,9 +270,8 @@ class OnlineSelector:
         require_shares(selection.batch_size, self._ranks.size)
         with self._meter.charge("load"):
             on_device = super_batch.to(self._device)
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None:
-            pending = PendingScores.from_state_dict(resumed, on_device, selection)
+        if self._resumed:
+            pending = PendingScores.from_state_dict(self._resumed.popleft(), on_device, selection)
             if pending is not None:
                 return pending
         if self._live_il is not None:
@@ -273,7 +282,9 @@ class OnlineSelector:
         candidates = len(super_batch if super_batch.part is None else super_batch.part.whole)
         if candidates >= (1 if selection.queues and not selection.scores else self._least(selection)):
             with self._meter.charge("score"):
-                if beside_training and selection.scores:
+                if self._scorers is not None and selection.scores:
+                    scores = self._scorers.begin(on_device, selection.chosen_by, self.step, self._scoring)
+                elif beside_training and selection.scores and self._score_ahead:
                     background, scoring = self._beside_training()
                     scores = background.begin(partial(scoring.score, on_device, selection.chosen_by, self.step))
                 else:

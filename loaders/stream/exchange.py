@@ -15,13 +15,14 @@ class Exchange:
 
     Args:
         alone: this process tells nobody, whatever the job.
+        members: the first processes of the job, so many, which alone tell one another; None for all.
 
     Its methods are called by all processes in the same order. What one of them fails at, all are told of: whoever is
     about to wait for the others would else wait for ever.
     """
 
-    def __init__(self, *, alone: bool = False) -> None:
-        self._alone = alone
+    def __init__(self, *, alone: bool = False, members: int | None = None) -> None:
+        self._alone, self._members = alone or members == 1, members
         self._of: tuple[Any, Any] | None = None  # the job's process group, and our own
 
     @property
@@ -29,7 +30,7 @@ class Exchange:
         """Processes of the job."""
         if self._alone or not (dist.is_available() and dist.is_initialized()):
             return 1
-        return dist.get_world_size()
+        return self._members or dist.get_world_size()
 
     @property
     def rank(self) -> int:
@@ -38,7 +39,13 @@ class Exchange:
 
     def join(self) -> None:
         """Make the process group: done by the first message, but for messages that another thread is to send."""
-        self._group()
+        self.group  # noqa: B018 - made when it is first asked for
+
+    def of_device(self) -> Any:
+        """A process group of the same processes for tensors on their devices; None for all of the job."""
+        if self._members is None:
+            return None
+        return dist.new_group(list(range(self._members)), use_local_synchronization=True)
 
     def together(self, ranks: Ranks, work: Callable[[], bytes], size: int) -> list[bytes]:
         """What `work` gives on each data-parallel rank; `size` bytes at most, padded by zeros.
@@ -94,7 +101,7 @@ class Exchange:
             return [message]
         own = torch.frombuffer(bytearray(message), dtype=torch.uint8)
         found = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(found, own, group=self._group())
+        dist.all_gather(found, own, group=self.group)
         return [each.numpy().tobytes() for each in found]
 
     def objects(self, value: object) -> list[Any]:
@@ -106,7 +113,7 @@ class Exchange:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total, group=self._group())
+        dist.all_reduce(total, group=self.group)
         return [float(each) for each in total]
 
     def wait(self) -> None:
@@ -129,11 +136,19 @@ class Exchange:
 
     def _objects(self, value: object) -> list[Any]:
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self._group())
+        dist.all_gather_object(found, value, group=self.group)
         return found
 
-    def _group(self) -> Any:
+    @property
+    def group(self) -> Any:
+        """The process group; None for one process."""
+        if self.size == 1:
+            return None
         world = dist.group.WORLD
         if self._of is None or self._of[0] is not world:
-            self._of = world, dist.new_group(backend="gloo")
+            if self._members is None:
+                self._of = world, dist.new_group(backend="gloo")
+            else:
+                members = list(range(self._members))
+                self._of = world, dist.new_group(members, backend="gloo", use_local_synchronization=True)
         return self._of[1]

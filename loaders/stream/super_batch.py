@@ -109,6 +109,7 @@ class SuperBatch(Batch):
         index: its number, counted from where this pass over the epoch began.
         size: n_B of the job that was asked for, or what the whole corpus has; an epoch's last super-batch may be
             shorter.
+        first: its first position in the epoch.
         left_over: candidates that end the epoch after this super-batch, and that nobody gets; 0 before.
         state: for `CandidateStream.load_state_dict`: continues after this super-batch.
         full: the images to train on, where `fields` are thumbnails that are not exact; else None.
@@ -124,6 +125,7 @@ class SuperBatch(Batch):
     index: int
     size: int
     state: dict[str, Any]
+    first: int = 0
     left_over: int = 0
     full: FullImages | None = field(default=None, repr=False)
     correct: Tensor | None = field(default=None, repr=False)

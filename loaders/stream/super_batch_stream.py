@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         #: Are candidates ruled out by their IL passed over, where a prefilter was given? May change while streaming.
         self.prefiltering = True
         self._given_ranks, self._ranks_found = ranks, distributed()
+        #: Which candidates' pixels are read: those that this rank scores; where other ranks score, none or all.
+        self.reads: Literal["its part", "nothing", "everything"] = "its part"
         self._position = StreamPosition()
         self._reader: ImageReader | None = None
 
@@ -170,6 +172,16 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
     def __iter__(self) -> Iterator[SuperBatch]:
         epoch, position, first, stride = self._position.begin()
+        for turn, batch in self._turns(epoch, position, first, stride):
+            self._position.give_out(turn, (batch.state["epoch"], batch.state["position"]), stride)
+            yield batch
+
+    def every(self, stride: int, epoch: int, position: int) -> Iterator[SuperBatch]:
+        """One of so many super-batches from there on, to the epoch's end; where this stream is stays as it is."""
+        for _, batch in self._turns(epoch, position, 0, stride):
+            yield batch
+
+    def _turns(self, epoch: int, position: int, first: int, stride: int) -> Iterator[tuple[int, SuperBatch]]:
         rounds = self.rounds(position)
         if not len(rounds):
             epoch, rounds = epoch + 1, self.rounds()
@@ -185,9 +197,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
                     if not pending:
                         break
                     turn, future = pending.popleft()
-                    batch = maker.finish(future.result())
-                    self._position.give_out(turn, (batch.state["epoch"], batch.state["position"]), stride)
-                    yield batch
+                    yield turn, maker.finish(future.result())
             finally:
                 for _, future in pending:
                     future.cancel()
@@ -231,8 +241,9 @@ class _Maker:
         candidates, passed_over = stream.read(self._epoch, *bounds, prefiltering=prefiltering)
         chunks = Chunks.of(len(candidates), stream.order.chunk_size, self._ranks.size)
         refs, read = candidates.refs["thumbnail" if "thumbnail" in candidates.refs else "image"], None
-        if chunks.count > 1 or self._ranks.size > 1:
+        if chunks.count > 1 or self._ranks.size > 1 or stream.reads != "its part":
             read = chunks.positions(self._ranks.rank)
+            read = read[:0] if stream.reads == "nothing" else read
             refs = refs.take(read)
         images = self._images.submit(refs, stream.scoring_spec, stream.augmentation)
         return _PendingSuperBatch(
@@ -256,6 +267,7 @@ class _Maker:
             specs={"image": stream.scoring_spec},
             epoch=self._epoch,
             index=pending.turn,
+            first=self._rounds.bounds(pending.turn)[0],
             size=self._rounds.size,
             state=stream.state_at(epoch, position),
             left_over=self._rounds.dropped if done else 0,

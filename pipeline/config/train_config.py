@@ -196,6 +196,23 @@ class TrainConfig(StageConfig):
         group="Scoring",
         help="Score the next candidates while the model is trained on these: scores are one step old.",
     )
+    staleness: int = setting(
+        0,
+        group="Scoring",
+        minimum=0,
+        metavar="N",
+        unset="0, fresh",
+        help="Score N super-batches ahead of the training: scores are N steps old.",
+    )
+    scorers: int = setting(
+        0,
+        group="Scoring",
+        minimum=0,
+        metavar="N",
+        unset="0, every process does both",
+        help="Under torchrun: the last N processes only score, in turn, for the others, which only train. The ledger "
+        "is the same for any N; a staleness of N or more keeps all of them at work.",
+    )
     score_age: int = setting(
         1,
         group="Scoring",
@@ -310,12 +327,31 @@ class TrainConfig(StageConfig):
                 "shard_model with score_ahead or score_compile: a model whose parameters are shared out is neither "
                 "copied nor compiled for scoring; leave one out"
             )
+        if self.staleness and self.score_ahead:
+            raise ConfigError("staleness with score_ahead, which is a staleness of 1 in a thread: give one of them")
+        if self.scorers and (asked := self._unfit_for_scorers()):
+            raise ConfigError(f"scorers with {asked}, which the learners decide on or learn along: leave one out")
         if self.proxy and self.live_il:
             raise ConfigError("proxy and live_il: score by the one or the other")
         if self.handover and self.live_il:
             raise ConfigError("handover with live_il: the IL model learns along, and is never caught up with")
         if self.select == AUTO:
             self._check_auto()
+
+    def _unfit_for_scorers(self) -> str | None:
+        """The first setting whose scores depend on more than the weights and the candidates."""
+        unfit = {
+            f"select {self.select!r}": self.select in (AUTO, "uniform", "grad_norm_is"),
+            "handover (give --no-handover)": self.hands_over,
+            "share": self.share > 0,
+            "score_floor": self.score_floor is not None,
+            "score_ahead": self.score_ahead,
+            "score_age": self.score_age > 1,
+            "proxy": self.proxy,
+            "live_il": self.live_il,
+            "replay": bool(self.replay),
+        }
+        return next((name for name, given in unfit.items() if given), None)
 
     def _check_auto(self) -> None:
         if self.handover:

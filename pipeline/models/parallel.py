@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -15,12 +16,13 @@ from rhostream.errors import ConfigError
 _LEAST_OF_BLOCK: Final = 100_000  # parameters that are gathered in a message of their own
 
 
-def in_parallel(model: nn.Module, device: torch.device, *, shard: bool, sync_batchnorm: bool) -> nn.Module:
+def in_parallel(model: nn.Module, device: torch.device, *, group: Any, shard: bool, sync_batchnorm: bool) -> nn.Module:
     """The model as the job's processes train it together; it is called in place of `model`, on its device.
 
     Buffers (BatchNorm's running statistics) are each process's own until `average_buffers`.
 
     Args:
+        group: of the processes that train it, on the device; None for all of the job.
         shard: share out parameters, gradients and the optimizer's state (FSDP2).
         sync_batchnorm: BatchNorm's statistics over the batch of all processes.
 
@@ -30,13 +32,13 @@ def in_parallel(model: nn.Module, device: torch.device, *, shard: bool, sync_bat
     if sync_batchnorm:
         if device.type != "cuda":
             raise ConfigError("sync_batchnorm on a CPU, for which torch has no SyncBatchNorm: leave it out")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group)
     if not shard:
         devices = [device] if device.type == "cuda" else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the name that torch 2.11 knows, too
-            return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
-    mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
+            return DistributedDataParallel(model, device_ids=devices, process_group=group, broadcast_buffers=False)
+    mesh = DeviceMesh.from_group(group or dist.group.WORLD, device.type)
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)  # in place
@@ -61,13 +63,13 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def average_buffers(model: nn.Module) -> None:
-    """Give every process the mean of their buffers: running statistics, as of the batch of all."""
+def average_buffers(model: nn.Module, group: Any) -> None:
+    """Give every process of a group the mean of their buffers: running statistics, as of the batch of all."""
     buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     if not buffers:
         return
-    together = torch.cat([buffer.flatten() for buffer in buffers]) / dist.get_world_size()
-    dist.all_reduce(together)
+    together = torch.cat([buffer.flatten() for buffer in buffers]) / dist.get_world_size(group)
+    dist.all_reduce(together, group=group)
     for buffer, mean in zip(buffers, together.split([buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
 

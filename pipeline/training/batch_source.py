@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from rhostream.errors import RhostreamError
-from rhostream.loaders.stream import Exchange
+from rhostream.loaders.stream import Exchange, Ranks
 from rhostream.pipeline.models import Costs
 from rhostream.pipeline.training.candidates import replay_stream, train_stream
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.selection_setup import SelectionSetup
 from rhostream.selection.ledger import Ledger
-from rhostream.selection.scoring import ScoreCache
+from rhostream.selection.scoring import RemoteScorers, ScoreCache
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.selector import OnlineSelector
 
@@ -58,10 +58,13 @@ class Selecting(BatchSource):
         costs: Costs,
         ledger: Ledger,
         exchange: Exchange,
+        scorers: RemoteScorers | None,
     ) -> None:
         config = plan.config
         self._setup = SelectionSetup(plan, model, optimizer, costs=costs, exchange=exchange)
-        self._stream = train_stream(plan)
+        self._stream = train_stream(plan, Ranks(exchange.rank, exchange.size))
+        if scorers is not None:
+            self._stream.reads = "nothing"
         self._selector = OnlineSelector(
             model,
             select=self._setup.policy,
@@ -71,6 +74,8 @@ class Selecting(BatchSource):
             ledger=ledger,
             meter=costs,
             score_ahead=config.score_ahead,
+            staleness=config.staleness,
+            scorers=scorers,
             seed=config.seed,
         )
 

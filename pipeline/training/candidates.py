@@ -3,7 +3,7 @@
 from rhostream.loaders.decode import ReadOptions, available_cores
 from rhostream.loaders.reference import Prefilter
 from rhostream.loaders.storage import launched
-from rhostream.loaders.stream import CandidateStream, Order
+from rhostream.loaders.stream import CandidateStream, Order, Ranks
 from rhostream.pipeline.config import AUTO
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_share_of
@@ -12,8 +12,8 @@ from rhostream.selection.replay import ReplayStream
 MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
 
-def train_stream(plan: TrainPlan) -> CandidateStream:
-    """The stream that the plan asks for."""
+def train_stream(plan: TrainPlan, ranks: Ranks) -> CandidateStream:
+    """The stream that the plan asks for, each super-batch of which these ranks share out."""
     config, auto = plan.config, plan.config.select == AUTO
     # Under a handover the policy switches it on, if the table is good for it; lists of labels it cannot judge.
     filters = config.prefilter or auto or (config.hands_over and plan.corpus.task == "classification")
@@ -32,6 +32,8 @@ def train_stream(plan: TrainPlan) -> CandidateStream:
         extra=("clean_label",),
         order=Order(last=config.last, chunk_size=plan.score_chunk or None),
         read_options=_read_options(plan),
+        dp_rank=ranks.rank,
+        dp_world_size=ranks.size,
     )
 
 

@@ -26,6 +26,7 @@ from rhostream.pipeline.training.observers import Observers
 from rhostream.pipeline.training.plan import TrainPlan, plan_training
 from rhostream.pipeline.training.properties import Properties
 from rhostream.pipeline.training.run import Run
+from rhostream.pipeline.training.scorers import remote_scorers, serve
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.selector import require_shares
@@ -61,14 +62,19 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
     workspace, corpus, config, device = plan.workspace, plan.corpus, plan.config, plan.device
     first = exchange.rank == 0
     _require_job(plan, exchange)
+    job, exchange = exchange, exchange if not config.scorers else Exchange(members=exchange.size - config.scorers)
     run = Run(workspace, plan.name, overwrite=overwrite, writes=first)
-    require_agreement(exchange, {"run.json": run.facts, "finished": run.finished, **plan.facts()}, f"run {run.name!r}")
+    require_agreement(job, {"run.json": run.facts, "finished": run.finished, **plan.facts()}, f"run {run.name!r}")
     if run.facts is not None:
         plan = plan.going_on(run.facts)
         if run.finished and run.facts["steps"] == plan.steps:
             return run
 
     costs = Costs(device)
+    if job.rank >= job.size - config.scorers > 0:
+        serve(plan, job, costs)
+        job.wait()
+        return Run(workspace, plan.name, writes=False)
     evaluation = _evaluation_set(plan, exchange) if plan.evaluated_on else None
     if evaluation is None:
         _LOG.warning(
@@ -79,12 +85,13 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
     learner = make_learner(plan, exchange)
     model, optimizer = learner.model, learner.optimizer
     precision = resolve_precision(device, config.precision)
+    scorers = remote_scorers(plan, learner, exchange, job, costs) if config.scorers else None
     ledger = Ledger(workspace, run.name)
     steps, every = plan.steps, plan.evaluate_every
     source: BatchSource = (
         Replaying(plan, costs=costs, ledger=ledger)
         if config.replay
-        else Selecting(plan, model, optimizer, costs=costs, ledger=ledger, exchange=exchange)
+        else Selecting(plan, model, optimizer, costs=costs, ledger=ledger, exchange=exchange, scorers=scorers)
     )
     properties, observers = Properties(plan.task), Observers(run, config, corpus.classes, tell=first)
     if plan.il is not None and first:
@@ -164,7 +171,9 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                     if source.step < steps:
                         stop.at(_place(source.step, steps))
         run.save_model(learner.weights())
-        exchange.wait()
+        if scorers is not None:
+            scorers.end()
+        job.wait()
     if evaluation:
         evaluation.close()
     return run
@@ -172,15 +181,20 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
 
 def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
     """Raises ConfigError for what several processes cannot do, and for processes that were asked for different runs."""
-    if exchange.size == 1:
-        return
     config = plan.config
+    if exchange.size == 1 and not config.scorers:
+        return
     if config.replay:
         raise ConfigError(
             f"replay {config.replay!r} by {exchange.size} processes: replay in one, or with ReplayStream in a trainer "
             "of your own, which shares each batch out"
         )
-    require_shares(config.batch_size, exchange.size)
+    if config.scorers >= exchange.size:
+        raise ConfigError(
+            f"scorers {config.scorers} of {exchange.size} processes: at least one must learn; start more, or ask for "
+            "fewer scorers"
+        )
+    require_shares(config.batch_size, exchange.size - config.scorers)
     settings = {**asdict(config), "workspace": plan.corpus.fingerprint}
     require_agreement(exchange, settings, "settings")
 

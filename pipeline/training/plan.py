@@ -28,7 +28,7 @@ from rhostream.selection.tasks import Task, task_of
 #: run.json records resolved.
 _ASIDE: Final = (
     *("name", "il_runs", "device", "threads", "workers", "checkpoint_minutes", "tensorboard", "wandb"),
-    *("shard_model", "score_chunk"),
+    *("shard_model", "score_chunk", "scorers"),
     *("il", "thumbnails", "steps", "epochs", "candidates", "evaluate_every"),
 )
 _REMEDY: Final = "choose another --name, or start afresh with --overwrite"
@@ -156,15 +156,14 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
         evaluate_every=config.evaluate_every or max(1, steps // 20),
         # The target never trains on the holdout.
         evaluated_on=next((split for split in ("test", "val", "holdout") if corpus.split(split)), None),
-        score_chunk=config.score_chunk or _score_chunk(selection),
+        score_chunk=config.score_chunk or _score_chunk(selection, distributed().size - config.scorers),
         device=choose_device(config.device),
     )
 
 
-def _score_chunk(selection: SelectionPlan) -> int:
-    """What a run begins with: one pass on each process."""
-    ranks = distributed().size
-    return 0 if ranks == 1 else max(2, -(-selection.drawn_at_once // ranks))
+def _score_chunk(selection: SelectionPlan, learners: int) -> int:
+    """What a run begins with: one pass on each process, or as if there were no scorers."""
+    return 0 if learners <= 1 else max(2, -(-selection.drawn_at_once // learners))
 
 
 def _thumbnails(

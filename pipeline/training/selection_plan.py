@@ -73,6 +73,11 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
             f"score_ahead with select {config.select!r}, whose random numbers the training would meet: "
             "leave score_ahead out"
         )
+    if config.scorers and "draws" in function.needs:
+        raise ConfigError(
+            f"scorers with select {config.select!r}, whose random numbers follow the calls of one process: leave "
+            "scorers out"
+        )
     drawn_at_once = config.super_batch_size if scores else config.batch_size
     varies = config.hands_over or config.select == "grad_norm_is" or selection.full or selection.make_rule().falls_short
     return SelectionPlan(

@@ -20,6 +20,18 @@ from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.selector import require_shares
 
 
+def scoring_options(plan: TrainPlan) -> ScoringOptions:
+    """How the scoring pass of the model in training runs."""
+    config = plan.config
+    precision = resolve_precision(plan.device, config.precision)
+    return ScoringOptions(
+        batchnorm=config.batchnorm,
+        precision=precision if config.score_precision == "auto" else config.score_precision,
+        compile=config.score_compile,
+        size=config.score_size or None,
+    )
+
+
 class SelectionSetup:
     """What a run hands to its selector, and tells of each gradient step.
 
@@ -133,13 +145,7 @@ class SelectionSetup:
 
     def _scorer(self) -> Scorer:
         config = self._config
-        precision = resolve_precision(self._device, config.precision)
-        options = ScoringOptions(
-            batchnorm=config.batchnorm,
-            precision=precision if config.score_precision == "auto" else config.score_precision,
-            compile=config.score_compile,
-            size=config.score_size or None,
-        )
+        options = scoring_options(self._plan)
         if not config.proxy:
             return Scorer(self._model, options, task=self._plan.task, seed=config.seed)
         il_metadata = self._il_metadata("proxy")

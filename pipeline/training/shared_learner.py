@@ -31,14 +31,21 @@ class SharedLearner(Learner):
 
     def __init__(self, plan: TrainPlan, model: nn.Module, exchange: Exchange) -> None:
         config = plan.config
-        shared = in_parallel(model, plan.device, shard=config.shard_model, sync_batchnorm=config.sync_batchnorm)
+        self._group = exchange.of_device()
+        shared = in_parallel(
+            model,
+            plan.device,
+            group=self._group,
+            shard=config.shard_model,
+            sync_batchnorm=config.sync_batchnorm,
+        )
         super().__init__(plan, shared)
         self.module = without_ddp(shared)
         self._exchange = exchange
         self._seed_own(0)
 
     def stepped(self) -> None:
-        average_buffers(self.module)
+        average_buffers(self.module, self._group)
 
     def weights(self) -> dict[str, torch.Tensor]:
         whole: dict[str, torch.Tensor] = whole_state(self.module.state_dict())

@@ -10,6 +10,7 @@ from .functions import (
     selection_functions as selection_functions,
 )
 from .meter import Meter as Meter, NoMeter as NoMeter
+from .remote_scorers import RemoteScorers as RemoteScorers, serve_scores as serve_scores
 from .scorer import (
     BatchNormPolicy as BatchNormPolicy,
     Scorer as Scorer,

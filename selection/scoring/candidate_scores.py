@@ -18,7 +18,7 @@ from rhostream.selection.scoring.scorer import Scorer
 from rhostream.selection.tasks import logits_of
 
 #: What ranks tell one another of a candidate.
-_ROW: Final = np.dtype([("readable", "?"), ("correct", "?"), ("loss", "<f4"), ("il", "<f4"), ("score", "<f4")])
+ROW: Final = np.dtype([("readable", "?"), ("correct", "?"), ("loss", "<f4"), ("il", "<f4"), ("score", "<f4")])
 
 
 class CandidateScores:
@@ -58,12 +58,13 @@ class CandidateScores:
 
     def _shared_out(self, super_batch: SuperBatch, part: Part, function: SelectionFunction, step: int) -> Scores:
         """Each rank scores its chunks, and learns what the others have found of theirs."""
-        chunks, device = part.chunks, super_batch.labels.device
+        chunks = part.chunks
         known: list[ScoredCandidates] = []  # of this rank's chunks: what of them is known at all
         fresh = np.ones(len(part.whole), bool)
-        if self._cache is not None and function.loss_suffices:
+        remembers = self._cache is not None and function.loss_suffices
+        if self._cache is not None and remembers:
             fresh[self._cache.split(part.whole.keys, step).known.numpy()] = False
-        found = np.zeros(len(part.whole), _ROW)
+        found = np.zeros(len(part.whole), ROW)
 
         def work() -> bytes:
             found["readable"][part.positions] = True
@@ -75,17 +76,42 @@ class CandidateScores:
 
         largest = chunks.passes * -(-chunks.candidates // chunks.count)
         ranks = Ranks(part.rank, chunks.ranks)
-        told = self._exchange.together(ranks, work, largest * _ROW.itemsize)
+        told = self._exchange.together(ranks, work, largest * ROW.itemsize)
         for rank, rows in enumerate(told):
             positions = chunks.positions(rank)
-            found[positions] = np.frombuffer(rows, _ROW, len(positions))
+            found[positions] = np.frombuffer(rows, ROW, len(positions))
 
+        if function.score is not None:
+            losses, correct = known[0].losses is not None, known[0].correct is not None
+            new = fresh if remembers else None
+            return self.told(super_batch, part, found, new, step, losses=losses, correct=correct)
+        return self.told(super_batch, part, found)
+
+    def told(
+        self,
+        super_batch: SuperBatch,
+        part: Part,
+        found: npt.NDArray[np.void],
+        fresh: npt.NDArray[np.bool_] | None = None,
+        step: int = 0,
+        *,
+        losses: bool | None = None,
+        correct: bool = False,
+    ) -> Scores:
+        """What other ranks, and this one, have found of the candidates of the whole.
+
+        Args:
+            found: rows of `ROW`.
+            fresh: bool (n,), whose losses the cache is to remember.
+            losses, correct: are these known? None where nothing was scored.
+        """
+        device = super_batch.labels.device
         readable = np.flatnonzero(found["readable"])
         whole = part.whole.without_unreadable(readable)
         if super_batch.il is not None:
             whole = replace(whole, il=torch.from_numpy(found["il"][readable]))
         whole = whole.to(device)
-        if not known:
+        if losses is None:
             return Scores(super_batch=whole, positions=readable)
 
         def column(name: str) -> Tensor:
@@ -94,10 +120,10 @@ class CandidateScores:
         scored = ScoredCandidates(
             labels=whole.labels,
             il=whole.il,
-            losses=None if known[0].losses is None else column("loss"),
-            correct=None if known[0].correct is None else column("correct"),
+            losses=column("loss") if losses else None,
+            correct=column("correct") if correct else None,
         )
-        if self._cache is not None and function.loss_suffices:
+        if self._cache is not None and fresh is not None:
             new = readable[fresh[readable]]
             keys = [part.whole.keys[position] for position in new]
             self._cache.remember(keys, torch.from_numpy(found["loss"][new]), step)

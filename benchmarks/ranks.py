@@ -60,7 +60,7 @@ def measured(workspace: str, steps: str) -> dict[str, Any]:
         workspace,
         il="small_cnn",
         super_batch_size=CANDIDATES * ranks,
-        order=Order(last="keep"),
+        order=Order(last="drop"),
         read_options=ReadOptions(threads=1),
     )
     done = 0

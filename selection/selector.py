@@ -231,7 +231,7 @@ class OnlineSelector:
             stream.load_state_dict(state["stream"])
         self.step = state["step"]
         self._queue.load_state_dict(state["queue"], (state["epoch"], state["stream"]))
-        self._ahead, self._resumed = [], deque(state["ahead"])
+        self._ahead, self._resumed = [], deque(state["ahead"] or ())
         if self._ledger is not None:
             self._ledger.go_on_after(self.step)
         if self._live_il is not None:

@@ -42,9 +42,9 @@ class Exchange:
         self.group  # noqa: B018 - made when it is first asked for
 
     def of_device(self) -> Any:
-        """A process group of the same processes for tensors on their devices; None for all of the job."""
+        """A process group of the same processes for tensors on their devices."""
         if self._members is None:
-            return None
+            return dist.group.WORLD
         return dist.new_group(list(range(self._members)), use_local_synchronization=True)
 
     def together(self, ranks: Ranks, work: Callable[[], bytes], size: int) -> list[bytes]:

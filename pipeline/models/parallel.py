@@ -22,7 +22,7 @@ def in_parallel(model: nn.Module, device: torch.device, *, group: Any, shard: bo
     Buffers (BatchNorm's running statistics) are each process's own until `average_buffers`.
 
     Args:
-        group: of the processes that train it, on the device; None for all of the job.
+        group: of the processes that train it, for tensors on the device.
         shard: share out parameters, gradients and the optimizer's state (FSDP2).
         sync_batchnorm: BatchNorm's statistics over the batch of all processes.
 
@@ -38,7 +38,7 @@ def in_parallel(model: nn.Module, device: torch.device, *, group: Any, shard: bo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the name that torch 2.11 knows, too
             return DistributedDataParallel(model, device_ids=devices, process_group=group, broadcast_buffers=False)
-    mesh = DeviceMesh.from_group(group or dist.group.WORLD, device.type)
+    mesh = DeviceMesh.from_group(group, device.type)
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)  # in place

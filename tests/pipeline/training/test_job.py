@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ILTrainConfig, TrainConfig
 from rhostream.pipeline.il import train_il
 from rhostream.pipeline.training.loop import train
+from rhostream.selection.scoring import remote_scorers
 
 CONFIG = TrainConfig(
     model="mlp", batch_size=6, super_batch_size=24, score_chunk=6, steps=12, evaluate_every=5, device="cpu", threads=1,
@@ -32,10 +35,25 @@ RUNS: dict[str, dict[str, Any]] = {
     "gated": {"select": "grad_norm_is"},
 }
 
+#: Of runs whose scores are two steps old, in one process and by any number of scorers.
+STALE: dict[str, Any] = {"staleness": 2, "score_chunk": 0}
+
 
 def job(workspace: str, runs: str) -> list[Any]:
     """The metrics of these runs, each a name and settings."""
     return [train(workspace, replace(CONFIG, name=name, **settings)).metrics for name, settings in json.loads(runs)]
+
+
+def delayed(workspace: str, runs: str) -> list[Any]:
+    """The same, where scorers answer late, each time by another while."""
+    send, chance = remote_scorers._send, random.Random(int(os.environ["RANK"]))
+
+    def late(*message: Any) -> None:
+        time.sleep(chance.uniform(0, 0.03))
+        send(*message)
+
+    remote_scorers._send = late
+    return job(workspace, runs)
 
 
 def folds(workspace: str) -> None:
@@ -107,6 +125,10 @@ def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempP
             (2, "command", (told, of_rho, of_rho.replace(place, other.location))),
             (2, "command", (told, of_rho, of_rho.replace(place, f"{place}/nowhere"))),
             (2, "folds", (folded.location,)),
+            (2, "delayed", (place, json.dumps([("scorers-1", STALE | {"scorers": 1})]))),
+            (3, "delayed", (place, json.dumps([("scorers-2", STALE | {"scorers": 2})]))),
+            (3, "delayed", (place, json.dumps([("scorers-1-of-3", STALE | {"scorers": 1})]))),
+            (2, "command", (told, f"{of_rho} --batch-size 6 --scorers 2")),
         ],
     )
 
@@ -157,6 +179,7 @@ def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
         (5, "settings differ between the ranks: batch_size is 6 on rank 0 and 4 on rank 1"),
         (6, "settings differ between the ranks: workspace is "),
         (7, "corpus.json"),
+        (12, "scorers 2 of 2 processes: at least one must learn; start more, or ask for fewer scorers"),
     ],
 )
 def test_what_a_job_cannot_do_is_told_by_one_process(jobs, number, said):
@@ -173,4 +196,16 @@ def test_processes_train_the_models_of_folds_as_one_does(folded, jobs, tmp_path)
     assert len(names) == 2
     for name in names:
         assert folded.read_bytes(f"il/mlp/{name}") == alone.read_bytes(f"il/mlp/{name}")
-    assert jobs[-1] == [None, None]
+    assert jobs[8] == [None, None]
+
+
+def test_scorers_write_the_ledger_of_one_process_byte_for_byte(workspace, jobs):
+    train(workspace, replace(CONFIG, name="stale", **STALE))
+    alone = ledger_of(workspace, "stale").drop_columns(["run"])
+    fresh = ledger_of(workspace, "plain-2")
+    assert alone["score"].to_pylist() != pytest.approx(fresh["score"].to_pylist(), abs=1e-4)
+    for run in ("scorers-1", "scorers-2"):
+        assert ledger_of(workspace, run).drop_columns(["run"]).equals(alone)
+        weights = [workspace.read_bytes(f"runs/{name}/model.safetensors") for name in (run, "stale")]
+        assert weights[0] == weights[1]
+    require_same_run(workspace, "scorers-1-of-3", "stale")

@@ -221,12 +221,11 @@ def exchange_table() -> str:
     """What ranks tell one another in a step, as measured, and the bytes that as many as 1,024 would get."""
     found = result("ranks")["results"]
     sent = max(row["bytes_a_step"] for row in found.values())
-    rows = [
-        [number, f"{row['messages_a_step']:.0f}", f"{(int(number) - 1) * row['bytes_a_step'] / 1000:.1f} kB"]
-        + [f"{1000 * row['seconds_a_step']:.1f} ms"]
-        for number, row in found.items()
-        if number != "1"
-    ]
+    rows = []
+    for number, row in found.items():
+        if number != "1":
+            received = f"{(int(number) - 1) * row['bytes_a_step'] / 1000:.1f} kB"
+            rows.append([number, f"{row['messages_a_step']:.0f}", received, f"{1000 * row['seconds_a_step']:.1f} ms"])
     rows += [[f"{number:,}", "", f"{(number - 1) * sent / 1e6:.1f} MB", ""] for number in (64, 1024)]
     return table(["ranks", "messages", "received by each rank", "seconds"], rows)
 

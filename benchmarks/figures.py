@@ -1,6 +1,7 @@
 """Tables and a picture of what `benchmarks/results/*.json` holds; `docs/render.py` puts them into README and docs."""
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
@@ -228,6 +229,17 @@ def exchange_table() -> str:
             rows.append([number, f"{row['messages_a_step']:.0f}", received, f"{1000 * row['seconds_a_step']:.1f} ms"])
     rows += [[f"{number:,}", "", f"{(number - 1) * sent / 1e6:.1f} MB", ""] for number in (64, 1024)]
     return table(["ranks", "messages", "received by each rank", "seconds"], rows)
+
+
+def staleness_table() -> str:
+    """Steps to an accuracy on MNIST with wrong labels, by how old the scores are."""
+    found = result("staleness")
+    rows = []
+    for staleness, steps in found["steps_to_target"].items():
+        told = ["never" if value is None else str(value) for value in steps]
+        median = statistics.median(math.inf if value is None else value for value in steps)
+        rows.append([staleness, ", ".join(told), "never" if math.isinf(median) else f"{median:.0f}"])
+    return table(["scores are so many steps old", f"steps to {found['target']:.0%}, by seed", "median"], rows)
 
 
 def mnist_table() -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from rhostream.errors import ConfigError, WorkerError
@@ -18,7 +20,7 @@ from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.jobs.telling import tells_if
 
 _VERSIONS: Final = ("rhostream", "torch")
-_TOLD: Final = "rhostream/told"  # in the store: how many processes had something to tell of the job's end
+_TOLD: Final = "told"  # in the store: how many processes had something to tell of the job's end
 
 
 @contextmanager
@@ -40,7 +42,9 @@ def joined() -> Iterator[Exchange]:
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} without {missing[0]}: start all processes with torchrun, which "
             "sets both, or unset WORLD_SIZE"
         )
-    store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
+    shared, rank, size = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
+    # torchrun's store outlives the processes that it starts again, and with it where the former ones were to be found.
+    store = PrefixStore(f"rhostream/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
     tells_if(lambda: _is_first(store))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
@@ -85,4 +89,5 @@ def _lost(error: RuntimeError) -> str | None:
     """What a process group says where a process of it has ended; None for any other error."""
     said = str(error).strip().partition("\n")[0]
     known = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out waiting")
-    return said[:200] if isinstance(error, dist.DistError) or any(each in said for each in known) else None
+    told = re.sub(r"^\[[^\]]*\] ?", "", said).partition(". ")[0]  # without where in torch's sources, and its advice
+    return told[:200] if isinstance(error, dist.DistError) or any(each in said for each in known) else None

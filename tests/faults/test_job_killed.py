@@ -2,8 +2,12 @@
 
 import os
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -17,7 +21,7 @@ from rhostream.loaders.storage import Workspace
 KILLS = int(os.environ.get("RHO_TEST_JOB_KILLS", "3"))
 COMMAND = (
     "train --model mlp --batch-size 12 --super-batch-size 48 --score-chunk 12 --steps 40 --evaluate-every 4 "
-    "--device cpu --threads 1 --workers 0 --schedule constant"
+    "--device cpu --threads 1 --workers 0 --schedule constant --no-tensorboard"
 )
 
 
@@ -26,13 +30,17 @@ def ledger_of(workspace: Workspace) -> pa.Table:
     return pa.concat_tables([workspace.read_table(f"{folder}/{name}") for name in workspace.names(folder)])
 
 
+def places(folder: Path) -> tuple[Workspace, Workspace]:
+    """Two workspaces of the same samples."""
+    whole, killed = (write_workspace(folder / name, (80, 80, 40), test_rows=30) for name in ("whole", "killed"))
+    for place in (whole, killed):
+        write_il(place)
+    return whole, killed
+
+
 @pytest.mark.slow
 def test_killed_jobs_go_on_under_other_numbers_of_processes(tmp_path: Path) -> None:
-    places = []
-    for name in ("whole", "killed"):
-        places.append(write_workspace(tmp_path / name, (80, 80, 40), test_rows=30))
-        write_il(places[-1])
-    whole, killed = places
+    whole, killed = places(tmp_path)
     killable.finish([*COMMAND.split(), "--workspace", whole.location])
     command, chance, times = [*COMMAND.split(), "--workspace", killed.location], random.Random(3), 0
     while times < KILLS:
@@ -44,9 +52,32 @@ def test_killed_jobs_go_on_under_other_numbers_of_processes(tmp_path: Path) -> N
     (last,) = jobs.start(command, ranks=1)
     last.join(120)
     assert last.exitcode == 0
+    require_same_run(whole, killed)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_job_again_from_its_checkpoint(tmp_path: Path) -> None:
+    whole, killed = places(tmp_path)
+    command = [*COMMAND.split(), "--steps", "80", "--workspace"]
+    killable.finish([*command, whole.location])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    rho = str(Path(sys.executable).with_name("rho"))
+    torchrun += ["--max-restarts", "1", "--no-python", rho, *command, killed.location]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(torchrun, env=environment, stderr=subprocess.DEVNULL) as agent:
+        while not killed.exists("runs/rho_loss/checkpoints/last.pt"):
+            assert agent.poll() is None
+            time.sleep(0.05)
+        max(psutil.Process(agent.pid).children(), key=lambda process: process.pid).kill()
+        assert agent.wait(300) == 0
+    require_same_run(whole, killed)
+
+
+def require_same_run(whole: Workspace, killed: Workspace) -> None:
+    """The same keys were chosen at every step, and the weights are the same but for rounding."""
     one, other = ledger_of(whole), ledger_of(killed)
     for column in ("step", "epoch", "key", "selected", "trained", "reason"):
         assert other[column].to_pylist() == one[column].to_pylist(), column
-    weights, others = (load(place.read_bytes("runs/rho_loss/model.safetensors")) for place in places)
+    weights, others = (load(place.read_bytes("runs/rho_loss/model.safetensors")) for place in (whole, killed))
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)

@@ -18,7 +18,7 @@ from safetensors.torch import load
 from rhostream.loaders.storage import Workspace
 
 #: How many jobs are killed; `benchmarks/ranks.py` has them killed more often.
-KILLS = int(os.environ.get("RHO_TEST_JOB_KILLS", "3"))
+KILLS = int(os.environ.get("RHO_TEST_JOB_KILLS", "2"))
 COMMAND = (
     "train --model mlp --batch-size 12 --super-batch-size 48 --score-chunk 12 --steps 40 --evaluate-every 4 "
     "--device cpu --threads 1 --workers 0 --schedule constant --no-tensorboard"
@@ -58,7 +58,7 @@ def test_killed_jobs_go_on_under_other_numbers_of_processes(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_torchrun_starts_a_job_again_from_its_checkpoint(tmp_path: Path) -> None:
     whole, killed = places(tmp_path)
-    command = [*COMMAND.split(), "--steps", "80", "--workspace"]
+    command = [*COMMAND.split(), "--workspace"]
     killable.finish([*command, whole.location])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     rho = str(Path(sys.executable).with_name("rho"))

@@ -141,10 +141,11 @@ def part(corpus: Corpus, run: str, ids: np.ndarray, first: int, *, progress: flo
     best = np.argpartition(-score.reshape(-1, SUPER_BATCH), BATCH, axis=1)[:, :BATCH]
     selected = np.zeros((count // SUPER_BATCH, SUPER_BATCH), bool)
     np.put_along_axis(selected, best, True, axis=1)
+    step = first + np.arange(count) // SUPER_BATCH
     columns = {
         "run": pa.repeat(run, count),
         "epoch": np.full(count, epoch, np.int32),
-        "step": first + np.arange(count) // SUPER_BATCH,
+        "step": step,
         "rank": np.zeros(count, np.int16),
         "key": corpus.keys.take(pa.array(ids)),
         "shard": corpus.shards.take(pa.array(corpus.shard[ids])),
@@ -157,6 +158,7 @@ def part(corpus: Corpus, run: str, ids: np.ndarray, first: int, *, progress: flo
         "selected": selected.ravel(),
         "selection": pa.repeat(run, count),
         "weight": pa.array(np.ones(count, np.float32), mask=~selected.ravel()),
+        "trained": pa.array(step, pa.int64(), mask=~selected.ravel()),
         "reason": pa.nulls(count, pa.string()),
     }
     return pa.table({name: columns[name] for name in schema.LEDGER.names}, schema=schema.LEDGER)

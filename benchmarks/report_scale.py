@@ -6,8 +6,8 @@ The workspace is that of `explain_scale.py`, with images: 64 photographs of nois
 is beside the one that is shown. The report is written by a process of its own, whose peak memory is measured; Chromium,
 where it is installed, then opens the page three times.
 
-Expected: below 4 GiB whatever the rows, a page of few MB, open in less than 2 s on a machine at rest. At 10M rows 15 s
-of one core and 2.1 GiB; the page of 2 MB was open in 0.6 to 0.8 s.
+Expected: below 4 GiB whatever the rows, a page of few MB, open in less than 2 s on a machine at rest. At 10M rows 22 s
+of one core and 2.0 GiB; the page of 2.8 MB was open in 1.0 to 1.2 s, beside other work.
 """
 
 import argparse

@@ -22,6 +22,7 @@ COMMANDS = {
     "shards": "rhostream.cli.shards:shards",
     "index": "rhostream.cli.index:index",
     "thumbnails": "rhostream.cli.thumbnails:thumbnails",
+    "tokenize": "rhostream.cli.tokenize:tokenize",
     "il": "rhostream.cli.il:il",
     "coreset": "rhostream.cli.coreset:coreset",
     "train": "rhostream.cli.train:train",

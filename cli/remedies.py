@@ -10,6 +10,7 @@ _COMMANDS: Final = {
     Stage.SHARDS: "rho shards --manifest FILE",
     Stage.INDEX: "rho index TAR …",
     Stage.THUMBNAILS: "rho thumbnails",
+    Stage.TOKENS: "rho tokenize",
     Stage.IL_TRAIN: "rho il train",
     Stage.IL_SCORE: "rho il score",
     Stage.CORE_SET: "rho coreset",

@@ -123,7 +123,7 @@ def _text(summary: "ShardsSummary") -> str:
         lines += [("appended", summary.added, "entries of the above, in shards of their own")]
     copies = summary.duplicates
     if copies.groups:
-        lines += [("duplicates", copies.groups, "groups of byte-identical images, each on one side of the split")]
+        lines += [("duplicates", copies.groups, "groups of equal samples, each on one side of the split")]
         lines += [("    labels differ", copies.labels_differ, "")] if copies.labels_differ else []
         if copies.across_official_splits:
             lines += [("    test and train", copies.across_official_splits, "in an official split and in training")]

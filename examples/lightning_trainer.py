@@ -43,7 +43,7 @@ options = arguments.parse_args()
 
 stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 network = nn.Sequential(
-    nn.Conv2d(stream.spec.channels, 32, 3, stride=2, padding=1),
+    nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),
     nn.ReLU(),
     nn.Conv2d(32, 64, 3, stride=2, padding=1),

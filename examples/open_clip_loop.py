@@ -43,7 +43,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 prompts = get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in stream.corpus.classes]).to(device)
-side = stream.spec.size
+side = stream.corpus.image_spec().size
 clip = CLIP(
     embed_dim=64,
     vision_cfg={"image_size": side, "patch_size": max(1, side // 8), "layers": 2, "width": 64, "head_width": 32},

@@ -1,4 +1,4 @@
-from .decode import ImageSpec as ImageSpec, ReadOptions as ReadOptions
+from .decode import ImageSpec as ImageSpec, ReadOptions as ReadOptions, TextSpec as TextSpec
 from .index import CorpusMetadata as CorpusMetadata
 from .reference import Prefilter as Prefilter
 from .storage import Workspace as Workspace

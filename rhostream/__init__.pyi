@@ -4,7 +4,9 @@ from .errors import (
     IrreducibleLossError as IrreducibleLossError,
     RhostreamError as RhostreamError,
     ShardError as ShardError,
+    UndecodableError as UndecodableError,
     UndecodableImageError as UndecodableImageError,
+    UndecodableTextError as UndecodableTextError,
     WorkspaceError as WorkspaceError,
 )
 from .loaders import (
@@ -18,6 +20,7 @@ from .loaders import (
     Prefilter as Prefilter,
     ReadOptions as ReadOptions,
     SuperBatch as SuperBatch,
+    TextSpec as TextSpec,
     Workspace as Workspace,
     with_il as with_il,
 )
@@ -41,6 +44,7 @@ from .selection import (
     images_and_labels as images_and_labels,
     pixel_values_and_labels as pixel_values_and_labels,
     register as register,
+    tokens_and_labels as tokens_and_labels,
 )
 
 __version__: str

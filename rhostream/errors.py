@@ -17,6 +17,7 @@ class Stage(StrEnum):
     SHARDS = "write the shards again with the same settings, which makes what is missing"
     INDEX = "index the tars again with the same settings, which makes what is missing"
     THUMBNAILS = "make the thumbnails"
+    TOKENS = "tokenize the texts"
     IL_TRAIN = "train the IL model"
     IL_SCORE = "score the shards by the IL model"
     CORE_SET = "choose the core set"
@@ -96,8 +97,8 @@ class OtherRankError(RhostreamError):
     """Another process of the job has failed, and tells why."""
 
 
-class UndecodableImageError(RhostreamError):
-    """Bytes that are not an image a browser could show.
+class UndecodableError(RhostreamError):
+    """Bytes that are not what a sample should hold.
 
     Attributes:
         reason: one of `rhostream.schema.REJECT_REASONS`.
@@ -109,5 +110,13 @@ class UndecodableImageError(RhostreamError):
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type["UndecodableImageError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["UndecodableError"], tuple[str, str]]:
         return (type(self), (self.reason, self.detail))
+
+
+class UndecodableImageError(UndecodableError):
+    """Bytes that are not an image a browser could show."""
+
+
+class UndecodableTextError(UndecodableError):
+    """Bytes that are not a text."""

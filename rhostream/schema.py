@@ -3,6 +3,7 @@
 All tables are flat, typed Parquet with zstd (`metrics` is JSON lines), readable by DuckDB on its own.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -15,13 +16,13 @@ SAMPLES: Final = pa.schema(
         pa.field("fold", pa.int16(), nullable=False),  # -1 where the corpus has no folds
         pa.field("shard", pa.string(), nullable=False),  # "train-000000"
         pa.field("row", pa.int32(), nullable=False),  # position in the shard
-        pa.field("offset", pa.int64(), nullable=False),  # first byte of the image inside the tar
-        pa.field("size", pa.int64(), nullable=False),  # bytes of the image
+        pa.field("offset", pa.int64(), nullable=False),  # first byte of the image (or text) inside the tar
+        pa.field("size", pa.int64(), nullable=False),  # its bytes
         pa.field("ext", pa.string(), nullable=False),  # "jpg", of the real format, no dot
         pa.field("label", pa.int32(), nullable=False),
         pa.field("class", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # the source's own name of the sample
-        pa.field("content_hash", pa.string(), nullable=False),  # `content_hash` of the stored image
+        pa.field("content_hash", pa.string(), nullable=False),  # `content_hash` of what is stored
         pa.field("width", pa.int32(), nullable=False),  # pixels, as shown (after EXIF rotation)
         pa.field("height", pa.int32(), nullable=False),
     ]
@@ -35,6 +36,22 @@ MULTI_LABEL: Final[dict[str, pa.Field | None]] = {
     "predicted": None,
     "confidence": None,
 }
+
+
+#: In the index of a corpus of texts, what stands for `width` and `height`. `offset` to `content_hash` are the text's.
+TEXT: Final[tuple[pa.Field, ...]] = (
+    pa.field("characters", pa.int32(), nullable=False),
+    pa.field("excerpt", pa.string(), nullable=False),  # how it begins, on one line
+    pa.field("normalized_hash", pa.string(), nullable=False),  # of the text without regard to white space and case
+)
+
+
+def samples_of(fields: Sequence[str], task: str = "classification") -> pa.Schema:
+    """The columns of the index of a corpus whose samples have these fields: the first one's, and those of all."""
+    table = of_task(SAMPLES, task)
+    if fields[0] != "text":
+        return table
+    return pa.schema([*(field for field in table if field.name not in ("width", "height")), *TEXT])
 
 
 def of_task(table: pa.Schema, task: str) -> pa.Schema:
@@ -57,12 +74,15 @@ REJECTS: Final = pa.schema(
 
 #: Every value of `rejects.reason`, and what it means.
 REJECT_REASONS: Final[dict[str, str]] = {
-    "missing": "the entry is listed, its file is not there",
+    "missing": "the entry is listed, its file (or text) is not there",
     "unreadable": "the file is there and cannot be read (permissions, I/O error)",
-    "empty": "zero bytes",
+    "empty": "zero bytes, or a text of nothing but white space",
     "truncated": "the image ends, or is damaged, before its last pixel",
     "not_an_image": "no known image format",
     "html": "a web page in place of the image",
+    "not_utf8": "a text that is not UTF-8",
+    "nul_bytes": "a text with NUL bytes in it",
+    "too_long": "a text of more bytes than `max_text_bytes`",
     "decompression_bomb": "more pixels than `max_pixels`, or a JPEG of more than 100 scans",
     "label_missing": "no label for this entry",
     "label_unknown": "a label that is not among the classes",
@@ -119,6 +139,14 @@ IL: Final = pa.schema(
     ]
 )
 
+#: One row per text, row-aligned with the shard: `tokens/<name>/rows/<shard>.parquet`.
+TOKENS: Final = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("ids", pa.list_(pa.int32()), nullable=False),  # of its tokens, without padding
+    ]
+)
+
 #: One row per sample, row-aligned with the shard: `core_sets/<name>/rows/<shard>.parquet`.
 CORE_SETS: Final = pa.schema(
     [
@@ -163,7 +191,7 @@ UNSCORED_REASONS: Final[dict[str, str]] = {
     "il_missing": "no irreducible loss, and the run says on_missing=drop",
     "not_in_core_set": "left out of the core set that the run trains on",
     "validation": "kept for the validation that the run decides by (select=auto)",
-    "unreadable": "its image could not be read or decoded during training",
+    "unreadable": "it could not be read or decoded during training",
     "too_few": "fewer than two candidates of its super-batch could be read: no step was taken",
     "not_needed": "the selection function needs no score (uniform)",
 }

@@ -3,6 +3,7 @@ from .data_loader import (
     SelectingLoader as SelectingLoader,
     images_and_labels as images_and_labels,
     pixel_values_and_labels as pixel_values_and_labels,
+    tokens_and_labels as tokens_and_labels,
 )
 from .ledger import Ledger as Ledger
 from .policies import (

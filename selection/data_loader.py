@@ -39,10 +39,20 @@ def pixel_values_and_labels(batch: SelectedBatch) -> dict[str, Tensor]:
     return {"pixel_values": batch.images, "labels": batch.labels}
 
 
+def tokens_and_labels(batch: SelectedBatch) -> dict[str, Tensor]:
+    """The inputs of a text classifier of Hugging Face: `input_ids`, `attention_mask`, int64 (n_b, longest), `labels`.
+
+    Raises:
+        ConfigError: as of `images_and_labels`.
+    """
+    _require_no_weights(batch)
+    return {**batch.fields, "labels": batch.labels}
+
+
 def _require_no_weights(batch: SelectedBatch) -> None:
     if not bool((batch.weights == 1).all()):
         raise ConfigError(
-            "the selected samples are weighted, which a pair of images and labels cannot say: give SelectingLoader a "
+            "the selected samples are weighted, which samples and labels alone cannot say: give SelectingLoader a "
             "collate that hands batch.weights on, and multiply each sample's loss by its weight"
         )
 
@@ -206,8 +216,8 @@ class SelectingLoader(DataLoader[Any]):
         source: a stream, or a `DataLoader(stream, batch_size=None, num_workers=…)`. Selection needs the model, and
             happens in this process.
         selector: chooses, given the model in training.
-        collate: makes of a `SelectedBatch` what the trainer wants: `images_and_labels`, `pixel_values_and_labels`, or
-            a function of your own; by default the batch itself.
+        collate: makes of a `SelectedBatch` what the trainer wants: `images_and_labels`, `pixel_values_and_labels`,
+            `tokens_and_labels`, or a function of your own; by default the batch itself.
         epoch_steps: batches of an epoch, in place of one pass over the stream, which at 32 of 320 has a tenth of an
             ordinary epoch's steps. With that of the trainer before, `stream.samples // 32`, its epochs, schedules and
             warm-ups need no change; candidates go on from epoch to epoch as they would have.

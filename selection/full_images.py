@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rhostream.loaders.decode import ImageReader, PendingImages
+from rhostream.loaders.decode import InputReader, PendingInputs
 from rhostream.loaders.stream import SuperBatch, Tolerance
 from rhostream.selection.scoring import Meter
 
@@ -24,7 +24,7 @@ class PendingFields:
 
     positions: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
-    reading: dict[str, tuple[PendingImages, npt.NDArray[np.int64]]]
+    reading: dict[str, tuple[PendingInputs, npt.NDArray[np.int64]]]
 
 
 class FullImageReading:
@@ -32,7 +32,7 @@ class FullImageReading:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._reader: ImageReader | None = None  # held from step to step
+        self._reader: InputReader | None = None  # held from step to step
         self._tolerance: tuple[int, Tolerance] | None = None  # with its epoch
 
     def begin(self, super_batch: SuperBatch, positions: npt.NDArray[np.int64]) -> PendingFields:
@@ -51,7 +51,8 @@ class FullImageReading:
             rows = row_of[positions]
             missing = np.flatnonzero(rows < 0)
             if super_batch.full is None:
-                wanted = {"image": (part.images["image"], missing)}
+                (field,) = super_batch.specs
+                wanted = {field: (part.images[field], missing)}
             else:
                 wanted = {"image": (part.images["image"], every), "thumbnail": (part.images["thumbnail"], missing)}
         reading = {}
@@ -75,11 +76,12 @@ class FullImageReading:
             ShardError: more full images in an epoch cannot be read than are tolerated.
         """
         readable = np.ones(len(pending.positions), bool)
-        device = super_batch.images.device
+        (name,) = super_batch.specs
+        device, stored = super_batch.labels.device, super_batch.fields[name]
         here = torch.from_numpy(pending.rows.clip(min=0)).to(device)
         # A rank that has read none of its part's candidates has read those of others.
-        scored = super_batch.images[here] if len(super_batch.images) else None
-        fields = {"image": scored} if super_batch.full is None else {"image": None, "thumbnail": scored}
+        scored = stored[here] if len(stored) else None
+        fields = {name: scored} if super_batch.full is None else {"image": None, "thumbnail": scored}
         with self._meter.charge("load"):
             for name, (images, which) in pending.reading.items():
                 pixels, failures = images.result()
@@ -102,7 +104,7 @@ class FullImageReading:
     def _tolerate(self, super_batch: SuperBatch, candidate: int, cause: str) -> None:
         """Count one that cannot be read; as many an epoch are allowed as of the candidates."""
         part = super_batch.part
-        images, of = (super_batch.full, super_batch) if part is None else (part.images["image"], part.whole)
+        images, of = (super_batch.full, super_batch) if part is None else (next(iter(part.images.values())), part.whole)
         assert images is not None
         if self._tolerance is None or self._tolerance[0] != super_batch.epoch:
             self._tolerance = super_batch.epoch, Tolerance(images.read_options.max_unreadable)

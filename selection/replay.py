@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import Augmentation, ImageSpec, PendingImages, ReadOptions
+from rhostream.loaders.decode import Augmentation, InputSpec, PendingInputs, ReadOptions
 from rhostream.loaders.index import CorpusMetadata, Thumbnails
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import (
@@ -45,7 +45,7 @@ class ReplayStream(IterableDataset[SelectedBatch]):
         workspace: where the run lies, and the corpus that it was trained on.
         run: name of the earlier run.
         steps: how many of its steps; all that it was to take where None.
-        spec: of the pixels to train on; the manifest's where None.
+        spec: of the images or texts to train on; the manifest's where None.
         thumbnails: name of exact thumbnails to read in place of the images, or None.
         augmentation, seed: as of `CandidateStream`. With those of the earlier run the images are the same, too.
         extra: further columns of the index to carry along.
@@ -63,7 +63,7 @@ class ReplayStream(IterableDataset[SelectedBatch]):
         run: str,
         *,
         steps: int | None = None,
-        spec: ImageSpec | None = None,
+        spec: InputSpec | None = None,
         thumbnails: str | None = None,
         augmentation: Augmentation = "none",
         seed: int = 0,
@@ -73,7 +73,7 @@ class ReplayStream(IterableDataset[SelectedBatch]):
     ) -> None:
         self.workspace, self.run = Workspace(workspace), run
         self.corpus = CorpusMetadata.read(self.workspace)
-        self.spec = spec or self.corpus.image_spec()
+        self.spec = spec or self.corpus.input_spec()
         self.augmentation: Augmentation = augmentation
         self.seed, self.device, self.read_options = seed, torch.device(device), read_options
         if thumbnails and not Thumbnails.read(self.workspace, self.corpus, thumbnails).shows(self.spec):
@@ -158,11 +158,11 @@ class ReplayStream(IterableDataset[SelectedBatch]):
 
 @dataclass(frozen=True, kw_only=True)
 class _PendingBatch:
-    """A batch whose images are being read."""
+    """A batch whose samples are being read."""
 
     rows: LedgerRows
     candidates: CandidateTable
-    images: PendingImages
+    inputs: PendingInputs
 
 
 class _Maker:
@@ -171,7 +171,7 @@ class _Maker:
     def __init__(self, stream: ReplayStream) -> None:
         self._stream = stream
         options = read_options_here(stream.read_options)
-        self._images = shared_reader(stream.workspace, options)
+        self._reader = shared_reader(stream.workspace, options)
         self._tolerance, self._epoch = Tolerance(options.max_unreadable), -1
         self._allowed = options.max_unreadable
         self._stored = StoredRows(
@@ -179,6 +179,7 @@ class _Maker:
             stream.corpus.split("train"),
             classes=len(stream.corpus.classes),
             extra=stream._extra,
+            field=stream.spec.field,
             thumbnails=stream._thumbnails,
             augmentation=stream.augmentation,
             seed=stream.seed,
@@ -195,14 +196,16 @@ class _Maker:
         if len(rows.keys) < ranks:
             raise ConfigError(f"step {rows.step} has {len(rows.keys)} samples for {ranks} ranks: use fewer ranks")
         candidates = self._stored.read(rows.shards[share], rows.rows[share], rows.keys[share], rows.epoch)
-        images = self._images.submit(candidates.refs["image"], self._stream.spec, self._stream.augmentation)
-        return _PendingBatch(rows=rows, candidates=candidates, images=images)
+        inputs = self._reader.submit(
+            candidates.refs[self._stream.spec.field], self._stream.spec, self._stream.augmentation
+        )
+        return _PendingBatch(rows=rows, candidates=candidates, inputs=inputs)
 
     def finish(self, pending: _PendingBatch) -> SelectedBatch:
         """Raises ShardError where more images of an epoch than are tolerated cannot be read."""
         stream, candidates, rows = self._stream, pending.candidates, pending.rows
-        pixels, failures = pending.images.result()
-        images = torch.from_numpy(pixels)
+        found, failures = pending.inputs.result()
+        candidates, stored = replace(candidates, texts=pending.inputs.texts), torch.from_numpy(found)
         if rows.epoch != self._epoch:
             self._tolerance, self._epoch = Tolerance(self._allowed), rows.epoch
         if failures:
@@ -210,16 +213,16 @@ class _Maker:
                 self._tolerance.count(candidates.keys[position], candidates.shards[position], cause)
             unreadable = [position for position, _ in failures]
             readable = np.setdiff1d(np.arange(len(candidates)), unreadable)
-            candidates, images = candidates.take(readable), images[torch.from_numpy(readable)]
+            candidates, stored = candidates.take(readable), stored[torch.from_numpy(readable)]
         labels = make_targets(candidates.labels, len(stream.corpus.classes)).to(stream.device)
         return SelectedBatch(
-            fields={"image": stream.spec.normalize(images.to(stream.device))},
+            fields=stream.spec.inputs(stream.spec.field, stored.to(stream.device)),
             labels=labels,
             weights=torch.ones(len(candidates), device=stream.device),
             il=None,
             correct=None,
             candidates=replace(candidates, refs={}),
-            specs={"image": stream.spec},
+            specs={stream.spec.field: stream.spec},
             epoch=rows.epoch,
             state=stream._state_before(rows.step + 1),
             unreadable=len(failures),

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rhostream.loaders.decode import ImageSpec
-from rhostream.loaders.stream import Batch, CandidateTable, SuperBatch, labels_of
+from rhostream.loaders.decode import InputSpec, spec_of
+from rhostream.loaders.stream import Batch, CandidateTable, SuperBatch, labels_of, raw_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class SelectedBatch(Batch):
 
     Attributes:
         fields: "image" is float32 (n_b, C, H, W), normalized; "thumbnail" is there, too, where other pixels than these
-            were scored.
+            were scored. Of texts "input_ids" and "attention_mask", int64 (n_b, longest).
         labels: as of `Batch`.
         weights: float32 (n_b,), of each sample's loss; ones unless the selector draws by importance, or the ranks'
             shares are uneven.
@@ -42,7 +42,7 @@ class SelectedBatch(Batch):
     il: Tensor | None
     correct: Tensor | None = field(repr=False)
     candidates: CandidateTable = field(repr=False)
-    specs: dict[str, ImageSpec] = field(repr=False)
+    specs: dict[str, InputSpec] = field(repr=False)
     epoch: int
     state: dict[str, Any] = field(repr=False)
     super_batch: SuperBatch | None = field(repr=False, default=None)
@@ -64,6 +64,16 @@ class SelectedBatch(Batch):
     def thumbnails(self) -> Tensor:
         """float32 (n_b, C, h, w), normalized: the pixels that were scored; `images` itself where those were."""
         return self.fields.get("thumbnail", self.images)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The raw texts; ConfigError where the corpus has none."""
+        return raw_texts(self.candidates)
+
+    @property
+    def scored_fields(self) -> dict[str, Tensor]:
+        """Those that were scored, normalized: the thumbnails under the name "image", or `fields` as they are."""
+        return {"image": self.thumbnails} if "image" in self.fields else self.fields
 
     @property
     def candidate_accuracy(self) -> float | None:
@@ -98,7 +108,7 @@ class SelectedBatch(Batch):
         }
         return replace(
             parts[-1],
-            fields={name: torch.cat([part.fields[name] for part in parts]) for name in parts[0].fields},
+            fields={name: spec.joined([part.fields[name] for part in parts]) for name, spec in parts[0].specs.items()},
             candidates=CandidateTable.concat([part.candidates for part in parts]),
             **known,
         )
@@ -114,6 +124,7 @@ class SelectedBatch(Batch):
                 "shards": list(self.candidates.shards),
                 "rows": self.candidates.rows.tolist(),
                 "extra": {name: column.tolist() for name, column in self.extra.items()},
+                "texts": None if self.candidates.texts is None else list(self.candidates.texts),
             },
             "specs": {name: spec.to_dict() for name, spec in self.specs.items()},
             "epoch": self.epoch,
@@ -134,8 +145,9 @@ class SelectedBatch(Batch):
                 labels=labels_of(columns["labels"]),
                 il=None if columns["il"] is None else columns["il"].numpy(),
                 extra={name: np.asarray(column) for name, column in table["extra"].items()},
+                texts=table["texts"],
             ),
-            specs={name: ImageSpec.from_dict(spec) for name, spec in state["specs"].items()},
+            specs={name: spec_of(spec) for name, spec in state["specs"].items()},
             epoch=state["epoch"],
             state=state["state"],
         )

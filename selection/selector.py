@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.stream import Exchange, Ranks, SuperBatch, SuperBatchStream
+from rhostream.loaders.stream import Exchange, Ranks, SuperBatch, SuperBatchStream, model_inputs
 from rhostream.selection.batch_queue import BatchQueue
 from rhostream.selection.choice import Choice, PendingScores
 from rhostream.selection.companions import LiveIL
@@ -53,7 +53,7 @@ class OnlineSelector:
         batch_size: n_b, over all ranks, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
         select: name of a selection function ("uniform" takes the candidates as they come), a `SelectionConfig` for
             finer settings, or a `Policy` that goes over from one selection to another.
-        task: what goes into the model and what a candidate's loss is; a `Classification` of images by default.
+        task: what goes into the model and what a candidate's loss is; a `Classification` by default.
         forward: (model, batch) -> outputs, for a model that takes something else than images.
         criterion: (outputs, batch) -> float32 (n,), the loss of each candidate.
         transform: of the selected images, before they are normalized: a function of one uint8 image (C, H, W), a
@@ -296,13 +296,13 @@ class OnlineSelector:
         """float32 (n,): irreducible losses of what this rank has read."""
         if super_batch.part is None:
             work = partial(live_il.il, super_batch)
-            return self._meter.flops("score", ("live IL", *super_batch.images.shape), work)
+            return self._meter.flops("score", ("live IL", *super_batch.shape), work)
         il = torch.zeros(len(super_batch), device=self._device)
         for rows in super_batch.part.passes():
             if len(rows):
                 chunk = super_batch.take(rows)
                 work = partial(live_il.il, chunk)
-                losses = self._meter.flops("score", ("live IL", *chunk.images.shape), work)
+                losses = self._meter.flops("score", ("live IL", *chunk.shape), work)
                 il[torch.from_numpy(rows).to(self._device)] = losses
         return il
 
@@ -432,12 +432,15 @@ class OnlineSelector:
 
     def _inputs(self, batch: SelectedBatch) -> dict[str, Tensor]:
         """The fields of a batch that has waited, transformed and normalized."""
-        fields = {name: batch.specs[name].normalize(field) for name, field in batch.fields.items()}
+        fields = model_inputs(batch.fields, batch.specs)
         if self._transform is not None:
+            if "image" not in batch.fields:
+                raise ConfigError("transform: a transform is of images, and the stream gives texts; leave it out")
             with self._meter.charge("load"):
                 seed = f"transform/{self._seed}/{batch.epoch}"
                 images = transformed(self._transform, batch.images, batch.keys, seed)
-            normalized = batch.specs["image"].normalize(images) if images.dtype == torch.uint8 else images.float()
+            spec = batch.specs["image"]
+            normalized = spec.inputs("image", images)["image"] if images.dtype == torch.uint8 else images.float()
             fields = {"thumbnail": fields["image"], **fields, "image": normalized}
         return fields
 
@@ -445,7 +448,8 @@ class OnlineSelector:
         """This rank's of what was chosen, those at `mine`, bool (m,), whose fields these are."""
         super_batch, local = choice.super_batch, choice.local
         chosen = replace(super_batch, fields={}, full=None, part=None).take(choice.positions[mine])
-        trained = local.spec if local.full is None else local.full.spec
+        (scored,) = local.specs.values()
+        trained = scored if local.full is None else local.full.spec
         return SelectedBatch(
             fields=fields,
             labels=chosen.labels,
@@ -453,7 +457,7 @@ class OnlineSelector:
             il=chosen.il,
             correct=chosen.correct,
             candidates=chosen.candidates,
-            specs={name: trained if name == "image" else local.spec for name in fields},
+            specs={name: scored if name == "thumbnail" else trained for name in fields},
             epoch=super_batch.epoch,
             state=super_batch.state,
         )

@@ -47,6 +47,7 @@ ORDER = {
         "shards",
         "in_place",
         "thumbnails",
+        "tokens",
         "models",
         "il",
         "training",

@@ -14,7 +14,7 @@ ALLOWED = {"rhostream/former.py", "tests/test_former_workspaces.py", "tests/test
 #: What stood for a thing that has another name now.
 FORMER_NAMES = {
     "spec or thumbnails": r"\bScoringView|scoring[ _-]views?\b|[Rr]enditions?|RENDITION",
-    "ImageRefs": r"\bPicks\b",
+    "StoredRefs": r"\bPicks\b|\bImageRefs\b",
     "CandidateTable": r"\bDrawn\b[^,]|\bDrawer\b",
     "StreamPosition": r"\bPlace\b",
     "SelectionSetup": r"\bChooser\b",

@@ -1,17 +1,17 @@
 """A chunk of images: the unit of work of a decoding thread or process."""
 
-from rhostream.errors import UndecodableImageError
+from rhostream.errors import UndecodableError
 from rhostream.loaders.decode.augmentation import Augmentation
-from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.pixels import Pixels, fill_pixels
 from rhostream.loaders.decode.stored import read_stored
+from rhostream.loaders.decode.stored_refs import StoredRefs
 from rhostream.loaders.storage import ShardReader
 
 Failures = list[tuple[int, str]]
 
 
 def decode_chunk(
-    shards: ShardReader, refs: ImageRefs, augmentation: Augmentation, into: Pixels, *, whole: bool
+    shards: ShardReader, refs: StoredRefs, augmentation: Augmentation, into: Pixels, *, whole: bool
 ) -> Failures:
     """Read and decode images.
 
@@ -33,6 +33,6 @@ def decode_chunk(
             expected = None if hashes is None else hashes[position]
             data = read_stored(shards, tars[number], offset, size, expected, whole=whole)
             fill_pixels(into[position], data, augmentation, seeds[position] if seeds else "")
-        except UndecodableImageError as error:
+        except UndecodableError as error:
             failures.append((position, str(error)))
     return failures

@@ -9,11 +9,11 @@ from typing import Final
 from rhostream.loaders.decode.augmentation import Augmentation
 from rhostream.loaders.decode.buffers import START, BufferPool
 from rhostream.loaders.decode.chunk import Failures
-from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.loaders.decode.pixels import Pixels
 from rhostream.loaders.decode.pool import DecodePool, DecodeTask
 from rhostream.loaders.decode.read_options import ReadOptions
+from rhostream.loaders.decode.stored_refs import StoredRefs
 from rhostream.loaders.storage import ShardReader, Workspace
 
 # A chunk costs a fraction of a millisecond beside the decoding, and delays what is urgent.
@@ -25,6 +25,8 @@ _WORTH_A_PROCESS: Final = 0.5  # seconds of decoding: about what a process costs
 
 class PendingImages:
     """Images that are being read."""
+
+    texts: list[str] | None = None  # as of all `PendingInputs`
 
     def __init__(self, reader: "ImageReader", images: Pixels, chunks: "list[tuple[int, Future[Failures]]]") -> None:
         # The reader must not be forgotten, and so end, before its images are there.
@@ -59,7 +61,7 @@ class ImageReader:
         self._starting = threading.Lock()
 
     def submit(
-        self, refs: ImageRefs, spec: ImageSpec, augmentation: Augmentation = "none", *, urgent: bool = False
+        self, refs: StoredRefs, spec: ImageSpec, augmentation: Augmentation = "none", *, urgent: bool = False
     ) -> PendingImages:
         """Begin to read these images.
 
@@ -106,7 +108,7 @@ class _Engine:
         self._pool = BufferPool(shared=processes > 0, pinned=read_options.pin_memory)
 
     def submit(
-        self, refs: ImageRefs, spec: ImageSpec, augmentation: Augmentation, urgent: bool
+        self, refs: StoredRefs, spec: ImageSpec, augmentation: Augmentation, urgent: bool
     ) -> "tuple[Pixels, list[tuple[int, Future[Failures]]]]":
         shape = (len(refs), spec.size, spec.size, spec.channels)
         each = spec.size * spec.size * spec.channels

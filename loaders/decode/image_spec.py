@@ -1,12 +1,14 @@
 """An image spec: how an image of any size becomes the fixed-size pixels that a model sees."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode.augmentation import Augmentation
+from rhostream.loaders.decode.input_spec import InputSpec
 from rhostream.loaders.decode.pixels import Pixels, fill_pixels
 from rhostream.loaders.storage import UnreadableError, shaped
 
@@ -18,7 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSpec:
+class ImageSpec(InputSpec):
     """Side, channels and normalization of the pixels given to a model.
 
     Attributes:
@@ -26,6 +28,8 @@ class ImageSpec:
         channels: 3 (RGB) or 1 (luma).
         mean, std: per channel, of pixels scaled to [0, 1].
     """
+
+    field: ClassVar[str] = "image"
 
     size: int = 64
     channels: Literal[1, 3] = 3
@@ -46,7 +50,7 @@ class ImageSpec:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From the `[image]` table of a manifest or the `spec` of a model's metadata."""
         gray = {"mean": [0.5], "std": [0.5]} if values.get("channels") == 1 else {}
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         if unknown := sorted(values.keys() - known):
             raise ConfigError(f"[image] {values}: unknown setting {unknown[0]!r}; known are size, channels, mean, std")
         try:
@@ -56,6 +60,23 @@ class ImageSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def values(self) -> int:
+        return self.size**2 * self.channels
+
+    def inputs(self, name: str, stored: "torch.Tensor") -> "dict[str, torch.Tensor]":
+        """The images under the same name, see `normalize`."""
+        return {name: self.normalize(stored)}
+
+    def joined(self, parts: "Sequence[torch.Tensor]") -> "torch.Tensor":
+        import torch
+
+        return torch.cat(list(parts))
+
+    def blank(self, count: int) -> Pixels:
+        """uint8 (count, C, H, W), channels last in memory."""
+        return np.empty((count, self.size, self.size, self.channels), np.uint8).transpose(0, 3, 1, 2)
 
     def pixels(self, data: bytes, augmentation: Augmentation = "none", seed: str = "") -> Pixels:
         """Decode an image file: uint8 (channels, size, size).

@@ -13,9 +13,9 @@ from typing import Final
 from rhostream.loaders.decode.augmentation import Augmentation
 from rhostream.loaders.decode.buffers import Buffer
 from rhostream.loaders.decode.chunk import Failures, decode_chunk
-from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.pixels import Pixels
 from rhostream.loaders.decode.process import DecodeProcess
+from rhostream.loaders.decode.stored_refs import StoredRefs
 from rhostream.loaders.storage import ShardReader
 
 _AHEAD: Final = 2  # chunks that a process is given, so that it never waits for this one
@@ -33,7 +33,7 @@ class DecodeTask:
         done: the failures, or the error that ended the chunk; cancelled where the pool was closed before.
     """
 
-    refs: ImageRefs
+    refs: StoredRefs
     augmentation: Augmentation
     into: Pixels
     buffer: Buffer

@@ -18,7 +18,7 @@ from rhostream.loaders.decode.augmentation import Augmentation
 from rhostream.loaders.decode.buffers import Buffer
 from rhostream.loaders.decode.channel import Channel
 from rhostream.loaders.decode.chunk import Failures
-from rhostream.loaders.decode.image_refs import ImageRefs
+from rhostream.loaders.decode.stored_refs import StoredRefs
 from rhostream.loaders.storage import ShardReader
 
 _SECONDS_TO_END: Final = 5.0
@@ -36,8 +36,8 @@ class DecodeRequest(NamedTuple):
         shape: (n, size, size, channels).
         gone: numbers of buffers that will not be used any more.
         whole: see `ShardReader.read`.
-        tars, hashes, augmentation_seeds: as in `ImageRefs`.
-        numbers, offsets, sizes: int32 and int64 (n,), as in `ImageRefs`, their bytes.
+        tars, hashes, augmentation_seeds: as in `StoredRefs`.
+        numbers, offsets, sizes: int32 and int64 (n,), as in `StoredRefs`, their bytes.
     """
 
     buffer: int
@@ -53,8 +53,8 @@ class DecodeRequest(NamedTuple):
     offsets: bytes
     sizes: bytes
 
-    def refs(self) -> ImageRefs:
-        return ImageRefs(
+    def refs(self) -> StoredRefs:
+        return StoredRefs(
             tars=self.tars,
             numbers=np.frombuffer(self.numbers, np.int32),
             offsets=np.frombuffer(self.offsets, np.int64),
@@ -120,7 +120,7 @@ class DecodeProcess:
 
     def send(
         self,
-        refs: ImageRefs,
+        refs: StoredRefs,
         augmentation: Augmentation,
         *,
         buffer: Buffer,
@@ -193,7 +193,7 @@ class DecodeProcess:
         return f"was killed by {signal.Signals(-code).name}"
 
 
-def _used(refs: ImageRefs) -> tuple[list[str], npt.NDArray[Any]]:
+def _used(refs: StoredRefs) -> tuple[list[str], npt.NDArray[Any]]:
     """The tars that are read from, where there are many more, and which of them holds each image."""
     if len(refs.tars) <= len(refs):
         return list(refs.tars), refs.numbers

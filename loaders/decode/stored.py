@@ -1,6 +1,6 @@
-"""The bytes of a stored image, as the index tells of them."""
+"""The bytes of a stored sample, as the index tells of them."""
 
-from rhostream.errors import UndecodableImageError
+from rhostream.errors import UndecodableError
 from rhostream.loaders.decode.rgb import content_hash
 from rhostream.loaders.storage import ShardReader
 
@@ -8,14 +8,14 @@ from rhostream.loaders.storage import ShardReader
 def read_stored(
     shards: ShardReader, tar: str, offset: int, size: int, expected: str | None, *, whole: bool = True
 ) -> bytes:
-    """The bytes of one image, compared with its hash; what a damaged copy in the cache gives is fetched again.
+    """The bytes of one sample, compared with their hash; what a damaged copy in the cache gives is fetched again.
 
     Args:
         expected: its `content_hash`; None compares nothing.
         whole: see `ShardReader.read`.
 
     Raises:
-        UndecodableImageError: they are not those that were indexed.
+        UndecodableError: they are not those that were indexed.
         ShardError: the tar has vanished or is truncated.
     """
     data = shards.read(tar, offset, size, whole=whole)
@@ -25,4 +25,4 @@ def read_stored(
         data = shards.read(tar, offset, size, whole=whole)
         if content_hash(data) == expected:
             return data
-    raise UndecodableImageError("corrupt", "its bytes are not those that the index describes")
+    raise UndecodableError("corrupt", "its bytes are not those that the index describes")

@@ -9,6 +9,7 @@ from .core_set import (
     read_core_set_card as read_core_set_card,
 )
 from .corpus_metadata import (
+    FIELDS as FIELDS,
     IL_MODEL_KEY as IL_MODEL_KEY,
     METADATA_NAME as METADATA_NAME,
     SHARD_DIGEST_KEY as SHARD_DIGEST_KEY,
@@ -28,6 +29,7 @@ from .labels import (
     Labels as Labels,
     concat_labels as concat_labels,
     take_labels as take_labels,
+    take_lists as take_lists,
 )
 from .thumbnails import (
     THUMBNAIL_INDEX as THUMBNAIL_INDEX,
@@ -43,5 +45,15 @@ from .thumbnails import (
     thumbnail_tar as thumbnail_tar,
     thumbnails_name as thumbnails_name,
     thumbnails_remedy as thumbnails_remedy,
+)
+from .tokens import (
+    TOKENIZER_KEY as TOKENIZER_KEY,
+    Tokens as Tokens,
+    read_tokens as read_tokens,
+    stored_tokens as stored_tokens,
+    tokens_file as tokens_file,
+    tokens_name as tokens_name,
+    tokens_part as tokens_part,
+    tokens_rows as tokens_rows,
 )
 from .validation_samples import is_validation_sample as is_validation_sample

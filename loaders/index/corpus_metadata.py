@@ -10,16 +10,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import Remedy, ShardError, Stage, WorkspaceError
+from rhostream.errors import ConfigError, Remedy, ShardError, Stage, WorkspaceError
 from rhostream.former import manifest_today
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.keys import SAFE_EXT, SAFE_KEY
 from rhostream.loaders.index.labels import LABEL_COLUMNS, Labels, labels_in
 from rhostream.loaders.storage import UnreadableError, Workspace
-from rhostream.schema import MULTI_LABEL, SAMPLES
+from rhostream.schema import MULTI_LABEL, SAMPLES, TEXT
 
 METADATA_NAME = "corpus.json"
+
+#: What a sample may have.
+FIELDS: Final = ("image", "text")
 
 #: Metadata of the Parquet files of a shard: `Shard.digest` in its index, and in what was computed from it.
 SHARD_DIGEST_KEY = b"rhostream.shard_digest"
@@ -28,7 +31,7 @@ IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's metadata
 
 _COLUMNS: Final = ("key", "offset", "size", "content_hash")
 #: Types of the columns of an index, whatever the task.
-_PROMISED: Final = pa.schema([*SAMPLES, *(field for field in MULTI_LABEL.values() if field is not None)])
+_PROMISED: Final = pa.schema([*SAMPLES, *TEXT, *(field for field in MULTI_LABEL.values() if field is not None)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,8 @@ class CorpusMetadata:
         shards: in name order.
         fingerprint: of the split; changes with any key, label, content or assignment.
         appended: what was added since the shards were first finished, in order.
+        fields: what a sample has, of "image" and "text". The index says of the first one where it lies in plain columns
+            (offset, size, content_hash), of a further one in columns that begin with its name.
     """
 
     manifest: dict[str, Any]
@@ -112,6 +117,7 @@ class CorpusMetadata:
     fingerprint: str
     task: str = "classification"
     appended: tuple[Appended, ...] = ()
+    fields: tuple[str, ...] = ("image",)
 
     @classmethod
     def read(cls, workspace: Workspace) -> "CorpusMetadata":
@@ -130,7 +136,11 @@ class CorpusMetadata:
                 )
             if strange := [shard.name for shard in corpus.shards if not SAFE_KEY.fullmatch(shard.name)]:
                 raise UnreadableError(f"lists a shard {strange[0][:60]!r}, which no shard of ours is called")
-            for table in ("image", "il", "train"):
+            if not corpus.fields or not {*corpus.fields} <= {*FIELDS}:
+                raise UnreadableError(
+                    f"lists the fields {corpus.fields}, of which this release knows {', '.join(FIELDS)}"
+                )
+            for table in ("image", "text", "il", "train"):
                 if not isinstance(corpus.manifest.get(table, {}), dict):
                     raise UnreadableError(f"has a manifest whose [{table}] is no table")
             if missing := [
@@ -145,6 +155,29 @@ class CorpusMetadata:
     def fingerprints(self) -> set[str]:
         """Of the corpus as it is, and as it was before each time that something was added: all its shards are there."""
         return {self.fingerprint, *(each.fingerprint for each in self.appended)}
+
+    @property
+    def input_field(self) -> str:
+        """The field that models of this corpus's task take."""
+        return self.fields[0]
+
+    def input_spec(self, *, image_size: int = 0, tokenizer: str = "", text_length: int = 0) -> ImageSpec | TextSpec:
+        """The spec of `input_field`: the manifest's, but for the settings given here.
+
+        Raises:
+            ConfigError: a setting of another field than this corpus's, or no such tokenizer.
+        """
+        settings = {"image_size": image_size, "tokenizer": tokenizer, "text_length": text_length}
+        foreign = ("tokenizer", "text_length") if self.input_field == "image" else ("image_size",)
+        for name in foreign:
+            if settings[name]:
+                raise ConfigError(f"{name} {settings[name]!r}: the corpus has {self.input_field}s, leave it out")
+        if self.input_field == "image":
+            return self.image_spec(image_size)
+        usual = self.manifest.get("text", {})
+        length = {"length": text_length or usual["length"]} if text_length or "length" in usual else {}
+        # What a manifest tells of its tokenizer file says nothing of another one.
+        return TextSpec.from_dict(({"tokenizer": tokenizer} if tokenizer else usual) | length)
 
     def image_spec(self, size: int = 0) -> ImageSpec:
         """The spec that the manifest asks for, or the same at another size (0 keeps the manifest's)."""
@@ -220,7 +253,7 @@ def read_index(
     table = workspace.read_table(shard.index, columns, _PROMISED, extra)
     digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY)
     if table.num_rows != shard.rows or digest != shard.digest.encode():
-        differs = "keys, labels or images" if table.num_rows == shard.rows else f"{shard.rows} rows"
+        differs = "keys, labels or contents" if table.num_rows == shard.rows else f"{shard.rows} rows"
         raise WorkspaceError(
             f"{workspace.path(shard.index)} ({table.num_rows} rows) is not the index that {METADATA_NAME} tells of, "
             f"which has other {differs}: start again if the index was rewritten meanwhile; else delete it and",

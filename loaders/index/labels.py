@@ -29,9 +29,12 @@ def labels_in(table: pa.Table) -> Labels:
 
 def take_labels(labels: Labels, positions: Positions) -> Labels:
     """Of the samples at these positions, in this order."""
-    if isinstance(labels, np.ndarray) or isinstance(positions, slice):
-        return labels[positions]
-    return labels.take(as_arrow(positions))
+    return labels[positions] if isinstance(labels, np.ndarray) else take_lists(labels, positions)
+
+
+def take_lists(lists: pa.ListArray, positions: Positions) -> pa.ListArray:
+    """Those at these positions, in this order."""
+    return lists[positions] if isinstance(positions, slice) else lists.take(as_arrow(positions))
 
 
 def concat_labels(parts: Sequence[Labels]) -> Labels:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.former import THUMBNAILS_FOLDER as FORMER_FOLDER
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import ImageSpec, InputSpec
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
 from rhostream.loaders.storage import UnreadableError, Workspace
@@ -71,12 +71,12 @@ class Thumbnails:
         """Does every thumbnail hold the very pixels of its sample?"""
         return self.format == "raw" and not self.shrunk
 
-    def shows(self, spec: ImageSpec) -> bool:
+    def shows(self, spec: InputSpec) -> bool:
         """Are the pixels of `spec` the same, made of thumbnails or of samples? Then thumbnails serve for training, too.
 
         At a smaller size, a JPEG sample would have been shrunk as it was decoded.
         """
-        return self.is_exact and self.size <= spec.size
+        return isinstance(spec, ImageSpec) and self.is_exact and self.size <= spec.size
 
     @classmethod
     def read(cls, workspace: Workspace, corpus: CorpusMetadata, name: str) -> Self:
@@ -144,7 +144,7 @@ def current_thumbnails(workspace: Workspace, corpus: CorpusMetadata) -> list[Thu
     return made
 
 
-def exact_thumbnails(made: Iterable[Thumbnails], spec: ImageSpec, splits: Collection[str]) -> str | None:
+def exact_thumbnails(made: Iterable[Thumbnails], spec: InputSpec, splits: Collection[str]) -> str | None:
     """Name of the one among `made` that holds the very pixels of `spec` for all these splits, or None."""
     fitting = [each for each in made if each.shows(spec) and {*splits} <= {*each.splits}]
     return max(fitting, key=lambda each: (each.size, each.name)).name if fitting else None

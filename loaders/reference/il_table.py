@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from rhostream.errors import IrreducibleLossError, Remedy, Stage
 from rhostream.former import il_model_today
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import InputSpec, spec_of
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows, values
 from rhostream.loaders.reference.joined_rows import JoinedRows
 from rhostream.loaders.reference.key_table import KeyTable
@@ -75,12 +75,12 @@ def _is_path(il: str) -> bool:
     return "/" in il or il.endswith(".parquet")
 
 
-def il_spec(workspace: Workspace, il: str) -> ImageSpec | None:
+def il_spec(workspace: Workspace, il: str) -> InputSpec | None:
     """The spec that the IL table was computed on; None where it does not say (a Parquet made elsewhere)."""
     if _is_path(il):
         return None
     spec = _model_card(workspace, il).spec
-    return ImageSpec.from_dict(spec) if spec is not None else None
+    return spec_of(spec) if spec is not None else None
 
 
 @dataclass(frozen=True, kw_only=True)

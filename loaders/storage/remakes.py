@@ -11,6 +11,8 @@ _STAGES: Final = (
     (r"scans/.+", Stage.INDEX, False),
     (r"thumbnails/(?P<size>\d+)-(?P<format>\w+)/index/(?P<split>[a-z]+)-.+", Stage.THUMBNAILS, False),
     (r"thumbnails/(?P<size>\d+)-(?P<format>\w+)/.+", Stage.THUMBNAILS, False),
+    (r"tokens/[^/]+/rows/(?P<split>[a-z]+)-.+", Stage.TOKENS, True),
+    (r"tokens/.+", Stage.TOKENS, False),
     (r"il/(?P<name>[^/]+)/scores/(?P<only>.+)\.parquet", Stage.IL_SCORE, False),
     (r"il/(?P<name>[^/]+)/.+", Stage.IL_TRAIN, True),
     (r"core_sets/(?P<name>[^/]+)/.+", Stage.CORE_SET, True),

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
 from rhostream.loaders.storage.unreadable import UnreadableError
@@ -16,7 +16,7 @@ def shaped(value: Any, kind: type[T]) -> T:
     """An instance of the dataclass `kind` of a JSON object; entries that it does not declare are left out.
 
     Fields may be of a dataclass, `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]`, `X | None`, `Literal`, a plain type
-    or `Any`.
+    or `Any`; of several dataclasses, `X | Y`, the first that declares all entries is taken.
 
     Raises:
         UnreadableError: an entry is missing or of another type; the cause names it.
@@ -35,7 +35,7 @@ def _shaped(value: Any, kind: Any, where: str) -> Any:
         return value
     if origin in (Union, types.UnionType):
         rest = [argument for argument in arguments if argument is not type(None)]
-        return None if value is None and len(rest) < len(arguments) else _shaped(value, rest[0], where)
+        return None if value is None and len(rest) < len(arguments) else _shaped(value, _fitting(value, rest), where)
     if origin is Literal:
         if value not in arguments:
             raise UnreadableError(f"has {where} {value!r}, which is one of {', '.join(map(repr, arguments))}")
@@ -54,6 +54,13 @@ def _shaped(value: Any, kind: Any, where: str) -> Any:
     if kind is float:
         return float(_required(value, (int, float), "a number", where))
     return _required(value, kind, f"of type {kind.__name__}", where)
+
+
+def _fitting(value: Any, kinds: Sequence[Any]) -> Any:
+    """The first kind that declares all entries of an object; of other values the first one."""
+    if len(kinds) == 1 or not isinstance(value, Mapping):
+        return kinds[0]
+    return next((kind for kind in kinds if value.keys() <= {entry for entry, _, _ in _declared(kind)}), kinds[0])
 
 
 def _instance(value: Mapping[str, Any], kind: Any, where: str) -> Any:

@@ -28,14 +28,18 @@ def read_csv(
             raise UnreadableError(f"is not valid CSV ({error})") from error
 
 
-def csv_schema(path: Path, layout: "pyarrow.csv.ParseOptions | None" = None) -> "pa.Schema":
-    """The columns, named by the first line, in order; raises as `read_csv` does."""
+def csv_schema(
+    path: Path,
+    layout: "pyarrow.csv.ParseOptions | None" = None,
+    names: "pyarrow.csv.ReadOptions | None" = None,
+) -> "pa.Schema":
+    """The columns in order; raises as `read_csv` does."""
     import pyarrow as pa
     import pyarrow.csv
 
     with open_file(path) as stream:
         try:
-            return pyarrow.csv.open_csv(stream, parse_options=layout).schema
+            return pyarrow.csv.open_csv(stream, names, parse_options=layout).schema
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
             raise UnreadableError(f"is not valid CSV ({error})") from error
 

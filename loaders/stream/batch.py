@@ -13,7 +13,8 @@ class Batch:
     """n samples: named fields, and what is to be predicted of each.
 
     Attributes:
-        fields: tensors of n rows by name; "image" is (n, C, H, W).
+        fields: tensors of n rows by name. "image" is (n, C, H, W); of texts, "input_ids" and "attention_mask" are
+            (n, longest), or as they were read "text", int32, `rhostream.loaders.decode.NO_TOKEN` after the end of each.
         labels: int64 (n,); of a multi-label corpus float32 (n, classes), 1 for the classes of a sample: the targets,
             see `rhostream.loaders.stream.targets`.
     """
@@ -31,6 +32,11 @@ class Batch:
     def images(self) -> Tensor:
         """The field "image", (n, C, H, W)."""
         return self.fields["image"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first field: what the cost of a pass over the batch depends on."""
+        return tuple(next(iter(self.fields.values())).shape)
 
     def pin_memory(self) -> Self:
         """Page-locked tensors, for asynchronous copies to a GPU; `DataLoader(pin_memory=True)` calls this."""

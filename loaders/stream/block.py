@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import ImageRefs
+from rhostream.loaders.decode import StoredRefs
 from rhostream.loaders.index import (
     CoreSet,
     Shard,
@@ -19,6 +19,7 @@ from rhostream.loaders.index import (
     is_validation_sample,
     read_shard_rows,
     read_thumbnail_rows,
+    read_tokens,
 )
 from rhostream.loaders.reference import ILTable, JoinedRows, Prefilter, unusable
 from rhostream.loaders.storage import Workspace
@@ -54,9 +55,19 @@ class JoinSettings:
 
 
 def load_block(
-    workspace: Workspace, shards: list[Shard], join: JoinSettings, extra: tuple[str, ...], thumbnails: str | None
+    workspace: Workspace,
+    shards: list[Shard],
+    join: JoinSettings,
+    extra: tuple[str, ...],
+    thumbnails: str | None,
+    field: str = "image",
+    tokens: str | None = None,
 ) -> CandidateTable:
     """Read and join the index of these shards, laid end to end; `refs` name the tars in the order of the shards.
+
+    Args:
+        field: of the samples, of which the index's plain columns tell.
+        tokens: name of stored tokens to give along, or None.
 
     Raises:
         WorkspaceError: an index is missing or does not fit corpus.json.
@@ -66,7 +77,7 @@ def load_block(
     joined = [join.table.join(part) for part in parts] if join.table else None
     counts = [len(part) for part in parts]
     reasons = np.concatenate([_reasons(part, joined[i] if joined else None, join) for i, part in enumerate(parts)])
-    refs = {"image": _refs([shard.tar for shard in shards], parts)}
+    refs = {field: _refs([shard.tar for shard in shards], parts)}
     if thumbnails:
         rows = [read_thumbnail_rows(workspace, thumbnails, part) for part in parts]
         refs["thumbnail"] = _refs([part.tar for part in rows], rows)
@@ -84,11 +95,12 @@ def load_block(
         },
         reasons=reasons if (reasons != "").any() else None,
         refs=refs,
+        tokens=pa.concat_arrays([read_tokens(workspace, tokens, part) for part in parts]) if tokens else None,
     )
 
 
-def _refs(tars: list[str], parts: Sequence[ShardRows] | Sequence[ThumbnailRows]) -> ImageRefs:
-    return ImageRefs(
+def _refs(tars: list[str], parts: Sequence[ShardRows] | Sequence[ThumbnailRows]) -> StoredRefs:
+    return StoredRefs(
         tars=tars,
         numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.offsets) for part in parts]),
         offsets=np.concatenate([part.offsets for part in parts]),

@@ -1,4 +1,4 @@
-"""Reading candidates of one corpus: positions of its sequence become rows, keys, losses and images to read."""
+"""Reading candidates of one corpus: positions of its sequence become rows, keys, losses and samples to read."""
 
 import functools
 from collections.abc import Callable
@@ -26,8 +26,10 @@ class CandidateReader:
     Args:
         order: the sequence of an epoch.
         seed: of the augmentation.
+        field: of the samples: "image" or "text".
+        tokens: name of the stored tokens to give along, or None.
         thumbnails: name of the thumbnails to read in place of the images, or None.
-        verify: have the contents of each image compared when it is first read.
+        verify: have the contents of each sample compared when it is first read.
         with_originals: give the full-size images along, where thumbnails are read.
     """
 
@@ -40,19 +42,23 @@ class CandidateReader:
         seed: int,
         join: JoinSettings,
         extra: tuple[str, ...],
+        field: str,
+        tokens: str | None,
         thumbnails: str | None,
         augmentation: Augmentation,
         verify: bool,
         with_originals: bool,
     ) -> None:
         self._shards, self._seed, self._augmentation = shards, seed, augmentation
-        self._load = functools.partial(load_block, workspace, join=join, extra=extra, thumbnails=thumbnails)
+        self._load = functools.partial(
+            load_block, workspace, join=join, extra=extra, thumbnails=thumbnails, field=field, tokens=tokens
+        )
         # No function here may hold this object or the stream: dropped, they are to end with their threads at once.
         kept = self._order = functools.lru_cache(maxsize=2)(order)
         self._rows = functools.lru_cache(maxsize=2)(lambda epoch, block: kept(epoch).rows_of(block))
         self._blocks: dict[tuple[int, int], Future[CandidateTable]] = {}
         self._tars = ShardReader(workspace)
-        self._thumbnails, self._to_score = thumbnails, "thumbnail" if thumbnails else "image"
+        self._field, self._thumbnails, self._to_score = field, thumbnails, "thumbnail" if thumbnails else field
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="rhostream-index")
         self._verify, self._with_originals = verify, with_originals
         self._first_reads = FirstReads([shard.rows for shard in shards])
@@ -107,7 +113,7 @@ class CandidateReader:
             positions, passed = positions[is_read], positions[~is_read]
         refs = dict(block.refs)
         # The rows count as read from now on.
-        numbers = np.asarray(shards)[refs["image"].numbers[positions]]
+        numbers = np.asarray(shards)[refs[self._field].numbers[positions]]
         if not (self._first_reads.mark(numbers, block.rows[positions]) and self._verify):
             refs[self._to_score] = replace(refs[self._to_score], hashes=None)
         if self._to_score == "thumbnail":

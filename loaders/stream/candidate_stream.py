@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import Augmentation, ImageSpec, ReadOptions
-from rhostream.loaders.index import CoreSet, CorpusMetadata, Shard, Thumbnails
+from rhostream.loaders.decode import Augmentation, ImageSpec, InputSpec, ReadOptions
+from rhostream.loaders.index import CoreSet, CorpusMetadata, Shard, Thumbnails, stored_tokens
 from rhostream.loaders.reference import Prefilter, il_spec, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.block import JoinSettings
@@ -41,7 +41,7 @@ class CandidateStream(SuperBatchStream):
         super_batch_size: n_B, over all ranks of the job.
         seed: of the order and the augmentation.
         shards: what to read; all shards of the split "train" where None.
-        spec: of the pixels to train on; the manifest's where None.
+        spec: of the images or texts to train on; the manifest's where None.
         thumbnails: name of thumbnails ("64-jpeg"): candidates are then scored on its small
             thumbnails, and the images to train on are read for the selected alone. None scores what is trained on, as
             does an exact spec (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
@@ -51,6 +51,7 @@ class CandidateStream(SuperBatchStream):
         prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
         extra: further columns of the index to carry along.
+        texts: have the raw texts along (`batch.texts`), even where stored tokens (`rho tokenize`) spare reading them.
         order, read_options: finer settings.
         dp_rank, dp_world_size: the data-parallel rank of this process and their number, where they are not those of
             the process group: tensor-, pipeline- and context-parallel peers name the same rank, and get the same data.
@@ -69,7 +70,7 @@ class CandidateStream(SuperBatchStream):
         super_batch_size: int = 320,
         seed: int = 0,
         shards: tuple[Shard, ...] | None = None,
-        spec: ImageSpec | None = None,
+        spec: InputSpec | None = None,
         thumbnails: str | None = None,
         augmentation: Augmentation = "none",
         core_set: str | None = None,
@@ -77,6 +78,7 @@ class CandidateStream(SuperBatchStream):
         prefilter: Prefilter | None = None,
         on_missing: Literal["error", "drop"] = "error",
         extra: tuple[str, ...] = (),
+        texts: bool = False,
         order: Order = Order(),
         read_options: ReadOptions = ReadOptions(),
         dp_rank: int | None = None,
@@ -97,7 +99,8 @@ class CandidateStream(SuperBatchStream):
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no shards to stream, of {self.corpus.counts}: name other shards"
             )
-        spec = spec or self.corpus.image_spec()
+        spec = spec or self.corpus.input_spec()
+        _require_field(spec, self.corpus, thumbnails=thumbnails, augmentation=augmentation)
         self.thumbnails = Thumbnails.read(workspace, self.corpus, thumbnails) if thumbnails else None
         super().__init__(
             workspace=workspace,
@@ -123,6 +126,7 @@ class CandidateStream(SuperBatchStream):
             EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
         )
         self._extra = extra
+        self._tokens = None if texts else stored_tokens(workspace, self.corpus, spec, self.shards)
         self._reading: tuple[int, CandidateReader] | None = None  # with its process
         made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
         self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
@@ -167,29 +171,46 @@ class CandidateStream(SuperBatchStream):
             seed=self.seed,
             join=self._join,
             extra=self._extra,
+            field=self.spec.field,
+            tokens=self._tokens,
             thumbnails=self.thumbnails.name if self.thumbnails else None,
             augmentation=self.augmentation,
             verify=read_options_here(self.read_options).verify,
-            with_originals=self.thumbnails is not None and not self.thumbnails.shows(self.spec),
+            with_originals=not (self.thumbnails is None or self.thumbnails.shows(self.spec)),
         )
 
     def _tell_specs(self, il: str | None) -> None:
         """Losses of unlike pixels are compared: the paper's own practice for a small IL model, but to be known."""
         seen = il_spec(self.workspace, il) if il is not None else None
-        if seen is not None and (seen.size, seen.channels) != (self.scoring_spec.size, self.scoring_spec.channels):
+        scored = self.scoring_spec
+        if not isinstance(seen, ImageSpec) or not isinstance(scored, ImageSpec):
+            return  # losses of one text under two tokenizers are of the same words
+        if (seen.size, seen.channels) != (scored.size, scored.channels):
             _log.warning(
                 "IL table %r was computed on images of %d pixels and %d channel(s), candidates are scored on %d pixels "
                 "and %d channel(s)",
                 il,
                 seen.size,
                 seen.channels,
-                self.scoring_spec.size,
-                self.scoring_spec.channels,
+                scored.size,
+                scored.channels,
             )
 
 
-def _scoring_spec(spec: ImageSpec, thumbnails: Thumbnails | None) -> ImageSpec:
+def _require_field(spec: InputSpec, corpus: CorpusMetadata, *, thumbnails: str | None, augmentation: str) -> None:
+    """Raises ConfigError where the settings are of another field than the corpus's samples have."""
+    if spec.field != corpus.input_field:
+        raise ConfigError(
+            f"a spec of {spec.field}s for a corpus of {corpus.input_field}s: give "
+            f"{'a TextSpec' if corpus.input_field == 'text' else 'an ImageSpec'}"
+        )
+    if spec.field != "image" and (thumbnails or augmentation != "none"):
+        given = f"thumbnails {thumbnails!r}" if thumbnails else f"augmentation {augmentation!r}"
+        raise ConfigError(f"{given}: the corpus has {corpus.input_field}s, not images; leave it out")
+
+
+def _scoring_spec(spec: InputSpec, thumbnails: Thumbnails | None) -> InputSpec:
     """Of the pixels that candidates are scored on."""
-    if thumbnails is None or thumbnails.shows(spec):
+    if thumbnails is None or not isinstance(spec, ImageSpec) or thumbnails.shows(spec):
         return spec
     return replace(spec, size=min(spec.size, thumbnails.size))

@@ -6,9 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from rhostream.loaders.decode import ImageRefs, Positions, take_texts
-from rhostream.loaders.index import Labels, concat_labels, take_labels
+from rhostream.loaders.decode import Positions, StoredRefs, take_texts
+from rhostream.loaders.index import Labels, concat_labels, take_labels, take_lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class CandidateTable:
         reasons: why each is not read (one of `rhostream.schema.UNSCORED_REASONS`), "" for one that is read; None where
             all are.
         refs: where the stored bytes lie that are still to be read: of the "thumbnail" where there are thumbnails, and
-            of the "image".
+            of the "image" or "text".
+        texts: the raw texts, where such were read; else None.
+        tokens: ids of each text, lists of int32, where they are stored beside the shards; else None.
     """
 
     keys: Sequence[str]
@@ -35,7 +38,9 @@ class CandidateTable:
     il: npt.NDArray[np.float32] | None
     extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     reasons: npt.NDArray[np.object_] | None = None
-    refs: dict[str, ImageRefs] = field(default_factory=dict)
+    refs: dict[str, StoredRefs] = field(default_factory=dict)
+    texts: Sequence[str] | None = None
+    tokens: pa.ListArray | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -57,11 +62,13 @@ class CandidateTable:
             extra={name: column[positions] for name, column in self.extra.items()},
             reasons=None if self.reasons is None else self.reasons[positions],
             refs={name: refs.take(positions) for name, refs in self.refs.items()},
+            texts=None if self.texts is None else take_texts(self.texts, positions),
+            tokens=None if self.tokens is None else take_lists(self.tokens, positions),
         )
 
     def passed_over(self, reason: str) -> Self:
         """The same candidates, none of which is read."""
-        return replace(self, reasons=np.full(len(self), reason, object), refs={})
+        return replace(self, reasons=np.full(len(self), reason, object), refs={}, texts=None, tokens=None)
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
@@ -71,6 +78,8 @@ class CandidateTable:
             return parts[0]
         il = [part.il for part in parts if part.il is not None]
         reasons = [np.full(len(part), "", object) if part.reasons is None else part.reasons for part in parts]
+        texts = [part.texts for part in parts if part.texts is not None]
+        tokens = [part.tokens for part in parts if part.tokens is not None]
         shared = [name for name in parts[0].extra if all(name in part.extra for part in parts)]
         return cls(
             keys=[key for part in parts for key in part.keys],
@@ -80,5 +89,7 @@ class CandidateTable:
             il=np.concatenate(il) if len(il) == len(parts) else None,
             extra={name: np.concatenate([part.extra[name] for part in parts]) for name in shared},
             reasons=None if all(part.reasons is None for part in parts) else np.concatenate(reasons),
-            refs={name: ImageRefs.concat([part.refs[name] for part in parts]) for name in parts[0].refs},
+            refs={name: StoredRefs.concat([part.refs[name] for part in parts]) for name in parts[0].refs},
+            texts=[text for some in texts for text in some] if len(texts) == len(parts) else None,
+            tokens=pa.concat_arrays(tokens) if len(tokens) == len(parts) else None,
         )

@@ -1,8 +1,8 @@
-"""A split to evaluate on: plain pairs of image and label, in shard order, un-augmented."""
+"""A split to evaluate on: plain pairs of a sample and its label, in shard order, un-augmented."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.decode import ImageReader, ImageRefs, ImageSpec, Pixels, Positions, ReadOptions
+from rhostream.loaders.decode import InputReader, InputSpec, Positions, ReadOptions, StoredRefs
 from rhostream.loaders.index import (
     EVALUATED,
     CorpusMetadata,
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 256  # samples, while iterating
 
 
-class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
+class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
     """The samples of a split as a map-style dataset: (image float32 (C, H, W), normalized; label).
+
+    A text is a dict of its `input_ids` and `attention_mask`, int64 (tokens,).
 
     The label is a number; of a multi-label corpus float32 (classes,), 1 for each of the sample's classes.
 
@@ -45,7 +47,7 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
     Args:
         workspace: where `corpus.json` lies.
         split: "test", "val", "holdout" or "train".
-        spec: of the pixels; the manifest's where None.
+        spec: of the images or texts; the manifest's where None.
         shards: what to read, in place of the split.
         among: which rows of a shard there are to choose from, bool (n,); None for all.
         at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
@@ -63,7 +65,7 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
         workspace: Workspace | str | os.PathLike[str],
         split: str = "test",
         *,
-        spec: ImageSpec | None = None,
+        spec: InputSpec | None = None,
         shards: Sequence[Shard] | None = None,
         among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None = None,
         at_most: int | None = None,
@@ -75,7 +77,7 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
     ) -> None:
         self.workspace = Workspace(workspace)
         self.corpus = CorpusMetadata.read(self.workspace)
-        self.spec = spec or self.corpus.image_spec()
+        self.spec = spec or self.corpus.input_spec()
         self.shards = self.corpus.split(split) if shards is None else tuple(shards)
         total = sum(shard.rows for shard in self.shards)
         if not total:
@@ -89,24 +91,24 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
         rank, ranks = (given or distributed()) if shard_by_rank else Ranks()
         mine = np.arange(rank, len(rows), ranks)
         self._rows, self._labels = rows[mine], take_labels(labels, mine)
-        self._reader = ImageReader(self.workspace, read_options)
+        self._reader = InputReader(self.workspace, read_options)
 
     def __len__(self) -> int:
         """Samples of this rank."""
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
-        """Raises ShardError where the image does not decode, as all that follows."""
+    def __getitem__(self, index: int) -> tuple[Any, int | Tensor]:
+        """Raises ShardError where the sample does not decode, as all that follows."""
         return self.__getitems__([range(len(self))[index]])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int | Tensor]]:
         """What a DataLoader asks for: the pairs of one batch."""
         positions = np.asarray(indices, np.int64)
-        images = self.spec.normalize(torch.from_numpy(self.pixels(positions)))
+        inputs = self.spec.inputs(self.spec.field, torch.from_numpy(self.stored(positions)))
         labels = self.targets(positions)
-        return list(zip(images, labels.tolist() if labels.dim() == 1 else labels, strict=True))
+        return list(zip(_each(inputs), labels.tolist() if labels.dim() == 1 else labels, strict=True))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int | Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, int | Tensor]]:
         for start in range(0, len(self), _READ_AT_ONCE):
             yield from self.__getitems__(range(start, min(start + _READ_AT_ONCE, len(self))))
 
@@ -114,20 +116,20 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
         """The labels of the samples at these positions: int64 (m,), or float32 (m, classes)."""
         return make_targets(take_labels(self._labels, positions), len(self.corpus.classes))
 
-    def pixels(self, positions: Positions) -> Pixels:
-        """uint8 (m, C, H, W), channels last in memory, of the samples at these positions."""
+    def stored(self, positions: Positions) -> npt.NDArray[Any]:
+        """The samples at these positions as they are read, see `PendingInputs.result`."""
         rows = self._rows[positions]
-        refs = ImageRefs(
+        refs = StoredRefs(
             tars=[shard.tar for shard in self.shards],
             numbers=rows["shard"],
             offsets=rows["offset"],
             sizes=rows["size"],
         )
-        pixels, failures = self._reader.submit(refs, self.spec).result()
+        stored, failures = self._reader.submit(refs, self.spec).result()
         for position, reason in failures[:1]:
             shard = self.shards[rows["shard"][position]]
             raise undecodable(self.workspace, shard, int(rows["row"][position]), reason)
-        return pixels
+        return stored
 
     def close(self) -> None:
         """Let the decoding threads go."""
@@ -153,3 +155,11 @@ class EvaluationStream(Dataset[tuple[Tensor, int | Tensor]]):
                 smallest = np.sort(np.argsort(chosen["hash"], kind="stable")[:wanted])
                 chosen, labels = chosen[smallest], [take_labels(concat_labels(labels), smallest)]
         return chosen, concat_labels(labels)
+
+
+def _each(inputs: Mapping[str, Tensor]) -> Sequence[Any]:
+    """Of what a model takes, what each sample is: an image, or the tokens of a text."""
+    if len(inputs) == 1:
+        return list(next(iter(inputs.values())))
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    return [{name: each[row, :length] for name, each in inputs.items()} for row, length in enumerate(lengths)]

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import ImageRefs, ReadOptions
+from rhostream.loaders.decode import ReadOptions, StoredRefs
 from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_stream import CandidateStream
 from rhostream.loaders.stream.candidate_table import CandidateTable
@@ -130,7 +130,7 @@ def _named(part: CandidateTable, name: str, stream: CandidateStream) -> Candidat
     )
 
 
-def _absolute(refs: ImageRefs, stream: CandidateStream) -> ImageRefs:
+def _absolute(refs: StoredRefs, stream: CandidateStream) -> StoredRefs:
     return replace(refs, tars=[stream.workspace.path(tar) for tar in refs.tars])
 
 

@@ -25,6 +25,7 @@ class StoredRows:
 
     Args:
         extra: further columns of the index to carry along.
+        field: of the samples: "image" or "text".
         thumbnails: name of exact thumbnails to read in place of the images, or None.
         augmentation, seed: as of `CandidateStream`.
         verify: have the contents of each image compared when it is first read.
@@ -37,6 +38,7 @@ class StoredRows:
         *,
         classes: int,
         extra: tuple[str, ...],
+        field: str,
         thumbnails: str | None,
         augmentation: Augmentation,
         seed: int,
@@ -46,9 +48,9 @@ class StoredRows:
         join = JoinSettings(
             table=None, core_set=None, prefilter=None, on_missing="error", validation_share=0.0, classes=classes
         )
-        self._field = "thumbnail" if thumbnails else "image"
+        self._field, self._stored = field, "thumbnail" if thumbnails else field
         self._rows_of = functools.lru_cache(maxsize=_HELD)(
-            lambda number: load_block(workspace, [shards[number]], join, extra, thumbnails)
+            lambda number: load_block(workspace, [shards[number]], join, extra, thumbnails, field)
         )
         self._augmentation, self._seed, self._verify = augmentation, seed, verify
         self._first_reads = FirstReads([shard.rows for shard in shards])
@@ -56,7 +58,7 @@ class StoredRows:
     def read(
         self, shards: Sequence[str], rows: npt.NDArray[np.int32], keys: Sequence[str], epoch: int
     ) -> CandidateTable:
-        """The samples there, in this order, their images not yet read: `refs["image"]` says where those lie.
+        """The samples there, in this order, their images not yet read: `refs[field]` says where those lie.
 
         Args:
             shards: names.
@@ -87,9 +89,9 @@ class StoredRows:
                 raise WorkspaceError(
                     f"sample {key!r} is not where it was, {other!r} is there: the corpus is another one"
                 )
-        refs = found.refs[self._field]
+        refs = found.refs[self._stored]
         if not (self._first_reads.mark(numbers, rows) and self._verify):
             refs = replace(refs, hashes=None)
         if self._augmentation != "none":
             refs = replace(refs, augmentation_seeds=[f"{self._seed}/{epoch}/{key}" for key in keys])
-        return replace(found, reasons=None, refs={"image": refs})
+        return replace(found, reasons=None, refs={self._field: refs})

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -15,11 +15,12 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from rhostream.errors import ConfigError, ShardError
 from rhostream.loaders.decode import (
     Augmentation,
-    ImageReader,
-    ImageRefs,
     ImageSpec,
-    PendingImages,
+    InputReader,
+    InputSpec,
+    PendingInputs,
     ReadOptions,
+    StoredRefs,
 )
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.batch import Batch
@@ -53,16 +54,16 @@ class FullImages:
     """
 
     workspace: Workspace
-    refs: ImageRefs
-    spec: ImageSpec
+    refs: StoredRefs
+    spec: InputSpec
     augmentation: Augmentation
     read_options: ReadOptions
 
-    def reader(self) -> ImageReader:
+    def reader(self) -> InputReader:
         """What reads them in this process; hold it, so that it lives from one super-batch to the next."""
         return shared_reader(self.workspace, self.read_options)
 
-    def submit(self, positions: npt.NDArray[np.int64]) -> PendingImages:
+    def submit(self, positions: npt.NDArray[np.int64]) -> PendingInputs:
         """Begin to read those at these positions of the super-batch, before all candidates that wait."""
         return self.reader().submit(self.refs.take(positions), self.spec, self.augmentation, urgent=True)
 
@@ -99,7 +100,8 @@ class SuperBatch(Batch):
     In a job of several ranks, or where candidates are scored in chunks, it is the part of it that this rank reads.
 
     Attributes:
-        fields: the pixels to score: "image" is uint8 (n, C, H, W), channels last in memory. `specs` normalizes them.
+        fields: what to score, as it was read: "image" is uint8 (n, C, H, W), channels last in memory; "text" is int32
+            (n, longest), token ids. `normalized` makes of them what a model takes.
         labels: as of `Batch`.
         il: float32 (n,), nats; None where no irreducible losses are known.
         candidates: the same n as the index has them.
@@ -120,7 +122,7 @@ class SuperBatch(Batch):
     il: Tensor | None
     candidates: CandidateTable = field(repr=False)
     passed_over: CandidateTable = field(repr=False)
-    specs: dict[str, ImageSpec]
+    specs: dict[str, InputSpec]
     epoch: int
     index: int
     size: int
@@ -153,8 +155,16 @@ class SuperBatch(Batch):
 
     @property
     def spec(self) -> ImageSpec:
-        """Of the field "image"."""
-        return self.specs["image"]
+        """Of the field "image"; ConfigError where the samples have none."""
+        spec = self.specs.get("image")
+        if not isinstance(spec, ImageSpec):
+            raise ConfigError(f"the samples have {', '.join(self.specs)} and no image: see `specs`")
+        return spec
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The raw texts; ConfigError where the corpus has none."""
+        return raw_texts(self.candidates)
 
     @property
     def candidate_count(self) -> int:
@@ -180,13 +190,28 @@ class SuperBatch(Batch):
         return replace(rest, fields={**rest.fields, **empty}, passed_over=passed_over)
 
     def normalized(self) -> Self:
-        """With fields as a model takes them: float32."""
-        return replace(self, fields={name: self.specs[name].normalize(each) for name, each in self.fields.items()})
+        """With fields as a model takes them: images in float32; input_ids and attention_mask of texts."""
+        return replace(self, fields=model_inputs(self.fields, self.specs))
 
     def without_images(self) -> Self:
         """With no rows in its fields, whose memory is then free."""
         fields = {name: each[:0].clone() for name, each in self.fields.items()}
         return replace(self, fields=fields, full=None, part=None)
+
+
+def model_inputs(fields: Mapping[str, Tensor], specs: Mapping[str, InputSpec]) -> dict[str, Tensor]:
+    """The fields that a model takes, of fields as they were read."""
+    return {name: each for field, stored in fields.items() for name, each in specs[field].inputs(field, stored).items()}
+
+
+def raw_texts(candidates: CandidateTable) -> Sequence[str]:
+    """Raises ConfigError where none were read."""
+    if candidates.texts is None:
+        raise ConfigError(
+            "this stream reads no raw texts: the corpus has none, or their stored tokens were read; "
+            "CandidateStream(…, texts=True) reads both"
+        )
+    return candidates.texts
 
 
 def _refuse_to_batch(batch: list[SuperBatch], *, collate_fn_map: object = None) -> None:
@@ -198,13 +223,13 @@ def _refuse_to_batch(batch: list[SuperBatch], *, collate_fn_map: object = None) 
 #: As torch's `default_collate` says how to have it treat a type.
 default_collate_fn_map[SuperBatch] = _refuse_to_batch
 
-_readers: "weakref.WeakValueDictionary[tuple[int, str, ReadOptions], ImageReader]" = weakref.WeakValueDictionary()
+_readers: "weakref.WeakValueDictionary[tuple[int, str, ReadOptions], InputReader]" = weakref.WeakValueDictionary()
 
 
-def shared_reader(workspace: Workspace, read_options: ReadOptions) -> ImageReader:
+def shared_reader(workspace: Workspace, read_options: ReadOptions) -> InputReader:
     """This process's reader of the workspace: one for all who hold it, ended with the last of them."""
     at = (os.getpid(), workspace.root, read_options)
     reader = _readers.get(at)
     if reader is None:
-        reader = _readers[at] = ImageReader(workspace, read_options)
+        reader = _readers[at] = InputReader(workspace, read_options)
     return reader

@@ -16,19 +16,20 @@ from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import (
     Augmentation,
     Failures,
-    ImageReader,
-    ImageRefs,
-    ImageSpec,
-    PendingImages,
+    InputReader,
+    InputSpec,
+    PendingInputs,
     ReadOptions,
+    StoredRefs,
 )
-from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.index import CorpusMetadata, take_lists
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.order import Order, Rounds
 from rhostream.loaders.stream.position import StreamPosition
 from rhostream.loaders.stream.ranks import Chunks, Ranks, distributed
+from rhostream.loaders.stream.stored_ids import StoredIds
 from rhostream.loaders.stream.super_batch import FullImages, Part, SuperBatch, Tolerance, shared_reader
 from rhostream.loaders.stream.targets import make_targets
 
@@ -40,8 +41,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         workspace: the tars' names are relative to it.
         super_batch_size: n_B of the job.
         seed: of the order and the augmentation.
-        spec: of the pixels to train on.
-        scoring_spec: of the pixels to score; `spec` where no thumbnails are read.
+        spec: of the images or texts to train on.
+        scoring_spec: of those to score; `spec` where no thumbnails are read.
         ranks: that share out each super-batch; those of the process group, or of torchrun's variables, where None.
     """
 
@@ -53,8 +54,8 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         workspace: Workspace,
         super_batch_size: int,
         seed: int,
-        spec: ImageSpec,
-        scoring_spec: ImageSpec,
+        spec: InputSpec,
+        scoring_spec: InputSpec,
         augmentation: Augmentation,
         order: Order,
         read_options: ReadOptions,
@@ -76,7 +77,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         #: Which candidates' pixels are read: those that this rank scores; where other ranks score, none or all.
         self.reads: Literal["its part", "nothing", "everything"] = "its part"
         self._position = StreamPosition()
-        self._reader: ImageReader | None = None
+        self._reader: InputReader | None = None
 
     @property
     def ranks(self) -> Ranks:
@@ -215,14 +216,14 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
 @dataclass(frozen=True, kw_only=True)
 class _PendingSuperBatch:
-    """A super-batch whose images are being read; `read` are the positions of those in it, None for all."""
+    """A super-batch whose samples are being read; `read` are the positions of those in it, None for all."""
 
     turn: int
     candidates: CandidateTable
     passed_over: CandidateTable
     chunks: Chunks
     read: npt.NDArray[np.int64] | None
-    images: PendingImages
+    inputs: PendingInputs
 
 
 class _Maker:
@@ -231,40 +232,50 @@ class _Maker:
     def __init__(self, stream: SuperBatchStream, epoch: int, rounds: Rounds) -> None:
         self._stream, self._epoch, self._rounds = stream, epoch, rounds
         self._ranks = stream.ranks
+        if stream.spec.field != "image" and (self._ranks.size > 1 or stream.reads != "its part"):
+            raise ConfigError(
+                f"a stream of {stream.spec.field}s over {self._ranks.size} ranks: texts are selected by one process, "
+                "without torchrun and scorers"
+            )
         self._read_options = read_options_here(stream.read_options)
         # Held by the stream, so that its threads and processes live from one epoch to the next.
-        self._images = stream._reader = shared_reader(stream.workspace, self._read_options)
+        self._reader = stream._reader = shared_reader(stream.workspace, self._read_options)
         self._tolerance = Tolerance(self._read_options.max_unreadable)
 
     def begin(self, turn: int, prefiltering: bool) -> _PendingSuperBatch:
         stream, bounds = self._stream, self._rounds.bounds(turn)
         candidates, passed_over = stream.read(self._epoch, *bounds, prefiltering=prefiltering)
         chunks = Chunks.of(len(candidates), stream.order.chunk_size, self._ranks.size)
-        refs, read = candidates.refs["thumbnail" if "thumbnail" in candidates.refs else "image"], None
+        refs, read = candidates.refs["thumbnail" if "thumbnail" in candidates.refs else stream.spec.field], None
         if chunks.count > 1 or self._ranks.size > 1 or stream.reads != "its part":
             read = chunks.positions(self._ranks.rank)
             read = read[:0] if stream.reads == "nothing" else read
             refs = refs.take(read)
-        images = self._images.submit(refs, stream.scoring_spec, stream.augmentation)
+        inputs: PendingInputs
+        if candidates.tokens is not None:
+            inputs = StoredIds(candidates.tokens if read is None else take_lists(candidates.tokens, read))
+        else:
+            inputs = self._reader.submit(refs, stream.scoring_spec, stream.augmentation)
         return _PendingSuperBatch(
-            turn=turn, candidates=candidates, passed_over=passed_over, chunks=chunks, read=read, images=images
+            turn=turn, candidates=candidates, passed_over=passed_over, chunks=chunks, read=read, inputs=inputs
         )
 
     def finish(self, pending: _PendingSuperBatch) -> SuperBatch:
         """Raises ShardError where more images than are tolerated cannot be read."""
         stream, candidates = self._stream, pending.candidates
-        pixels, failures = pending.images.result()
+        found, failures = pending.inputs.result()
+        field, texts = stream.spec.field, pending.inputs.texts if pending.read is None else None
         with_originals = "thumbnail" in candidates.refs and "image" in candidates.refs
         done = pending.turn == len(self._rounds) - 1
         epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(pending.turn))
-        images = torch.from_numpy(pixels)
+        stored = torch.from_numpy(found)
         super_batch = SuperBatch(
-            fields={"image": images if pending.read is None else images[:0].clone()},
+            fields={field: stored if pending.read is None else stored[:0].clone()},
             labels=make_targets(candidates.labels, len(stream.corpus.classes)),
             il=None if candidates.il is None else torch.from_numpy(candidates.il),
-            candidates=replace(candidates, refs={}),
+            candidates=replace(candidates, refs={}, texts=texts, tokens=None),
             passed_over=pending.passed_over,
-            specs={"image": stream.scoring_spec},
+            specs={field: stream.scoring_spec},
             epoch=self._epoch,
             index=pending.turn,
             first=self._rounds.bounds(pending.turn)[0],
@@ -274,25 +285,25 @@ class _Maker:
             full=self._reader_of(candidates.refs["image"], stream.spec) if with_originals else None,
         )
         if pending.read is not None:
-            super_batch = self._part(super_batch, images, pending)
+            super_batch = self._part(super_batch, stored, pending)
         return self._without_unreadable(super_batch, failures) if failures else super_batch
 
-    def _part(self, whole: SuperBatch, images: torch.Tensor, pending: _PendingSuperBatch) -> SuperBatch:
+    def _part(self, whole: SuperBatch, stored: torch.Tensor, pending: _PendingSuperBatch) -> SuperBatch:
         """What this rank has read of a super-batch, whose other candidates any rank may be asked to train on."""
         assert pending.read is not None
-        refs, spec = pending.candidates.refs, self._stream.scoring_spec
-        scored = self._reader_of(refs.get("thumbnail", refs["image"]), spec) if refs else None
+        refs, spec, field = pending.candidates.refs, self._stream.scoring_spec, self._stream.spec.field
+        scored = self._reader_of(refs["thumbnail" if "thumbnail" in refs else field], spec) if refs else None
         part = Part(
             whole=replace(whole, full=None),
             chunks=pending.chunks,
             rank=self._ranks.rank,
             positions=pending.read,
-            images={} if scored is None else {"image": whole.full or scored, "thumbnail": scored},
+            images={} if scored is None else {field: whole.full or scored, "thumbnail": scored},
         )
         without = replace(whole, fields={}, part=None)
-        return replace(without.take(pending.read), fields={"image": images}, part=part)
+        return replace(without.take(pending.read), fields={field: stored}, part=part)
 
-    def _reader_of(self, refs: ImageRefs, spec: ImageSpec) -> FullImages:
+    def _reader_of(self, refs: StoredRefs, spec: InputSpec) -> FullImages:
         stream = self._stream
         return FullImages(
             workspace=stream.workspace,

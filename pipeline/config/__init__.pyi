@@ -2,6 +2,9 @@ from .choices import (
     AUTO as AUTO,
     BUILT_IN_MODELS as BUILT_IN_MODELS,
     SELECTION_FUNCTIONS as SELECTION_FUNCTIONS,
+    TEXT_IL_MODEL as TEXT_IL_MODEL,
+    TEXT_MODEL as TEXT_MODEL,
+    TEXT_MODELS as TEXT_MODELS,
     EngineName as EngineName,
     Precision as Precision,
     TaskName as TaskName,
@@ -20,6 +23,7 @@ from .manifest import (
 from .tables import settings_table as settings_table
 from .templates import write_template as write_template
 from .thumbnails_config import ThumbnailsConfig as ThumbnailsConfig
+from .tokenize_config import TokenizeConfig as TokenizeConfig
 from .train_config import TrainConfig as TrainConfig
 from .webdataset_options import WebDatasetOptions as WebDatasetOptions
 from .weights import weights_digest as weights_digest

@@ -32,4 +32,9 @@ SELECTION_FUNCTIONS: Final = (
 
 BUILT_IN_MODELS: Final = ("small_cnn", "lenet5", "bn_cnn", "mlp", "small_mlp", "mlp_dropout", "resnet18_cifar")
 
+#: Those that take texts: an IL model and a target.
+TEXT_IL_MODEL: Final = "bag_of_ngrams"
+TEXT_MODEL: Final = "tiny_transformer"
+TEXT_MODELS: Final = (TEXT_IL_MODEL, TEXT_MODEL)
+
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound for decompression bombs, twice its warning

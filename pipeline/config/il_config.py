@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rhostream.pipeline.config.choices import Augmentation, EngineName, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
@@ -18,14 +18,29 @@ from rhostream.pipeline.config.shared import (
     PRECISION,
     SEED,
     SPLITS,
+    TEXT_LENGTH,
     THREADS,
+    TOKENIZER,
     WEIGHTS,
     WORKERS,
 )
 from rhostream.pipeline.config.weights import weights_digest
 
+if TYPE_CHECKING:
+    from rhostream.loaders.decode import ImageSpec, TextSpec
+    from rhostream.loaders.index import CorpusMetadata
+
 #: Settings that do not bear on the result, and those that the metadata holds elsewhere.
-_NOT_OF_RESULT: Final = ("name", "model", "image_size", "device", "threads", "checkpoint_minutes")
+_NOT_OF_RESULT: Final = (
+    "name",
+    "model",
+    "image_size",
+    "tokenizer",
+    "text_length",
+    "device",
+    "threads",
+    "checkpoint_minutes",
+)
 
 _WARM_UP: Final = 100  # steps, during which the learning rate rises
 
@@ -92,11 +107,17 @@ class ILTrainConfig(StageConfig):
         group="Reading",
         **IMAGE_SIZE,
     )
+    tokenizer: str = setting("", group="Reading", **TOKENIZER)
+    text_length: int = setting(0, group="Reading", **TEXT_LENGTH)
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
     seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
     precision: Precision = setting("auto", group="Model", **PRECISION)
     threads: int = setting(0, group="Reading", **THREADS, unset="one a core")
+
+    def input_spec(self, corpus: "CorpusMetadata") -> "ImageSpec | TextSpec":
+        """Of the images or texts that the model sees: the manifest's, but for what is set here."""
+        return corpus.input_spec(image_size=self.image_size, tokenizer=self.tokenizer, text_length=self.text_length)
 
     @property
     def resolved_name(self) -> str:

@@ -93,6 +93,7 @@ class Manifest(StageConfig):
     max_pixels: int = setting(
         MAX_PIXELS, hidden=True, minimum=1, help="Larger images are refused as decompression bombs."
     )
+    max_text_bytes: int = setting(1 << 20, hidden=True, minimum=1, help="Longer texts are refused.")
     max_reject_share: float = setting(
         0.5, hidden=True, minimum=0, maximum=1, help="A corpus of which a larger share is refused stops `rho shards`."
     )
@@ -112,6 +113,7 @@ class Manifest(StageConfig):
     options: dict[str, Any] = setting({}, hidden=True, help="Of the format's reader.")
     noise: Noise | None = setting(None, hidden=True, help="Label noise for experiments.")
     image: dict[str, Any] = setting({}, hidden=True, help="Defaults of the image spec.")
+    text: dict[str, Any] = setting({}, hidden=True, help="Defaults of the text spec: tokenizer, length.")
     il: dict[str, Any] = setting({}, hidden=True, help="Defaults of `rho il train`.")
     train: dict[str, Any] = setting({}, hidden=True, help="Defaults of `rho train`.")
 
@@ -135,6 +137,10 @@ class Manifest(StageConfig):
             from rhostream.loaders.decode import ImageSpec  # imports numpy
 
             ImageSpec.from_dict(self.image)  # refuses what no spec can be
+        if self.text:
+            from rhostream.loaders.decode import TextSpec
+
+            TextSpec.from_dict(self.text)
 
     @property
     def place(self) -> str:
@@ -170,6 +176,8 @@ def load_manifest(
     clean_list = content.get("clean_list")
     if isinstance(clean_list, str) and clean_list:
         content["clean_list"] = os.path.normpath(file.parent / Path(clean_list).expanduser())
+    if isinstance(text := content.get("text"), Mapping):
+        content["text"] = _with_tokenizer(text, file.parent)
     noise = content.get("noise")
     if isinstance(noise, Mapping):
         content["noise"] = settings(Noise, (f"{file}: [noise]", noise))
@@ -181,6 +189,14 @@ def load_manifest(
         raise ConfigError(f'{file}: no `format`: say which reader the corpus needs, for instance format = "table"')
     layers = [(str(file), content), ("environment", environment or {}), ("command line", overrides or {})]
     return resolve_manifest(*layers)
+
+
+def _with_tokenizer(text: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The table [text], its tokenizer a path from here and not from the manifest's folder."""
+    name = text.get("tokenizer")
+    if not isinstance(name, str) or name == "words" or "://" in name:
+        return dict(text)
+    return {**text, "tokenizer": os.path.normpath(folder / Path(name).expanduser())}
 
 
 def resolve_manifest(*layers: tuple[str, Mapping[str, Any]]) -> Manifest:

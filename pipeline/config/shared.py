@@ -2,11 +2,12 @@
 
 from typing import Any, Final
 
-from rhostream.pipeline.config.choices import BUILT_IN_MODELS
+from rhostream.pipeline.config.choices import BUILT_IN_MODELS, TEXT_MODELS
 
 MODEL: Final[dict[str, Any]] = {
     "metavar": "MODEL",
-    "help": f"One of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME.",
+    "help": f"Of images one of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME. Of "
+    f"texts {' or '.join(TEXT_MODELS)}, or transformers/FOLDER with a local sequence classifier of Hugging Face.",
 }
 WEIGHTS: Final[dict[str, Any]] = {
     "metavar": "FILE",
@@ -20,6 +21,17 @@ IMAGE_SIZE: Final[dict[str, Any]] = {
     "metavar": "PIXELS",
     "unset": "the manifest's",
     "help": "Side of the images that the model sees.",
+}
+TOKENIZER: Final[dict[str, Any]] = {
+    "metavar": "FILE",
+    "unset": "the manifest's",
+    "help": "Of texts: words, or a tokenizer.json, or the folder that holds one.",
+}
+TEXT_LENGTH: Final[dict[str, Any]] = {
+    "minimum": 0,
+    "metavar": "TOKENS",
+    "unset": "the manifest's, else 128",
+    "help": "Tokens of a text that the model sees; what is longer is cut.",
 }
 THREADS: Final[dict[str, Any]] = {"minimum": 0, "metavar": "N", "help": "Decoding threads, of each process."}
 SPLITS: Final[dict[str, Any]] = {"flag": "--split", "metavar": "SPLIT", "help": "Split to read; may be repeated."}

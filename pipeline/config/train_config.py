@@ -1,7 +1,7 @@
 """The settings of `rho train`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import (
@@ -21,8 +21,14 @@ from rhostream.pipeline.config.shared import (
     MODEL,
     PRECISION,
     SEED,
+    TEXT_LENGTH,
+    TOKENIZER,
     WEIGHTS,
 )
+
+if TYPE_CHECKING:
+    from rhostream.loaders.decode import ImageSpec, TextSpec
+    from rhostream.loaders.index import CorpusMetadata
 
 Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
@@ -264,6 +270,8 @@ class TrainConfig(StageConfig):
         group="Reading",
         **IMAGE_SIZE,
     )
+    tokenizer: str = setting("", group="Reading", **TOKENIZER)
+    text_length: int = setting(0, group="Reading", **TEXT_LENGTH)
     threads: int = setting(
         0,
         group="Reading",
@@ -308,6 +316,10 @@ class TrainConfig(StageConfig):
         help="Log to this project of Weights & Biases too (`pip install rhostream[wandb]`; its own variables hold, "
         "for instance WANDB_MODE=offline).",
     )
+
+    def input_spec(self, corpus: "CorpusMetadata") -> "ImageSpec | TextSpec":
+        """Of the images or texts that the model sees: the manifest's, but for what is set here."""
+        return corpus.input_spec(image_size=self.image_size, tokenizer=self.tokenizer, text_length=self.text_length)
 
     def __post_init__(self) -> None:
         super().__post_init__()

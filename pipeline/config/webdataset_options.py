@@ -19,6 +19,12 @@ class WebDatasetOptions(StageConfig):
     label: str = setting(
         "cls", metavar="PLACE", help="Where the label is: cls or txt (the member's text), or json.FIELD."
     )
+    text: str = setting(
+        "",
+        metavar="PLACE",
+        unset="images",
+        help="Where the text is, of samples of texts in place of images: txt (the member), or json.FIELD.",
+    )
     separator: str = setting(
         "",
         metavar="TEXT",

@@ -1,4 +1,10 @@
-from .base import Corpus as Corpus, Entry as Entry, HoldsScratch as HoldsScratch, Label as Label
+from .base import (
+    Corpus as Corpus,
+    Entry as Entry,
+    HoldsScratch as HoldsScratch,
+    Label as Label,
+    fields_of as fields_of,
+)
 from .columns import CLEAN_LABEL as CLEAN_LABEL, CLEAN_LABEL_TYPE as CLEAN_LABEL_TYPE
 from .formats import open_corpus as open_corpus
 from .labels import (

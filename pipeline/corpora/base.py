@@ -12,7 +12,7 @@ Label = int | tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One entry of a corpus as its listing names it, its image not yet read.
+    """One entry of a corpus as its listing names it, its image or text not yet read.
 
     Attributes:
         source: the corpus's own name of the entry (a path relative to the root, for most formats): its identity.
@@ -35,7 +35,10 @@ class Entry:
 
 
 class Corpus(Protocol):
-    """A reader. It is pickled to worker processes, so it holds settings and no open files."""
+    """A reader. It is pickled to worker processes, so it holds settings and no open files.
+
+    One of texts also has `fields`, see `fields_of`.
+    """
 
     classes: tuple[str, ...]
     extra_columns: Mapping[str, pa.DataType]
@@ -45,7 +48,7 @@ class Corpus(Protocol):
         ...
 
     def read(self, entry: Entry) -> bytes:
-        """The image file of an entry, as found.
+        """The image file or the text of an entry, as found.
 
         Raises:
             FileNotFoundError: the entry is listed and its file is not there.
@@ -61,3 +64,9 @@ class HoldsScratch(Protocol):
     def remove_scratch(self) -> None:
         """Remove them: nothing more is to be read. Whoever reads all the same has them made anew."""
         ...
+
+
+def fields_of(corpus: Corpus) -> tuple[str, ...]:
+    """What the entries have, of `rhostream.loaders.index.FIELDS`; images, where the reader says nothing."""
+    fields: tuple[str, ...] = getattr(corpus, "fields", ("image",))
+    return fields

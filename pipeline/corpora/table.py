@@ -1,13 +1,16 @@
-"""A table of paths and labels: CSV, TSV, JSON lines or Parquet."""
+"""A table of paths or texts and labels: CSV, TSV, JSON lines or Parquet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.loaders.decode import PAIR_SEPARATOR
 from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
@@ -24,7 +27,16 @@ from rhostream.pipeline.corpora.labels import (
 from rhostream.pipeline.corpora.lookalikes import other_format
 from rhostream.pipeline.corpora.paths import corpus_root, relative_name
 from rhostream.pipeline.corpora.splits import checked_splits, official_split
-from rhostream.pipeline.corpora.table_files import TABLE_SUFFIXES, holds_bytes, holds_lists, read_tables, table_schema
+from rhostream.pipeline.corpora.table_files import (
+    FILE,
+    ROW,
+    TABLE_SUFFIXES,
+    CsvForm,
+    holds_bytes,
+    holds_lists,
+    read_tables,
+    table_schema,
+)
 
 _ROWS_AT_ONCE = 65_536
 
@@ -34,6 +46,9 @@ class TableOptions:
     """Attributes:
     file: name or glob of the table's files, relative to the root; default `labels.csv`, else the only table there.
     path_column: the image's path, relative to `image_root`.
+    text_column: in place of it the text itself, of a corpus of texts.
+    second_text_column: the second text of each pair of texts.
+    key_column: what names a text for good, such as an id; "" names it by its file and row.
     label_column: a class name or class number; of a multi-label corpus a list of them, or a text, see `separator`.
     separator: of a multi-label corpus: what stands between the labels of a text; "" where they are a JSON list.
     class_columns: of a multi-label corpus, in place of `label_column`: names or globs of the columns that say, one for
@@ -41,19 +56,28 @@ class TableOptions:
     absent: the values of these columns that say that it does not; "" lets an empty cell say so.
     split_column: the official split; "" for none. An empty cell leaves the entry to the hash.
     splits: what values of `split_column` mean, as "train", "val" or "test", where they are not such words.
+    file_splits: the official split of whole files: a name or glob to "train", "val" or "test".
     image_root: folder of the images, relative to the root.
+    columns: names of the columns of CSV or TSV files without a line of names.
+    quotes: do double quotes around a cell of a CSV or TSV file belong to the file's form, not to the cell?
     extra: columns to keep in the index; default all others.
     """
 
     file: str = ""
     path_column: str = "path"
+    text_column: str = ""
+    second_text_column: str = ""
+    key_column: str = ""
     label_column: str = "label"
     separator: str = ""
     class_columns: tuple[str, ...] = ()
     absent: tuple[str, ...] = ("0", "false")
     split_column: str = ""
     splits: dict[str, str] = field(default_factory=dict)
+    file_splits: dict[str, str] = field(default_factory=dict)
     image_root: str = ""
+    columns: tuple[str, ...] = ()
+    quotes: bool = True
     extra: tuple[str, ...] | None = None
 
 
@@ -78,21 +102,30 @@ class TableRows:
             )
         if options.separator and options.class_columns:
             raise ConfigError("[options] separator and class_columns: labels stand in one column or in many; give one")
+        if (options.second_text_column or options.key_column) and not options.text_column:
+            raise ConfigError("[options] second_text_column and key_column are of corpora of texts: give text_column")
+        self.fields = ("text",) if options.text_column else ("image",)
         self._splits = checked_splits(options.splits, "[options] splits")
+        self._file_splits = checked_splits(options.file_splits, "[options] file_splits")
+        self._form = CsvForm(columns=options.columns, quotes=options.quotes)
         self._files = _table_files(root, options.file)
-        self._images = (root.parent if root.is_file() else root) / options.image_root
+        self._folder = root.parent if root.is_file() else root
+        self._images = self._folder / options.image_root
         if not self._images.is_dir():
             raise CorpusError(f"{self._images}: the folder of the images is not there; correct [options] image_root")
-        schemas = [table_schema(path) for path in self._files]
+        schemas = [table_schema(path, self._form) for path in self._files]
         names = list(schemas[0].names)
-        own = [options.path_column, *([options.split_column] if options.split_column else [])]
-        self.class_columns = matching_columns(options.class_columns, names, own, str(self._files[0]))
+        self._texts = [name for name in (options.text_column, options.second_text_column) if name]
+        named = [options.key_column] if self._texts else [options.path_column]
+        own = [name for name in (*named, options.split_column) if name]
+        self.class_columns = matching_columns(options.class_columns, names, [*own, *self._texts], str(self._files[0]))
         own += self.class_columns or [options.label_column]
-        self._extra = [name for name in names if name not in own] if options.extra is None else list(options.extra)
+        aside = {*own, *self._texts}
+        self._extra = [name for name in names if name not in aside] if options.extra is None else list(options.extra)
         self._columns = list(dict.fromkeys([*own, *self._extra]))
         for path, schema in zip(self._files, schemas, strict=True):
             _refuse_bytes(path, schema, [*own, *self._extra])
-            _require(path, list(schema.names), self._columns)
+            _require(path, list(schema.names), [*self._columns, *self._texts])
         self._text_columns = [name for name in {*own, CLEAN_LABEL} if name in self._columns]
         if manifest.task != "multi_label" and holds_lists(schemas[0].field(options.label_column).type):
             raise ConfigError(
@@ -123,21 +156,54 @@ class TableRows:
 
     def read(self, entry: Entry) -> bytes:
         """See `Corpus`."""
-        return read_file(self._images / entry.source)
+        if not self._texts:
+            return read_file(self._images / entry.source)
+        file, row = entry.locator
+        cells = [column[row].as_py() or b"" for column in self._text_cells[file].itercolumns()]
+        return PAIR_SEPARATOR.encode().join(cells) if all(cells) else b""
+
+    @cached_property
+    def _text_cells(self) -> list[pa.Table]:
+        """The texts of each file, as bytes."""
+        tables = (read_tables([path], self._texts, self._texts, form=self._form, raw=True) for path in self._files)
+        return [table.select(self._texts).combine_chunks() for table in tables]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_text_cells"}
 
     def _entry(self, row: dict[str, Any], number: int, parser: Parser) -> Entry:
-        path = row[self._options.path_column]
-        given = "" if path is None else str(path).strip()
-        source = relative_name(given, self._images)
+        given, source = self._source(row)
         if source is None:
-            detail = f"row {number}: " + (f"{given!r} leads out of the images' folder" if given else "no path")
-            return Entry(source=given or f"{self._files[0].name}:{number}", reason="missing", detail=detail)
+            cause = f"{given!r} leads out of the images' folder" if given else "no path"
+            source = given or f"{self._files[0].name}:{number}"
+            return Entry(source=source, reason="missing", detail=f"row {number}: {cause}")
         label, reason, detail = parser.parse(row if self.class_columns else row[self._options.label_column])
         extra = {extra_column_name(name, self._task): row[name] for name in self._extra}
         if CLEAN_LABEL in extra:
             extra[CLEAN_LABEL] = parser.parse(extra[CLEAN_LABEL])[0]
         split = self._split(row[self._options.split_column], number) if self._options.split_column else None
-        return Entry(source=source, split=split, label=label, reason=reason, detail=detail, extra=extra)
+        return Entry(
+            source=source,
+            split=split or self._split_of_file(row[FILE]),
+            label=label,
+            reason=reason,
+            detail=detail,
+            extra=extra,
+            locator=(row[FILE], row[ROW]) if self._texts else (),
+        )
+
+    def _source(self, row: dict[str, Any]) -> tuple[str, str | None]:
+        """What the table calls the entry, and its source; None where it has none."""
+        own = self._options.key_column if self._texts else self._options.path_column
+        given = "" if not own or row[own] is None else str(row[own]).strip()
+        if self._texts:
+            file = self._files[row[FILE]].relative_to(self._folder).as_posix()
+            return given, given or f"{file}:{row[ROW] + 1}"
+        return given, relative_name(given, self._images)
+
+    def _split_of_file(self, number: int) -> str | None:
+        name = self._files[number].relative_to(self._folder).as_posix()
+        return next((split for glob, split in self._file_splits.items() if fnmatch(name, glob)), None)
 
     def _split(self, value: Any, number: int) -> str | None:
         name = label_text(value)
@@ -153,7 +219,7 @@ class TableRows:
 
     def _table(self) -> pa.Table:
         listed = "" if self._task != "multi_label" or self.class_columns else self._options.label_column
-        return read_tables(self._files, self._columns, self._text_columns, listed)
+        return read_tables(self._files, self._columns, self._text_columns, listed, form=self._form)
 
     def _parser(self, classes: Sequence[str]) -> Parser:
         if not self.class_columns:
@@ -175,7 +241,7 @@ class TableRows:
 
 
 class Table:
-    """Every row is an entry, its path relative to the images' folder the source.
+    """Every row is an entry, its path relative to the images' folder the source; of a text its id, or file and row.
 
     Other columns are kept with their types, nested ones as JSON text; one whose name the index needs for itself is kept
     as `<name>_given`. A column `clean_label` is read like the label and kept as a class number. A path that leads out
@@ -193,7 +259,7 @@ class Table:
         self.classes = (
             manifest.classes or tuple(rows.class_columns) or derive_classes(rows.labels(), rows.labels_are_in)
         )
-        self.extra_columns = rows.extra_columns
+        self.extra_columns, self.fields = rows.extra_columns, rows.fields
 
     def entries(self) -> Iterator[Entry]:
         return self._rows.entries(self.classes)
@@ -244,6 +310,6 @@ def _require(path: Path, names: list[str], needed: list[str]) -> None:
     absent = [name for name in needed if name not in names]
     if absent:
         raise CorpusError(
-            f"{path} has no column {absent[0]!r}, only {', '.join(names)}: set path_column, label_column, "
-            "class_columns, split_column or extra in [options]"
+            f"{path} has no column {absent[0]!r}, only {', '.join(names)}: set path_column (or text_column), "
+            "label_column, class_columns, split_column or extra in [options]"
         )

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -17,15 +19,39 @@ _JSON_LINES: Final = (".jsonl", ".ndjson")
 TABLE_SUFFIXES: Final = (*_DELIMITERS, *_JSON_LINES, ".parquet")
 
 
-def table_schema(path: Path) -> pa.Schema:
-    """A file's columns, in order; of a CSV their names are the first line."""
+#: Columns that `read_tables` adds: which of the files a row is of, and its number there; 0 is the first.
+FILE, ROW = "\0file", "\0row"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvForm:
+    """How CSV and TSV files are written.
+
+    Attributes:
+        columns: names of the columns of files whose first line is a row; () where it names the columns.
+        quotes: is a double quote at the beginning of a cell one around it?
+    """
+
+    columns: tuple[str, ...] = ()
+    quotes: bool = True
+
+    def parse(self, path: Path) -> pa.csv.ParseOptions:
+        quote = {} if self.quotes else {"quote_char": False}
+        return pa.csv.ParseOptions(delimiter=_DELIMITERS[path.suffix.lower()], newlines_in_values=self.quotes, **quote)
+
+    def read(self) -> pa.csv.ReadOptions:
+        return pa.csv.ReadOptions(column_names=list(self.columns)) if self.columns else pa.csv.ReadOptions()
+
+
+def table_schema(path: Path, form: CsvForm) -> pa.Schema:
+    """A file's columns, in order."""
     try:
         if path.suffix.lower() == ".parquet":
             with opened_parquet(path) as file:
                 return file.schema_arrow
         if path.suffix.lower() in _JSON_LINES:
             return read_ndjson(path).schema
-        return csv_schema(path, _csv_layout(path))
+        return csv_schema(path, form.parse(path), form.read())
     except (FileNotFoundError, UnreadableError) as error:
         raise _unreadable(path, error) from error
 
@@ -68,19 +94,30 @@ def flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def read_tables(
-    paths: Sequence[Path], columns: Sequence[str], text_columns: Sequence[str], list_column: str = ""
+    paths: Sequence[Path],
+    columns: Sequence[str],
+    text_columns: Sequence[str],
+    list_column: str = "",
+    *,
+    form: CsvForm,
+    raw: bool = False,
 ) -> pa.Table:
-    """The given columns of all files, one after the other.
+    """The given columns of all files, one after the other, with `FILE` and `ROW`.
 
     Args:
         columns: their names, all of which each file has.
         text_columns: those of them that a CSV must not turn into numbers (a path "007").
         list_column: one of them of which an empty cell of a CSV is an empty text, and not unknown.
+        form: of CSV and TSV files.
+        raw: give the text columns as bytes, which need not be UTF-8.
 
     Raises:
         CorpusError: a file cannot be read, or types differ between files.
     """
-    tables = [_read(path, columns, text_columns, list_column) for path in paths]
+    tables = [
+        _numbered(_read(path, columns, text_columns, list_column, form, raw), number)
+        for number, path in enumerate(paths)
+    ]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -90,7 +127,14 @@ def read_tables(
         ) from error
 
 
-def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str], list_column: str) -> pa.Table:
+def _numbered(table: pa.Table, file: int) -> pa.Table:
+    files, rows = np.full(table.num_rows, file, np.int32), np.arange(table.num_rows, dtype=np.int64)
+    return table.append_column(FILE, pa.array(files)).append_column(ROW, pa.array(rows))
+
+
+def _read(
+    path: Path, columns: Sequence[str], text_columns: Sequence[str], list_column: str, form: CsvForm, raw: bool
+) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
             with opened_parquet(path) as file:
@@ -100,22 +144,24 @@ def _read(path: Path, columns: Sequence[str], text_columns: Sequence[str], list_
         else:
             convert = pa.csv.ConvertOptions(
                 include_columns=list(columns),
-                column_types={name: pa.string() for name in text_columns},
+                column_types={name: pa.binary() if raw else pa.string() for name in text_columns},
                 # Only an empty cell is unknown: "NA" and "null" are names that classes have.
                 null_values=[""],
                 strings_can_be_null=True,
             )
-            table = read_csv(path, _csv_layout(path), convert)
+            table = read_csv(path, form.parse(path), convert, form.read())
             if list_column:
                 place = table.schema.get_field_index(list_column)
                 table = table.set_column(place, list_column, pc.fill_null(table[list_column], ""))
     except (FileNotFoundError, UnreadableError) as error:
         raise _unreadable(path, error) from error
-    return pa.table({name: flat_column(table[name]) for name in columns})
+    return pa.table({name: _bytes(table[name]) if raw else flat_column(table[name]) for name in columns})
 
 
-def _csv_layout(path: Path) -> pa.csv.ParseOptions:
-    return pa.csv.ParseOptions(delimiter=_DELIMITERS[path.suffix.lower()], newlines_in_values=True)
+def _bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts as bytes; of other values, as Arrow writes them."""
+    texts = pa.types.is_string(column.type) or pa.types.is_binary(column.type)
+    return (column if texts else flat_column(column).cast(pa.string())).cast(pa.binary())
 
 
 def _unreadable(path: Path, error: Exception) -> CorpusError:

@@ -19,10 +19,10 @@ class WebDatasetTars:
     """Every sample (consecutive members with one key) is an entry, its source `<tar>/<key>`.
 
     The root is a folder, searched for `*.tar` at any depth, or a glob or brace pattern (`shards/{000..127}.tar`). A
-    sample without image is refused as `missing`. Beside a tar of img2dataset its Parquet file adds the URLs that failed
-    (`download_failed`), and those said to be in the tar which are not (`missing`). Members other than images, .cls,
-    .json and .txt are never read. The label of a multi-label sample is a list in its .json, or a text that the option
-    `separator` splits.
+    sample without image is refused as `missing`; under the option `text` samples have texts in place of images. Beside
+    a tar of img2dataset its Parquet file adds the URLs that failed (`download_failed`), and those said to be in the tar
+    which are not (`missing`). Members other than images, .cls, .json and .txt are never read. The label of a
+    multi-label sample is a list in its .json, or a text that the option `separator` splits.
     """
 
     Options = WebDatasetOptions
@@ -32,6 +32,7 @@ class WebDatasetTars:
         self._options, self._task = options, manifest.task
         self._splits = checked_splits(options.splits, "[options] splits")
         self._reader = SampleReader(options, manifest.task)
+        self.fields = (self._reader.field,)
         self.extra_columns = self._reader.extra_columns
         self.classes = manifest.classes or self._derived_classes()
 
@@ -55,15 +56,16 @@ class WebDatasetTars:
         tar, offset, size = entry.locator
         with open_file(self._base / str(tar)) as stream:
             stream.seek(offset)
-            return stream.read(size)
+            found: bytes = stream.read(size)
+        return self._reader.text_in(found) if self._options.text else found
 
     def _entries(self, tar: str, sample: TarSample, split: str | None, parser: Parser) -> Iterator[Entry]:
         if oversized := self._reader.oversized(sample):
             yield self._refused(tar, sample.key, split, *oversized)
             return
-        image = self._reader.image(sample)
-        if image is None:
-            for name, detail in self._reader.without_image(sample):
+        content = self._reader.content(sample)
+        if content is None:
+            for name, detail in self._reader.without_content(sample):
                 yield self._refused(tar, name, split, "missing", detail)
             return
         label, reason, detail = parser.parse(self._reader.label(sample))
@@ -76,7 +78,7 @@ class WebDatasetTars:
             reason=reason,
             detail=detail,
             extra=self._reader.extra(sample, source),
-            locator=(tar, image.offset, image.size),
+            locator=(tar, content.offset, content.size),
         )
 
     def _refused(self, tar: str, name: str, split: str | None, reason: str, detail: str) -> Entry:

@@ -89,6 +89,7 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
         steps=_steps(options.steps),
         has_clean_label="clean_label" in known,
         multi_label=multi_label,
+        has_texts="normalized_hash" in known,
         limit=options.limit,
     )
     if runs:

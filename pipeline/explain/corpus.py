@@ -4,19 +4,19 @@ from rhostream.pipeline.explain.scope import Scope
 
 
 def duplicates(scope: Scope) -> str:
-    label, name = scope.label_column, scope.class_column
+    label, name, content = scope.label_column, scope.class_column, scope.content_column
     return f"""\
 SELECT
-  content_hash, count(*) AS copies, count(DISTINCT {label}) AS labels, list({name} ORDER BY key) AS classes,
+  {content}, count(*) AS copies, count(DISTINCT {label}) AS labels, list({name} ORDER BY key) AS classes,
   list(split ORDER BY key) AS splits, list(key ORDER BY key) AS keys, list(source ORDER BY key) AS sources
 FROM samples
-WHERE content_hash IN (
-  SELECT content_hash FROM samples
-  GROUP BY content_hash
+WHERE {content} IN (
+  SELECT {content} FROM samples
+  GROUP BY {content}
   HAVING min({label}) <> max({label}) AND bool_or({scope.of_class}) AND bool_or({scope.of_split})
 )
-GROUP BY content_hash
-ORDER BY copies DESC, content_hash{scope.limited}"""
+GROUP BY {content}
+ORDER BY copies DESC, {content}{scope.limited}"""
 
 
 def rejects(scope: Scope) -> str:

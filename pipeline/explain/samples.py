@@ -33,26 +33,27 @@ def skipped(scope: Scope) -> str:
         predicted = joined = ""
     return f"""\
 {_with_reasons(scope)}
-SELECT key, {scope.class_column}, reason, drawn, selected, latest_loss, latest_correct, il{predicted}, source
+SELECT
+  key, {scope.class_column}, reason, drawn, selected, latest_loss, latest_correct, il{predicted}, {scope.shown_columns}
 FROM (
   SELECT * FROM sample_reasons
   WHERE reason <> 'selected' AND {scope.of_class}
   ORDER BY drawn DESC, selected, il DESC, key{scope.limited}
 )
-JOIN (SELECT key, source FROM samples) USING (key){joined}
+JOIN (SELECT key, {scope.shown_columns} FROM samples) USING (key){joined}
 ORDER BY drawn DESC, selected, il DESC, key"""
 
 
 def redundant(scope: Scope) -> str:
     return f"""\
 {_with_reasons(scope)}
-SELECT key, {scope.class_column}, drawn, selected, latest_loss, il, source
+SELECT key, {scope.class_column}, drawn, selected, latest_loss, il, {scope.shown_columns}
 FROM (
   SELECT * FROM sample_reasons
   WHERE reason = 'redundant' AND {scope.of_class}
   ORDER BY latest_loss + coalesce(il, 0), key{scope.limited}
 )
-JOIN (SELECT key, source FROM samples) USING (key)
+JOIN (SELECT key, {scope.shown_columns} FROM samples) USING (key)
 ORDER BY latest_loss + coalesce(il, 0), key"""
 
 
@@ -97,9 +98,9 @@ WITH labeled AS (
   WINDOW ranks AS (ORDER BY rank)
   ORDER BY rank{scope.limited}
 )
-SELECT rank, key, class, predicted_class, il, confidence{more}, source{shown}
+SELECT rank, key, class, predicted_class, il, confidence{more}, {scope.shown_columns}{shown}
 FROM ranked
-JOIN (SELECT key, source FROM samples) USING (key)
+JOIN (SELECT key, {scope.shown_columns} FROM samples) USING (key)
 LEFT JOIN {_CLASS_OF_LABEL} USING (predicted){clean_class}
 ORDER BY rank"""
 
@@ -121,9 +122,9 @@ WITH first AS (
   JOIN other USING (key){_of_class(scope)}
   ORDER BY abs(rate - other_rate) DESC, first.drawn + other.drawn DESC, key{scope.limited}
 )
-SELECT key, {scope.class_column}, compared.* EXCLUDE (key), source
+SELECT key, {scope.class_column}, compared.* EXCLUDE (key), {scope.shown_columns}
 FROM compared
-JOIN (SELECT key, {scope.class_column}, source FROM samples) USING (key)
+JOIN (SELECT key, {scope.class_column}, {scope.shown_columns} FROM samples) USING (key)
 ORDER BY abs(rate - other_rate) DESC, drawn + other_drawn DESC, key"""
 
 

@@ -18,6 +18,7 @@ class Scope:
         steps: only these of the run.
         has_clean_label: does `samples` have the column `clean_label`?
         multi_label: does it have lists, `labels` and `classes`, in place of `label` and `class`?
+        has_texts: does it have the columns of texts, `rhostream.schema.TEXT`?
         limit: rows to return; None for all.
         several_ranks: was one of the runs written by several processes?
     """
@@ -31,6 +32,7 @@ class Scope:
     steps: Steps = ALL_STEPS
     has_clean_label: bool = False
     multi_label: bool = False
+    has_texts: bool = False
     limit: int | None = None
     several_ranks: bool = True
 
@@ -43,6 +45,16 @@ class Scope:
     def class_column(self) -> str:
         """Of `samples`: a name, or a list of them."""
         return "classes" if self.multi_label else "class"
+
+    @property
+    def shown_columns(self) -> str:
+        """Of `samples`, what a reader knows a sample by."""
+        return "excerpt, source" if self.has_texts else "source"
+
+    @property
+    def content_column(self) -> str:
+        """Of `samples`: equal for samples of equal content, of texts without regard to white space and case."""
+        return "normalized_hash" if self.has_texts else "content_hash"
 
     @property
     def of_class(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import ConfigError, ShardError, UndecodableImageError, WorkspaceError
+from rhostream.errors import ConfigError, ShardError, UndecodableError, WorkspaceError
 from rhostream.loaders.decode import read_stored
 from rhostream.loaders.index import CorpusMetadata, is_safe_name
 from rhostream.loaders.storage import ShardReader, Workspace
@@ -185,7 +185,7 @@ class SubsetReader:
                 where = (tar, row["offset"], row["size"], row["content_hash"])
                 try:
                     image = b"" if skipped else read_stored(reader, *where)
-                except UndecodableImageError as error:
+                except UndecodableError as error:
                     raise ShardError(
                         f"sample {row['key']} in {self.workspace.path(tar)} is not the image that was indexed: "
                         "restore the tar, or",

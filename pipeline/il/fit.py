@@ -41,7 +41,7 @@ from rhostream.pipeline.models import (
     save_checkpoint,
     seed_random,
 )
-from rhostream.selection.tasks import task_of
+from rhostream.selection.tasks import logits_of, task_of
 
 REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
 _FIRST_EVALUATION: Final = 50  # steps, though after a pass over few samples, which are soon learnt by heart
@@ -112,7 +112,7 @@ class Fit:
         self._workspace, self._checkpoint, self._identity = workspace, checkpoint, dict(identity)
         self._device = choose_device(config.device)
         self.costs = Costs(self._device, children="il_train")
-        spec = self._view = corpus.image_spec(config.image_size)
+        spec = self._spec = config.input_spec(corpus)
         model = build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
         self.model = place(model, self._device)
         self._average = copy.deepcopy(self.model)
@@ -190,7 +190,7 @@ class Fit:
         following = max(first, math.ceil(_GROWTH * step))
         return min(following, self.config.steps) if self.config.steps else following
 
-    def _batches(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(self, step: int) -> Iterator[Batch]:
         """The batches from this step on, without end."""
         epoch, first = divmod(step, len(self._samples))
         while True:
@@ -222,7 +222,7 @@ class Fit:
 
     def _train(
         self,
-        batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+        batches: Iterator[Batch],
         until: int,
         reporter: Progress,
         stop: StopRequest,
@@ -232,18 +232,17 @@ class Fit:
         self.model.train()
         note = self._note()
         for number in range(so_far.step, until):
-            images, labels = next(batches)
+            batch = next(batches)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.rate_at(number)
             # BatchNorm has no variance of a single sample, which an epoch may end in.
-            if len(images) > 1 or len(self._samples) == 1:
-                shape = ("il_train", *images.shape)
-                loss, correct = self.costs.flops(
-                    "il_train", shape, functools.partial(self._step, self.model, images, labels)
-                )
-                so_far.losses = so_far.losses + loss.double() * len(images)
+            if len(batch) > 1 or len(self._samples) == 1:
+                inputs = self._inputs(batch)
+                shape = ("il_train", *inputs.shape)
+                loss, correct = self.costs.flops("il_train", shape, functools.partial(self._step, self.model, inputs))
+                so_far.losses = so_far.losses + loss.double() * len(batch)
                 so_far.hits = so_far.hits + correct
-                so_far.seen += len(images)
+                so_far.seen += len(batch)
             self._average_in(number + 1)
             so_far.step = number + 1
             if number % _STEPS_BETWEEN_CHECKS == 0:
@@ -274,17 +273,15 @@ class Fit:
         )
         torch._foreach_lerp_(average, now, share)
 
-    def _step(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device.
+    def _inputs(self, batch: Batch) -> Batch:
+        """What the model takes, on its device."""
+        batch = batch.to(self._device, non_blocking=True)
+        return Batch(fields=self._spec.inputs(self._spec.field, batch.fields[self._spec.field]), labels=batch.labels)
 
-        Args:
-            images: uint8 (n, C, H, W).
-            labels: of a `Batch` of them.
-        """
-        images, labels = images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+    def _step(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device."""
         with autocast(self._device, self.config.precision):
-            logits = model(self._view.normalize(images)).float()
-        batch = Batch(fields={}, labels=labels)
+            logits = logits_of(self._task.outputs(model, batch))
         loss = self._task.losses(logits, batch).mean()
         self._optimizer.zero_grad()
         loss.backward()

@@ -8,7 +8,7 @@ from torch import nn
 
 from rhostream.errors import ConfigError, IrreducibleLossError, Remedy, Stage, WorkspaceError
 from rhostream.former import il_model_today
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import UnreadableError, Workspace, decode_safetensors
 from rhostream.pipeline.models import build_model
@@ -72,7 +72,7 @@ class ILMetadata:
         parameters: their number.
         task: of the corpus.
         classes: name of every output.
-        spec: the pixels that the model was trained on and scores.
+        spec: of the images or texts that the model was trained on and scores.
         fingerprint: of the split it was trained on.
         config: settings of the training that bear on its result.
         models: one, or one per fold.
@@ -82,7 +82,7 @@ class ILMetadata:
     architecture: str
     parameters: int
     classes: tuple[str, ...]
-    spec: ImageSpec
+    spec: ImageSpec | TextSpec
     fingerprint: str
     config: dict[str, Any]
     models: tuple[ILWeights, ...]

@@ -1,7 +1,7 @@
 """The samples that an IL model is trained on, batch by batch, in the order of the stream."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,29 +10,28 @@ import torch
 
 from rhostream.loaders.decode import (
     Augmentation,
-    ImageReader,
-    ImageRefs,
-    ImageSpec,
-    Pixels,
+    InputReader,
+    InputSpec,
     ReadOptions,
+    StoredRefs,
     shift_and_flip,
     take_texts,
     uniform_draws,
 )
 from rhostream.loaders.index import Shard, distinct, read_shard_rows, undecodable
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import CandidateStream, CandidateTable, Order, make_targets
+from rhostream.loaders.stream import Batch, CandidateStream, CandidateTable, Order, make_targets
 
 _READ_AT_ONCE: Final = 500  # samples
 
 
 class TrainingSamples:
-    """Where all pixels fit into memory they are decoded once, equal files as one, and augmented anew in every epoch.
+    """Where all samples fit into memory they are read once, equal files as one, and augmented anew in every epoch.
 
-    Else they are decoded every time; the batches are the same either way.
+    Else they are read every time; the batches are the same either way.
 
     Args:
-        held_bytes: of decoded pixels, at most.
+        held_bytes: of read samples, at most.
         threads: of decoding; 0 for one a core.
     """
 
@@ -40,7 +39,7 @@ class TrainingSamples:
         self,
         workspace: Workspace,
         shards: tuple[Shard, ...],
-        spec: ImageSpec,
+        spec: InputSpec,
         *,
         batch_size: int,
         augmentation: Augmentation,
@@ -61,9 +60,9 @@ class TrainingSamples:
             dp_world_size=1,
         )
         # A crop at random needs more pixels than the spec has.
-        fits = self._stream.samples * spec.size**2 * spec.channels <= held_bytes
+        fits = self._stream.samples * spec.values <= held_bytes
         self._holds = fits and augmentation != "resized_crop"
-        self._held: tuple[Pixels, npt.NDArray[np.int64]] | None = None
+        self._held: tuple[npt.NDArray[Any], npt.NDArray[np.int64]] | None = None
         ends = np.cumsum([shard.rows for shard in shards])
         self._starts = {shard.name: int(end) - shard.rows for shard, end in zip(shards, ends, strict=True)}
 
@@ -71,66 +70,72 @@ class TrainingSamples:
         """Batches of an epoch."""
         return len(self._stream)
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """images uint8 (n, C, H, W), channels last in memory, and the labels of a `Batch` of them, of one epoch.
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Those of one epoch, their field as it was read: see `SuperBatch`.
 
         Args:
             first: the batch of the epoch to begin with.
 
         Raises:
-            ShardError: an image cannot be read.
+            ShardError: a sample cannot be read.
         """
         stream = self._stream
         if not self._holds:
             stream.load_state_dict(stream.state_at(epoch, first * stream.super_batch_size))
-            yield from ((batch.images, batch.labels) for batch in stream)
+            yield from stream
             return
         if self._held is None:
             self._held = self._read()
         rounds = stream.rounds()
         for turn in range(first, len(rounds)):
             samples, _ = stream.read(epoch, *rounds.bounds(turn))
-            images = torch.from_numpy(self._pixels(*self._held, samples)).permute(0, 3, 1, 2)
-            yield images, make_targets(samples.labels, len(stream.corpus.classes))
+            stored = torch.from_numpy(self._taken(*self._held, samples))
+            labels = make_targets(samples.labels, len(stream.corpus.classes))
+            yield Batch(fields={stream.spec.field: stored}, labels=labels)
 
     def close(self) -> None:
-        """Let the pixels go."""
+        """Let the samples go."""
         self._held = None
 
-    def _read(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
+    def _read(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """All samples, un-augmented, equal files once.
 
         Returns:
-            uint8 (distinct, size, size, C), and which of these each sample is, int64 (n,), shard after shard.
+            As `InputSpec.blank` has them, and which of these each sample is, int64 (n,), shard after shard.
         """
         stream, spec = self._stream, self._stream.spec
         parts = [read_shard_rows(stream.workspace, shard) for shard in stream.shards]
         hashes = pa.concat_arrays([part.hashes for part in parts])
         first, which = distinct(hashes)
-        files = ImageRefs(
+        files = StoredRefs(
             tars=[shard.tar for shard in stream.shards],
             numbers=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[first],
             offsets=np.concatenate([part.offsets for part in parts])[first],
             sizes=np.concatenate([part.sizes for part in parts])[first],
             hashes=take_texts(hashes, first) if stream.read_options.verify else None,
         )
-        held = np.empty((len(first), spec.size, spec.size, spec.channels), np.uint8)
-        reader = ImageReader(stream.workspace, stream.read_options)
+        held = spec.blank(len(first))
+        reader = InputReader(stream.workspace, stream.read_options)
         for start in range(0, len(first), _READ_AT_ONCE):
             some = np.arange(start, min(start + _READ_AT_ONCE, len(first)))
-            pixels, failures = reader.submit(files.take(some), spec).result()
+            stored, failures = reader.submit(files.take(some), spec).result()
             for position, reason in failures[:1]:
                 shard = stream.shards[files.numbers[some[position]]]
                 row = int(first[some[position]]) - self._starts[shard.name]
                 raise undecodable(stream.workspace, shard, row, reason)
-            held[some] = pixels.transpose(0, 2, 3, 1)
+            held[some, ..., : stored.shape[-1]] = stored
         reader.close()
         return held, which
 
-    def _pixels(self, held: Pixels, which: npt.NDArray[np.int64], samples: CandidateTable) -> Pixels:
-        pixels = held[which[np.asarray([self._starts[shard] for shard in samples.shards]) + samples.rows]]
+    def _taken(self, held: npt.NDArray[Any], which: npt.NDArray[np.int64], samples: CandidateTable) -> npt.NDArray[Any]:
+        """The held ones of these samples, augmented."""
+        rows = which[np.asarray([self._starts[shard] for shard in samples.shards]) + samples.rows]
+        if self._stream.spec.field != "image":
+            taken: npt.NDArray[Any] = held[rows]
+            return taken
+        pixels = held.transpose(0, 2, 3, 1)[rows]  # as they lie in memory
         seeds = samples.refs["image"].augmentation_seeds
         if seeds is not None:
             for image, seed in zip(pixels, seeds, strict=True):
                 image[...] = shift_and_flip(image, self._stream.augmentation, uniform_draws(seed))
-        return pixels
+        return pixels.transpose(0, 3, 1, 2)

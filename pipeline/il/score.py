@@ -77,7 +77,7 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     numbered = [ShardToScore(number=number, shard=shard) for number, shard in enumerate(asked) if engine.makes(number)]
     shards = tuple(unit.shard for unit in numbered)
     scorer = ScorerSettings(
-        batch_size=config.batch_size or max(_FEWEST, _VALUES // (metadata.spec.size**2 * metadata.spec.channels)),
+        batch_size=config.batch_size or max(_FEWEST, _VALUES // metadata.spec.values),
         device=config.device,
         precision=config.precision,
         threads=config.threads,

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from torch import nn
 
 from rhostream import schema
 from rhostream.errors import IrreducibleLossError, ShardError, WorkspaceError
-from rhostream.loaders.decode import ImageReader, ImageRefs, Pixels, ReadOptions, available_cores
+from rhostream.loaders.decode import InputReader, ReadOptions, StoredRefs, available_cores
 from rhostream.loaders.index import (
     IL_MODEL_KEY,
     SHARD_DIGEST_KEY,
@@ -28,10 +28,13 @@ from rhostream.loaders.index import (
     undecodable,
 )
 from rhostream.loaders.storage import Workspace, launched
+from rhostream.loaders.stream import Batch
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.il.columns import il_columns, il_outputs
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
 from rhostream.pipeline.models import Costs, autocast, choose_device, place, resolve_precision
+from rhostream.selection.scoring import in_even_chunks
+from rhostream.selection.tasks import Classification, MultiLabel, Task, logits_of
 
 _PRECISION_KEY: Final = b"rhostream.precision"
 
@@ -60,6 +63,7 @@ class ILScorer:
         self._workspace, self._metadata, self._settings = workspace, metadata, settings
         self._device = _device(settings)
         self._costs = Costs(self._device)
+        self._task: Task = MultiLabel() if metadata.task == "multi_label" else Classification()
         self._models: dict[str, nn.Module] = {}
         shared = settings.processes * launched("LOCAL_WORLD_SIZE", 1)
         self._threads = settings.threads or max(1, available_cores() // shared)
@@ -84,7 +88,7 @@ class ILScorer:
         """Write the part of this shard; returns its rows.
 
         Raises:
-            ShardError: an image does not decode.
+            ShardError: a sample does not decode.
             IrreducibleLossError: a loss is not finite.
         """
         before = self._costs.spent("il_score")
@@ -93,7 +97,7 @@ class ILScorer:
             model = self._model(weights)
             rows = read_shard_rows(self._workspace, shard)
             first, which = distinct(rows.hashes)  # equal files make equal pixels
-            parts = [self._forward(model, pixels).cpu() for pixels in self._pixels(rows, first)]
+            parts = [self._forward(model, stored).cpu() for stored in self._stored(rows, first)]
             outputs = torch.cat(parts) if parts else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
             table = self._table(rows, outputs[which], in_sample=shard.name in weights.trained_on)
         name = self._metadata.name
@@ -102,50 +106,56 @@ class ILScorer:
         self._workspace.write_table(shard.scores(name), table)
         return len(rows)
 
-    def _forward(self, model: nn.Module, pixels: Pixels) -> torch.Tensor:
-        """uint8 (n, C, H, W) to `il_outputs`, float64 (n, classes), on the device."""
-        inputs = self._metadata.spec.normalize(torch.from_numpy(pixels).to(self._device))
+    def _forward(self, model: nn.Module, stored: npt.NDArray[Any]) -> torch.Tensor:
+        """Samples as they were read to `il_outputs`, float64 (n, classes), on the device."""
+        spec = self._metadata.spec
+        fields = spec.inputs(spec.field, torch.from_numpy(stored).to(self._device))
+        batch = Batch(fields=fields, labels=torch.zeros(len(stored), dtype=torch.int64))
+
+        def run(part: Batch) -> Any:
+            return self._costs.flops("il_score", part.shape, partial(self._task.outputs, model, part))
+
         with autocast(self._device, self._settings.precision):
-            logits = self._costs.flops("il_score", tuple(inputs.shape), partial(model, inputs))
+            logits = logits_of(in_even_chunks(run, batch))
         return il_outputs(logits, self._metadata.task)
 
-    def _pixels(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[Pixels]:
-        """The images of these rows, batch by batch, each decoded while the one before is scored."""
+    def _stored(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
+        """The samples of these rows, batch by batch, each read while the one before is scored."""
         size = self._settings.batch_size
-        images = self._images(rows)
-        reader = ImageReader(self._workspace, ReadOptions(threads=self._threads, workers=0))
+        refs = self._refs(rows)
+        reader = InputReader(self._workspace, ReadOptions(threads=self._threads, workers=0))
         with ThreadPoolExecutor(1, thread_name_prefix="rhostream-score-ahead") as ahead:
-            pending: list[Future[Pixels]] = []
+            pending: list[Future[npt.NDArray[Any]]] = []
             for start in range(0, len(wanted), size):
-                pending.append(ahead.submit(self._decode, reader, rows, images, wanted[start : start + size]))
+                pending.append(ahead.submit(self._read, reader, rows, refs, wanted[start : start + size]))
                 if len(pending) > 1:
                     yield pending.pop(0).result()
             yield from (future.result() for future in pending)
         reader.close()
 
-    def _images(self, rows: ShardRows) -> ImageRefs:
-        """Where the shard's images lie."""
+    def _refs(self, rows: ShardRows) -> StoredRefs:
+        """Where the shard's samples lie."""
         if self._settings.thumbnails is None:
             tar, offsets, sizes, hashes = rows.shard.tar, rows.offsets, rows.sizes, rows.hashes
         else:
             found = read_thumbnail_rows(self._workspace, self._settings.thumbnails, rows)
             tar, offsets, sizes, hashes = found.tar, found.offsets, found.sizes, found.hashes
         numbers = np.zeros(len(offsets), np.int32)
-        return ImageRefs(tars=[tar], numbers=numbers, offsets=offsets, sizes=sizes, hashes=hashes.to_pylist())
+        return StoredRefs(tars=[tar], numbers=numbers, offsets=offsets, sizes=sizes, hashes=hashes.to_pylist())
 
-    def _decode(
-        self, reader: ImageReader, rows: ShardRows, images: ImageRefs, numbers: npt.NDArray[np.int64]
-    ) -> Pixels:
-        pixels, failures = reader.submit(images.take(numbers), self._metadata.spec).result()
+    def _read(
+        self, reader: InputReader, rows: ShardRows, refs: StoredRefs, numbers: npt.NDArray[np.int64]
+    ) -> npt.NDArray[Any]:
+        stored, failures = reader.submit(refs.take(numbers), self._metadata.spec).result()
         for position, reason in failures[:1]:
             row, thumbnails = int(numbers[position]), self._settings.thumbnails
             if thumbnails is None:
                 raise undecodable(self._workspace, rows.shard, row, reason)
             raise ShardError(
-                f"{self._workspace.path(images.tars[0])} row {row}: {reason}; the thumbnails are damaged",
+                f"{self._workspace.path(refs.tars[0])} row {row}: {reason}; the thumbnails are damaged",
                 thumbnails_remedy(self._workspace, thumbnails, rows.shard.split, overwrite=True),
             )
-        return pixels
+        return stored
 
     def _table(self, rows: ShardRows, outputs: torch.Tensor, *, in_sample: bool) -> pa.Table:
         found, count = il_columns(outputs, rows.labels), len(rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.decode import keep_tokenizer
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace, encode_safetensors
 from rhostream.loaders.stream import Exchange
@@ -69,7 +70,7 @@ def _train_il(workspace: Workspace, config: ILTrainConfig, exchange: Exchange, *
         # Nothing is removed, and no folder made, for a command that could not have been carried out.
         choose_device(config.device)
         _require_models(_plans(workspace, corpus), exchange)
-        spec = corpus.image_spec(config.image_size)
+        spec = config.input_spec(corpus)
         build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
     first, folder = exchange.rank == 0, f"il/{name}"
     locked = exclusive_lock(workspace, "rho il", folder, workers=f"{folder}/scores") if first else nullcontext()
@@ -110,8 +111,10 @@ def _require_models(plans: Sequence[FitPlan], exchange: Exchange) -> None:
 
 
 def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, exchange: Exchange) -> ILMetadata:
-    name, spec, identity = config.resolved_name, corpus.image_spec(config.image_size), _identity(config, corpus)
+    name, spec, identity = config.resolved_name, config.input_spec(corpus), _identity(config, corpus)
     own, own_spent = {}, dict.fromkeys(COST_UNITS, 0.0)
+    if exchange.rank == 0:
+        keep_tokenizer(workspace, spec)
     plans = _plans(workspace, corpus)
     for number in range(exchange.rank, len(plans), exchange.size):
         plan = plans[number]
@@ -142,7 +145,7 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, 
 
 def _identity(config: ILTrainConfig, corpus: CorpusMetadata) -> dict[str, Any]:
     """Everything that the bytes of the result depend on."""
-    spec = corpus.image_spec(config.image_size).to_dict()
+    spec = config.input_spec(corpus).to_dict()
     split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "spec": spec}
     return {"model": config.model} | split | config.of_result()
 

@@ -31,6 +31,7 @@ from rhostream.pipeline.shards import (
     bring_together,
     clean_text,
     names_of,
+    settings_of_fields,
     settings_of_task,
     shard_name,
     split_of,
@@ -118,6 +119,7 @@ class TarIndexer:
             "classes": list(self.classes),
             **settings_of_task(self.manifest),
             **({"separator": options.separator} if options.separator else {}),
+            **settings_of_fields((self.scanner.field,), self.manifest),
         }
 
     def record(self, unit: TarUnit) -> UnitRecord | None:
@@ -150,18 +152,27 @@ class TarIndexer:
                 rejects.append({"source": source, "key": key, "reason": reason, "detail": clean_text(detail)})
                 continue
             seen.add(key)
-            split, fold = split_of(official, row["sha256"], self.manifest)
+            text = row.get("normalized_hash")
+            identity = row["sha256"] if text is None else bytes.fromhex(text)
+            split, fold = split_of(official, identity, self.manifest)
             name = shard_name(split, fold, unit.number)
             if name not in shards:
-                shards[name] = IndexRows(name=name, split=split, fold=fold, task=task, extra=extra, source=tar.url)
+                shards[name] = IndexRows(
+                    name=name,
+                    split=split,
+                    fold=fold,
+                    task=task,
+                    fields=(self.scanner.field,),
+                    extra=extra,
+                    source=tar.url,
+                )
             facts = SampleFacts(
                 key=key,
                 source=source,
                 label=label,
                 class_name=names_of(label, self.classes),
                 ext=row["ext"],
-                width=row["width"],
-                height=row["height"],
+                measures={column: row[column] for column in self.scanner.measures},
                 extra={column: row[EXTRA + column] for column in extra},
             )
             shards[name].add(facts, offset=row["offset"], size=row["size"], content_hash=row["sha256"].hex()[:32])

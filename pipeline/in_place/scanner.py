@@ -1,4 +1,4 @@
-"""The unit of work of `rho index`: one tar, read once, every sample of it found and every image decoded."""
+"""The unit of work of `rho index`: one tar, read once, every sample of it found and looked through."""
 
 import hashlib
 import json
@@ -10,8 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
-from rhostream.loaders.decode import decode_rgb, image_format
+from rhostream.errors import CorpusError, UndecodableError, WorkspaceError
 from rhostream.loaders.storage import UnreadableError, shaped
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
@@ -33,16 +32,18 @@ from rhostream.pipeline.shards import (
     ENTRIES_BEFORE_GIVING_UP,
     ENTRIES_BETWEEN_REPORTS,
     METADATA,
+    content_of,
     refuse_mostly_bad,
     settings_of_task,
 )
+from rhostream.schema import SAMPLES, TEXT
 
 SCANS = "scans"
 FORMAT = 3  # of the scans; another one reads every tar anew
 EXTRA = "extra."  # begins the names of the extra columns
 _MB = 1_000_000
 
-#: One row per entry of a tar, in its order. `label` is the text as found; from `offset` on, all is null without image.
+#: One row per entry of a tar, in its order. `label` is as found; from `offset` on, all is null without image or text.
 _COLUMNS: Final = (
     pa.field("name", pa.string(), nullable=False),  # of the entry inside the tar; "@N" are skipped bytes
     pa.field("key", pa.string(), nullable=False),  # as webdataset has it
@@ -51,11 +52,14 @@ _COLUMNS: Final = (
     pa.field("detail", pa.string(), nullable=False),
     pa.field("offset", pa.int64()),
     pa.field("size", pa.int64()),
-    pa.field("sha256", pa.binary(32)),  # of the image
+    pa.field("sha256", pa.binary(32)),  # of its bytes
     pa.field("ext", pa.string()),
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
 )
+#: What a scan says of an image or text, beside that: see `rhostream.pipeline.shards.Content.measures`.
+_MEASURES: Final[dict[str, tuple[pa.Field, ...]]] = {
+    "image": (SAMPLES.field("width").with_nullable(True), SAMPLES.field("height").with_nullable(True)),
+    "text": tuple(field.with_nullable(True) for field in TEXT),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,20 +104,36 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
             options.on_bad_tar,
             self.manifest.max_pixels,
             *settings_of_task(self.manifest).values(),
+            *([options.text, self.manifest.max_text_bytes] if options.text else []),
         ]
         return f"{SCANS}/{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]}.parquet"
+
+    @property
+    def field(self) -> str:
+        """What samples have."""
+        return "text" if self.options.text else "image"
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Columns of the index that tell of the image or text."""
+        return tuple(field.name for field in _MEASURES[self.field])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of a scan, but for its extra columns."""
+        return pa.schema([*_COLUMNS, *_MEASURES[self.field]])
 
     def record(self, tar: TarFile) -> ScanRecord | None:
         """Of a finished scan; None where there is none, or it is damaged."""
         try:
-            metadata = self.workspace.read_schema(self.name(tar), pa.schema(_COLUMNS)).metadata or {}
+            metadata = self.workspace.read_schema(self.name(tar), self.schema).metadata or {}
             return shaped(json.loads(metadata.get(METADATA, b"")), ScanRecord)
         except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None
 
     def rows(self, tar: TarFile, columns: Sequence[str] | None = None) -> pa.Table:
         """What the scan of a tar found, or these columns of it."""
-        return self.workspace.read_table(self.name(tar), columns, pa.schema(_COLUMNS))
+        return self.workspace.read_table(self.name(tar), columns, self.schema)
 
     def __call__(self, unit: TarUnit, advance: Advance) -> ScanRecord:
         """Read one tar and write its scan; `advance` gets megabytes.
@@ -152,7 +172,9 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
         if changed:
             raise CorpusError(f"{unit.tar.url} was rewritten while it was read: wait for its writer, then run again")
         record = ScanRecord(entries=len(rows), rejects=_counted(rejects, examples))
-        schema = pa.schema([*_COLUMNS, *(pa.field(EXTRA + name, kind) for name, kind in reader.extra_columns.items())])
+        schema = pa.schema(
+            [*self.schema, *(pa.field(EXTRA + name, kind) for name, kind in reader.extra_columns.items())]
+        )
         table = pa.Table.from_pylist(rows, schema.with_metadata({METADATA: json.dumps(asdict(record)).encode()}))
         try:
             self.workspace.write_table(self.name(unit.tar), table)
@@ -169,7 +191,7 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
         keys, position = set(), 0
         with tar.open() as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps nobody a million times
-            for found in reader.samples(stream, images=True):
+            for found in reader.samples(stream, contents=True):
                 if isinstance(found, Damage):
                     position = found.offset + found.size
                     name = f"@{found.offset}"
@@ -188,9 +210,9 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
         if oversized := reader.oversized(sample):
             yield _refused(sample.key, sample.key, *oversized)
             return
-        image = reader.image(sample)
-        if image is None:
-            for name, detail in reader.without_image(sample):
+        content = reader.content(sample)
+        if content is None:
+            for name, detail in reader.without_content(sample):
                 yield _refused(name, name, "missing", detail)
             return
         row = _refused(sample.key, sample.key, "", "")
@@ -206,22 +228,21 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
         if row["label"] is None:
             row |= {"reason": "label_missing", "detail": "the label is empty"}
         else:
-            row |= self._image(image)
+            row |= self._content(content)
         yield row
 
-    def _image(self, image: Member) -> dict[str, Any]:
-        content = image.content or b""
+    def _content(self, member: Member) -> dict[str, Any]:
+        found = member.content or b""
         try:
-            shown = decode_rgb(content, max_pixels=self.manifest.max_pixels, ingest=True)
-        except UndecodableImageError as error:
+            content = content_of(self.field, found, self.manifest)
+        except UndecodableError as error:
             return {"reason": error.reason, "detail": error.detail}
         return {
-            "offset": image.offset,
-            "size": image.size,
-            "sha256": hashlib.sha256(content).digest(),
-            "ext": image_format(content),
-            "width": shown.width,
-            "height": shown.height,
+            "offset": member.offset,
+            "size": member.size,
+            "sha256": hashlib.sha256(found).digest(),
+            "ext": content.ext,
+            **content.measures,
         }
 
 

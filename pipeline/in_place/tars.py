@@ -114,8 +114,9 @@ def index_tars(
                 SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
             },
         )
-        counts = tally(workspace, classes, manifest, records, scratch)
-        write_metadata(workspace, classes, manifest, records, counts)
+        fields = (scanner.field,)
+        counts = tally(workspace, classes, manifest, records, scratch, fields=fields)
+        write_metadata(workspace, classes, manifest, records, counts, fields=fields)
     return ShardsSummary(
         workspace=workspace.location,
         dry_run=False,
@@ -147,6 +148,11 @@ def _options(manifest: Manifest) -> WebDatasetOptions:
         )
     options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
     checked_splits(options.splits, "[options] splits")
+    if options.text not in ("", "txt"):
+        raise ConfigError(
+            f"[options] text = {options.text!r}: a text inside a .json is no member that an index could point to; "
+            "write shards of these tars, or name txt"
+        )
     SampleReader(options, manifest.task)  # refuses options that cannot be
     return options
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rhostream.loaders.decode import ImageSpec, Pixels, ReadOptions
+from rhostream.loaders.decode import InputSpec, ReadOptions
 from rhostream.loaders.index import Shard, ShardRows
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch, EvaluationStream, Exchange
@@ -19,7 +19,8 @@ from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.average_precision import mean_average_precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
-from rhostream.selection.tasks import MultiLabel, task_of
+from rhostream.selection.scoring import in_even_chunks
+from rhostream.selection.tasks import MultiLabel, logits_of, task_of
 
 Found = TypeVar("Found")
 
@@ -49,7 +50,7 @@ class EvaluationSet:
     Args:
         shards: at least one sample in all.
         among, at_most: see `EvaluationStream`.
-        cache_bytes: decoded pixels are kept in memory where all of them fit, else decoded in every evaluation.
+        cache_bytes: samples are kept in memory where all of them fit, else read in every evaluation.
         threads: of decoding; 0 for one a core.
         exchange: of a job, whose processes evaluate in step and learn what all find; None where each is on its own.
     """
@@ -58,7 +59,7 @@ class EvaluationSet:
         self,
         workspace: Workspace,
         shards: tuple[Shard, ...],
-        spec: ImageSpec,
+        spec: InputSpec,
         *,
         among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None = None,
         at_most: int | None = None,
@@ -80,8 +81,8 @@ class EvaluationSet:
         )
         self.task = task_of(self._samples.corpus)
         self.batch_size = min(batch_size, -(-len(self) // self._exchange.size))
-        bytes_needed = len(self) * spec.channels * spec.size**2
-        self._cache: dict[int, Pixels] | None = {} if bytes_needed <= cache_bytes else None
+        bytes_needed = len(self) * spec.values
+        self._cache: dict[int, npt.NDArray[Any]] | None = {} if bytes_needed <= cache_bytes else None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -91,8 +92,8 @@ class EvaluationSet:
         """Those of a `Batch` of all samples."""
         return self._samples.targets(slice(None))
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """images uint8 (n, C, H, W) and the labels of a `Batch` of them, n <= batch_size.
+    def batches(self) -> Iterator[Batch]:
+        """At most `batch_size` samples each, their field as it was read: see `SuperBatch`.
 
         Raises:
             ShardError: a sample does not decode.
@@ -104,15 +105,15 @@ class EvaluationSet:
     def _batches(self) -> int:
         return -(-len(self) // self.batch_size)
 
-    def _batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch(self, number: int) -> Batch:
         start = number * self.batch_size
         part = slice(start, start + self.batch_size)
-        pixels = self._cache.get(number) if self._cache is not None else None
-        if pixels is None:
-            pixels = self._samples.pixels(part)
+        stored = self._cache.get(number) if self._cache is not None else None
+        if stored is None:
+            stored = self._samples.stored(part)
             if self._cache is not None:
-                self._cache[number] = pixels
-        return torch.from_numpy(pixels), self._samples.targets(part)
+                self._cache[number] = stored
+        return Batch(fields={self.spec.field: torch.from_numpy(stored)}, labels=self._samples.targets(part))
 
     def evaluate(
         self,
@@ -174,11 +175,15 @@ class EvaluationSet:
             with torch.no_grad(), costs.charge(cost):
                 for turn in range(-(-self._batches // size)):
                     number = (rank + turn * size) % self._batches
-                    images, labels = self._batch(number)
-                    inputs = self.spec.normalize(images.to(device))
+                    batch = self._batch(number).to(device)
+                    inputs = self.spec.inputs(self.spec.field, batch.fields[self.spec.field])
+
+                    def run(part: Batch) -> Any:
+                        return costs.flops(cost, ("forward", *part.shape), partial(self.task.outputs, model, part))
+
                     with autocast(device, precision):
-                        logits = costs.flops(cost, ("forward", *inputs.shape), partial(model, inputs)).float()
-                    yield number, logits, labels.to(device)
+                        logits = logits_of(in_even_chunks(run, Batch(fields=inputs, labels=batch.labels)))
+                    yield number, logits, batch.labels
         finally:
             for module, training in flags:
                 module.training = training
@@ -191,7 +196,7 @@ class EvaluationSet:
         return [together[number] for number in sorted(together)]
 
     def close(self) -> None:
-        """Let the decoding threads and the cached pixels go."""
+        """Let the reading threads and the cached samples go."""
         self._samples.close()
         self._cache = None
 

@@ -1,4 +1,4 @@
-"""Models by name: a few small ones for 16 to 224 pixels, and every classifier of torchvision and of timm."""
+"""Models by name: a few small ones of images and texts, and every classifier of torchvision, timm and transformers."""
 
 import difflib
 from collections.abc import Callable
@@ -9,17 +9,22 @@ import torch
 from torch import nn
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import ImageSpec, InputSpec, TextSpec
 from rhostream.loaders.storage import UnreadableError, decode_safetensors, decode_torch, read_file
+from rhostream.pipeline.config import TEXT_MODELS
+from rhostream.pipeline.models.text_models import TRANSFORMERS, build_text_model
 
 MIN_SIZE: Final = 16  # pixels a side that the built-in convolutional models need
 
 
-def build_model(name: str, num_classes: int, spec: ImageSpec, *, seed: int, weights: str | None = None) -> nn.Module:
-    """A classifier of images (n, spec.channels, spec.size, spec.size) to logits (n, num_classes), on the CPU.
+def build_model(name: str, num_classes: int, spec: InputSpec, *, seed: int, weights: str | None = None) -> nn.Module:
+    """A classifier of what the spec makes of samples to logits (n, num_classes), on the CPU.
+
+    Of images it takes (n, spec.channels, spec.size, spec.size); of texts `input_ids` and `attention_mask`.
 
     Args:
-        name: a key of `BUILT_IN`, a classification model of `torchvision.models`, or `timm/` and a model of timm.
+        name: a key of `BUILT_IN`, a classification model of `torchvision.models`, or `timm/` and a model of timm; of
+            texts see `build_text_model`.
         seed: of the initialization; torch's global generators are left as they were.
         weights: a local .safetensors or .pt file of a state dict. A head for another number of classes stays as
             initialized; three-channel weights serve a one-channel spec. Nothing is ever downloaded.
@@ -30,7 +35,13 @@ def build_model(name: str, num_classes: int, spec: ImageSpec, *, seed: int, weig
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
-        if name in BUILT_IN:
+        if isinstance(spec, TextSpec):
+            model = build_text_model(name, num_classes, spec)
+        elif not isinstance(spec, ImageSpec):
+            raise ConfigError(f"model {name!r}: no model of {spec.field}s is known")
+        elif name in TEXT_MODELS or name.startswith(TRANSFORMERS):
+            raise ConfigError(f"model {name!r} takes texts, and the corpus has images: choose another")
+        elif name in BUILT_IN:
             model = BUILT_IN[name](num_classes, spec)
         elif name.startswith(_TIMM):
             model = _timm(name, num_classes, spec)

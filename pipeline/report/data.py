@@ -123,7 +123,7 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
         runs=tuple(runs),
         answers=answers,
         galleries=galleries,
-        pictures=thumbnails(workspace, shards, samples),
+        pictures=thumbnails(workspace, shards, samples, corpus.input_field),
         truth=truth,
     )
 

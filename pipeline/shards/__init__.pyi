@@ -1,4 +1,5 @@
 from .clean_list import read_clean_list as read_clean_list
+from .content import Content as Content, content_of as content_of
 from .hash_buckets import HASH as HASH, bring_together as bring_together
 from .index_rows import IndexRows as IndexRows, SampleFacts as SampleFacts, names_of as names_of
 from .own_files import (
@@ -23,6 +24,7 @@ from .unit import (
     clean_text as clean_text,
     rejects_name as rejects_name,
     require_two_classes as require_two_classes,
+    settings_of_fields as settings_of_fields,
     settings_of_task as settings_of_task,
     shard_name as shard_name,
     split_of as split_of,

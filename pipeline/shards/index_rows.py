@@ -11,7 +11,7 @@ from rhostream.loaders.index import SHARD_DIGEST_KEY, Shard
 from rhostream.pipeline.config import TaskName
 from rhostream.pipeline.corpora import Label
 from rhostream.plain_text import hide_secrets
-from rhostream.schema import SAMPLES, of_task
+from rhostream.schema import samples_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class SampleFacts:
         source: the source's own name of the sample.
         label: of its class, or of all its classes.
         class_name: in the same form.
-        ext: of the image's real format, without a dot.
-        width, height: pixels, as shown.
+        ext: of the real format, without a dot.
+        measures: see `rhostream.pipeline.shards.content.Content`.
         extra: values of the corpus's extra columns.
     """
 
@@ -32,8 +32,7 @@ class SampleFacts:
     label: Label
     class_name: str | tuple[str, ...]
     ext: str
-    width: int
-    height: int
+    measures: Mapping[str, Any]
     extra: Mapping[str, Any]
 
     @property
@@ -57,7 +56,7 @@ class IndexRows:
     """Collects the rows of one shard, in order.
 
     Args:
-        task: of the corpus.
+        task, fields: of the corpus.
         extra: types of the corpus's extra columns, in the order of the index.
         source: path or URL of the tar, where it lies outside the workspace, see `rhostream.loaders.index.Shard`.
     """
@@ -69,12 +68,15 @@ class IndexRows:
         split: str,
         fold: int,
         task: TaskName,
+        fields: Sequence[str],
         extra: Mapping[str, pa.DataType],
         source: str = "",
     ) -> None:
         self.name, self.split, self.fold, self.source = name, split, fold, source
         self.extra_columns = tuple(extra)
-        self._schema = pa.schema([*of_task(SAMPLES, task), *(pa.field(column, kind) for column, kind in extra.items())])
+        self._schema = pa.schema(
+            [*samples_of(fields, task), *(pa.field(column, kind) for column, kind in extra.items())]
+        )
         self._columns: dict[str, list[Any]] = {column: [] for column in self._schema.names}
         self._digest = hashlib.sha256()
 
@@ -94,8 +96,7 @@ class IndexRows:
             **sample.label_columns,
             "source": sample.source,
             "content_hash": content_hash,
-            "width": sample.width,
-            "height": sample.height,
+            **sample.measures,
             **{column: _kept(sample.extra.get(column)) for column in self.extra_columns},
         }
         label = sample.label if isinstance(sample.label, int) else list(sample.label)
@@ -115,6 +116,6 @@ class IndexRows:
         )
 
     def table(self) -> pa.Table:
-        """The rows so far: `rhostream.schema.SAMPLES` and the extra columns; the metadata holds the shard's digest."""
+        """The rows so far: `schema.samples_of` and the extra columns; the metadata holds the shard's digest."""
         schema = self._schema.with_metadata({SHARD_DIGEST_KEY: self._digest.hexdigest().encode()})
         return pa.table([pa.array(self._columns[field.name], field.type) for field in schema], schema=schema)

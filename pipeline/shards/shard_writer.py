@@ -19,8 +19,8 @@ class ShardWriter:
         self._tar = PlainTar(stream)
         self.rows = rows
 
-    def add(self, sample: SampleFacts, image: bytes) -> None:
-        offset = self._tar.add(f"{sample.key}.{sample.ext}", image)
+    def add(self, sample: SampleFacts, stored: bytes) -> None:
+        offset = self._tar.add(f"{sample.key}.{sample.ext}", stored)
         if isinstance(sample.label, int):
             self._tar.add(f"{sample.key}.cls", str(sample.label).encode())
         document = {
@@ -32,7 +32,7 @@ class ShardWriter:
         }
         document |= {column: _json_value(sample.extra.get(column)) for column in self.rows.extra_columns}
         self._tar.add(f"{sample.key}.json", json.dumps(document, ensure_ascii=False).encode())
-        self.rows.add(sample, offset=offset, size=len(image), content_hash=content_hash(image))
+        self.rows.add(sample, offset=offset, size=len(stored), content_hash=content_hash(stored))
 
     def close(self) -> int:
         """End the archive; returns its size in bytes."""

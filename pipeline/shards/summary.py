@@ -5,16 +5,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.decode import TextSpec, keep_tokenizer
 from rhostream.loaders.index import METADATA_NAME, Appended, Shard, fingerprint_of, read_index
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import Manifest, TaskName
+from rhostream.pipeline.config import TEXT_IL_MODEL, TEXT_MODEL, Manifest, TaskName
 from rhostream.pipeline.jobs import read_ahead
 from rhostream.pipeline.shards.hash_buckets import HASH, bring_together
 from rhostream.pipeline.shards.refusals import Refusals, add_refusals
@@ -26,7 +27,10 @@ _AT_ONCE: Final = 8  # indexes being read
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Groups of byte-identical images: how many, with unlike labels, and on both sides of an official split."""
+    """Groups of equal samples: how many, with unlike labels, and on both sides of an official split.
+
+    Images are equal byte for byte, texts without regard to white space and case.
+    """
 
     groups: int = 0
     labels_differ: int = 0
@@ -55,7 +59,13 @@ class Tally:
 
 
 def tally(
-    workspace: Workspace, classes: Sequence[str], manifest: Manifest, units: Sequence[UnitRecord], scratch: Scratch
+    workspace: Workspace,
+    classes: Sequence[str],
+    manifest: Manifest,
+    units: Sequence[UnitRecord],
+    scratch: Scratch,
+    *,
+    fields: Sequence[str],
 ) -> Tally:
     """Read the index of every shard, and count.
 
@@ -80,7 +90,7 @@ def tally(
     for unit in units:
         add_refusals(rejects, unit.rejects)
     counted = _Counted(classes=len(classes))
-    duplicates = _duplicates(bring_together(_counting(workspace, shards, manifest.task, counted), scratch))
+    duplicates = _duplicates(bring_together(_counting(workspace, shards, manifest.task, fields, counted), scratch))
     return Tally(
         samples=dict(sorted(samples.items())),
         rejects={reason: count for reason, (count, _) in sorted(rejects.items())},
@@ -99,13 +109,16 @@ def write_metadata(
     units: Sequence[UnitRecord],
     counts: Tally,
     appended: Sequence[Appended] = (),
+    *,
+    fields: Sequence[str],
 ) -> None:
     """Write `corpus.json`: `rhostream.loaders.index.corpus_metadata.CorpusMetadata` reads it."""
     shards = _shards(units)
     samples, rejects = sum(counts.samples.values()), sum(counts.rejects.values())
     corpus = {
-        "manifest": manifest.to_dict(),
+        "manifest": manifest.to_dict() if fields[0] == "image" else _of_texts(workspace, manifest),
         "task": manifest.task,
+        **({} if fields == ("image",) else {"fields": list(fields)}),
         "classes": list(classes),
         "counts": {
             "entries": samples + rejects,
@@ -122,6 +135,14 @@ def write_metadata(
         "fingerprint": fingerprint_of(shards),
     }
     workspace.write_json(METADATA_NAME, corpus)
+
+
+def _of_texts(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+    """The manifest, with models that take texts unless it names others, and its tokenizer in the workspace."""
+    values, spec = manifest.to_dict(), TextSpec.from_dict(manifest.text)
+    keep_tokenizer(workspace, spec)
+    usual = {"il": {"model": TEXT_IL_MODEL}, "train": {"model": TEXT_MODEL}}
+    return values | {"text": spec.to_dict()} | {table: given | values[table] for table, given in usual.items()}
 
 
 def _shards(units: Sequence[UnitRecord]) -> list[Shard]:
@@ -142,14 +163,17 @@ class _Counted:
         self.by_class += np.bincount(labels.to_numpy(), minlength=len(self.by_class))
 
 
-def _counting(workspace: Workspace, shards: Sequence[Shard], task: TaskName, counted: _Counted) -> Iterator[pa.Table]:
+def _counting(
+    workspace: Workspace, shards: Sequence[Shard], task: TaskName, fields: Sequence[str], counted: _Counted
+) -> Iterator[pa.Table]:
     """Of each shard what `_duplicates` compares: content hash, label and kind of split, as numbers."""
     column = "labels" if task == "multi_label" else "label"
-    columns = ["content_hash", "split", column]
+    content = "normalized_hash" if fields[0] == "text" else "content_hash"
+    columns = [content, "split", column]
     for rows in read_ahead(partial(read_index, workspace, columns=columns), shards, _AT_ONCE):
         labels = rows[column].combine_chunks()
         counted.add(labels)
-        hashes = np.frombuffer(bytes.fromhex("".join(rows["content_hash"].to_pylist())), ">u8").astype(np.uint64)
+        hashes = np.frombuffer(bytes.fromhex("".join(rows[content].to_pylist())), ">u8").astype(np.uint64)
         yield pa.table(
             {
                 HASH: hashes[::2],

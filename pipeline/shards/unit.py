@@ -1,7 +1,6 @@
 """A unit of `rho shards`: a slice of the listing becomes one shard per split and fold, and the rejects of the slice."""
 
 import hashlib
-import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import pyarrow as pa
-from PIL import Image
 
-from rhostream.errors import CorpusError, UndecodableImageError, WorkspaceError
-from rhostream.loaders.decode import decode_rgb, image_format
+from rhostream.errors import CorpusError, UndecodableError, WorkspaceError
 from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import UnreadableError, Workspace, shaped
 from rhostream.pipeline.config import Manifest
-from rhostream.pipeline.corpora import Corpus, Entry
+from rhostream.pipeline.corpora import Corpus, Entry, fields_of
 from rhostream.pipeline.jobs import Advance, Maker
+from rhostream.pipeline.shards.content import content_of
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
 from rhostream.pipeline.shards.listing import Unit
 from rhostream.pipeline.shards.refusals import Refusals, by_reason, refuse_mostly_bad
@@ -30,9 +28,9 @@ FORMAT = 2  # of the shards; another one makes every unit anew
 METADATA = b"rhostream"
 ENTRIES_BEFORE_GIVING_UP = 1000
 ENTRIES_BETWEEN_REPORTS = 16
-JPEG_QUALITY = 90
 _PIECE_BYTES = 1 << 20
-_PROMISED = pa.schema([field for field in SAMPLES if field.name not in MULTI_LABEL])  # of an index of any task
+# Of an index of any task and fields.
+_PROMISED = pa.schema([field for field in SAMPLES if field.name not in (*MULTI_LABEL, "width", "height")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,13 @@ class UnitMaker(Maker[Unit, UnitRecord]):
             "classes": list(self.corpus.classes),
             "extra_columns": {name: str(kind) for name, kind in self.extra_columns.items()},
             **settings_of_task(manifest),
+            **settings_of_fields(self.fields, manifest),
         }
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What samples have."""
+        return fields_of(self.corpus)
 
     def listing(self, unit: Unit) -> tuple[int, str]:
         digest = hashlib.sha256()
@@ -159,8 +163,8 @@ class UnitMaker(Maker[Unit, UnitRecord]):
         with ExitStack() as files:
             for position, (key, entry) in enumerate(unit.entries(), 1):
                 try:
-                    split, fold, sample, image = self._sample(key, entry)
-                except UndecodableImageError as error:
+                    split, fold, sample, stored = self._sample(key, entry)
+                except UndecodableError as error:
                     rejects.append(
                         {
                             "source": clean_text(entry.source),
@@ -174,10 +178,15 @@ class UnitMaker(Maker[Unit, UnitRecord]):
                     if name not in writers:
                         stream = files.enter_context(self.workspace.writing(f"shards/{name}.tar"))
                         rows = IndexRows(
-                            name=name, split=split, fold=fold, task=self.manifest.task, extra=self.extra_columns
+                            name=name,
+                            split=split,
+                            fold=fold,
+                            task=self.manifest.task,
+                            fields=self.fields,
+                            extra=self.extra_columns,
                         )
                         writers[name] = ShardWriter(stream, rows)
-                    writers[name].add(sample, image)
+                    writers[name].add(sample, stored)
                 if position == ENTRIES_BEFORE_GIVING_UP:
                     refuse_mostly_bad(by_reason(rejects), position, self.manifest)
                 unreported += 1
@@ -196,39 +205,39 @@ class UnitMaker(Maker[Unit, UnitRecord]):
         )
 
     def _sample(self, key: str, entry: Entry) -> tuple[str, int, SampleFacts, bytes]:
-        """(split, fold, sample, image file) of an entry; UndecodableImageError with the reason where it is refused."""
+        """(split, fold, sample, what is stored) of an entry; UndecodableError with the reason where it is refused."""
         if entry.reason or entry.label is None:
-            raise UndecodableImageError(entry.reason, entry.detail)
+            raise UndecodableError(entry.reason, entry.detail)
         try:
             found = self.corpus.read(entry)
         except FileNotFoundError as error:
-            raise UndecodableImageError("missing", error.strerror or "no such file") from error
+            raise UndecodableError("missing", error.strerror or "no such file") from error
         except OSError as error:
-            raise UndecodableImageError("unreadable", error.strerror or str(error)) from error
+            raise UndecodableError("unreadable", error.strerror or str(error)) from error
         except UnreadableError as error:
-            raise UndecodableImageError("unreadable", error.cause) from error
-        image = decode_rgb(found, max_pixels=self.manifest.max_pixels, ingest=True)
-        ext = image_format(found) or ""
-        stored = found
-        if 0 < self.manifest.max_side < max(image.size):
-            image, stored, ext = _smaller(image, self.manifest.max_side, lossless=ext not in ("jpg", "webp", "avif"))
-        split, fold = split_of(entry.split, hashlib.sha256(found).digest(), self.manifest)
+            raise UndecodableError("unreadable", error.cause) from error
+        content = content_of(self.fields[0], found, self.manifest)
+        split, fold = split_of(entry.split, content.identity, self.manifest)
         sample = SampleFacts(
             key=key,
             source=clean_text(entry.source),
             label=entry.label,
             class_name=names_of(entry.label, self.corpus.classes),
-            ext=ext,
-            width=image.width,
-            height=image.height,
+            ext=content.ext,
+            measures=content.measures,
             extra=entry.extra,
         )
-        return split, fold, sample, stored
+        return split, fold, sample, content.stored
 
 
 def settings_of_task(manifest: Manifest) -> dict[str, Any]:
     """What units of another task than classification record; units that were made before there was one say nothing."""
     return {} if manifest.task == "classification" else {"task": manifest.task}
+
+
+def settings_of_fields(fields: Sequence[str], manifest: Manifest) -> dict[str, Any]:
+    """What units of other samples than images record."""
+    return {} if fields == ("image",) else {"fields": list(fields), "max_text_bytes": manifest.max_text_bytes}
 
 
 def write_unit(
@@ -275,7 +284,7 @@ def _sha256(workspace: Workspace, name: str) -> str:
 
 
 def split_of(official: str | None, digest: bytes, manifest: Manifest) -> tuple[str, int]:
-    """(split, fold) of a source image by the SHA-256 of its bytes; an official "val" or "test" wins."""
+    """(split, fold) of a sample by a hash of its content, see `Content.identity`; an official "val" or "test" wins."""
     if official in ("val", "test"):
         return official, -1
     salt = str(manifest.seed).encode()[:64]
@@ -305,16 +314,3 @@ def require_two_classes(classes: Sequence[str], manifest: Manifest) -> None:
 def clean_text(text: str) -> str:
     """`text` as valid Unicode (file names may hold any bytes), without secrets of URLs."""
     return hide_secrets(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
-
-
-def _smaller(image: Image.Image, max_side: int, *, lossless: bool) -> tuple[Image.Image, bytes, str]:
-    """(image, file, extension) with the longer side `max_side`."""
-    scale = max_side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    if lossless:
-        image.save(buffer, "PNG")
-    else:
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return image, buffer.getvalue(), "png" if lossless else "jpg"

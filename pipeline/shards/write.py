@@ -24,6 +24,7 @@ from rhostream.pipeline.corpora import (
     HoldsScratch,
     SampleCorpus,
     Samples,
+    fields_of,
     find_tars,
     open_corpus,
 )
@@ -187,8 +188,9 @@ def write_shards(
         if len(made) < plan.units:
             return _share(workspace, plan, made, len(missing), time.monotonic() - begin)
         remove_own(workspace, _files_of(made))
-        counts = tally(workspace, corpus.classes, manifest, made, scratch)
-        write_metadata(workspace, corpus.classes, manifest, made, counts, plan.appended)
+        fields = fields_of(corpus)
+        counts = tally(workspace, corpus.classes, manifest, made, scratch, fields=fields)
+        write_metadata(workspace, corpus.classes, manifest, made, counts, plan.appended, fields=fields)
     if isinstance(corpus, HoldsScratch):
         corpus.remove_scratch()
     return ShardsSummary(

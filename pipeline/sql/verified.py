@@ -1,18 +1,19 @@
 """What DuckDB is about to read, verified once: it reads the files of a workspace itself, and compares no seal."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.storage import UnreadableError, Workspace, cache_folder, decode_card, read_file
 from rhostream.pipeline.jobs import read_run_metrics
-from rhostream.pipeline.sql.views import VIEWS, task_of
-from rhostream.schema import of_task
+from rhostream.pipeline.sql.views import VIEWS, promised
 
 #: The column that says whose file it is; the name of its folder says so, too.
 _OWNERS: Final = {"il": "il_model", "core_sets": "core_set", "ledger": "run", "history": "run"}
@@ -34,7 +35,6 @@ def verify(workspace: Workspace, views: Collection[str]) -> None:
     memory = _memory(workspace)
     known, found = _remembered(memory), dict[str, _State]()
     new: list[tuple[str, str]] = []
-    task = task_of(workspace)
     for view in sorted(views):
         pattern = VIEWS[view][1]
         for path in sorted(Path(workspace.root).glob(pattern)):
@@ -45,16 +45,21 @@ def verify(workspace: Workspace, views: Collection[str]) -> None:
     if not new:
         return
     with ThreadPoolExecutor(available_cores()) as pool:
-        list(pool.map(partial(_verify, workspace, task), *zip(*new, strict=True)))
+        list(
+            pool.map(
+                partial(_verify, workspace, {view: promised(workspace, view) for view in views}),
+                *zip(*new, strict=True),
+            )
+        )
     _remember(memory, known | found)
 
 
-def _verify(workspace: Workspace, task: str, view: str, name: str) -> None:
+def _verify(workspace: Workspace, columns: Mapping[str, pa.Schema], view: str, name: str) -> None:
     owner = name.split("/")[1]
     if view == "metrics":
         read_run_metrics(workspace, owner)
         return
-    found = workspace.check_table(name, of_task(VIEWS[view][0], task), _OWNERS.get(view))
+    found = workspace.check_table(name, columns[view], _OWNERS.get(view))
     with workspace.reading(name):
         if strange := found - {owner}:
             raise UnreadableError(

@@ -1,6 +1,7 @@
 """DuckDB views over the tables of a workspace."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +71,7 @@ def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
         + (
             _select(name, columns, f"{escape_glob(start)}/{pattern}")
             if _any_file(workspace, "", pattern.split("/"))
-            else _select_nothing(schema.of_task(columns, task_of(workspace)))
+            else _select_nothing(promised(workspace, name))
         )
         + ");"
         for name, (columns, pattern) in VIEWS.items()
@@ -102,12 +103,13 @@ def _check(workspace: Workspace) -> None:
     )
 
 
-def task_of(workspace: Workspace) -> str:
-    """Of the corpus, as far as the workspace tells."""
-    try:
-        return str(workspace.read_json(METADATA_NAME, task=str).get("task", "classification"))
-    except (FileNotFoundError, WorkspaceError):
-        return "classification"
+def promised(workspace: Workspace, view: str) -> pa.Schema:
+    """The columns of a view's files, of the workspace's corpus as far as that tells."""
+    task, fields = "classification", ("image",)
+    with suppress(FileNotFoundError, WorkspaceError):
+        corpus = workspace.read_json(METADATA_NAME, task=str, fields=list)
+        task, fields = corpus.get("task", task), tuple(corpus.get("fields", fields))
+    return schema.samples_of(fields, task) if view == "samples" else schema.of_task(VIEWS[view][0], task)
 
 
 def _any_file(workspace: Workspace, folder: str, pattern: list[str]) -> bool:

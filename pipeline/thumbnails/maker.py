@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rhostream.errors import UndecodableImageError, WorkspaceError
+from rhostream.errors import UndecodableError, WorkspaceError
 from rhostream.loaders.decode import content_hash, decode_rgb, image_format, raw_header, read_stored
 from rhostream.loaders.index import (
     SHARD_DIGEST_KEY,
@@ -161,7 +161,7 @@ class ThumbnailMaker(Maker[ShardToDo, Part]):
         try:
             original = read_stored(reader, rows.shard.tar, offset, size, expected)
             return encoded(shrunk(original, self.size), self.format)
-        except UndecodableImageError as error:
+        except UndecodableError as error:
             raise undecodable(self.workspace, rows.shard, row, str(error)) from error
 
 

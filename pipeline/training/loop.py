@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.decode import keep_tokenizer
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import Precision, TrainConfig
@@ -30,7 +31,7 @@ from rhostream.pipeline.training.scorers import remote_scorers, serve
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.selected_batch import SelectedBatch
 from rhostream.selection.selector import require_shares
-from rhostream.selection.tasks import Task
+from rhostream.selection.tasks import Task, logits_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
     stopping = stop_request(f"run {run.name!r}", tells=first)
     with locked, stopping as stop, observers, repeatable_convolutions():
         run.begin(plan.facts())
+        if exchange.rank == 0:
+            keep_tokenizer(workspace, plan.spec)
         exchange.wait()
         state = run.load_checkpoint(kept=lambda step: step % every == 0 or step == steps)
         require_agreement(exchange, {"step": None if state is None else state["step"]}, "checkpoints")
@@ -121,7 +124,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                     group["lr"] = learning_rate(config, source.step, steps)
                 with costs.charge("train"):
                     step = partial(_forward_backward, model, batch, plan.task, device, precision)
-                    logits, loss = costs.flops("train", tuple(batch.images.shape), step)
+                    logits, loss = costs.flops("train", batch.shape, step)
                     optimizer.step()
                     optimizer.zero_grad()
                     learner.stepped()
@@ -203,7 +206,7 @@ def _forward_backward(
     model: torch.nn.Module, batch: SelectedBatch, task: Task, device: torch.device, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     with autocast(device, precision):
-        logits = model(batch.images)
+        logits = logits_of(task.outputs(model, batch))
     loss = (task.losses(logits, batch) * batch.weights).mean()
     loss.backward()
     return logits.detach(), loss.detach()

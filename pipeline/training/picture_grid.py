@@ -24,13 +24,13 @@ def picture_grids(batch: SelectedBatch, classes: Sequence[str]) -> dict[str, Ima
 
     Returns:
         RGB grids by name, the first candidate of each at the top left: of the selected in the order of the batch, which
-        is that of their scores. What was chosen from an earlier super-batch is left out.
+        is that of their scores. What was chosen from an earlier super-batch is left out; of texts there are no grids.
     """
     selected = set(batch.keys)
     places: dict[str, tuple[SuperBatch, int]] = {}
     passed: list[tuple[float, str]] = []
     for candidates in batch.considered:
-        if not len(candidates.images):  # given back, when the next one was considered
+        if not len(candidates.fields.get("image", ())):  # given back, when the next one was considered
             continue
         places |= {key: (candidates, position) for position, key in enumerate(candidates.keys)}
         if candidates.il is not None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index import CorpusMetadata, Thumbnails, current_thumbnails, exact_thumbnails
 from rhostream.loaders.reference import il_digest
 from rhostream.loaders.storage import Workspace
@@ -29,7 +29,7 @@ from rhostream.selection.tasks import Task, task_of
 _ASIDE: Final = (
     *("name", "il_runs", "device", "threads", "workers", "checkpoint_minutes", "tensorboard", "wandb"),
     *("shard_model", "score_chunk", "scorers"),
-    *("il", "thumbnails", "steps", "epochs", "candidates", "evaluate_every"),
+    *("il", "thumbnails", "tokenizer", "text_length", "steps", "epochs", "candidates", "evaluate_every"),
 )
 _REMEDY: Final = "choose another --name, or start afresh with --overwrite"
 
@@ -40,7 +40,7 @@ class TrainPlan:
 
     Attributes:
         task: of the corpus: what a candidate's loss is, and what the model is trained and evaluated on.
-        spec: of the images that are trained on.
+        spec: of the images or texts that are trained on.
         il, thumbnails: names of the IL table and of the thumbnails that are read, or None.
         il_digest, weights_digest: of their content; None without.
         replay_digest: of the facts of the run that is replayed; None without.
@@ -57,7 +57,7 @@ class TrainPlan:
     config: TrainConfig
     selection: SelectionPlan
     task: Task
-    spec: ImageSpec
+    spec: ImageSpec | TextSpec
     il: str | None
     il_digest: str | None
     thumbnails: str | None
@@ -135,7 +135,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
     corpus = CorpusMetadata.read(workspace)
     task = task_of(corpus)
     require_task(config, task)
-    spec = corpus.image_spec(config.image_size)
+    spec = config.input_spec(corpus)
     il = (config.il or default_il_model(workspace, corpus)) if selection.needs_il else None
     samples = sum(shard.rows for shard in corpus.split("train"))
     steps = len(ReplayStream(workspace, config.replay)) if config.replay else steps_of(config, samples)
@@ -167,14 +167,18 @@ def _score_chunk(selection: SelectionPlan, learners: int) -> int:
 
 
 def _thumbnails(
-    workspace: Workspace, corpus: CorpusMetadata, config: TrainConfig, trained: ImageSpec, *, scores: bool
+    workspace: Workspace, corpus: CorpusMetadata, config: TrainConfig, trained: ImageSpec | TextSpec, *, scores: bool
 ) -> str | None:
     """The thumbnails that a run reads, or None.
 
     Exact ones serve every run. Others are for runs that score, of another size than the images only where the model
     takes any size.
     """
-    if config.thumbnails == "none":
+    if not isinstance(trained, ImageSpec) and config.thumbnails not in ("auto", "none"):
+        raise ConfigError(
+            f"thumbnails {config.thumbnails!r}: the corpus has {trained.field}s, not images; leave it out"
+        )
+    if config.thumbnails == "none" or not isinstance(trained, ImageSpec):
         return None
     if config.thumbnails != "auto":
         asked = Thumbnails.read(workspace, corpus, config.thumbnails)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.reference import Prefilter
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import ILMetadata, ILQuality, il_quality
@@ -68,7 +69,9 @@ class SelectionSetup:
             self.policy.learned(torch.cat(self._exchange.objects(own)))
         for name, other in (("proxy's step", self.scorer), ("live IL's step", self.live_il)):
             if isinstance(other, (ProxyScorer, LiveIL)):
-                self._costs.flops("score", (name, *batch.thumbnails.shape), partial(other.update, batch))
+                self._costs.flops(
+                    "score", (name, *next(iter(batch.scored_fields.values())).shape), partial(other.update, batch)
+                )
 
     def _policy(self) -> Policy:
         config, selection = self._config, self._plan.selection.config
@@ -149,10 +152,15 @@ class SelectionSetup:
         if not config.proxy:
             return Scorer(self._model, options, task=self._plan.task, seed=config.seed)
         il_metadata = self._il_metadata("proxy")
-        proxy = build_model(
-            il_metadata.architecture, len(self._plan.corpus.classes), il_metadata.spec, seed=config.seed
-        )
-        options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=il_metadata.spec.size)
+        spec = il_metadata.spec
+        if not isinstance(spec, ImageSpec) and spec != self._plan.spec:
+            raise ConfigError(
+                f"proxy with IL model {il_metadata.name!r}, which has another tokenizer or length than "
+                "the run: train both with the same --tokenizer and --text-length"
+            )
+        proxy = build_model(il_metadata.architecture, len(self._plan.corpus.classes), spec, seed=config.seed)
+        size = spec.size if isinstance(spec, ImageSpec) else None
+        options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=size)
         return ProxyScorer(
             self._trained_together(proxy.to(self._device)),
             self._plan.workspace,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import ImageSpec
+from rhostream.loaders.decode import InputSpec
 from rhostream.loaders.index import CorpusMetadata, ShardRows, is_validation_sample
 from rhostream.loaders.reference import Prefilter, open_il_table
 from rhostream.loaders.storage import Workspace
@@ -29,7 +29,7 @@ def validation_samples(
     il: str,
     quality: ILQuality,
     prefilter: Prefilter,
-    spec: ImageSpec,
+    spec: InputSpec,
     *,
     threads: int,
     exchange: Exchange | None = None,

@@ -1,5 +1,6 @@
 """A gradient step of a second model that is trained along with the learner, on what was selected for it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -14,18 +15,18 @@ def co_train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     task: Task,
-    images: Tensor,
+    fields: Mapping[str, Tensor],
     batch: SelectedBatch,
     random: str,
 ) -> None:
     """One step on the weighted losses of the batch.
 
     Args:
-        images: (n_b, C, H, W), in place of those of the batch.
+        fields: what the model takes, in place of those of the batch.
         random: names the stream of random numbers (dropout); those of the learner's training stay as they were.
     """
-    device = images.device
-    given = replace(batch.to(device), fields={**batch.fields, "image": images})
+    device = next(iter(fields.values())).device
+    given = replace(batch.to(device), fields=dict(fields))
     model.train()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
         seed_generators(random, device)

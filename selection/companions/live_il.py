@@ -68,7 +68,7 @@ class LiveIL:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate
         random = f"live_il/{self._seed}/{self._steps}"
-        co_train(self.model, self._optimizer, self._scorer.task, batch.thumbnails, batch, random=random)
+        co_train(self.model, self._optimizer, self._scorer.task, batch.scored_fields, batch, random=random)
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -57,9 +57,9 @@ class ProxyScorer(Scorer):
 
     def update(self, batch: SelectedBatch) -> None:
         """Train the proxy on the batch that the learner has got."""
-        images = self._prepared(replace(batch, fields={"image": batch.thumbnails})).images
+        fields = self._prepared(replace(batch, fields=batch.scored_fields)).fields
         random = f"proxy/{self._seed}/{self._steps}"
-        co_train(self._proxy, self._optimizer, self.task, images, batch, random=random)
+        co_train(self._proxy, self._optimizer, self.task, fields, batch, random=random)
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError, RhostreamError
-from rhostream.loaders.stream import Exchange, Part, Ranks, SuperBatch
+from rhostream.loaders.stream import Batch, Exchange, Part, Ranks, SuperBatch
 from rhostream.selection.scoring.cache import ScoreCache, Split
 from rhostream.selection.scoring.candidates import ScoredCandidates, Scores
+from rhostream.selection.scoring.even_chunks import in_even_chunks
 from rhostream.selection.scoring.functions import SelectionFunction
 from rhostream.selection.scoring.meter import Meter
 from rhostream.selection.scoring.scorer import Scorer
@@ -246,8 +247,15 @@ class CandidateScores:
 
     def _metered(self, what: str, batch: SuperBatch) -> Any:
         work = self._scorer.outputs if what == "outputs" else self._scorer.draws
-        shapes = tuple(tuple(field.shape) for field in batch.fields.values())
-        return self._meter.flops("score", (what, *shapes), lambda: work(batch))
+
+        def metered(part: Batch) -> Any:
+            shapes = tuple(tuple(field.shape) for field in part.fields.values())
+            return self._meter.flops("score", (what, *shapes), lambda: work(part))
+
+        # What is not logits need not be rows of samples, which can be put together again.
+        if what == "outputs" and self._scorer.task.gives_rows:
+            return in_even_chunks(metered, batch)
+        return metered(batch)
 
 
 def _at_least_two(super_batch: SuperBatch, rows: npt.NDArray[np.int64]) -> SuperBatch:

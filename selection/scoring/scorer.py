@@ -132,7 +132,7 @@ class Scorer:
 
     Args:
         model: of a DistributedDataParallel the module inside is run.
-        task: what goes into the model and what the loss is; a classification of images by default.
+        task: what goes into the model and what the loss is; a classification by default.
         forward, criterion: those of the task, in place of its own.
         seed: of the dropout in `draws`.
 

@@ -22,7 +22,7 @@ class Task(ABC):
     """What of a batch goes into a model, and what each sample's loss and correctness is.
 
     Attributes:
-        forward: `model(batch.images)` where None.
+        forward: where None `model(batch.images)`, of texts `model(input_ids=…, attention_mask=…)`.
         criterion: the task's own loss where None. It is given the outputs as the model made them.
     """
 
@@ -35,7 +35,7 @@ class Task(ABC):
 
     def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What the model makes of a batch whose fields are normalized."""
-        return model(batch.images) if self.forward is None else self.forward(model, batch)
+        return _given(model, batch) if self.forward is None else self.forward(model, batch)
 
     def losses(self, outputs: Any, batch: Batch) -> Tensor:
         """float32 (n,), the loss of each sample.
@@ -58,6 +58,11 @@ class Task(ABC):
         """Are the outputs logits over classes that exclude each other, of which the loss is the cross-entropy?"""
         return False
 
+    @property
+    def gives_rows(self) -> bool:
+        """Are the outputs logits of the task's own, a row for each sample?"""
+        return self.forward is None and self.criterion is None
+
     @abstractmethod
     def guess(self, classes: int) -> float:
         """The loss of a sample, nats, under a model that knows nothing."""
@@ -69,6 +74,11 @@ class Task(ABC):
     @abstractmethod
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """float32 (n,), of logits float32."""
+
+
+def _given(model: Callable[..., Any], batch: Batch) -> Any:
+    """A model takes images as its one argument, all else by name, as those of Hugging Face do."""
+    return model(batch.images) if "image" in batch.fields else model(**batch.fields)
 
 
 def logits_of(outputs: Any) -> Tensor:

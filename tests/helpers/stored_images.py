@@ -10,8 +10,8 @@ import numpy as np
 
 from helpers.support import jpeg
 from rhostream.loaders.decode.image_reader import ImageReader
-from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.image_spec import ImageSpec
+from rhostream.loaders.decode.stored_refs import StoredRefs
 from rhostream.loaders.storage.workspace import Workspace
 
 TARS = ("shards/train-000000.tar", "shards/train-000001.tar")
@@ -37,8 +37,8 @@ class Stored:
                     info.size = len(self.files[image])
                     writer.addfile(info, io.BytesIO(self.files[image]))
 
-    def refs(self, images: list[int], *, hashed: bool = False) -> ImageRefs:
-        return ImageRefs(
+    def refs(self, images: list[int], *, hashed: bool = False) -> StoredRefs:
+        return StoredRefs(
             tars=TARS,
             numbers=self.numbers[images].astype(np.int32),
             offsets=self.offsets[images],

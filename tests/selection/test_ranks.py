@@ -112,7 +112,7 @@ def together(model: nn.Module, ranks: int) -> nn.Module:
 def numbers(images: torch.Tensor, stream: CandidateStream) -> list[int]:
     """Those of the samples, which the first pixel of each image tells."""
     first = images[:, :, 0, 0].cpu()
-    mean, std = torch.tensor(stream.spec.mean), torch.tensor(stream.spec.std)
+    mean, std = torch.tensor(stream.corpus.image_spec().mean), torch.tensor(stream.corpus.image_spec().std)
     pixels = ((first * std + mean) * 255).round().int()
     return (pixels[:, 0] * 256 + pixels[:, 1]).tolist()
 

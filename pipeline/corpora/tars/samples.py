@@ -1,4 +1,4 @@
-"""The samples of a WebDataset tar: consecutive members with one key, and what of them is image, label and extra."""
+"""The samples of a WebDataset tar: consecutive members with one key, and which are image, text, label and extra."""
 
 import json
 import re
@@ -68,6 +68,14 @@ class SampleReader:
                 f"[options] separator = {options.separator!r} is of multi-label corpora: leave it out, or say "
                 'task = "multi_label"'
             )
+        text_member, _, self._text_field = options.text.partition(".")
+        if options.text and (text_member not in ("txt", "json") or (text_member == "json") != bool(self._text_field)):
+            raise ConfigError(f"[options] text = {options.text!r}: choose txt or json.<field>")
+        if options.text and options.text == options.label:
+            raise ConfigError(f"[options] text and label are both {options.text!r}: name the places of both")
+        #: What a sample has.
+        self.field = "text" if options.text else "image"
+        self._text_member = text_member
         self._label_member = member
         self._images = options.images
         self._on_bad_tar = options.on_bad_tar
@@ -76,10 +84,10 @@ class SampleReader:
         self.extra_columns: Mapping[str, pa.DataType] = types
         self._texts = {member} | {"txt" if name == "txt" else "json" for name in self._extra}
 
-    def samples(self, stream: IO[bytes], *, images: bool = False) -> Iterator[TarSample | Damage]:
-        """Every sample of a tar, its texts read, and its images where `images` says so.
+    def samples(self, stream: IO[bytes], *, contents: bool = False) -> Iterator[TarSample | Damage]:
+        """Every sample of a tar, with what tells its label, and its image or text where `contents` says so.
 
-        An image whose name gives it no extension is a sample by itself, which has no image: see `without_image`. With
+        An image whose name gives it no extension is a sample by itself, which has no image: see `without_content`. With
         `on_bad_tar = "skip"` damage comes between the samples; of the ones beside it members may be missing.
 
         Raises:
@@ -88,7 +96,7 @@ class SampleReader:
         sample: TarSample | None = None
         try:
             for member in tar_members(
-                stream, partial(self._bytes_wanted, images), skip_damage=self._on_bad_tar == "skip"
+                stream, partial(self._bytes_wanted, contents), skip_damage=self._on_bad_tar == "skip"
             ):
                 if isinstance(member, Damage):
                     yield member
@@ -110,16 +118,22 @@ class SampleReader:
         if sample is not None:
             yield sample
 
-    def _bytes_wanted(self, images: bool, name: str) -> int:
+    def _bytes_wanted(self, contents: bool, name: str) -> int:
         extension = _key_and_extension(name)[1]
         if not extension:
             return _MAGIC_BYTES
         if extension in self._texts:
             return _MOST_TEXT_BYTES[extension]
-        return _MOST_IMAGE_BYTES if images and extension in self._images else 0
+        if contents and extension == self._text_member:
+            return _MOST_TEXT_BYTES[extension]
+        return _MOST_IMAGE_BYTES if contents and self.field == "image" and extension in self._images else 0
 
     def oversized(self, sample: TarSample) -> tuple[str, str] | None:
         """(reason, detail) of a sample with a member of more bytes than are ever read; None where there is none."""
+        content = self.content(sample)
+        if self.field == "text" and content is not None and content.size > _MOST_TEXT_BYTES[self._text_member]:
+            most = _MOST_TEXT_BYTES[self._text_member]
+            return "too_long", f"its {self._text_member} has {content.size} bytes; at most {most} are read"
         for extension, member in sample.members.items():
             most = _MOST_IMAGE_BYTES if extension in self._images else _MOST_TEXT_BYTES.get(extension, member.size)
             if (extension in self._images or extension in self._texts) and member.size > most:
@@ -127,16 +141,31 @@ class SampleReader:
                 return reason, f"its {extension} has {member.size} bytes; at most {most} are read"
         return None
 
-    def image(self, sample: TarSample) -> Member | None:
-        """The member that is the sample's image; None where it has none, see `without_image`."""
+    def content(self, sample: TarSample) -> Member | None:
+        """The member that is, or holds, the sample's image or text; None where it has none, see `without_content`."""
+        if self.field == "text":
+            return sample.members.get(self._text_member)
         return next((sample.members[ext] for ext in self._images if ext in sample.members), None)
 
-    def without_image(self, sample: TarSample) -> list[tuple[str, str]]:
-        """(name, detail) of every entry that a sample without image stands for.
+    def text_in(self, member: bytes) -> bytes:
+        """The text of a sample, of the whole member that holds it; empty where that has none."""
+        if not self._text_field:
+            return member
+        try:
+            found = json.loads(member)[self._text_field]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            return b""
+        return found.encode("utf-8", "surrogatepass") if isinstance(found, str) else b""
+
+    def without_content(self, sample: TarSample) -> list[tuple[str, str]]:
+        """(name, detail) of every entry that a sample without image or text stands for.
 
         There is one, but for images with a dot in their names: "cat.1.jpg" and "cat.2.jpg" are members "1.jpg" and
         "2.jpg" of one sample "cat" to webdataset.
         """
+        if self.field == "text":
+            members = ", ".join(list(sample.members)[:_MEMBERS_NAMED])
+            return [(sample.key, f"no {self._text_member} among its members {members}")]
         if _STRAY in sample.members:
             detail = (
                 "an image that is of no sample to webdataset: its name needs an extension, no dot in front, and no "

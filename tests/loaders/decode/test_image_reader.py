@@ -14,9 +14,9 @@ from helpers.stored_images import TARS, Stored
 from rhostream.errors import ShardError
 from rhostream.loaders.decode.buffers import BufferPool
 from rhostream.loaders.decode.image_reader import ImageReader
-from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.loaders.decode.read_options import ReadOptions
+from rhostream.loaders.decode.stored_refs import StoredRefs
 
 VIEW = ImageSpec(size=16)
 THREADS = ReadOptions(threads=2, workers=0)
@@ -52,7 +52,7 @@ def test_images_come_in_the_requested_order_with_channels_last(stored: Stored) -
 def test_augmentation_is_drawn_from_each_images_text(stored: Stored) -> None:
     wanted = [1, 1, 2, 1]
     refs = stored.refs(wanted)
-    refs = ImageRefs(**{**vars(refs), "augmentation_seeds": ["a", "b", "a", "a"]})
+    refs = StoredRefs(**{**vars(refs), "augmentation_seeds": ["a", "b", "a", "a"]})
     reader = ImageReader(stored.workspace, THREADS)
     images, _ = reader.submit(refs, VIEW, "resized_crop").result()
     for image, seed, pixels in zip(wanted, refs.augmentation_seeds or (), images, strict=True):
@@ -67,7 +67,7 @@ def test_failures_name_position_and_reason_and_spare_the_others(stored: Stored) 
     assert refs.hashes is not None
     hashes = [*refs.hashes]
     hashes[3] = "0" * 32
-    images, failures = reader.submit(ImageRefs(**{**vars(refs), "hashes": hashes}), VIEW).result()
+    images, failures = reader.submit(StoredRefs(**{**vars(refs), "hashes": hashes}), VIEW).result()
     assert [position for position, _ in failures] == [1, 3, 71]
     assert all("not_an_image" in reason for position, reason in failures if position != 3)
     assert failures[1][1].startswith("corrupt: ")
@@ -80,7 +80,7 @@ def test_a_vanished_tar_is_an_error_not_a_hang(stored: Stored) -> None:
     reader = ImageReader(stored.workspace, THREADS)
     refs = stored.refs(list(range(40)))
     with pytest.raises(ShardError, match="vanished"):
-        reader.submit(ImageRefs(**{**vars(refs), "tars": [TARS[0], "shards/gone.tar"]}), VIEW).result()
+        reader.submit(StoredRefs(**{**vars(refs), "tars": [TARS[0], "shards/gone.tar"]}), VIEW).result()
     images, _ = reader.submit(stored.refs([3]), VIEW).result()
     assert (images == stored.pixels([3], VIEW)).all()
     reader.close()

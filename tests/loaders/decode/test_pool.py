@@ -19,9 +19,9 @@ from helpers.stored_images import TARS, Stored, runs, started
 
 from rhostream.errors import ShardError, WorkerError
 from rhostream.loaders.decode.image_reader import ImageReader, PendingImages
-from rhostream.loaders.decode.image_refs import ImageRefs
 from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.loaders.decode.read_options import ReadOptions
+from rhostream.loaders.decode.stored_refs import StoredRefs
 
 VIEW = ImageSpec(size=16)
 WANTED = [image for image in range(100) if image not in (7, 77)]
@@ -56,7 +56,7 @@ def test_processes_give_the_pixels_and_failures_that_threads_give(stored: Stored
     threads = ImageReader(stored.workspace, ReadOptions(threads=2, workers=0))
     everything = stored.refs(list(range(100)), hashed=True)
     assert everything.hashes is not None
-    everything = ImageRefs(
+    everything = StoredRefs(
         **{
             **vars(everything),
             "hashes": ["0" * 32, *everything.hashes[1:]],
@@ -82,9 +82,9 @@ def test_shard_errors_of_a_process_arrive_and_it_goes_on(stored: Stored) -> None
     pids = started(reader, stored, 1)
     refs = stored.refs(WANTED)
     with pytest.raises(ShardError, match=r"gone\.tar has vanished"):
-        reader.submit(ImageRefs(**{**vars(refs), "tars": [TARS[0], "shards/gone.tar"]}), VIEW).result()
+        reader.submit(StoredRefs(**{**vars(refs), "tars": [TARS[0], "shards/gone.tar"]}), VIEW).result()
     with pytest.raises(ShardError, match="ends at byte"):
-        reader.submit(ImageRefs(**{**vars(refs), "offsets": refs.offsets + (1 << 30)}), VIEW).result()
+        reader.submit(StoredRefs(**{**vars(refs), "offsets": refs.offsets + (1 << 30)}), VIEW).result()
     images, _ = reader.submit(refs, VIEW).result()
     assert (images == stored.pixels(WANTED, VIEW)).all()
     assert reader.processes == pids
@@ -96,7 +96,7 @@ def test_only_the_tars_read_from_are_named_to_a_process(stored: Stored) -> None:
     started(reader, stored, 1)
     refs = stored.refs(WANTED)
     many = [*(f"shards/{number}.tar" for number in range(5000)), *TARS]
-    refs = ImageRefs(**{**vars(refs), "tars": many, "numbers": (refs.numbers + 5000).astype(np.int32)})
+    refs = StoredRefs(**{**vars(refs), "tars": many, "numbers": (refs.numbers + 5000).astype(np.int32)})
     images, _ = reader.submit(refs, VIEW).result()
     assert (images == stored.pixels(WANTED, VIEW)).all()
     reader.close()

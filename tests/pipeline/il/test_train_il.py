@@ -106,7 +106,7 @@ def test_only_holdout_labels_reach_the_model(tmp_path: Path, monkeypatch: pytest
     assert metadata.models[0].evaluations[-1].train_accuracy == 1.0
     corpus = CorpusMetadata.read(workspace)
     share = EvaluationSet(workspace, corpus.split("train"), corpus.image_spec())
-    labels = torch.cat([labels for _, labels in share.batches()])
+    labels = torch.cat([batch.labels for batch in share.batches()])
     accuracy = metadata.models[0].evaluations[-1].validation_accuracy
     assert accuracy == pytest.approx(float((labels == 2).float().mean()))
 

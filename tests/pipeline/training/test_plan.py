@@ -7,6 +7,7 @@ import pytest
 from helpers.tiny import write_il, write_workspace
 
 from rhostream import ConfigError, WorkspaceError
+from rhostream.loaders.decode import ImageSpec
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.training.budget import learning_rate, same_rates
 from rhostream.pipeline.training.loop import train
@@ -74,7 +75,7 @@ def test_what_a_selection_needs_follows_from_its_settings(settings, expected):
 def test_a_plan_resolves_what_the_settings_leave_open(workspace):
     plan = plan_training(workspace, replace(CONFIG, epochs=4.0, evaluate_every=0))
     assert (plan.name, plan.il, plan.thumbnails, plan.evaluated_on) == ("rho_loss", "small_cnn", None, "test")
-    assert (plan.samples, plan.steps, plan.evaluate_every, plan.spec.size) == (60, 12, 1, 8)
+    assert (plan.samples, plan.steps, plan.evaluate_every, plan.spec) == (60, 12, 1, ImageSpec(size=8))
 
 
 def rates(steps, **settings):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from rhostream import ConfigError, WorkspaceError
 from rhostream.loaders.decode.image_reader import ImageReader
-from rhostream.loaders.decode.image_refs import ImageRefs
+from rhostream.loaders.decode.stored_refs import StoredRefs
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.comparison.comparison import compare
 from rhostream.pipeline.config.train_config import TrainConfig
@@ -55,7 +55,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     original = ImageReader.submit
 
-    def submit(self: ImageReader, refs: ImageRefs, *arguments: Any, **settings: Any) -> Any:
+    def submit(self: ImageReader, refs: StoredRefs, *arguments: Any, **settings: Any) -> Any:
         counts.append(len(refs))
         return original(self, refs, *arguments, **settings)
 

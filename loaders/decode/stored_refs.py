@@ -1,4 +1,4 @@
-"""Which stored images to read."""
+"""Which stored samples to read: images or texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ Positions = npt.NDArray[np.int64] | slice
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRefs:
-    """n stored images, in the order in which their pixels are wanted.
+class StoredRefs:
+    """Where one stored field of n samples lies, in the order in which it is wanted.
 
     Attributes:
         tars: the tars they lie in (`Shard.tar`).
-        numbers: int32 (n,), which of `tars` holds each image.
+        numbers: int32 (n,), which of `tars` holds each one.
         offsets, sizes: int64 (n,), bytes.
-        hashes: the `content_hash` that each image must have, length n; None compares nothing.
+        hashes: the `content_hash` that each one must have, length n; None compares nothing.
         augmentation_seeds: the text that decides each image's augmentation, length n; None where there is none.
     """
 
@@ -33,10 +33,10 @@ class ImageRefs:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def take(self, positions: Positions) -> "ImageRefs":
-        """The images at these positions, in this order."""
+    def take(self, positions: Positions) -> "StoredRefs":
+        """Those at these positions, in this order."""
         seeds = self.augmentation_seeds
-        return ImageRefs(
+        return StoredRefs(
             tars=self.tars,
             numbers=self.numbers[positions],
             offsets=self.offsets[positions],
@@ -46,7 +46,7 @@ class ImageRefs:
         )
 
     @classmethod
-    def concat(cls, parts: Sequence[Self]) -> "ImageRefs":
+    def concat(cls, parts: Sequence[Self]) -> "StoredRefs":
         """One part after the other."""
         if len(parts) == 1:
             return parts[0]

@@ -242,6 +242,25 @@ def staleness_table() -> str:
     return table(["scores are so many steps old", f"steps to {found['target']:.0%}, by seed", "median"], rows)
 
 
+def engines_table() -> str:
+    """Samples a second of one core by stage and engine, and what others have published."""
+    found = result("engines")
+    rows = [
+        [stage, f"{local:,.0f}", f"{found['ray'][stage]:,.0f}", f"{found['ray'][stage] / local:.2f}"]
+        for stage, local in found["local"].items()
+    ]
+    published = [[what, "", "", told] for what, told in found["published"]]
+    return table(["samples a second of one core", "local", "Ray", "Ray / local, or published"], [*rows, *published])
+
+
+def engine_kills() -> str:
+    """How often actors and drivers were killed, and what became of the bytes."""
+    found = result("engines")
+    kept = found["equal"] and found["equal_after_actor_kills"] and found["equal_after_driver_kills"]
+    ended = "every tree was, byte for byte, that of local processes" if kept else "TREES DIFFERED"
+    return f"{found['actor_kills']} actors and {found['driver_kills']} drivers were killed at random moments: {ended}"
+
+
 def mnist_table() -> str:
     """Steps to an accuracy on MNIST with wrong labels, by seed."""
 

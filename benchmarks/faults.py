@@ -13,11 +13,14 @@ Expected: nothing but "told" and "same". An hour for 10,000 trials on one core.
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import machine
@@ -33,32 +36,44 @@ OUTPUT = Path(__file__).parent / "results" / "faults.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    begin, trials = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RHO_CACHE"] = f"{folder}/cache"
         place = SmallWorkspace(Path(folder))
-        trials, seconds = artifact_fuzz.run(place, arguments.trials, arguments.seed)
+        for trial in artifact_fuzz.run(place, range(arguments.trials), arguments.seed):
+            trials.append(trial)
+            if trial.outcome in artifact_fuzz.FAILURES:
+                print(trial, flush=True)
+            ends = time.monotonic() - begin > arguments.minutes * 60
+            if ends or len(trials) % 100 == 0 or len(trials) == arguments.trials:
+                found = summary(trials, arguments.seed, time.monotonic() - begin)
+                arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+            if ends:
+                break
+    print(f"{len(trials)} trials, {len(found['failed'])} failed")
+    sys.exit(bool(found["failed"]))
+
+
+def summary(trials: list[artifact_fuzz.Trial], seed: int, seconds: float) -> dict[str, Any]:
     by_artifact = {
         pattern: Counter(trial.outcome for trial in trials if trial.artifact == pattern) for pattern in READ_BY
     }
     failed = [trial for trial in trials if trial.outcome in artifact_fuzz.FAILURES]
-    result = {
+    return {
         "benchmark": "faults",
         "machine": machine(),
         "trials": len(trials),
-        "seed": arguments.seed,
+        "seed": seed,
         "seconds": round(seconds),
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "artifacts": {name: dict(sorted(counts.items())) for name, counts in by_artifact.items()},
         "failed": [asdict(trial) for trial in failed],
     }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{len(trials)} trials in {seconds:.0f} s, {len(failed)} failed")
-    for trial in failed:
-        print(trial)
-    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

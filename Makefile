@@ -77,11 +77,14 @@ browser:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
+# Tests of a file, or of a group, run in one process: what they share is then made once.
+PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadgroup
+
 test: lint types docs
-	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
+	$(PYTEST)
 
 test-fast: install-dev
-	$(VENV)/bin/python -m pytest -n auto -m "not slow and not gpu and not real_data"
+	$(PYTEST) -m "not slow and not gpu and not real_data"
 
 lint: install-dev
 	$(VENV)/bin/ruff check .

@@ -37,6 +37,13 @@ def il_model_today(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     if metadata.get("format") not in (1, 2):
         return dict(metadata)
+    try:
+        return _il_model_of_epochs(metadata)
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError):  # damaged: as it is, which no reader takes
+        return dict(metadata)
+
+
+def _il_model_of_epochs(metadata: Mapping[str, Any]) -> dict[str, Any]:
     models = []
     for model in metadata["models"]:
         length = -(-model["trained_samples"] // metadata["config"]["batch_size"])

@@ -1,6 +1,7 @@
 """Markers that follow from where a test lies, the loud skip of what real corpora would check, a cache of the tests."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,11 @@ MARKED_FOLDERS = {
     "pipeline/report": "slow",
     "pipeline/training": "slow",
 }
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores Ctrl-C, as would all that it starts: tests that send it want it heard."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if marker := _marker_of(item.path.parent):
             item.add_marker(marker)
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
         if item.get_closest_marker("real_data") and not there:
             item.add_marker(missing)
 

@@ -1,6 +1,7 @@
 """What is installed is what is in the tree, imports run downward, and light commands stay light."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -151,6 +152,27 @@ size = 32
 steps = 2
 """
 
+RUNS_COMMANDS = """
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+from rhostream.cli.main import main
+
+codes, said = [], []
+for command in json.loads(Path("commands.json").read_text()):
+    sys.argv = ["rho", *command, "--workspace", "workspace"]
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            main()
+        except SystemExit as end:
+            codes.append(end.code)
+    said.append(told.getvalue())
+print(json.dumps([codes, said]))
+"""
+
 SELECTS = """
 import importlib.util
 
@@ -188,21 +210,23 @@ def test_the_wheel_alone_trains_and_names_missing_extras(wheel: Path, tmp_path: 
     assert told("rho", "--version") == f"rho {rhostream.__version__}\n"
     assert "rho shards --manifest imagefolder.toml" in told("rho", "init", "imagefolder", "--root", "photos")
     told("rho", "shards", "--manifest", "tiny.toml", "--workspace", "workspace")
-    told("rho", "il", "train", "--workspace", "workspace")
-    told("rho", "il", "score", "--workspace", "workspace")
-    told("rho", "train", "--workspace", "workspace", "--steps", "2", "--select", "rho_loss")
-    assert told("python", "-c", SELECTS).splitlines() == ["4", "[]"]
-    for arguments, library, extra in (
-        (["query", "SELECT 1"], "duckdb", "sql"),
-        (["explain", "reasons"], "duckdb", "sql"),
-        (["report"], "matplotlib", "report"),
-        (["train", "--compare", "uniform,rho_loss"], "matplotlib", "report"),
-        (["train", "--name", "resnet", "--model", "resnet18"], "torchvision", "torchvision"),
-        (["train", "--name", "timm", "--model", "timm/resnet18"], "timm", "timm"),
-    ):
-        done = call("rho", *arguments, "--workspace", "workspace")
+    missing = {
+        ("query", "SELECT 1"): ("duckdb", "sql"),
+        ("explain", "reasons"): ("duckdb", "sql"),
+        ("report",): ("matplotlib", "report"),
+        ("train", "--compare", "uniform,rho_loss"): ("matplotlib", "report"),
+        ("train", "--name", "resnet", "--model", "resnet18"): ("torchvision", "torchvision"),
+        ("train", "--name", "timm", "--model", "timm/resnet18"): ("timm", "timm"),
+    }
+    trains = (["il", "train"], ["il", "score"], ["train", "--steps", "2", "--select", "rho_loss"])
+    # In one process, as each would import torch.
+    (tmp_path / "commands.json").write_text(json.dumps([*trains, *missing]))
+    codes, said = json.loads(told("python", "-c", RUNS_COMMANDS).splitlines()[-1])
+    assert codes[: len(trains)] == [0, 0, 0], said
+    for (library, extra), code, line in zip(missing.values(), codes[3:], said[3:], strict=True):
         expected = f"rho: this needs {library}, which is not installed: run `pip install 'rhostream[{extra}]'`\n"
-        assert (done.returncode, done.stderr) == (1, expected)
+        assert (code, line) == (1, expected)
+    assert told("python", "-c", SELECTS).splitlines() == ["4", "[]"]
 
 
 def test_every_library_that_is_imported_is_declared() -> None:

@@ -13,6 +13,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.schema import IL
 
 _ENOUGH: Final = 100_000  # samples, to estimate shares from
+_MOST_SHARDS: Final = 2_000  # to read for that: opening one takes longer than a thousand samples
 _MOST_CERTAIN: Final = 0.25  # share of the IL model's predictions that is taken at its word
 _WEAK: Final = 0.08  # share of the labels' entropy: selecting by tables below it lost steps, by those above it won some
 _STARVED: Final = 0.5  # share of a class
@@ -129,8 +130,9 @@ def il_quality(
 
 
 def _spread(shards: Sequence[Shard]) -> list[Shard]:
-    """Shards from all over the split, of some 100,000 samples."""
-    return list(shards[:: max(1, sum(shard.rows for shard in shards) // _ENOUGH)])
+    """Shards from all over the split, of some 100,000 samples, fewer where thousands of shards hold a few each."""
+    samples = sum(shard.rows for shard in shards)
+    return list(shards[:: max(1, samples // _ENOUGH, -(-len(shards) // _MOST_SHARDS))])
 
 
 def _confidence(workspace: Workspace, some: Sequence[ShardRows], il: str) -> npt.NDArray[np.float32] | None:

@@ -129,6 +129,8 @@ def _connect(workspace: Workspace, spill: str, memory: str) -> duckdb.DuckDBPyCo
         connection.execute("SET enable_external_access = false")
         for view in create_views(workspace, root):
             connection.execute(view)
+        # A question names a view more than once, and each time would read the footers of all of its files.
+        connection.execute("SET parquet_metadata_cache = true")
         connection.execute("SET enable_progress_bar = false")  # it would be printed between the rows
         connection.execute("SET lock_configuration = true")
     except BaseException:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.schema import HISTORY, LEDGER
 
 #: Metadata of the history's Parquet: how many parts of the ledger it sums up, the last of them and its rows.
@@ -40,7 +40,11 @@ def update_history(workspace: Workspace, run: str, rank: int) -> None:
         return
     waiting: list[pa.Table] = []
     for part in missing:
-        waiting.append(_as_history(workspace.read_table(part, _COLUMNS, LEDGER)))
+        rows = workspace.read_table(part, ["run", *_COLUMNS], LEDGER)
+        with workspace.reading(part):
+            if strange := set(rows["run"].unique().to_pylist()) - {run}:
+                raise UnreadableError(f"is of the run {min(strange)!r}")
+        waiting.append(_as_history(rows))
         if sum(table.num_rows for table in waiting) >= ROWS_AT_ONCE:
             history, waiting = _merged([history, *waiting]), []
     if waiting:

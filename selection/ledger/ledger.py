@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import concat_labels
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.loaders.stream import CandidateTable, SuperBatch, distributed
 from rhostream.schema import LEDGER, of_task
 from rhostream.selection.ledger.history import forget_history, history_name, update_history
@@ -28,6 +28,7 @@ ROW_GROUP_ROWS: Final = 1 << 17
 #: In the metadata of a part that `save` wrote: more rows of the same part are to follow.
 _UNFINISHED: Final = b"rhostream.unfinished"
 
+_WHATEVER_THE_TASK: Final = pa.schema([field for field in LEDGER if field.name != "label"])
 
 #: The ledger of each workspace and run that was opened last in this process.
 _in_use: "weakref.WeakValueDictionary[tuple[str, str], Ledger]" = weakref.WeakValueDictionary()
@@ -236,7 +237,12 @@ class Ledger:
         self._tables, self._rows = [], 0
         self._begun = True
         if kept:
-            part = self._workspace.read_table(f"{self.folder}/{kept[-1]}")
+            name = f"{self.folder}/{kept[-1]}"
+            of_runs = self._workspace.check_table(name, _WHATEVER_THE_TASK, "run")
+            with self._workspace.reading(name):
+                if strange := of_runs - {self._run}:
+                    raise UnreadableError(f"is of the run {min(strange)!r}")
+            part = self._workspace.read_table(name)
             rows = part.filter(pc.less_equal(part["step"], step)).replace_schema_metadata()
             if _UNFINISHED in (part.schema.metadata or {}) or len(rows) < len(part):
                 self._tables, self._rows = [rows.cast(_schema(rows.column_names))], len(rows)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import tarfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rhostream.errors import RhostreamError
 from rhostream.pipeline.corpora import Damage, DamagedTarError, Member, tar_members
 
 BLOCK = tarfile.BLOCKSIZE
+MUTATIONS = int(os.environ.get("RHO_TEST_MUTATIONS", "500"))
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -136,7 +138,7 @@ def test_mutated_tars_lose_no_byte_that_is_not_counted() -> None:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     whole = buffer.getvalue()
-    for number in range(1500):
+    for number in range(MUTATIONS):
         content = mutated(whole, chance)
         covered, at = 0, 0
         for found in tar_members(io.BytesIO(content), lambda name: 64, skip_damage=True):

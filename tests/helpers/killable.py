@@ -2,37 +2,46 @@
 
 import multiprocessing
 import os
-import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-#: How many times each stage is killed.
-KILLS = int(os.environ.get("RHO_TEST_KILLS", "20"))
+#: How many times each command is ended; benchmarks/kills.py does it more often.
+KILLS = int(os.environ.get("RHO_TEST_KILLS", "3"))
 
 #: The server of forked processes has torch loaded, so that a restart takes milliseconds and not seconds.
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["rhostream.pipeline.il.train", "rhostream.pipeline.il.score", "rhostream.pipeline.training.loop", "torch._dynamo"]
+    [
+        "rhostream.cli.main",
+        "rhostream.pipeline.il.train",
+        "rhostream.pipeline.il.score",
+        "rhostream.pipeline.sql.database",
+        "rhostream.pipeline.training.loop",
+        "torch._dynamo",
+    ]
 )
 
 
-def rho(arguments: list[str]) -> None:
+def rho(arguments: list[str], said: Path, temporary: Path | None) -> None:
     """What the process does: the command, as a shell would start it."""
+    with Path(os.devnull).open("w") as nowhere, said.open("w") as told:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(told.fileno(), 2)
     import torch
 
     from rhostream.cli.main import main
 
     torch.set_num_threads(1)
     sys.argv = ["rho", *arguments]
-    with Path(os.devnull).open("w") as nowhere:
-        for standard in (1, 2):
-            os.dup2(nowhere.fileno(), standard)
-        sys.stdout = sys.stderr = nowhere
-        main()
+    if temporary is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    main()
 
 
 def begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
@@ -40,6 +49,16 @@ def begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
     process = _server.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def start(arguments: list[str], *, said: Path = Path(os.devnull), temporary: Path | None = None) -> Any:
+    """A process that runs `rho`.
+
+    Args:
+        said: file for what it prints to stderr.
+        temporary: folder for its temporary files.
+    """
+    return begin(rho, (arguments, said, temporary))
 
 
 def start(arguments: list[str]) -> Any:
@@ -54,9 +73,8 @@ ENDS: Final = {
 }
 
 
-def end(process: Any, chance: random.Random) -> bool:
-    """End a process by one of three signals; returns whether it was still at work."""
-    number = chance.choice(list(ENDS))
+def end(process: Any, number: signal.Signals) -> bool:
+    """End a process by this signal; returns whether it was still at work."""
     if process.is_alive():
         os.kill(process.pid, number)
     process.join(120)

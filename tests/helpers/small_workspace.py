@@ -24,7 +24,6 @@ from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.thumbnails.write import write_thumbnails
 from rhostream.pipeline.training.loop import train
 
-_IMAGES: Final = 72
 STEPS: Final = 4
 RUNS: Final = ("uniform", "rho_loss")
 
@@ -35,12 +34,12 @@ class SmallWorkspace:
     `fresh` puts everything back as it was.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, images: int = 72, shard_size: int = 40) -> None:
         self.folder, self._whole = folder / "place", folder / "whole"
         self.workspace = Workspace(self.folder / "w")
         self.indexed = Workspace(self.folder / "indexed")
-        self.corpus = write_corpus(folder / "corpus", _IMAGES, [("gone.jpg", "cat")])
-        self.manifest = manifest_of(self.corpus, shard_size=40, holdout=0.4, image={"size": 16})
+        self.corpus = write_corpus(folder / "corpus", images, [("gone.jpg", "cat")])
+        self.manifest = manifest_of(self.corpus, shard_size=shard_size, holdout=0.4, image={"size": 16})
         self._make()
         shutil.copytree(self.folder, self._whole)
 
@@ -83,8 +82,16 @@ class SmallWorkspace:
         index_tars(self.indexed, [self.workspace.path("shards")], manifest, workers=0)
 
     def fresh(self) -> None:
-        shutil.rmtree(self.folder)
-        shutil.copytree(self._whole, self.folder)
+        """Put back every file that was changed, told by its size and time, and remove what was added."""
+        before = {path.relative_to(self._whole): path for path in self._whole.rglob("*")}
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder comes before the folder
+            if _state(path) != _state(before.get(path.relative_to(self.folder))):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name, path in sorted(before.items()):
+            if path.is_dir():
+                (self.folder / name).mkdir(exist_ok=True)
+            elif not (self.folder / name).exists():
+                shutil.copy2(path, self.folder / name)
 
     def cli(self, *arguments: str) -> str:
         """What a command prints; raises what it fails with."""
@@ -98,3 +105,11 @@ class SmallWorkspace:
         """Names of the files that one of these patterns fits, as they were at first."""
         names = [path.relative_to(self._whole).as_posix() for path in self._whole.rglob("*") if path.is_file()]
         return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
+
+
+def _state(path: Path | None) -> tuple[int, int, int] | None:
+    """Of a file its mode, size and time; of a folder the mode; None of what is not there."""
+    if path is None:
+        return None
+    found = path.lstat()
+    return (found.st_mode, 0, 0) if path.is_dir() else (found.st_mode, found.st_size, found.st_mtime_ns)

@@ -1,0 +1,146 @@
+"""What ten thousand small tars and a hundred thousand classes cost, stage by stage.
+
+    python benchmarks/many_tars.py --output benchmarks/results/many_tars.json
+
+Writes tars of two or three small photographs of noise each, as somebody else's data set, indexes them where they lie,
+and runs the commands on them, each in a process of its own whose time and peak memory are measured. Then `rho shards`
+of a table whose manifest names 100,000 classes. What is there is not written again.
+
+Expected: no command takes more than a minute of one core or 1.5 GiB. About four minutes.
+"""
+
+import argparse
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import simplejpeg
+from machine import machine
+
+CLASSES: Final = 14
+SIDE: Final = 24
+RHO: Final = [sys.executable, "-c", "from rhostream.cli.main import main; main()"]
+CPU: Final = ["--device", "cpu", "--threads", "1"]
+
+
+def write_tars(folder: Path, tars: int, samples: int) -> None:
+    """`samples` photographs of noise in so many tars, as evenly as it goes."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for tar, numbers in enumerate(np.array_split(np.arange(samples), tars)):
+        with tarfile.open(folder / f"{tar:06d}.tar", "w") as stream:
+            for number in numbers:
+                image = simplejpeg.encode_jpeg(random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8), quality=80)
+                for ext, content in (("jpg", image), ("cls", b"%d" % (number % CLASSES))):
+                    member = tarfile.TarInfo(f"{number:08d}.{ext}")
+                    member.size = len(content)
+                    stream.addfile(member, io.BytesIO(content))
+
+
+def write_table(folder: Path, classes: int, samples: int) -> None:
+    """So many photographs in a table, and a manifest that names so many classes."""
+    (folder / "images").mkdir(parents=True)
+    random = np.random.default_rng(1)
+    rows = ["path,label"]
+    for number in range(samples):
+        image = simplejpeg.encode_jpeg(random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8), quality=80)
+        (folder / "images" / f"{number}.jpg").write_bytes(image)
+        rows.append(f"images/{number}.jpg,class {number * 7919 % classes}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    names = ", ".join(f'"class {number}"' for number in range(classes))
+    (folder / "many.toml").write_text(f'format = "table"\nroot = "{folder}"\nholdout = 0.1\nclasses = [{names}]\n')
+
+
+def measure(asked: str, *arguments: str, environment: dict[str, str]) -> dict[str, Any]:
+    """Run one command; its seconds, its CPU-seconds with its children's, and the peak memory of its largest process."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    # A child of the child: the peak that rusage tells is that of the largest so far.
+    measured = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:], stdout=sys.stderr); "
+    measured += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", measured, *RHO, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{asked}: {done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found = {
+        "asked": asked,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "cpu_seconds": round(cpu, 1),
+        "peak_memory_gib": round(int(done.stdout) / 2**20, 2),
+    }
+    print(
+        f"{asked:<40} {found['seconds']:7.1f} s {found['cpu_seconds']:7.1f} CPU-s {found['peak_memory_gib']:6.2f} GiB",
+        flush=True,
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tars", type=int, default=10_000)
+    parser.add_argument("--samples", type=int, default=24_000)
+    parser.add_argument("--classes", type=int, default=100_000)
+    parser.add_argument("--workspaces", type=Path, default=Path("workspaces/many_tars"), help="where to work")
+    parser.add_argument("--only", help="asks only what begins so")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    arguments = parser.parse_args()
+    folder = arguments.workspaces.resolve()
+    if not (folder / "tars").exists():
+        write_tars(folder / "tars", arguments.tars, arguments.samples)
+    if not (folder / "table").exists():
+        write_table(folder / "table", arguments.classes, arguments.classes // 10)
+    many, classes = (["--workspace", str(folder / name)] for name in ("many", "classes"))
+    sizes = [
+        "--batch-size",
+        "32",
+        "--super-batch-size",
+        "320",
+        "--steps",
+        "60",
+        "--evaluate-every",
+        "30",
+        "--image-size",
+        "16",
+    ]
+    commands = {
+        "index": ["index", str(folder / "tars"), "--holdout", "0.1", *many],
+        "il train": ["il", "train", "--model", "mlp", "--image-size", "16", "--steps", "50", *CPU, *many],
+        "il score": ["il", "score", *CPU, *many],
+        "train": ["train", "--model", "mlp", "--select", "rho_loss", *sizes, *CPU, *many],
+        "query count(*), first": ["query", "SELECT count(*) FROM samples", *many],
+        "query count(*)": ["query", "SELECT count(*) FROM samples", *many],
+        "explain reasons": ["explain", "reasons", "--run", "rho_loss", *many],
+        "explain mislabeled": ["explain", "mislabeled", *many],
+        "status": ["status", *many],
+        "report": ["report", "--output", str(folder / "report.html"), "--force", *many],
+        "shards, of 100,000 classes": ["shards", "--manifest", str(folder / "table" / "many.toml"), *classes],
+        "report, of 100,000 classes": ["report", "--output", str(folder / "classes.html"), "--force", *classes],
+    }
+    environment = {"RHO_CACHE": str(folder / "cache")}
+    answers = [
+        measure(asked, *words, environment=environment)
+        for asked, words in commands.items()
+        if arguments.only is None or asked.startswith(arguments.only)
+    ]
+    counts = {"tars": arguments.tars, "samples": arguments.samples, "classes": arguments.classes}
+    report = {"benchmark": "many_tars", "machine": machine(), **counts, "answers": answers}
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

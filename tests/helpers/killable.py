@@ -27,7 +27,7 @@ _server.set_forkserver_preload(
 )
 
 
-def rho(arguments: list[str], said: Path, temporary: Path | None) -> None:
+def rho(arguments: list[str], said: Path = Path(os.devnull), temporary: Path | None = None) -> None:
     """What the process does: the command, as a shell would start it."""
     with Path(os.devnull).open("w") as nowhere, said.open("w") as told:
         os.dup2(nowhere.fileno(), 1)
@@ -59,10 +59,6 @@ def start(arguments: list[str], *, said: Path = Path(os.devnull), temporary: Pat
         temporary: folder for its temporary files.
     """
     return begin(rho, (arguments, said, temporary))
-
-
-def start(arguments: list[str]) -> Any:
-    return begin(rho, (arguments,))
 
 
 #: What ends a process, and its exit codes: told of by `rho`, or before it can.

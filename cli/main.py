@@ -25,6 +25,7 @@ COMMANDS = {
     "tokenize": "rhostream.cli.tokenize:tokenize",
     "il": "rhostream.cli.il:il",
     "coreset": "rhostream.cli.coreset:coreset",
+    "plan": "rhostream.cli.plan:plan",
     "train": "rhostream.cli.train:train",
     "explain": "rhostream.cli.explain:explain",
     "export": "rhostream.cli.export:export",

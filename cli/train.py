@@ -94,8 +94,6 @@ def _run(
     first: bool,
 ) -> "tuple[Comparison, str | None]":
     """The run or the runs, and where their chart was written, by the first process of a job."""
-    from rhostream.loaders.index import CorpusMetadata
-    from rhostream.loaders.storage import Workspace
     from rhostream.pipeline.comparison import compare as compare_runs, report
     from rhostream.pipeline.training import train as run_training
 
@@ -103,10 +101,7 @@ def _run(
         raise click.UsageError("--seeds goes with --compare; a single run has --seed")
     if compare or plot:
         _check_plot(plot, workspace)
-    corpus = CorpusMetadata.read(Workspace(workspace))
-    manifest = ("the manifest's [train] (`rho shards` again takes up its corrections)", corpus.manifest["train"])
-    layers = (manifest, *given_settings(TrainConfig))
-    config = settings(TrainConfig, *_one_budget(layers))
+    config = training_config(workspace)
     aims = _numbers(targets)
     if compare:
         found = compare_runs(
@@ -118,6 +113,16 @@ def _run(
     if not first or not (compare or plot):
         return found, None
     return found, _plot(found, workspace, _chart_name(found, config.name, seeds), plot)
+
+
+def training_config(workspace: str) -> TrainConfig:
+    """The settings of the running command over those of the manifest's table [train]."""
+    from rhostream.loaders.index import CorpusMetadata
+    from rhostream.loaders.storage import Workspace
+
+    corpus = CorpusMetadata.read(Workspace(workspace))
+    manifest = ("the manifest's [train] (`rho shards` again takes up its corrections)", corpus.manifest["train"])
+    return settings(TrainConfig, *_one_budget((manifest, *given_settings(TrainConfig))))
 
 
 def _one_budget(layers: tuple[Layer, ...]) -> list[Layer]:

@@ -52,6 +52,7 @@ ORDER = {
         "models",
         "il",
         "training",
+        "forecast",
         "comparison",
         "sql",
         "explain",

@@ -228,7 +228,9 @@ class TrainConfig(StageConfig):
         help="Re-use losses that were computed fewer than N steps ago.",
     )
     score_precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
-        "auto", group="Scoring", help="Of the scoring pass; auto takes that of training."
+        "auto",
+        group="Scoring",
+        help="Of the scoring pass; auto takes that of training, and bfloat16 on a CPU that computes in it (AMX).",
     )
     score_chunk: int = setting(
         0,

@@ -8,6 +8,7 @@ from .device import (
     repeatable_convolutions as repeatable_convolutions,
     resolve_precision as resolve_precision,
     restore_random_state as restore_random_state,
+    scoring_precision as scoring_precision,
     seed_random as seed_random,
 )
 from .evaluation import EvaluationSet as EvaluationSet

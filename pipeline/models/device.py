@@ -66,6 +66,20 @@ def resolve_precision(device: torch.device, precision: Precision) -> Literal["fl
     return "bfloat16" if fast else "float32"
 
 
+def scoring_precision(
+    device: torch.device, asked: Literal["auto", "float32", "bfloat16", "float16"], training: Precision
+) -> Literal["float32", "bfloat16", "float16"]:
+    """What "auto" means for the scoring pass: the precision of training, though bfloat16 on a CPU that computes in it.
+
+    Scores rank candidates and nothing more, and convolutions on AMX tiles take half the time (`benchmarks/scoring.py`).
+    """
+    if asked != "auto":
+        return asked
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # none in torch 2.11
+    has_tiles = device.type == "cpu" and capabilities.get("amx_bf16", False)
+    return "bfloat16" if has_tiles else resolve_precision(device, training)
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     """The context in which forward passes run; parameters and losses stay float32."""
     if resolve_precision(device, precision) == "float32":

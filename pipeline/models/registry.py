@@ -144,6 +144,44 @@ def _mlp_dropout(num_classes: int, spec: ImageSpec) -> nn.Module:
     return nn.Sequential(flatten, first, relu, nn.Dropout(0.5), second, nn.ReLU(), nn.Dropout(0.5), last)
 
 
+class _Residual(nn.Module):
+    """Two 3x3 convolutions around which the input is added: the basic block of arXiv 1512.03385."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if (inputs, stride) == (outputs, 1)
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(images) + self.shortcut(images))
+
+
+def _resnet8(num_classes: int, spec: ImageSpec) -> nn.Module:
+    """The shallowest ResNet for small images (arXiv 1512.03385, section 4.2, n = 1), of twice its width."""
+    _require_size("resnet8", spec)
+    return nn.Sequential(
+        nn.Conv2d(spec.channels, 32, 3, min(max(spec.size // 32, 1), 4), padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        _Residual(32, 32, 1),
+        _Residual(32, 64, 2),
+        _Residual(64, 128, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, num_classes),
+    )
+
+
 def _resnet18_cifar(num_classes: int, spec: ImageSpec) -> nn.Module:
     """ResNet-18 for small images: a 3x3 stem of stride 1 and no first pooling."""
     _require_size("resnet18_cifar", spec)
@@ -162,6 +200,7 @@ BUILT_IN: Final[dict[str, Callable[[int, ImageSpec], nn.Module]]] = {
     "mlp": _mlp,
     "small_mlp": _small_mlp,
     "mlp_dropout": _mlp_dropout,
+    "resnet8": _resnet8,
     "resnet18_cifar": _resnet18_cifar,
 }
 

@@ -5,3 +5,4 @@ from .properties import PASSED_OVER as PASSED_OVER
 from .quality import measure as measure, quality as quality
 from .run import Run as Run
 from .selection_plan import require_selection as require_selection
+from .step_cost import StepCost as StepCost, measure_step as measure_step

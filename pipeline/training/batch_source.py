@@ -47,6 +47,7 @@ class Selecting(BatchSource):
 
     Args:
         model, optimizer: of the learner, on its device.
+        ledger: None records nothing.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Selecting(BatchSource):
         optimizer: torch.optim.Optimizer,
         *,
         costs: Costs,
-        ledger: Ledger,
+        ledger: Ledger | None,
         exchange: Exchange,
         scorers: RemoteScorers | None,
     ) -> None:

@@ -123,7 +123,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, source.step, steps)
                 with costs.charge("train"):
-                    step = partial(_forward_backward, model, batch, plan.task, device, precision)
+                    step = partial(forward_backward, model, batch, plan.task, device, precision)
                     logits, loss = costs.flops("train", batch.shape, step)
                     optimizer.step()
                     optimizer.zero_grad()
@@ -202,9 +202,10 @@ def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
     require_agreement(exchange, settings, "settings")
 
 
-def _forward_backward(
+def forward_backward(
     model: torch.nn.Module, batch: SelectedBatch, task: Task, device: torch.device, precision: Precision
 ) -> tuple[Tensor, Tensor]:
+    """The gradients of one step: logits (n_b, classes), and the mean loss, scalar, nats, both detached."""
     with autocast(device, precision):
         logits = logits_of(task.outputs(model, batch))
     loss = (task.losses(logits, batch) * batch.weights).mean()

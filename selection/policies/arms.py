@@ -9,13 +9,11 @@ from rhostream.selection.policies.selection_config import SelectionConfig
 
 # What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
-# tenth of the candidates halves the steps in arXiv 2206.07137, Table 2. Wrong labels teach nothing. What is ruled out
-# though its label is right is among the hardest, and not learnt without it: errors that are left there cannot fall. As
-# going over to another arm costs ten or twenty steps, until the optimizer has got used to other gradients, it is asked
-# what an arm gains when the learner has a third of its errors left.
+# tenth of the candidates halves the steps in arXiv 2206.07137, Table 2, and `learnable` takes hardly a wrong label.
+# Wrong labels teach nothing. What is ruled out though its label is right is among the hardest, and not learnt without
+# it: errors that are left there cannot fall.
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3
-_AHEAD: Final = 1 / 3  # of the errors
 _LEAST_LEFT: Final = 0.1  # of the errors, that can fall
 
 
@@ -42,18 +40,17 @@ class Arm:
         """The gain, as far as it is not lost on what the arm leaves out.
 
         Args:
-            error: share of the other samples that the learner predicts wrongly by now.
+            error: share of the other samples that the learner predicts wrongly.
         """
-        soon = _AHEAD * error
-        left = soon / (soon + self.hard) if self.hard else 1.0
+        left = error / (error + self.hard) if self.hard else 1.0
         return self.gain * max(_LEAST_LEFT, left)
 
 
 def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: float) -> dict[str, Arm]:
     """What there is to choose from, each by the name under which it is reported.
 
-    Uniform sampling, of all or of what the IL table does not rule out, and RHO-LOSS at several ratios; with batches of
-    n_b and 4 n_b, as far as a super-batch goes.
+    Uniform sampling, of all or of what the IL table does not rule out, and `learnable` at several ratios; with batches
+    of n_b and 4 n_b, as far as a super-batch goes.
 
     Args:
         ruled_out: share of the candidates that the IL table rules out.
@@ -70,7 +67,9 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
         )
         for size, filters in plain
     } | {
-        f"rho_loss@{size}/{share:.2g}": SelectionConfig(batch_size=size, share=share, prefilter=mostly_right)
+        f"learnable@{size}/{share:.2g}": SelectionConfig(
+            function="learnable", batch_size=size, share=share, prefilter=mostly_right
+        )
         for size, share in scored
         if share < 1  # else nothing is chosen
     }
@@ -83,8 +82,9 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
             candidates = selection.batch_size / selection.share
         if selection.prefilter:
             hard = max(0.0, ruled_out - wrong) / (1 - ruled_out) if ruled_out < 1 else math.inf
-        else:
-            gain *= 1 - wrong
+        if not selection.scores:
+            kept = 1 - ruled_out if selection.prefilter else 1.0
+            gain *= min(1.0, (1 - wrong) / kept) if kept else 0.0
         return Arm(selection=selection, gain=gain, hard=hard, candidates=candidates)
 
     by_size = sorted(choices.items(), key=lambda item: item[1].batch_size)

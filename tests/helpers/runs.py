@@ -46,7 +46,7 @@ def _killed() -> None:
 @contextmanager
 def _met_by(event: Callable[[], None], step: int) -> Iterator[None]:
     """Within the block the event meets a training in its so-manieth step."""
-    done, original = 0, train_module._forward_backward
+    done, original = 0, train_module.forward_backward
 
     def met(*arguments: Any) -> Any:
         nonlocal done
@@ -56,7 +56,7 @@ def _met_by(event: Callable[[], None], step: int) -> Iterator[None]:
         return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "_forward_backward", met)
+        patch.setattr(train_module, "forward_backward", met)
         yield
 
 

@@ -71,7 +71,7 @@ def test_a_killed_run_continues_to_identical_ledger_weights_and_metrics(workspac
     workspace.remove("runs/r")
 
     done = 0
-    original = train_module._forward_backward
+    original = train_module.forward_backward
 
     def dying(*arguments):
         nonlocal done
@@ -80,10 +80,10 @@ def test_a_killed_run_continues_to_identical_ledger_weights_and_metrics(workspac
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(train_module, "_forward_backward", dying)
+    monkeypatch.setattr(train_module, "forward_backward", dying)
     with pytest.raises(Killed):
         train(workspace, replace(config, name="r"))
-    monkeypatch.setattr(train_module, "_forward_backward", original)
+    monkeypatch.setattr(train_module, "forward_backward", original)
     resumed = train(workspace, replace(config, name="r"))
     assert ledger_bytes(workspace, "r") == expected
     assert workspace.read_bytes("runs/r/model.safetensors") == weights

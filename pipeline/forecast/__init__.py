@@ -1,0 +1,5 @@
+"""What a training will cost and gain by each selection, told before it begins."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

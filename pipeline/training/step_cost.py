@@ -42,11 +42,11 @@ def measure_step(plan: TrainPlan, *, seconds: float, fewest: int = 4) -> StepCos
         ConfigError: the model cannot be built for this corpus.
         RhostreamError: the corpus has no candidate to train on.
     """
-    config, device = plan.config, plan.device
+    device = plan.device
     costs, alone = Costs(device), Exchange(alone=True)
     learner = make_learner(plan, alone)
     model, optimizer = learner.model, learner.optimizer
-    precision = resolve_precision(device, config.precision)
+    precision = resolve_precision(device, plan.config.precision)
     source = Selecting(plan, model, optimizer, costs=costs, ledger=None, exchange=alone, scorers=None)
     before, since = costs.metrics(), time.monotonic()
     model.train()

@@ -30,7 +30,16 @@ SELECTION_FUNCTIONS: Final = (
     "uniform",
 )
 
-BUILT_IN_MODELS: Final = ("small_cnn", "lenet5", "bn_cnn", "mlp", "small_mlp", "mlp_dropout", "resnet18_cifar")
+BUILT_IN_MODELS: Final = (
+    "small_cnn",
+    "lenet5",
+    "bn_cnn",
+    "mlp",
+    "small_mlp",
+    "mlp_dropout",
+    "resnet8",
+    "resnet18_cifar",
+)
 
 #: Those that take texts: an IL model and a target.
 TEXT_IL_MODEL: Final = "bag_of_ngrams"

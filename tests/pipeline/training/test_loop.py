@@ -96,7 +96,7 @@ def test_a_killed_run_continues_to_identical_ledger_weights_and_metrics(workspac
 
 def test_a_finished_run_is_returned_not_trained_again(workspace, monkeypatch):
     train(workspace, CONFIG)
-    monkeypatch.setattr(train_module, "build_model", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(train_module, "make_learner", lambda *_, **__: pytest.fail("trained again"))
     assert train(workspace, CONFIG).metrics[-1]["step"] == 24
 
 

@@ -126,7 +126,10 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
     def record(self, tar: TarFile) -> ScanRecord | None:
         """Of a finished scan; None where there is none, or it is damaged."""
         try:
-            metadata = self.workspace.read_schema(self.name(tar), self.schema).metadata or {}
+            found = self.workspace.read_schema(self.name(tar), self.schema)
+            if not set(self.schema.names) <= set(found.names):
+                return None
+            metadata = found.metadata or {}
             return shaped(json.loads(metadata.get(METADATA, b"")), ScanRecord)
         except (FileNotFoundError, WorkspaceError, UnreadableError, ValueError):
             return None

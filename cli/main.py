@@ -14,7 +14,7 @@ from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
 from rhostream.cli.remedies import RemediesAsCommands, with_commands
 from rhostream.extras import install_command
-from rhostream.pipeline.jobs import Interrupted, another_tells, interrupt_on_sigterm
+from rhostream.pipeline.jobs import Interrupted, another_tells, interrupt_on_sigterm, swallowed_signal
 from rhostream.plain_text import told as safe
 
 COMMANDS = {
@@ -97,6 +97,12 @@ def main() -> None:
     except KeyboardInterrupt as error:  # came while the end was being told
         _be_deaf()
         code = _interrupted(error)
+    except Exception as error:
+        signaled = swallowed_signal(error)
+        if signaled is None:
+            raise
+        _be_deaf()
+        code = _interrupted(signaled)
     if code > EXIT_BY_SIGNAL:
         # At once: an orderly end of the interpreter would wait for threads that are still computing.
         sys.stdout.flush()

@@ -51,7 +51,7 @@ class CandidateStream(SuperBatchStream):
         prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
         extra: further columns of the index to carry along.
-        texts: have the raw texts along (`batch.texts`), even where stored tokens (`rho tokenize`) spare reading them.
+        texts: have the raw texts along (`batch.texts`), even where stored tokens spare reading them.
         order, read_options: finer settings.
         dp_rank, dp_world_size: the data-parallel rank of this process and their number, where they are not those of
             the process group: tensor-, pipeline- and context-parallel peers name the same rank, and get the same data.

@@ -6,6 +6,7 @@ from .interruption import (
     StopRequest as StopRequest,
     interrupt_on_sigterm as interrupt_on_sigterm,
     stop_request as stop_request,
+    swallowed_signal as swallowed_signal,
 )
 from .job import joined as joined, require_agreement as require_agreement
 from .lock import exclusive_lock as exclusive_lock, hold_as_worker as hold_as_worker, remove_contents as remove_contents

@@ -93,11 +93,26 @@ def stop_request(what: str, *, tells: bool = True) -> Iterator[StopRequest]:
         yield request
 
 
+_terminated: list[signal.Signals] = []  # SIGTERM, once it has come
+
+
 def interrupt_on_sigterm() -> None:
     """Have SIGTERM raise `Interrupted`, as Ctrl-C raises KeyboardInterrupt, wherever no `stop_request` is in force."""
 
     def interrupt(number: int, _: Any) -> None:
+        _terminated.append(signal.Signals(number))
         raise Interrupted("", signal.Signals(number))
 
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         signal.signal(signal.SIGTERM, interrupt)
+
+
+def swallowed_signal(error: Exception) -> Interrupted | None:
+    """The signal that a library has made an error of its own of; None where none came.
+
+    DuckDB tells of Ctrl-C by a RuntimeError, others of a failed import or callback.
+    """
+    if _terminated:
+        return Interrupted("", _terminated[-1])
+    asked = isinstance(error, RuntimeError) and "Query interrupted" in str(error)
+    return Interrupted("", signal.SIGINT) if asked else None

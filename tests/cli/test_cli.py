@@ -196,6 +196,29 @@ def test_a_signal_on_the_way_out_changes_nothing(number: signal.Signals) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "swallowing"),
+    [
+        # A library's callback that turns whatever comes into an error of its own, as pyarrow's import of pandas does.
+        (
+            signal.SIGTERM,
+            "def work(*_, **__):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n"
+            "    except BaseException as error:\n        raise ImportError('cannot import') from error\n",
+        ),
+        # DuckDB, asked in the main thread, tells of Ctrl-C in these words; by itself it does not hear of it every time.
+        (signal.SIGINT, "def work(*_, **__):\n    raise RuntimeError('Query interrupted')\n"),
+    ],
+)
+def test_a_signal_that_a_library_swallows_ends_the_command(number: signal.Signals, swallowing: str) -> None:
+    code = (
+        "import os, signal, time\n" + swallowing + "from rhostream.cli import main\nmain.rho.main = work\nmain.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (128 + number, 1), done.stderr
+    assert done.stderr.startswith(f"rho: interrupted by {number.name}")
+
+
+@pytest.mark.slow
 def test_a_reader_that_leaves_the_pipe_is_no_complaint(workspace: str) -> None:
     command = [*RHO, "query", "SELECT * FROM range(300000)", "--workspace", workspace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -23,6 +23,7 @@ SETTINGS = {
     Stage.SHARDS: ("overwrite",),
     Stage.INDEX: ("overwrite",),
     Stage.THUMBNAILS: ("size", "format", "split", "overwrite"),
+    Stage.TOKENS: ("split", "overwrite"),
     Stage.IL_TRAIN: ("name", "overwrite"),
     Stage.IL_SCORE: ("name", "only"),
     Stage.CORE_SET: ("name", "overwrite"),

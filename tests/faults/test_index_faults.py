@@ -14,7 +14,7 @@ from helpers.support import encoded, jpeg, picture, put
 from rhostream.errors import CorpusError
 from rhostream.loaders.decode import decode_rgb
 from rhostream.pipeline.corpora.tars.urls import TarFile
-from rhostream.pipeline.in_place import scanner as tar_scan
+from rhostream.pipeline.shards import content
 from rhostream.pipeline.shards.write import write_shards
 
 
@@ -186,7 +186,7 @@ def test_a_tar_rewritten_while_it_is_read_is_an_error(tmp_path: Path, monkeypatc
         os.utime(tmp_path / "a.tar", ns=(1, 1))
         return decode_rgb(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tar_scan, "decode_rgb", decode_while_another_writes)
+    monkeypatch.setattr(content, "decode_rgb", decode_while_another_writes)
     with pytest.raises(CorpusError, match=r"a\.tar was rewritten while it was read"):
         index(tmp_path / "w", tmp_path)
     assert TarFile.of(str(tmp_path / "a.tar")).state == "1"

@@ -14,7 +14,7 @@ from helpers import remote_store, remote_tars
 from helpers.remote_store import Web
 from helpers.remote_tars import READ, SIZE, bound, child, content, fetches, held, number_of, wait_for_part
 
-from rhostream.errors import ShardError, UndecodableImageError
+from rhostream.errors import ShardError, UndecodableError
 from rhostream.loaders.decode.rgb import content_hash
 from rhostream.loaders.decode.stored import read_stored
 from rhostream.loaders.storage import shard_cache as cache_module, shard_reader
@@ -137,7 +137,7 @@ def test_a_copy_damaged_at_equal_size_is_fetched_again_once(web: Web, cache: Pat
     assert fetches(web, "3.tar") == 2
     (web.folder / "4.tar").write_bytes(bytes(SIZE))
     for _ in range(2):
-        with pytest.raises(UndecodableImageError, match="not those that the index describes"):
+        with pytest.raises(UndecodableError, match="not those that the index describes"):
             read_stored(reader, "4.tar", 1000, 4, expected)
     assert fetches(web, "4.tar") == 2
 

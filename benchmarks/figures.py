@@ -1,7 +1,6 @@
 """Tables and a picture of what `benchmarks/results/*.json` holds; `docs/render.py` puts them into README and docs."""
 
 import json
-import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
@@ -65,42 +64,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def faults_summary() -> str:
-    """How many trials, and how many failed in which way."""
-    found = result("faults")
-    failed: dict[str, int] = {}
-    for trial in found["failed"]:
-        failed[trial["outcome"]] = failed.get(trial["outcome"], 0) + 1
-    kinds = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(failed.items())) or "none"
-    ways = "another answer without a word, a traceback, or no end in 10 s"
-    mended = len(found.get("mended", ()))
-    again = f" {mended} that had failed at first fail no more, and are counted as they end now." if mended else ""
-    return f"Of {found['trials']:,} trials failed ({ways}): {kinds}.{again}"
-
-
-def faults_table() -> str:
-    """What came of the trials, by artifact."""
-    rows = []
-    for name, counts in result("faults")["artifacts"].items():
-        failed = sum(count for outcome, count in counts.items() if outcome not in ("told", "same"))
-        cells = (sum(counts.values()), counts.get("told", 0), counts.get("same", 0), failed)
-        rows.append([f"`{name.removeprefix('w/')}`", *(f"{count:,}" for count in cells)])
-    return table(["artifact", "trials", "told", "same", "failed"], rows)
-
-
-def kills_table() -> str:
-    """What became of each command that was ended by signals."""
-    rows = []
-    for one in result("kills")["commands"]:
-        if one["failed"]:
-            rows.append([f"`rho {one['asked']}`", "", "", "", "failed"])
-            continue
-        ended = one["ended"]
-        counts = ", ".join(str(ended[name]) for name in ("SIGKILL", "SIGTERM", "SIGINT"))
-        rows.append([f"`rho {one['asked']}`", counts, f"{one['at_work']}", f"{one['finished']}", "same"])
-    return table(["command", "SIGKILL, SIGTERM, SIGINT", "at work", "done before", "result"], rows)
 
 
 def _variant(name: str) -> str:
@@ -192,86 +155,6 @@ def join_table() -> str:
         ["first super-batch after", *(f"{found[n]['seconds_to_first_super_batch']:.2f} s" for n in columns)],
     ]
     return table(["", *(f"{int(n):,} rows" for n in columns)], rows)
-
-
-def listing_table() -> str:
-    """What a listing takes, by the number of entries, and what the slope between the last two makes of 10^9."""
-    found = result("listing")["listing"]
-    counts = sorted(map(int, found))
-    one, two = counts[-2:]
-
-    def slope(figure: str) -> float:
-        return float((found[str(two)][figure] - found[str(one)][figure]) / (two - one))
-
-    hours = slope("cpu_seconds") * 1e9 / 3600
-    peaks = [found[str(count)]["peak_memory_mb"] for count in counts]
-    scratch = found[str(two)]["bytes_an_entry"]
-    rows = [
-        ["CPU time", *(f"{found[str(count)]['cpu_seconds']:.0f} s" for count in counts), f"{hours:.1f} h"],
-        ["memory at its peak", *(f"{peak:.0f} MB" for peak in peaks), f"{peaks[-1]:.0f} MB"],
-        [
-            "files on the way",
-            *(f"{found[str(count)]['bytes_an_entry'] * count / 1e6:.0f} MB" for count in counts),
-            f"{scratch:.0f} GB",
-        ],
-    ]
-    return table(["", *(f"{count:,} entries" for count in counts), "1,000,000,000, by the slope"], rows)
-
-
-def opening_table() -> str:
-    """What opening a stream takes, by the number of rows."""
-    found = result("listing")["opening"]
-    columns = sorted(found, key=int)
-    rows = [
-        ["shards", *(f"{found[n]['shards']:,}" for n in columns)],
-        ["first super-batch after", *(f"{found[n]['seconds_to_first_super_batch']:.2f} s" for n in columns)],
-        ["memory at its peak", *(f"{found[n]['peak_memory_mb']:.0f} MB" for n in columns)],
-        ["of these before", *(f"{found[n]['memory_before_mb']:.0f} MB" for n in columns)],
-    ]
-    return table(["", *(f"{int(n):,} rows" for n in columns)], rows)
-
-
-def exchange_table() -> str:
-    """What ranks tell one another in a step, as measured, and the bytes that as many as 1,024 would get."""
-    found = result("ranks")["results"]
-    sent = max(row["bytes_a_step"] for row in found.values())
-    rows = []
-    for number, row in found.items():
-        if number != "1":
-            received = f"{(int(number) - 1) * row['bytes_a_step'] / 1000:.1f} kB"
-            rows.append([number, f"{row['messages_a_step']:.0f}", received, f"{1000 * row['seconds_a_step']:.1f} ms"])
-    rows += [[f"{number:,}", "", f"{(number - 1) * sent / 1e6:.1f} MB", ""] for number in (64, 1024)]
-    return table(["ranks", "messages", "received by each rank", "seconds"], rows)
-
-
-def staleness_table() -> str:
-    """Steps to an accuracy on MNIST with wrong labels, by how old the scores are."""
-    found = result("staleness")
-    rows = []
-    for staleness, steps in found["steps_to_target"].items():
-        told = ["never" if value is None else str(value) for value in steps]
-        median = statistics.median(math.inf if value is None else value for value in steps)
-        rows.append([staleness, ", ".join(told), "never" if math.isinf(median) else f"{median:.0f}"])
-    return table(["scores are so many steps old", f"steps to {found['target']:.0%}, by seed", "median"], rows)
-
-
-def engines_table() -> str:
-    """Samples a second of one core by stage and engine, and what others have published."""
-    found = result("engines")
-    rows = [
-        [stage, f"{local:,.0f}", f"{found['ray'][stage]:,.0f}", f"{found['ray'][stage] / local:.2f}"]
-        for stage, local in found["local"].items()
-    ]
-    published = [[what, "", "", told] for what, told in found["published"]]
-    return table(["samples a second of one core", "local", "Ray", "Ray / local, or published"], [*rows, *published])
-
-
-def engine_kills() -> str:
-    """How often actors and drivers were killed, and what became of the bytes."""
-    found = result("engines")
-    kept = found["equal"] and found["equal_after_actor_kills"] and found["equal_after_driver_kills"]
-    ended = "every tree was, byte for byte, that of local processes" if kept else "TREES DIFFERED"
-    return f"{found['actor_kills']} actors and {found['driver_kills']} drivers were killed at random moments: {ended}"
 
 
 def mnist_table() -> str:

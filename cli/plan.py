@@ -1,13 +1,14 @@
 """`rho plan`."""
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rhostream.cli.options import command, json_option, option, settings_options, workspace_option
 from rhostream.cli.output import print_table, say, say_json
+from rhostream.cli.remedies import command as to_type
 from rhostream.cli.train import training_config
+from rhostream.errors import Remedy, Stage
 from rhostream.pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -84,10 +85,8 @@ def _advice(found: "Forecast", workspace: str) -> str:
 
 
 def _command(chosen: "SelectionForecast", workspace: str) -> str:
-    given = {"workspace": workspace, **chosen.settings}
-    return " ".join(
-        ["rho train", *(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items())]
-    )
+    settings = {name.replace("_", "-"): str(value) for name, value in chosen.settings.items()}
+    return to_type(Remedy(Stage.TRAIN, workspace, settings))
 
 
 _UNITS = {"seconds": "seconds", "cpu_seconds": "CPU-seconds"}

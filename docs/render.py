@@ -3,7 +3,7 @@
     python docs/render.py            rewrites the pages and docs/assets/paying.svg
     python docs/render.py --check    says which are not as the sources would have them, and exits with 1
 
-A page calls a function below, or of `benchmarks/figures.py`, between two comments:
+A page calls a function below, or of one of `benchmarks/*figures.py`, between two comments:
 
     <!-- render: loaders_table() -->
     <!-- /render -->
@@ -18,7 +18,9 @@ import pyarrow as pa
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import faults_figures  # noqa: E402
 import figures  # noqa: E402
+import scaling_figures  # noqa: E402
 
 from rhostream import schema  # noqa: E402
 from rhostream.pipeline import config  # noqa: E402
@@ -65,13 +67,16 @@ def rendered(page: Path) -> str:
     """The page as its sources would have it."""
 
     def render(match: re.Match[str]) -> str:
-        function = globals().get(match["name"]) or getattr(figures, match["name"])
+        function = _FUNCTIONS[match["name"]]
         arguments = [match["argument"].strip("\"'")] if match["argument"] else []
         content = function(*arguments)
         between = 2 * match["break"]  # Markdown wants a table to stand alone
         return f"<!-- render: {match['name']}({match['argument']}) -->{between}{content}{between}<!-- /render -->"
 
     return _MARKED.sub(render, page.read_text())
+
+
+_FUNCTIONS = {**vars(figures), **vars(scaling_figures), **vars(faults_figures), **globals()}
 
 
 def main() -> None:

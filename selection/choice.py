@@ -6,12 +6,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from rhostream.loaders.stream import SuperBatch
 from rhostream.selection.full_images import PendingFields
 from rhostream.selection.policies import SelectionConfig
 from rhostream.selection.scoring import ScoredCandidates, Scores
+from rhostream.selection.selected_batch import SelectedBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +88,20 @@ class Choice:
     @property
     def loss(self) -> Tensor | None:
         return None if self.scored is None else self.scored.losses
+
+    def batch(self, fields: dict[str, Tensor], mine: npt.NDArray[np.bool_]) -> SelectedBatch:
+        """Those of the chosen at `mine`, bool (m,), this rank's, whose fields these are."""
+        chosen = replace(self.super_batch, fields={}, full=None, part=None).take(self.positions[mine])
+        (scored,) = self.local.specs.values()
+        trained = scored if self.local.full is None else self.local.full.spec
+        return SelectedBatch(
+            fields=fields,
+            labels=chosen.labels,
+            weights=self.weights[torch.from_numpy(mine).to(self.weights.device)],
+            il=chosen.il,
+            correct=chosen.correct,
+            candidates=chosen.candidates,
+            specs={name: scored if name == "thumbnail" else trained for name in fields},
+            epoch=self.super_batch.epoch,
+            state=self.super_batch.state,
+        )

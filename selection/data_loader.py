@@ -11,7 +11,8 @@ from torch.utils.data.distributed import DistributedSampler
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.stream import SuperBatchStream
 from rhostream.selection.selected_batch import SelectedBatch
-from rhostream.selection.selector import OnlineSelector, require_unbatched
+from rhostream.selection.selector import OnlineSelector
+from rhostream.selection.source import require_unbatched
 
 _log = logging.getLogger(__name__)
 

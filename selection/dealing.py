@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rhostream.errors import ConfigError
+
 
 def dealt(
     holders: npt.NDArray[np.int64], ranks: int, *, waiting: Sequence[int] = (), batch_size: int | None = None
@@ -42,3 +44,12 @@ def dealt(
             owners[at], room[emptiest] = emptiest, room[emptiest] - 1
         start, place = stop, place + stop - start
     return owners
+
+
+def require_shares(batch_size: int, ranks: int) -> None:
+    """Raises ConfigError where a batch cannot be dealt out evenly."""
+    if batch_size % ranks:
+        raise ConfigError(
+            f"batch_size {batch_size} is not a multiple of the {ranks} ranks that share it out: give "
+            f"{batch_size - batch_size % ranks or ranks}, or another multiple"
+        )

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.stream import Exchange, Ranks, SuperBatch, SuperBatchStream, model_inputs
 from rhostream.selection.batch_queue import BatchQueue
 from rhostream.selection.choice import Choice, PendingScores
 from rhostream.selection.companions import LiveIL
-from rhostream.selection.dealing import dealt
+from rhostream.selection.dealing import dealt, require_shares
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.policies import Fixed, Policy, SelectionConfig
@@ -34,11 +33,11 @@ from rhostream.selection.scoring import (
     Scores,
 )
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.source import DIFFERENCE, DIGEST_BYTES, digest_of, ranks_of, require_unbatched
 from rhostream.selection.tasks import Classification, Criterion, Forward, Task
 from rhostream.selection.transforms import Transform, transformed
 
 _SECONDS_BETWEEN_SAVES: Final = 10.0  # of the ledger, where epochs are short
-_DIGEST_BYTES: Final = 16  # of the candidates that processes compare
 
 
 class OnlineSelector:
@@ -146,7 +145,7 @@ class OnlineSelector:
             OtherRankError: another process has failed.
         """
         require_unbatched(stream)
-        self._ranks = _ranks_of(stream)
+        self._ranks = ranks_of(stream)
         self._queue.share_out(self._ranks, self._device)
         yield from self._whole_batches(self.policy.next())  # of a state that was loaded
         super_batches, pending = iter(stream), deque[PendingScores]()
@@ -258,9 +257,9 @@ class OnlineSelector:
         def read() -> bytes:
             super_batch = next(super_batches, None)
             found.append(super_batch)
-            return b"" if self._exchange.size == 1 else _digest(super_batch)
+            return b"" if self._exchange.size == 1 else digest_of(super_batch)
 
-        self._exchange.same(read, _DIGEST_BYTES, _DIFFER)
+        self._exchange.same(read, DIGEST_BYTES, DIFFERENCE)
         return found[0]
 
     def _begin(
@@ -388,7 +387,7 @@ class OnlineSelector:
             return
         self._record(choice, readable)
         mine = readable & (choice.owners == self._ranks.rank)
-        chosen = self._waiting_batch(choice, fields, mine) if mine.any() else None
+        chosen = choice.batch(fields, mine) if mine.any() else None
         self._queue.add(super_batch, chosen, owners.tolist(), unreadable=int((~readable).sum()))
         if alone:
             yield self._batch(len(owners))
@@ -444,24 +443,6 @@ class OnlineSelector:
             fields = {"thumbnail": fields["image"], **fields, "image": normalized}
         return fields
 
-    def _waiting_batch(self, choice: Choice, fields: dict[str, Tensor], mine: npt.NDArray[np.bool_]) -> SelectedBatch:
-        """This rank's of what was chosen, those at `mine`, bool (m,), whose fields these are."""
-        super_batch, local = choice.super_batch, choice.local
-        chosen = replace(super_batch, fields={}, full=None, part=None).take(choice.positions[mine])
-        (scored,) = local.specs.values()
-        trained = scored if local.full is None else local.full.spec
-        return SelectedBatch(
-            fields=fields,
-            labels=chosen.labels,
-            weights=choice.weights[torch.from_numpy(mine).to(choice.weights.device)],
-            il=chosen.il,
-            correct=chosen.correct,
-            candidates=chosen.candidates,
-            specs={name: scored if name == "thumbnail" else trained for name in fields},
-            epoch=super_batch.epoch,
-            state=super_batch.state,
-        )
-
     @staticmethod
     def _least(selection: SelectionConfig) -> int:
         return min(2, selection.batch_size)  # BatchNorm makes no statistics of a single sample
@@ -494,38 +475,3 @@ class OnlineSelector:
             unscored=unscored,
             unreadable=choice.positions[~readable],
         )
-
-
-#: What processes compare of each super-batch.
-_DIFFER: Final = "the candidates that were read (their keys, epoch or position)"
-
-
-def _digest(super_batch: SuperBatch | None) -> bytes:
-    """Of the candidates of all ranks."""
-    if super_batch is None:
-        return b""
-    whole = super_batch if super_batch.part is None else super_batch.part.whole
-    told = "\n".join([str(whole.state), str(whole.index), *whole.keys])
-    return hashlib.blake2b(told.encode(), digest_size=_DIGEST_BYTES).digest()
-
-
-def _ranks_of(source: object) -> Ranks:
-    """The ranks that share out the super-batches of a stream, or of a DataLoader of one."""
-    stream = source.dataset if isinstance(source, DataLoader) else source
-    return stream.ranks if isinstance(stream, SuperBatchStream) else Ranks()
-
-
-def require_shares(batch_size: int, ranks: int) -> None:
-    """Raises ConfigError where a batch cannot be dealt out evenly."""
-    if batch_size % ranks:
-        raise ConfigError(
-            f"batch_size {batch_size} is not a multiple of the {ranks} ranks that share it out: give "
-            f"{batch_size - batch_size % ranks or ranks}, or another multiple"
-        )
-
-
-def require_unbatched(source: object) -> None:
-    """Raises ConfigError for a DataLoader that would batch super-batches again."""
-    size = source.batch_size if isinstance(source, DataLoader) else None
-    if size is not None:
-        raise ConfigError(f"batch_size={size} would batch super-batches again: DataLoader(stream, batch_size=None)")

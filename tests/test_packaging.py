@@ -33,6 +33,7 @@ ORDER = {
         "selected_batch",
         "batch_queue",
         "dealing",
+        "source",
         "full_images",
         "choice",
         "replay",

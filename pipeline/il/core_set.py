@@ -37,10 +37,10 @@ from rhostream.pipeline.jobs import (
     Advance,
     Engine,
     Maker,
+    ShardUnit,
     chosen_engine,
     exclusive_lock,
-    make_units,
-    progress,
+    make_shards,
     read_ahead,
     require_same,
 )
@@ -149,10 +149,7 @@ def _write(
     samples = sum(shard.rows for shard in shards)
     maker = _PartMaker(workspace=workspace, name=name, il=made_of["il"], identity=identity, least=least)
     units = [_Part(number=number, shard=shard, taken=taken[number]) for number, shard in enumerate(shards)]
-    with progress(f"core set {name}", samples, "samples") as bar:
-        mine = [unit for unit in units if engine.makes(unit.number)]
-        for _ in make_units(maker, mine, engine=engine, advance=bar.advance):
-            pass
+    make_shards(maker, [unit for unit in units if engine.makes(unit.number)], engine, f"core set {name}")
     if engine.is_shared and not all(read_ahead(maker.is_made, shards, _READ_AHEAD)):
         return None
     remove_own(workspace, {core_set_rows(name): {f"{shard.name}.parquet" for shard in shards}})
@@ -169,11 +166,9 @@ def _write(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
-    """A unit of work: of the shard's samples whose entropy is the least one kept, `taken` are, the first ones."""
+class _Part(ShardUnit):
+    """Of the shard's samples whose entropy is the least one kept, `taken` are, the first ones."""
 
-    number: int
-    shard: Shard
     taken: int
 
 

@@ -1,6 +1,5 @@
 """`rho il score`: the irreducible loss of every sample, shard by shard, by a model that was not trained on it."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,7 +7,6 @@ from typing import Final
 import numpy as np
 import pyarrow.compute as pc
 
-from rhostream.errors import WorkspaceError
 from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, exact_thumbnails
 from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import ILScoreConfig
@@ -18,17 +16,18 @@ from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
 from rhostream.pipeline.jobs import (
     Advance,
     Maker,
+    ShardUnit,
     chosen_engine,
     exclusive_lock,
-    make_units,
-    progress,
-    read_ahead,
+    make_shards,
+    shards_asked_for,
+    units_due,
+    units_of,
 )
 from rhostream.pipeline.shards import remove_temporaries
 from rhostream.schema import IL
 
 _FEWEST: Final = 200
-_READ_AHEAD: Final = 8  # parts being read
 _VALUES: Final = 2_000_000  # few enough that a pass takes moderate memory, and so many that starting it takes no time
 
 
@@ -72,10 +71,8 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     # Under torchrun each rank does its share, whether asked or not.
     shared = config.engine == "local" and launched("WORLD_SIZE", 1) > 1
     engine = chosen_engine("static" if shared else config.engine, config.workers)
-    asked = _asked_for(workspace, corpus, config)
-    # Shared out before looking at what is done, so that ranks which start at different times agree.
-    numbered = [ShardToScore(number=number, shard=shard) for number, shard in enumerate(asked) if engine.makes(number)]
-    shards = tuple(unit.shard for unit in numbered)
+    units = units_of(shards_asked_for(workspace, corpus, config.splits, config.only), engine)
+    shards = tuple(unit.shard for unit in units)
     scorer = ScorerSettings(
         batch_size=config.batch_size or max(_FEWEST, _VALUES // metadata.spec.values),
         device=config.device,
@@ -89,26 +86,15 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     maker = _ScoreMaker(workspace=workspace, metadata=metadata, settings=scorer)
     with exclusive_lock(workspace, "rho il", f"il/{metadata.name}", workers=maker.folder, engine=engine):
         check = ILScorer(workspace, metadata, scorer)
-        done = read_ahead(check.is_done, shards, _READ_AHEAD)
-        due = [unit for unit, is_done in zip(numbered, done, strict=True) if config.overwrite or not is_done]
-        with progress(f"il score {metadata.name}", sum(unit.shard.rows for unit in due), "samples") as reporter:
-            for _ in make_units(maker, due, engine=engine, advance=reporter.advance):
-                pass
+        due = units_due(units, check.is_done, overwrite=config.overwrite)
+        make_shards(maker, due, engine, f"il score {metadata.name}")
         if not engine.is_shared:
             remove_temporaries(workspace, (maker.folder, costs_folder(metadata.name)))
         return _summary(workspace, corpus, metadata, shards, len(due))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardToScore:
-    """A unit of work."""
-
-    number: int
-    shard: Shard
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ScoreMaker(Maker[ShardToScore, int]):
+class _ScoreMaker(Maker[ShardUnit, int]):
     """Scores shards, by an `ILScorer` in each worker."""
 
     metadata: ILMetadata
@@ -122,33 +108,18 @@ class _ScoreMaker(Maker[ShardToScore, int]):
     def gpus(self) -> int:
         return 0 if self.settings.device == "cpu" else 1
 
-    def begin(self, number: int) -> Callable[[ShardToScore, Advance], int]:
+    def begin(self, number: int) -> Callable[[ShardUnit, Advance], int]:
         scorer = ILScorer(self.workspace, self.metadata, replace(self.settings, number=number))
 
-        def score(unit: ShardToScore, advance: Advance) -> int:
+        def score(unit: ShardUnit, advance: Advance) -> int:
             rows = scorer.score(unit.shard)
             advance(rows)
             return rows
 
         return score
 
-    def __call__(self, unit: ShardToScore, advance: Advance) -> int:
+    def __call__(self, unit: ShardUnit, advance: Advance) -> int:
         return self.begin(0)(unit, advance)
-
-
-def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ILScoreConfig) -> tuple[Shard, ...]:
-    names, splits = {shard.name for shard in corpus.shards}, {shard.split for shard in corpus.shards}
-    for kind, asked, known in (("shard", config.only, names), ("split", config.splits, splits)):
-        missing = next((name for name in asked if name not in known), None)
-        if missing is not None and not (kind == "split" and config.only):
-            close = difflib.get_close_matches(missing, known, 1) or sorted(known)[:5]
-            raise WorkspaceError(
-                f"workspace {workspace.location!r} has no {kind} {missing!r}; there is {', '.join(close)}: name one of "
-                "those"
-            )
-    if config.only:
-        return tuple(shard for shard in corpus.shards if shard.name in config.only)
-    return corpus.split(*config.splits)
 
 
 def _summary(

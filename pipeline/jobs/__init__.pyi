@@ -11,6 +11,14 @@ from .interruption import (
 from .job import joined as joined, require_agreement as require_agreement
 from .lock import exclusive_lock as exclusive_lock, hold_as_worker as hold_as_worker, remove_contents as remove_contents
 from .maker import Advance as Advance, Maker as Maker
+from .per_shard import (
+    ShardUnit as ShardUnit,
+    make_shards as make_shards,
+    shards_asked_for as shards_asked_for,
+    units_due as units_due,
+    units_of as units_of,
+    whole_splits as whole_splits,
+)
 from .processes import in_processes as in_processes
 from .progress_bar import Progress as Progress, progress as progress
 from .run_files import (

@@ -8,6 +8,7 @@ from .own_files import (
     remove_temporaries as remove_temporaries,
 )
 from .plain_tar import PlainTar as PlainTar
+from .plan import REMEDY as REMEDY
 from .refusals import (
     Refusals as Refusals,
     add_refusals as add_refusals,
@@ -30,4 +31,4 @@ from .unit import (
     split_of as split_of,
     write_unit as write_unit,
 )
-from .write import REMEDY as REMEDY, ShardsSummary as ShardsSummary, write_shards as write_shards
+from .write import ShardsSummary as ShardsSummary, write_shards as write_shards

@@ -6,6 +6,7 @@ one key never stands on both sides of a border, so that duplicates are found amo
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rhostream.errors import CorpusError
+from rhostream.errors import CorpusError, WorkspaceError
 from rhostream.loaders.index import key_of
+from rhostream.loaders.storage import UnreadableError, opened_parquet
 from rhostream.pipeline.corpora import Entry
 from rhostream.pipeline.shards.hash_buckets import HASH, bring_together
 from rhostream.pipeline.shards.listed_rows import entries_of, listing_schema, rows_of
@@ -58,7 +60,6 @@ class Listing:
     ) -> None:
         self._rows, self._unit_size = rows, unit_size
         self.entries, self.refused, self.first = entries, refused, first
-        self._opened: tuple[int, pq.ParquetFile] | None = None
 
     @property
     def units(self) -> int:
@@ -70,11 +71,9 @@ class Listing:
         if isinstance(self._rows, pa.Table):
             rows = self._rows.slice(place * self._unit_size, self._unit_size)
         else:
-            of_file = _units_of_file(self._unit_size)
-            first = place - place % of_file
-            if self._opened is None or self._opened[0] != first:
-                self._opened = (first, pq.ParquetFile(_file(self._rows, first)))
-            rows = self._opened[1].read_row_group(place - first, use_threads=False)
+            within = place % _units_of_file(self._unit_size)
+            with _opened(_file(self._rows, place - within)) as file:
+                rows = file.read_row_group(within, use_threads=False)
         return Unit(number=number, rows=rows.combine_chunks().to_batches()[0])
 
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
@@ -83,7 +82,8 @@ class Listing:
             yield self._rows.select(columns)
             return
         for first in range(0, self.units, _units_of_file(self._unit_size)):
-            yield pq.ParquetFile(_file(self._rows, first)).read(columns, use_threads=False)
+            with _opened(_file(self._rows, first)) as file:
+                yield file.read(columns, use_threads=False)
 
 
 class ListingWriter:
@@ -218,8 +218,18 @@ def _units_of_file(unit_size: int) -> int:
     return max(1, _FILE_ROWS // unit_size)
 
 
-def _file(folder: Path, first: int) -> str:
-    return str(folder / f"{first:06d}.parquet")
+def _file(folder: Path, first: int) -> Path:
+    return folder / f"{first:06d}.parquet"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Raises WorkspaceError where the scratch is gone or damaged."""
+    try:
+        with opened_parquet(file) as opened:
+            yield opened
+    except (FileNotFoundError, UnreadableError) as error:
+        raise WorkspaceError(f"scratch file {file} {error}: run the same command again, it makes it anew") from error
 
 
 def _checked_label(entry: Entry, classes: int) -> Entry:

@@ -4,23 +4,20 @@ import os
 import posixpath
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import available_cores
-from rhostream.loaders.index import METADATA_NAME, Appended, CorpusMetadata
+from rhostream.errors import ConfigError
+from rhostream.loaders.index import METADATA_NAME
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import EngineName, Manifest, settings
 from rhostream.pipeline.corpora import (
     SAMPLES_FORMAT,
     Corpus,
-    Entry,
     HoldsScratch,
     SampleCorpus,
     Samples,
@@ -34,30 +31,22 @@ from rhostream.pipeline.jobs import (
     exclusive_lock,
     make_units,
     progress,
-    read_ahead,
-    require_same,
 )
-from rhostream.pipeline.shards.clean_list import CleanList
-from rhostream.pipeline.shards.growth import appended_now, growth_of, parts_of
-from rhostream.pipeline.shards.listing import Listing, Unit, list_entries
-from rhostream.pipeline.shards.noise import columns_with_noise, with_noise
-from rhostream.pipeline.shards.own_files import own_names, refuse_foreign_tars, remove_own
+from rhostream.pipeline.shards.listing import Listing
+from rhostream.pipeline.shards.own_files import refuse_foreign_tars, remove_own
+from rhostream.pipeline.shards.plan import ShardsPlan, corpus_there, finished_units, list_corpus, plan_shards
 from rhostream.pipeline.shards.refusals import Refusals, add_refusals, refuse_mostly_bad
 from rhostream.pipeline.shards.scratch import Scratch, scratch_space
 from rhostream.pipeline.shards.sources import refuse_sources_inside
 from rhostream.pipeline.shards.summary import Duplicates, tally, write_metadata
 from rhostream.pipeline.shards.unit import (
     ENTRIES_BEFORE_GIVING_UP,
-    UnitMaker,
     UnitRecord,
     rejects_name,
     require_two_classes,
 )
 
 FOLDERS = ("rejects", "index", "shards")
-REMEDY = "name another --workspace, or remake it with --overwrite"
-_GROW: Final = "add what is new with --append"
-_MADE: Final = "workspace {!r} holds shards made"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,22 +157,22 @@ def write_shards(
     if dry_run:
         with scratch_space(None) as scratch:
             corpus = opened(scratch)
-            listing = _list(corpus, manifest, scratch)
+            listing = list_corpus(corpus, manifest, scratch)
             return _listed_only(workspace, corpus, listing, time.monotonic() - begin)
     locked = exclusive_lock(workspace, "rho shards", workers="shards", engine=chosen)
     # Static jobs hold the lock together: each has its scratch elsewhere.
     with locked, scratch_space(None if chosen.is_shared else workspace) as scratch:
         corpus = opened(scratch)
-        plan = _plan(workspace, corpus, manifest, scratch, append=append, overwrite=overwrite)
+        plan = plan_shards(workspace, corpus, manifest, scratch, append=append, overwrite=overwrite)
         refuse_foreign_tars(workspace, _tars_written(workspace))
         if overwrite:
             workspace.remove(METADATA_NAME)  # first: it must never list what is not there
             remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
-        records = _finished(plan, chosen.makes)
+        records = finished_units(plan, chosen.makes)
         missing = [number for number, record in records.items() if record is None]
         _make(plan, records, missing, chosen)
         if chosen.is_shared:
-            records |= _finished(plan, lambda number: not chosen.makes(number), read_tars=False)
+            records |= finished_units(plan, lambda number: not chosen.makes(number), read_tars=False)
         made = [record for _, record in sorted(records.items()) if record is not None]
         if len(made) < plan.units:
             return _share(workspace, plan, made, len(missing), time.monotonic() - begin)
@@ -236,140 +225,12 @@ def _collected(samples: Samples, manifest: Manifest, keep: bool, scratch: Scratc
     return corpus
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Units of one run: the first, or one that has appended.
-
-    Attributes:
-        state: "fixed": its entries are those that it was made from; "kept": they have changed since, and the units stay
-            as they are; "new": it is being appended.
-    """
-
-    units: range
-    listing: Listing
-    maker: UnitMaker
-    state: Literal["fixed", "kept", "new"] = "fixed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """All units of the workspace, part by part.
-
-    Attributes:
-        appended: what the card will tell of all parts but the first.
-        added, removed, changed: see `ShardsSummary`.
-    """
-
-    parts: Sequence[_Part]
-    appended: Sequence[Appended] = ()
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-
-    @property
-    def units(self) -> int:
-        return self.parts[-1].units.stop
-
-    @property
-    def maker(self) -> UnitMaker:
-        """Of the last part; all make units of the same settings."""
-        return self.parts[-1].maker
-
-
-def _plan(
-    workspace: Workspace, corpus: Corpus, manifest: Manifest, scratch: Scratch, *, append: bool, overwrite: bool
-) -> _Plan:
-    """List the corpus, and compare it with what the workspace holds, where that may be appended to.
-
-    Raises:
-        WorkspaceError: it holds a corpus of other settings, or one that this one has not grown from.
-    """
-    maker = UnitMaker(
-        workspace=workspace,
-        corpus=corpus,
-        extra_columns=_extra_columns(corpus, manifest),
-        manifest=manifest,
-        listed=0,
-    )
-    there = None if overwrite else _corpus_there(workspace)
-    if there is None or not (append or there.appended):
-        listing = _list(corpus, manifest, scratch)
-        refuse_mostly_bad(listing.refused, listing.entries, manifest)
-        made = replace(maker, listed=listing.entries)
-        return _Plan(parts=[_Part(units=range(listing.units), listing=listing, maker=made)])
-    settings = maker.settings()
-    require_same(_MADE.format(workspace.location), settings | _settings_written(workspace, settings), settings, REMEDY)
-    parts = parts_of(workspace, manifest.shard_size, there.appended)
-    growth = growth_of(maker, _entries(corpus, manifest), parts, scratch)
-    changes = f"{growth.removed} of its entries are gone from it, {growth.changed} differ"
-    is_same = not growth.removed and not growth.changed
-    if not append and not is_same:
-        raise WorkspaceError(_other(workspace, changes))
-    added = growth.added
-    if not append and added.entries:
-        raise WorkspaceError(
-            f"workspace {workspace.location!r} lacks {added.entries} entries that the corpus lists now: add them with "
-            f"--append, or {REMEDY}"
-        )
-    planned = [
-        _Part(
-            units=part.units,
-            listing=listing,
-            maker=replace(maker, listed=part.listed),
-            state="fixed" if is_same else "kept",
-        )
-        for listing, part in zip(growth.parts, parts, strict=True)
-    ]
-    appended = [*there.appended]
-    if added.entries:
-        refused = Refusals()
-        for listing in (*growth.parts, added):
-            add_refusals(refused, listing.refused)
-        refuse_mostly_bad(refused, sum(listing.entries for listing in (*growth.parts, added)), manifest)
-        made = replace(maker, listed=parts[-1].listed + added.entries)
-        units = range(added.first, added.first + added.units)
-        planned.append(_Part(units=units, listing=added, maker=made, state="new"))
-        appended.append(appended_now(added, there.fingerprint))
-    return _Plan(
-        parts=planned,
-        appended=appended,
-        added=added.entries,
-        removed=growth.removed,
-        changed=growth.changed,
-    )
-
-
 def _sources(manifest: Manifest) -> list[str]:
     """What the corpus is read from: its root, and of a folder of tars each tar."""
     if manifest.format != "webdataset":
         return [manifest.root] if manifest.root else []
     base, tars = find_tars(manifest)
     return [str(base / tar) for tar in tars]
-
-
-def _list(corpus: Corpus, manifest: Manifest, scratch: Scratch) -> Listing:
-    return list_entries(
-        _entries(corpus, manifest),
-        scratch,
-        classes=len(corpus.classes),
-        seed=manifest.seed,
-        unit_size=manifest.shard_size,
-        extra_columns=_extra_columns(corpus, manifest),
-    )
-
-
-def _entries(corpus: Corpus, manifest: Manifest) -> Iterator[Entry]:
-    """As the corpus lists them, with noise and clean list."""
-    entries = corpus.entries()
-    if manifest.noise is not None:
-        entries = iter(with_noise(entries, manifest.noise, corpus.classes))
-    if manifest.clean_list:
-        entries = CleanList.read(manifest.clean_list).applied(entries, corpus.classes)
-    return entries
-
-
-def _extra_columns(corpus: Corpus, manifest: Manifest) -> Mapping[str, pa.DataType]:
-    return corpus.extra_columns if manifest.noise is None else columns_with_noise(corpus.extra_columns)
 
 
 def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds: float) -> ShardsSummary:
@@ -396,7 +257,7 @@ def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds
 
 
 def _share(
-    workspace: Workspace, plan: _Plan, made: Sequence[UnitRecord], units_made: int, seconds: float
+    workspace: Workspace, plan: ShardsPlan, made: Sequence[UnitRecord], units_made: int, seconds: float
 ) -> ShardsSummary:
     """Of a static job that is not the last one."""
     samples, rejects = Counter[str](), Refusals()
@@ -424,98 +285,13 @@ def _share(
     )
 
 
-def _finished(plan: _Plan, wanted: Callable[[int], bool], *, read_tars: bool = True) -> dict[int, UnitRecord | None]:
-    """The records of the units whose numbers are wanted, None where one is still to make.
-
-    Args:
-        read_tars: compare each tar with what was written, to its last byte.
-
-    Raises:
-        WorkspaceError: the workspace holds units of other settings or of another listing, or one that must be made
-            again from entries that have changed.
-    """
-    maker = plan.maker
-    workspace, settings = maker.workspace, maker.settings()
-    what = _MADE.format(workspace.location)
-    require_same(what, settings | _settings_written(workspace, settings), settings, REMEDY)
-    found: dict[int, UnitRecord | None] = {}
-    for part in plan.parts:
-        asked = [number for number in part.units if wanted(number)]
-        if part.state == "kept":
-            kept = partial(_record_kept, part.maker, read_tars=read_tars)
-            found.update(zip(asked, read_ahead(kept, asked, available_cores()), strict=True))
-        else:
-            compared = partial(_record, part, settings, read_tars=read_tars)
-            units = map(part.listing.unit, asked)
-            found.update(zip(asked, read_ahead(compared, units, available_cores()), strict=True))
-    there = (int(name.partition(".")[0]) for name in own_names(workspace, "rejects"))
-    beyond = [number for number in there if number >= plan.units]
-    if beyond:
-        raise WorkspaceError(_other(workspace, f"it has {len(beyond)} more units than this corpus"))
-    return found
-
-
-def _record(part: _Part, settings: dict[str, Any], unit: Unit, *, read_tars: bool) -> UnitRecord | None:
-    """Of a unit as the corpus lists it."""
-    workspace = part.maker.workspace
-    record = UnitRecord.read(workspace, unit.number)
-    if record is None:
-        return None
-    require_same(_MADE.format(workspace.location), record.settings, settings, REMEDY)
-    if record.listing != part.maker.listing(unit):
-        if part.state == "new":
-            return None  # of a run that was killed, and whose corpus was another one
-        listed = f"its corpus listed {record.listing[0]} entries, this one lists {part.maker.listed}"
-        raise WorkspaceError(
-            f"workspace {workspace.location!r} holds shards of another corpus ({listed}, not the same ones): {_GROW}, "
-            f"{REMEDY}"
-        )
-    # Of the settings there is one copy, not one for each unit.
-    return replace(record, settings=settings) if record.is_whole(workspace, read_tars=read_tars) else None
-
-
-def _record_kept(maker: UnitMaker, number: int, *, read_tars: bool) -> UnitRecord:
-    """Of a unit whose entries have changed since."""
-    record = UnitRecord.read(maker.workspace, number)
-    if record is None or not record.is_whole(maker.workspace, read_tars=read_tars):
-        raise WorkspaceError(
-            f"workspace {maker.workspace.location!r}: unit {number:06d} is damaged, and cannot be made again, as its "
-            "corpus has changed since: restore it, or remake the workspace with --overwrite"
-        )
-    return record
-
-
-def _settings_written(workspace: Workspace, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the settings `names` that `corpus.json` tells; none where it is missing or damaged."""
-    if not workspace.exists(METADATA_NAME):
-        return {}
-    try:
-        metadata = workspace.read_json(METADATA_NAME)
-        known = {**metadata["manifest"], "classes": metadata["classes"]}
-    except (WorkspaceError, KeyError, TypeError):
-        return {}
-    return {name: known[name] for name in names if name in known}
-
-
-def _corpus_there(workspace: Workspace) -> CorpusMetadata | None:
-    """What the workspace holds; None where nothing is finished, or its card is damaged."""
-    try:
-        return CorpusMetadata.read(workspace)
-    except WorkspaceError:
-        return None
-
-
 def _tars_written(workspace: Workspace) -> set[str]:
     """Names of the tars that we have written, as far as `corpus.json` tells."""
-    corpus = _corpus_there(workspace)
+    corpus = corpus_there(workspace)
     return set() if corpus is None else {f"{shard.name}.tar" for shard in corpus.shards if not shard.source}
 
 
-def _other(workspace: Workspace, what: str) -> str:
-    return f"workspace {workspace.location!r} holds shards of another corpus ({what}): {REMEDY}"
-
-
-def _make(plan: _Plan, records: dict[int, UnitRecord | None], missing: Sequence[int], engine: Engine) -> None:
+def _make(plan: ShardsPlan, records: dict[int, UnitRecord | None], missing: Sequence[int], engine: Engine) -> None:
     """Fill in the missing records, and stop when too much of what has been read so far is refused."""
     entries, rejects = 0, Refusals()
     manifest = plan.maker.manifest

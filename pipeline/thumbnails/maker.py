@@ -31,7 +31,7 @@ from rhostream.loaders.index import (
     undecodable,
 )
 from rhostream.loaders.storage import ShardReader, UnreadableError, shaped
-from rhostream.pipeline.jobs import Advance, Maker
+from rhostream.pipeline.jobs import Advance, Maker, ShardUnit
 from rhostream.pipeline.shards import PlainTar
 
 #: Without chroma subsampling, which costs small images more detail than a lower quality of the same size does.
@@ -57,15 +57,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardToDo:
-    """A shard to make the thumbnails of, as a unit of work."""
-
-    number: int
-    shard: Shard
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThumbnailMaker(Maker[ShardToDo, Part]):
+class ThumbnailMaker(Maker[ShardUnit, Part]):
     """Makes the thumbnails of shards; the same bytes in any process, with any number of threads.
 
     Attributes:
@@ -103,7 +95,7 @@ class ThumbnailMaker(Maker[ShardToDo, Part]):
         whole = tar_bytes == part.bytes and metadata == self._metadata(shard, part)
         return part if whole else None
 
-    def __call__(self, unit: ShardToDo, advance: Advance) -> Part:
+    def __call__(self, unit: ShardUnit, advance: Advance) -> Part:
         """Write the tar of this shard and then its index.
 
         Raises:

@@ -3,13 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Final
 
-from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import (
     CorpusMetadata,
-    Shard,
     Thumbnails,
     metadata_file,
     thumbnail_index,
@@ -17,11 +14,20 @@ from rhostream.loaders.index import (
 )
 from rhostream.loaders.storage import Workspace, is_remote
 from rhostream.pipeline.config import ThumbnailsConfig
-from rhostream.pipeline.jobs import Engine, chosen_engine, exclusive_lock, make_units, progress, read_ahead
+from rhostream.pipeline.jobs import (
+    Engine,
+    ShardUnit,
+    chosen_engine,
+    exclusive_lock,
+    make_shards,
+    shards_asked_for,
+    units_due,
+    units_of,
+    whole_splits,
+)
 from rhostream.pipeline.shards import remove_own
-from rhostream.pipeline.thumbnails.maker import Part, ShardToDo, ThumbnailMaker
+from rhostream.pipeline.thumbnails.maker import ThumbnailMaker
 
-_READ_AHEAD: Final = 8  # indexes being read
 REMOTE_THREADS = 16  # of each process: a remote store makes them wait, not work
 
 
@@ -62,16 +68,15 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
     workspace = Workspace(workspace)
     engine = chosen_engine(config.engine, config.workers)
     corpus = CorpusMetadata.read(workspace)
-    asked = _asked_for(workspace, corpus, config)
+    asked = shards_asked_for(workspace, corpus, config.splits)
     maker = ThumbnailMaker(workspace=workspace, size=config.size, format=config.format)
     folder = f"thumbnails/{maker.name}"
     with exclusive_lock(workspace, "rho thumbnails", folder, workers=maker.folder, engine=engine):
-        numbered = [ShardToDo(number=number, shard=shard) for number, shard in enumerate(asked)]
-        mine = [unit for unit in numbered if engine.makes(unit.number)]
-        there = read_ahead(maker.made, (unit.shard for unit in mine), _READ_AHEAD)
-        due = [unit for unit, part in zip(mine, there, strict=True) if config.overwrite or part is None]
+        due = units_due(
+            units_of(asked, engine), lambda shard: maker.made(shard) is not None, overwrite=config.overwrite
+        )
         _make(maker, due, engine)
-        parts = _whole_splits(maker, corpus)
+        parts = whole_splits(corpus, maker.made)
         if not engine.is_shared or set(config.splits) <= set(parts):
             _remove_leftovers(maker, corpus)
         rows = sum(shard.rows for shard in corpus.split(*parts))
@@ -101,38 +106,13 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
     )
 
 
-def _make(maker: ThumbnailMaker, due: Sequence[ShardToDo], engine: Engine) -> None:
+def _make(maker: ThumbnailMaker, due: Sequence[ShardUnit], engine: Engine) -> None:
     remote = is_remote(maker.workspace.location) or any(is_remote(unit.shard.tar) for unit in due)
     threads = max(1, available_cores() // max(1, min(engine.processes, len(due))))
     if engine.name == "ray":
         threads = 1  # an actor has one core
     maker = replace(maker, threads=REMOTE_THREADS if remote else threads)
-    with progress(f"thumbnails {maker.name}", sum(unit.shard.rows for unit in due), "samples") as bar:
-        for _ in make_units(maker, due, engine=engine, advance=bar.advance):
-            pass
-
-
-def _asked_for(workspace: Workspace, corpus: CorpusMetadata, config: ThumbnailsConfig) -> tuple[Shard, ...]:
-    known = {shard.split for shard in corpus.shards}
-    for split in config.splits:
-        if split not in known:
-            raise WorkspaceError(
-                f"workspace {workspace.location!r} has no split {split!r}; there is {', '.join(sorted(known))}: name "
-                "one of those"
-            )
-    return corpus.split(*config.splits)
-
-
-def _whole_splits(maker: ThumbnailMaker, corpus: CorpusMetadata) -> dict[str, list[Part]]:
-    """The parts of every split of which no shard is missing."""
-    found: dict[str, list[Part | None]] = {}
-    for shard, part in zip(corpus.shards, read_ahead(maker.made, corpus.shards, _READ_AHEAD), strict=True):
-        found.setdefault(shard.split, []).append(part)
-    return {
-        split: [part for part in parts if part is not None]
-        for split, parts in sorted(found.items())
-        if None not in parts
-    }
+    make_shards(maker, due, engine, f"thumbnails {maker.name}")
 
 
 def _remove_leftovers(maker: ThumbnailMaker, corpus: CorpusMetadata) -> None:

@@ -20,22 +20,14 @@ from rhostream.loaders.index import (
     undecodable,
 )
 from rhostream.loaders.storage import ShardReader
-from rhostream.pipeline.jobs import Advance, Maker
+from rhostream.pipeline.jobs import Advance, Maker, ShardUnit
 from rhostream.schema import TOKENS
 
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardToTokenize:
-    """A shard as a unit of work."""
-
-    number: int
-    shard: Shard
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenMaker(Maker[ShardToTokenize, int]):
+class TokenMaker(Maker[ShardUnit, int]):
     """Makes the tokens of shards; the same bytes in any process."""
 
     spec: TextSpec
@@ -61,7 +53,7 @@ class TokenMaker(Maker[ShardToTokenize, int]):
             return None
         return int(pc.sum(pc.list_value_length(ids)).as_py() or 0)
 
-    def __call__(self, unit: ShardToTokenize, advance: Advance) -> int:
+    def __call__(self, unit: ShardUnit, advance: Advance) -> int:
         """Write the tokens of this shard; returns their number.
 
         Raises:

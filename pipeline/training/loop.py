@@ -28,9 +28,9 @@ from rhostream.pipeline.training.plan import TrainPlan, plan_training
 from rhostream.pipeline.training.properties import Properties
 from rhostream.pipeline.training.run import Run
 from rhostream.pipeline.training.scorers import remote_scorers, serve
+from rhostream.selection.dealing import require_shares
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.selected_batch import SelectedBatch
-from rhostream.selection.selector import require_shares
 from rhostream.selection.tasks import Task, logits_of
 
 _LOG = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from rhostream.pipeline.models import Costs, build_model, resolve_precision, sco
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
 from rhostream.selection.companions import LiveIL, ProxyScorer
+from rhostream.selection.dealing import require_shares
 from rhostream.selection.policies import Auto, Fixed, GatedImportance, Handover, Policy, Validation, usual_arms
 from rhostream.selection.scoring import ScoredCandidates, Scorer, ScoringOptions, grad_norm, without_ddp
 from rhostream.selection.selected_batch import SelectedBatch
-from rhostream.selection.selector import require_shares
 
 
 def scoring_options(plan: TrainPlan) -> ScoringOptions:

@@ -60,10 +60,6 @@ TEXTS = {
 }
 
 
-#: Scratch, which no later job reads.
-SCRATCH = {"pipeline/shards/listing.py"}
-
-
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """With an index, an IL table and a run."""
@@ -94,7 +90,7 @@ def test_each_kind_of_artifact_has_one_reader() -> None:
             reads = {call for call in calls(path) if call.rpartition(".")[2] in forbidden}
             if name in TEXTS:
                 reads.discard("json.loads")
-            assert not reads or name in READERS or name in SCRATCH, f"{name} reads by itself: {reads}"
+            assert not reads or name in READERS, f"{name} reads by itself: {reads}"
 
 
 def joined(workspace: Workspace) -> Any:

@@ -1,7 +1,11 @@
 """Token ids beside the shards."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from helpers.shards_corpus import contents
 from helpers.texts import write_texts
 from helpers.tiny import write_workspace
 
@@ -52,6 +56,18 @@ def test_tokenizing_again_makes_what_is_missing_alone(workspace):
         batches(workspace)
     assert write_tokens(workspace, CONFIG).shards_made == 1
     assert workspace.read_bytes(part) == before
+
+
+def test_two_static_jobs_store_what_one_process_stores(tmp_path, workspace, monkeypatch):
+    alone = write_texts(tmp_path / "alone", 150, shard_size=60)
+    write_tokens(alone, CONFIG)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    made = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        made.append(write_tokens(workspace, replace(CONFIG, engine="static")).shards_made)
+    assert min(made) > 0
+    assert contents(Path(workspace.root) / "tokens") == contents(Path(alone.root) / "tokens")
 
 
 def test_mixed_texts_come_with_tokens_of_each(tmp_path, workspace):

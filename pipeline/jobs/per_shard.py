@@ -42,7 +42,7 @@ def shards_asked_for(
     kind, asked, known = ("shard", only, names) if only else ("split", splits, known_splits)
     missing = next((name for name in asked if name not in known), None)
     if missing is not None:
-        close = difflib.get_close_matches(missing, known, 1) or sorted(known)[:5]
+        close = sorted(known) if not only else difflib.get_close_matches(missing, known, 1) or sorted(known)[:5]
         raise WorkspaceError(
             f"workspace {workspace.location!r} has no {kind} {missing!r}; there is {', '.join(close)}: name one of "
             "those"

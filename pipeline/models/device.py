@@ -71,7 +71,8 @@ def scoring_precision(
 ) -> Literal["float32", "bfloat16", "float16"]:
     """What "auto" means for the scoring pass: the precision of training, though bfloat16 on a CPU that computes in it.
 
-    Scores rank candidates and nothing more, and convolutions on AMX tiles take half the time (`benchmarks/scoring.py`).
+    Scores rank candidates and nothing more, and AMX tiles compute in it at a fraction of the time, which
+    `benchmarks/scoring.py` measures on a machine.
     """
     if asked != "auto":
         return asked

@@ -77,8 +77,8 @@ browser:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
-# Tests of a file, or of a group, run in one process: what they share is then made once.
-PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadgroup
+# Tests of a file run in one process: what they share is then made once.
+PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 test: lint types docs
 	$(PYTEST)

@@ -230,7 +230,7 @@ class TrainConfig(StageConfig):
     score_precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto",
         group="Scoring",
-        help="Of the scoring pass; auto takes that of training, and bfloat16 on a CPU that computes in it (AMX).",
+        help="Of the scoring pass; auto takes that of training.",
     )
     score_chunk: int = setting(
         0,

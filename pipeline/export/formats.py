@@ -5,24 +5,27 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import OutputFolder, temporary_of
 from rhostream.pipeline.config import EngineName
-from rhostream.pipeline.export.subset import Picked, Subset, SubsetReader
+from rhostream.pipeline.export.subset_reader import Picked, SubsetReader
 from rhostream.pipeline.jobs import Advance, Engine, Maker, chosen_engine, exclusive_lock, make_units, progress
 from rhostream.pipeline.shards import PlainTar
 from rhostream.plain_text import hide_secrets
+
+if TYPE_CHECKING:
+    from rhostream.pipeline.export.subset import Subset
 
 _IMAGES_PER_UNIT: Final = 1000
 _LABEL_FILES: Final = ("labels", "predicted", "reason")
 
 
 def write_webdataset(
-    subset: Subset,
+    subset: "Subset",
     output: str,
     *,
     samples_per_tar: int = 10_000,
@@ -59,7 +62,7 @@ def write_webdataset(
 
 
 def write_fiftyone(
-    subset: Subset, output: str, *, force: bool = False, engine: EngineName = "local", workers: int | None = 0
+    subset: "Subset", output: str, *, force: bool = False, engine: EngineName = "local", workers: int | None = 0
 ) -> list[str]:
     """Write `<output>/data/<key>.<ext>` and label files in FiftyOne's format FiftyOneImageClassificationDataset.
 
@@ -125,7 +128,7 @@ class _TarMaker(Maker[_Slice, None]):
 
     @property
     def folder(self) -> str:
-        return ""
+        return OutputFolder.CARD  # the tars lie in the output itself, which the driver holds
 
     def __call__(self, unit: _Slice, advance: Advance) -> None:
         with self.workspace.writing(_tar(unit.number)) as stream:
@@ -167,7 +170,7 @@ def _engine(name: EngineName, workers: int | None, force: bool) -> Engine:
     return engine
 
 
-def _make(maker: _TarMaker | _ImageMaker, subset: Subset, size: int, there: Collection[str], engine: Engine) -> None:
+def _make(maker: _TarMaker | _ImageMaker, subset: "Subset", size: int, there: Collection[str], engine: Engine) -> None:
     """Have the subset written in slices of this size, but for those whose tars are there."""
     starts = range(0, len(subset), size)
     wanted = [number for number in range(len(starts)) if engine.makes(number) and _tar(number) not in there]
@@ -183,7 +186,8 @@ def _make(maker: _TarMaker | _ImageMaker, subset: Subset, size: int, there: Coll
         for _ in make_units(maker, units, engine=engine, advance=bar.advance):
             pass
         if not engine.is_shared and maker.workspace.is_local:
-            for left in Path(maker.workspace.path(maker.folder)).glob("*.tmp"):
+            root = Path(maker.workspace.root)
+            for left in (*root.glob("*.tmp"), *root.glob("data/*.tmp")):
                 if temporary_of(left.name) != left.name.removesuffix(".tmp"):  # of an actor that has died
                     left.unlink(missing_ok=True)
 

@@ -2,24 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rhostream.errors import ConfigError, ShardError, UndecodableError, WorkspaceError
-from rhostream.loaders.decode import read_stored
-from rhostream.loaders.index import CorpusMetadata, is_safe_name
-from rhostream.loaders.storage import ShardReader, Workspace
+from rhostream.errors import ConfigError
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import REASONS, identifier, named_il_model, named_run, sample_reasons
 from rhostream.pipeline.export.clean_list import refuse_heavy_drops
+from rhostream.pipeline.export.subset_reader import LABEL_COLUMNS, Picked, SubsetReader
 from rhostream.pipeline.shards import read_clean_list
 from rhostream.pipeline.sql import query, quote
 
 _OWN = ("key", "shard", "row", "offset", "size", "ext", "source", "content_hash")
-_LABELED = {"classification": ("label", "class"), "multi_label": ("labels", "classes")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +47,6 @@ class Choice:
             raise ConfigError(f"--reason {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picked:
-    """One sample: `label` and `class_name` are lists in a multi-label corpus.
-
-    `facts` is what the choice told of it beside its key.
-    """
-
-    key: str
-    ext: str
-    label: int | list[int]
-    class_name: str | list[str]
-    source: str
-    image: bytes
-    facts: Mapping[str, Any]
-
-
 class Subset:
     """The chosen samples in the order of the shards.
 
@@ -80,7 +62,7 @@ class Subset:
             raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")
         if chosen.num_rows == 0:
             raise ConfigError("no sample is chosen: nothing was written")
-        self._label, self._class = _LABELED[self._corpus.task]
+        self._label, self._class = LABEL_COLUMNS[self._corpus.task]
         columns = (*_OWN, self._label, self._class)
         own = query(self._workspace, f"SELECT {', '.join(map(identifier, columns))} FROM samples")
         chosen = chosen.rename_columns([name if name == "key" else f"chosen.{name}" for name in chosen.column_names])
@@ -123,7 +105,7 @@ class Subset:
         return self.reader.samples(self._rows)
 
     @property
-    def reader(self) -> "SubsetReader":
+    def reader(self) -> SubsetReader:
         """What reads the samples of some of the rows, in this process or another."""
         return SubsetReader(workspace=self._workspace, corpus=self._corpus)
 
@@ -151,59 +133,6 @@ class Subset:
             f"FROM (\n{sample_reasons(run, model, multi_label=self._corpus.task == 'multi_label')}\n) "
             f"WHERE reason IN ({listed})",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubsetReader:
-    """Reads chosen samples. It is pickled to workers; rows come with the work."""
-
-    workspace: Workspace
-    corpus: CorpusMetadata
-
-    def samples(self, rows: pa.Table, skip: Callable[[str], bool] = lambda _: False) -> Iterator[Picked]:
-        """The samples of `Subset.rows`, read as they are asked for.
-
-        Args:
-            skip: told a file's name, <key>.<ext>; where it answers true, the image is not read and is empty.
-
-        Raises:
-            ShardError: an image cannot be read, or is not the one that was indexed.
-            WorkspaceError: a key or an extension of the index would name a file elsewhere.
-        """
-        label, name_of_class = _LABELED[self.corpus.task]
-        shards = {shard.name: shard for shard in self.corpus.shards}
-        reader = ShardReader(self.workspace)
-        for batch in rows.to_batches(max_chunksize=1000):
-            for row in batch.to_pylist():
-                if not is_safe_name(row["key"], row["ext"]):
-                    raise WorkspaceError(
-                        f"key {row['key']!r} with the extension {row['ext']!r} in the index of {row['shard']} is no "
-                        "name that can be written: the workspace was not made by `rho`, do not trust it"
-                    )
-                tar = shards[row["shard"]].tar
-                skipped = skip(f"{row['key']}.{row['ext']}")
-                where = (tar, row["offset"], row["size"], row["content_hash"])
-                try:
-                    image = b"" if skipped else read_stored(reader, *where)
-                except UndecodableError as error:
-                    raise ShardError(
-                        f"sample {row['key']} in {self.workspace.path(tar)} is not the image that was indexed: "
-                        "restore the tar, or",
-                        shards[row["shard"]].remedy(self.workspace),
-                    ) from error
-                facts = {
-                    name.removeprefix("chosen."): value for name, value in row.items() if name.startswith("chosen.")
-                }
-                relabeled = facts.get("action") == "relabel"
-                yield Picked(
-                    key=row["key"],
-                    ext=row["ext"],
-                    label=self.corpus.classes.index(facts["class"]) if relabeled else row[label],
-                    class_name=facts["class"] if relabeled else row[name_of_class],
-                    source=row["source"],
-                    image=image,
-                    facts=facts,
-                )
 
 
 def _joined(own: pa.Table, chosen: pa.Table) -> pa.Table:

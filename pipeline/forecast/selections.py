@@ -13,6 +13,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import TrainConfig
 from rhostream.pipeline.il import ILQuality, il_costs, il_quality, trained_models
 from rhostream.pipeline.jobs import progress
+from rhostream.pipeline.models import has_bfloat16_tiles
 from rhostream.pipeline.training import StepCost, measure_step, plan_training
 from rhostream.selection.policies import Arm, usual_arms
 
@@ -107,7 +108,11 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
     il_cost = sum(spent.values()) / config.il_runs
     wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
     arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong)
-    costs = dict(_measured(workspace, config, arms, seconds))
+    settings = {name: _settings(arm) for name, arm in arms.items()}
+    if config.score_precision == "auto" and has_bfloat16_tiles(plan.device):
+        for name in (name for name, arm in arms.items() if arm.selection.scores):
+            settings[name]["score_precision"] = "bfloat16"
+    costs = dict(_measured(workspace, config, settings, seconds))
     base = next(name for name, arm in arms.items() if not _needs_il(arm))  # the smallest batches come first
     base_step = _total(costs[base], unit)
     found = []
@@ -118,7 +123,7 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
         found.append(
             SelectionForecast(
                 name=name,
-                settings=_settings(arm),
+                settings=settings[name],
                 step=costs[name],
                 steps=plan.steps * steps,
                 cost=charged + plan.steps * step,
@@ -137,11 +142,11 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
 
 
 def _measured(
-    workspace: Workspace, config: TrainConfig, arms: Mapping[str, Arm], seconds: float
+    workspace: Workspace, config: TrainConfig, settings: Mapping[str, dict[str, Any]], seconds: float
 ) -> Iterator[tuple[str, StepCost]]:
-    with progress("plan", len(arms), "selections") as reporter:
-        for name, arm in arms.items():
-            plan = plan_training(workspace, replace(config, **_settings(arm)))
+    with progress("plan", len(settings), "selections") as reporter:
+        for name, given in settings.items():
+            plan = plan_training(workspace, replace(config, **given))
             yield name, measure_step(plan, seconds=seconds)
             reporter.advance(note=name)
 

@@ -1,9 +1,12 @@
 """The processes that torchrun starts as one job: they meet, go on in step, and speak with one voice."""
 
+import functools
 import importlib.metadata
+import itertools
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,7 +22,9 @@ from rhostream.loaders.storage import launched
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.jobs.telling import tells_if
 
+_JOINED: Final = itertools.count()  # how often this process has joined its job: as often as the others
 _VERSIONS: Final = ("rhostream", "torch")
+_SECONDS_FOR_OTHERS: Final = 2.0
 _TOLD: Final = "told"  # in the store: how many processes had something to tell of the job's end
 
 
@@ -42,10 +47,12 @@ def joined() -> Iterator[Exchange]:
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} without {missing[0]}: start all processes with torchrun, which "
             "sets both, or unset WORLD_SIZE"
         )
-    shared, rank, size = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
-    # torchrun's store outlives the processes that it starts again, and with it where the former ones were to be found.
-    store = PrefixStore(f"rhostream/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
-    tells_if(lambda: _is_first(store))
+    shared, rank, size = _meeting_place()
+    # The store outlives a job's process group, and torchrun's the processes that it starts again; and with it where the
+    # former ones were to be found.
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"rhostream/{start}/{next(_JOINED)}", shared)
+    tells_if(lambda: _is_first(store, size, holds_store=rank == 0))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     exchange = Exchange()
@@ -65,9 +72,23 @@ def joined() -> Iterator[Exchange]:
     tells_if(None)
 
 
-def _is_first(store: Any) -> bool:
+@functools.cache
+def _meeting_place() -> tuple[Any, int, int]:
+    """A store that all processes of the job see, this one's rank, and their number. One for as long as it lives: who
+    came late to a second one would find the first, as it is about to end."""
+    store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
+    return store, rank, size
+
+
+def _is_first(store: Any, size: int, *, holds_store: bool) -> bool:
+    """Is this the first process that has something to tell? Who may hold the store waits a while for the others to ask,
+    as it ends with that process."""
     try:
-        return int(store.add(_TOLD, 1)) == 1
+        first = int(store.add(_TOLD, 1)) == 1
+        until = time.monotonic() + _SECONDS_FOR_OTHERS
+        while holds_store and time.monotonic() < until and int(store.add(_TOLD, 0)) < size:
+            time.sleep(0.01)
+        return first
     except RuntimeError:  # the process that holds the store has ended
         return True
 

@@ -27,7 +27,8 @@ def exclusive_lock(
 
     Args:
         folder: name in the workspace, "" for all of it; made where it is missing.
-        workers: the folder that the worker processes hold, see `hold_as_worker`; "" where there are none.
+        workers: what the worker processes hold, see `hold_as_worker`; "" where there are none. Not `folder`, which
+            this process holds against all others.
 
     Raises:
         WorkspaceError: another process is writing to it.
@@ -66,10 +67,15 @@ def _locked(workspace: Workspace, command: str, folder: str, workers: str, *, sh
 
 
 def hold_as_worker(workspace: Workspace, folder: str) -> None:
-    """Let a later `exclusive_lock` wait until this worker process ends; it ends here where its parent is dead."""
+    """Let a later `exclusive_lock` wait until this worker process ends; it ends here where its parent is dead.
+
+    Args:
+        folder: or a file, one that is never written anew.
+    """
     if workspace.is_local:
         path = Path(workspace.path(folder))
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            path.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):
             fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH)
     parent = multiprocessing.parent_process()
@@ -106,7 +112,8 @@ def _gone_if_in_vain(folders: Sequence[Path]) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise WorkspaceError(f"cannot write to {path}: {error.strerror}; name another --workspace") from error

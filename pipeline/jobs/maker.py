@@ -35,7 +35,7 @@ class Maker(ABC, Generic[UnitOf, RecordOf]):
     @property
     @abstractmethod
     def folder(self) -> str:
-        """Of the workspace, held by the workers as long as they live, see `hold_as_worker`."""
+        """Of the workspace (or a file of it), held by the workers as long as they live, see `hold_as_worker`."""
 
     @property
     def gpus(self) -> int:

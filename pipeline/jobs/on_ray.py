@@ -104,13 +104,12 @@ class _Actor:
 
 
 class _Member:
-    """An actor of the crew, the units that it has been given, and what it has told of them."""
+    """An actor of the crew, the units that it has been given, the first one first, and what it has told of them."""
 
     def __init__(self, actor: Any, number: int) -> None:
         self.actor, self.number = actor, number
-        self.begun: Any = None
         self.has_begun = False
-        self.units: deque[Any] = deque()
+        self.units: list[Any] = []
         self.told: tuple[int, int] = (-1, 0)
         self.asked: Any = None
 
@@ -123,7 +122,7 @@ class _Crew:
         self._kind = self._kind.options(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)
         self._maker = ray.put(maker)
         self._members: list[_Member] = []
-        self._pending: dict[Any, _Member] = {}
+        self._pending: dict[Any, tuple[_Member, Any]] = {}  # and the unit; None for a beginning
         self._failures: Counter[int] = Counter()
 
     def make(self, units: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
@@ -140,7 +139,7 @@ class _Crew:
             for reference in ready:
                 if reference not in self._pending:
                     continue  # given up with its actor
-                member = self._pending.pop(reference)
+                member, unit = self._pending.pop(reference)
                 try:
                     found = ray.get(reference)
                 except ray.exceptions.RayActorError as error:
@@ -152,11 +151,12 @@ class _Crew:
                 except ray.exceptions.RayTaskError as error:
                     self._stop()
                     raise error.cause from None
-                if reference is member.begun:
+                if unit is None:
                     member.has_begun = True
                     self._failures.pop(_AT_BEGINNING, None)
                     continue
-                unit = member.units.popleft()
+                # An actor may end its units in another order than it was given them.
+                member.units.remove(unit)
                 done, record = found
                 self._advance(done - self._taken_back(member, unit))
                 self._give(member, again.popleft() if again else next(waiting, None))
@@ -170,14 +170,13 @@ class _Crew:
 
     def _hire(self, number: int) -> None:
         member = _Member(self._kind.remote(), number)
-        member.begun = member.actor.begin.remote(self._maker, number)
         self._members.append(member)
-        self._pending[member.begun] = member
+        self._pending[member.actor.begin.remote(self._maker, number)] = member, None
 
     def _give(self, member: _Member, unit: Any) -> None:
         if unit is not None:
             member.units.append(unit)
-            self._pending[member.actor.make.remote(unit)] = member
+            self._pending[member.actor.make.remote(unit)] = member, unit
 
     def _replace(self, member: _Member, error: Exception) -> list[Any]:
         """Another actor in the place of one that has died; what that one had to do comes back.
@@ -185,7 +184,7 @@ class _Crew:
         Raises:
             WorkerError: the unit that it was at has ended others before.
         """
-        self._pending = {reference: each for reference, each in self._pending.items() if each is not member}
+        self._pending = {reference: told for reference, told in self._pending.items() if told[0] is not member}
         self._members.remove(member)
         left = list(member.units)
         if not left:  # it had done all that it was given

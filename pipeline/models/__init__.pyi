@@ -3,12 +3,12 @@ from .costs import COST_NAMES as COST_NAMES, Costs as Costs
 from .device import (
     autocast as autocast,
     choose_device as choose_device,
+    has_bfloat16_tiles as has_bfloat16_tiles,
     place as place,
     random_state as random_state,
     repeatable_convolutions as repeatable_convolutions,
     resolve_precision as resolve_precision,
     restore_random_state as restore_random_state,
-    scoring_precision as scoring_precision,
     seed_random as seed_random,
 )
 from .evaluation import EvaluationSet as EvaluationSet

@@ -66,19 +66,14 @@ def resolve_precision(device: torch.device, precision: Precision) -> Literal["fl
     return "bfloat16" if fast else "float32"
 
 
-def scoring_precision(
-    device: torch.device, asked: Literal["auto", "float32", "bfloat16", "float16"], training: Precision
-) -> Literal["float32", "bfloat16", "float16"]:
-    """What "auto" means for the scoring pass: the precision of training, though bfloat16 on a CPU that computes in it.
+def has_bfloat16_tiles(device: torch.device) -> bool:
+    """Is it a CPU that multiplies in bfloat16 on tiles of its own (AMX), at a fraction of the time?
 
-    Scores rank candidates and nothing more, and AMX tiles compute in it at a fraction of the time, which
-    `benchmarks/scoring.py` measures on a machine.
+    `benchmarks/scoring.py` measures what scoring in it gives. It is nobody's default there: rounding so coarse makes
+    much of the small differences between runs of one and of several processes, which are to choose the same samples.
     """
-    if asked != "auto":
-        return asked
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # none in torch 2.11
-    has_tiles = device.type == "cpu" and capabilities.get("amx_bf16", False)
-    return "bfloat16" if has_tiles else resolve_precision(device, training)
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

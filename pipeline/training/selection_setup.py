@@ -11,7 +11,7 @@ from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.reference import Prefilter
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import ILMetadata, ILQuality, il_quality
-from rhostream.pipeline.models import Costs, build_model, resolve_precision, scoring_precision
+from rhostream.pipeline.models import Costs, build_model, resolve_precision
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
 from rhostream.selection.companions import LiveIL, ProxyScorer
@@ -24,9 +24,10 @@ from rhostream.selection.selected_batch import SelectedBatch
 def scoring_options(plan: TrainPlan) -> ScoringOptions:
     """How the scoring pass of the model in training runs."""
     config = plan.config
+    precision = resolve_precision(plan.device, config.precision)
     return ScoringOptions(
         batchnorm=config.batchnorm,
-        precision=scoring_precision(plan.device, config.score_precision, config.precision),
+        precision=precision if config.score_precision == "auto" else config.score_precision,
         compile=config.score_compile,
         size=config.score_size or None,
     )

@@ -34,7 +34,6 @@ from rhostream.pipeline.thumbnails.write import write_thumbnails
 ray: Any = pytest.importorskip("ray")
 on_ray = pytest.importorskip("rhostream.pipeline.jobs.on_ray")
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster: it takes half a minute to begin
 s3, impatient = remote_store.s3, remote_store.impatient
 
 

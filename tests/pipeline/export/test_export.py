@@ -276,3 +276,12 @@ def test_static_jobs_export_what_one_process_exports(folder: Path, monkeypatch: 
     assert contents(folder / "shared") == contents(folder / "images")
     with pytest.raises(ConfigError, match="--force with --engine static"):
         write_webdataset(subset, str(folder / "two"), force=True, engine="static")
+
+
+def test_two_workers_export_what_this_process_exports(made: Path, tmp_path: Path) -> None:
+    subset = Subset(str(made / "w"), Choice(sql="SELECT key FROM samples"))
+    for workers in (0, 2):
+        (tmp_path / str(workers)).mkdir()
+        write_webdataset(subset, str(tmp_path / f"{workers}/tars"), samples_per_tar=7, workers=workers)
+        write_fiftyone(subset, str(tmp_path / f"{workers}/images"), workers=workers)
+    assert contents(tmp_path / "2") == contents(tmp_path / "0")

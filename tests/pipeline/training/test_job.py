@@ -122,8 +122,16 @@ def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempP
             (3, "job", (place, json.dumps([("elastic", {"steps": 9, "shard_model": True})]))),
             (2, "command", (told, f"{of_rho} --batch-size 5")),
             (2, "command", (told, f"{of_rho} --batch-size 6", f"{of_rho} --batch-size 4")),
-            (2, "command", (told, of_rho, of_rho.replace(place, other.location))),
-            (2, "command", (told, of_rho, of_rho.replace(place, f"{place}/nowhere"))),
+            (
+                2,
+                "command",
+                (told, f"{of_rho} --batch-size 6", f"{of_rho.replace(place, other.location)} --batch-size 6"),
+            ),
+            (
+                2,
+                "command",
+                (told, f"{of_rho} --batch-size 6", f"{of_rho.replace(place, f'{place}/nowhere')} --batch-size 6"),
+            ),
             (2, "folds", (folded.location,)),
             (2, "delayed", (place, json.dumps([("scorers-1", STALE | {"scorers": 1})]))),
             (3, "delayed", (place, json.dumps([("scorers-2", STALE | {"scorers": 2})]))),

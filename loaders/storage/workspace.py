@@ -45,10 +45,10 @@ def write_apart(name: str) -> None:
     """Give this process temporary names of its own: others, on other machines, may be writing the same files.
 
     Args:
-        name: 12 hexadecimal digits.
+        name: 12 hexadecimal digits; "" for the usual names again.
     """
     global _apart
-    _apart = f".{name}"
+    _apart = name and f".{name}"
 
 
 def temporary_of(name: str) -> str:

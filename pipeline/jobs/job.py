@@ -22,6 +22,7 @@ from rhostream.loaders.storage import launched
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.jobs.telling import tells_if
 
+_ours: Final[list[Exchange]] = []  # of the job that this process has joined here
 _JOINED: Final = itertools.count()  # how often this process has joined its job: as often as the others
 _VERSIONS: Final = ("rhostream", "torch")
 _SECONDS_FOR_OTHERS: Final = 2.0
@@ -39,7 +40,8 @@ def joined() -> Iterator[Exchange]:
         WorkerError: a process has ended before its work was done.
     """
     if launched("WORLD_SIZE", 1) == 1 or dist.is_initialized():
-        yield Exchange()
+        # Of ours there is one: who made another one would wait for processes that have ended meanwhile.
+        yield _ours[0] if _ours else Exchange()
         return
     needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in needed if not os.environ.get(name)]:
@@ -58,6 +60,7 @@ def joined() -> Iterator[Exchange]:
     exchange = Exchange()
     if rank:
         logging.getLogger("rhostream").setLevel(logging.ERROR)  # what there is to warn of, the first one tells
+    _ours.append(exchange)
     try:
         require_agreement(exchange, {name: importlib.metadata.version(name) for name in _VERSIONS}, "versions")
         yield exchange
@@ -67,6 +70,8 @@ def joined() -> Iterator[Exchange]:
         raise WorkerError(
             f"another process of the job has ended ({said}): the same command goes on from the last checkpoint"
         ) from error
+    finally:
+        _ours.clear()
     # Not where an error ends this process: the others are told by its end, sooner than they could take part.
     dist.destroy_process_group()
     tells_if(None)

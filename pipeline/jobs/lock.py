@@ -38,6 +38,7 @@ def exclusive_lock(
             held.enter_context(_locked(workspace, command, folder, workers, shared=engine.is_shared))
         if engine.is_shared:
             write_apart(secrets.token_hex(6))
+            held.callback(write_apart, "")
         if engine.name == "ray":
             held.enter_context(lease(workspace, folder, command))
         else:

@@ -1,5 +1,6 @@
 """Runs a function of a test module on several ranks: what is slow to import is imported once, then forked."""
 
+import faulthandler
 import importlib
 import json
 import multiprocessing
@@ -11,6 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+_SECONDS_OF_A_JOB = int(os.environ.get("RHO_TEST_JOB_SECONDS", "120"))
 
 
 def on_ranks(module: str, function: str, *arguments: str, ranks: int = 2) -> list[Any]:
@@ -50,7 +53,9 @@ def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments:
         "TORCHELASTIC_RUN_ID": "test",
         "GROUP_RANK": "0",
     }
+    faulthandler.dump_traceback_later(_SECONDS_OF_A_JOB, exit=True)  # where it hangs is told
     Path(f"{told}-{rank}.json").write_text(json.dumps(function(*arguments)))
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _main(where: str, module: str, folder: str, jobs: str) -> None:

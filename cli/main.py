@@ -83,18 +83,11 @@ def rho() -> None:
 
 def main() -> None:
     """Run `rho` on `sys.argv` and exit."""
-    # Torch's idle threads sleep: where others use the cores too (our decoders do), spinning made training ten times
-    # slower. Read when torch is imported, so it is set before any command is.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    warnings = logging.StreamHandler()
-    warnings.addFilter(RemediesAsCommands())
-    warnings.setFormatter(_Told("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[warnings])
-    interrupt_on_sigterm()
     try:
+        _prepare()
         code = _run()
         _be_deaf()
-    except KeyboardInterrupt as error:  # came while the end was being told
+    except KeyboardInterrupt as error:  # came before the command began, or while its end was being told
         _be_deaf()
         code = _interrupted(error)
     except Exception as error:
@@ -108,6 +101,18 @@ def main() -> None:
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _prepare() -> None:
+    """What holds for the whole process."""
+    # Torch's idle threads sleep: where others use the cores too (our decoders do), spinning made training ten times
+    # slower. Read when torch is imported, so it is set before any command is.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings = logging.StreamHandler()
+    warnings.addFilter(RemediesAsCommands())
+    warnings.setFormatter(_Told("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[warnings])
+    interrupt_on_sigterm()
 
 
 def _be_deaf() -> None:

@@ -27,6 +27,7 @@ from rhostream.pipeline.explain.titles import QUESTIONS
 from rhostream.pipeline.il import score_il, train_il
 from rhostream.pipeline.models import build_model
 from rhostream.pipeline.sql.database import query
+from rhostream.selection.scoring import functions
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -217,6 +218,7 @@ def test_a_documented_snippet_runs(
     shapes: Workspace, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(functions, "_FUNCTIONS", dict(functions._FUNCTIONS))  # what a page registers ends with it
     spec = CorpusMetadata.read(shapes).image_spec()
 
     def network(num_classes: int = 4) -> nn.Module:

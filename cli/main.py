@@ -165,6 +165,11 @@ def _run() -> int:
 _REMEDIES = {
     errno.ENOSPC: "make room and run the same command again, it goes on where it stopped",
     errno.EDQUOT: "make room and run the same command again, it goes on where it stopped",
+    errno.EFBIG: "allow larger files (`ulimit -f`) and run the same command again, it goes on where it stopped",
+    errno.EIO: "the disk has failed: mend it or name another path, and run the same command again",
+    errno.EMFILE: "allow this process more open files (`ulimit -n`)",
+    errno.ENFILE: "allow this machine more open files, or end what holds them",
+    errno.ENAMETOOLONG: "give a shorter path",
     errno.EACCES: "give this user access to it, or name another path",
     errno.EPERM: "give this user access to it, or name another path",
     errno.EROFS: "name a path on a writable file system",

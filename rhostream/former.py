@@ -49,7 +49,8 @@ def _il_model_of_epochs(metadata: Mapping[str, Any]) -> dict[str, Any]:
         length = -(-model["trained_samples"] // metadata["config"]["batch_size"])
         steps = [{**{"step": each["epoch"] * length}, **_without(each, "epoch")} for each in model["epochs"]]
         models.append(_renamed(model, _IL_WEIGHTS) | {"best_step": model["best_epoch"] * length, "evaluations": steps})
-    return {**_renamed(metadata, _IL_MODEL), "models": models, "config": {}, "format": 3}
+    today = {"task": "classification", "models": models, "config": {}, "format": 3}
+    return _renamed(metadata, _IL_MODEL) | today
 
 
 def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:

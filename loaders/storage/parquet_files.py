@@ -95,7 +95,8 @@ def check_table(content: bytes, schema: "pa.Schema", name: str, owner: str | Non
     """Verify a Parquet file without reading its columns.
 
     Args:
-        schema: columns without nulls are there and, as the footer tells, hold none; all are of their type.
+        schema: columns without nulls are there and, as the footer tells, hold none; all are of their type. A former
+            release, whose files do not tell their name, may not have known the others.
         name: of the file, which is the one that it was written under.
         owner: a text column, of which the footer tells the least and the greatest value of each row group.
 
@@ -106,22 +107,22 @@ def check_table(content: bytes, schema: "pa.Schema", name: str, owner: str | Non
         UnreadableError: the seal is broken, or the file is not as it should be.
     """
     with opened_parquet(content, schema) as file:
-        written = (file.schema_arrow.metadata or {}).get(_NAME_KEY, name.encode()).decode(errors="replace")
-        if written != name:
-            raise UnreadableError(f"was written as {written}: another file has been put in its place")
+        written = (file.schema_arrow.metadata or {}).get(_NAME_KEY)
+        if written is not None and (told := written.decode(errors="replace")) != name:
+            raise UnreadableError(f"was written as {told}: another file has been put in its place")
         promised = [field.name for field in schema if not field.nullable]
-        _require_columns(file.schema_arrow, promised)
+        _require_columns(file.schema_arrow, promised if written is None else schema.names)
         owners = set()
         for group in range(file.metadata.num_row_groups):
             columns = file.metadata.row_group(group)
             for column in map(columns.column, range(columns.num_columns)):
-                told = column.statistics
-                if told is None:
+                found = column.statistics
+                if found is None:
                     continue
-                if column.path_in_schema in promised and told.null_count:
-                    raise UnreadableError(f"has {told.null_count} nulls in column {column.path_in_schema}")
-                if column.path_in_schema == owner and told.has_min_max:
-                    owners |= {told.min, told.max}
+                if column.path_in_schema in promised and found.null_count:
+                    raise UnreadableError(f"has {found.null_count} nulls in column {column.path_in_schema}")
+                if column.path_in_schema == owner and found.has_min_max:
+                    owners |= {found.min, found.max}
         return owners
 
 

@@ -86,7 +86,7 @@ class ILMetadata:
     fingerprint: str
     config: dict[str, Any]
     models: tuple[ILWeights, ...]
-    task: str = "classification"
+    task: str
     format: int = FORMAT
 
     @classmethod

@@ -1,7 +1,6 @@
 """Scores one shard with an IL model: the forward passes, and the part of the table."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from rhostream.loaders.stream import Batch
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.il.columns import il_columns, il_outputs
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
+from rhostream.pipeline.jobs import read_ahead
 from rhostream.pipeline.models import Costs, autocast, choose_device, place, resolve_precision
 from rhostream.selection.scoring import in_even_chunks
 from rhostream.selection.tasks import Classification, MultiLabel, Task, logits_of
@@ -66,7 +66,8 @@ class ILScorer:
         self._task: Task = MultiLabel() if metadata.task == "multi_label" else Classification()
         self._models: dict[str, nn.Module] = {}
         shared = settings.processes * launched("LOCAL_WORLD_SIZE", 1)
-        self._threads = settings.threads or max(1, available_cores() // shared)
+        threads = settings.threads or max(1, available_cores() // shared)
+        self._reader = InputReader(workspace, ReadOptions(threads=threads, workers=0))
         self._identity = {
             IL_MODEL_KEY: model_digest(workspace, metadata.name).encode(),
             _PRECISION_KEY: resolve_precision(self._device, settings.precision).encode(),
@@ -122,16 +123,10 @@ class ILScorer:
     def _stored(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
         """The samples of these rows, batch by batch, each read while the one before is scored."""
         size = self._settings.batch_size
-        refs = self._refs(rows)
-        reader = InputReader(self._workspace, ReadOptions(threads=self._threads, workers=0))
-        with ThreadPoolExecutor(1, thread_name_prefix="rhostream-score-ahead") as ahead:
-            pending: list[Future[npt.NDArray[Any]]] = []
-            for start in range(0, len(wanted), size):
-                pending.append(ahead.submit(self._read, reader, rows, refs, wanted[start : start + size]))
-                if len(pending) > 1:
-                    yield pending.pop(0).result()
-            yield from (future.result() for future in pending)
-        reader.close()
+        batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        read = partial(self._read, rows, self._refs(rows))
+        # A thread for what is one batch would be most of the work on a small shard.
+        yield from read_ahead(read, batches, 1) if len(batches) > 1 else map(read, batches)
 
     def _refs(self, rows: ShardRows) -> StoredRefs:
         """Where the shard's samples lie."""
@@ -143,10 +138,8 @@ class ILScorer:
         numbers = np.zeros(len(offsets), np.int32)
         return StoredRefs(tars=[tar], numbers=numbers, offsets=offsets, sizes=sizes, hashes=hashes.to_pylist())
 
-    def _read(
-        self, reader: InputReader, rows: ShardRows, refs: StoredRefs, numbers: npt.NDArray[np.int64]
-    ) -> npt.NDArray[Any]:
-        stored, failures = reader.submit(refs.take(numbers), self._metadata.spec).result()
+    def _read(self, rows: ShardRows, refs: StoredRefs, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        stored, failures = self._reader.submit(refs.take(numbers), self._metadata.spec).result()
         for position, reason in failures[:1]:
             row, thumbnails = int(numbers[position]), self._settings.thumbnails
             if thumbnails is None:

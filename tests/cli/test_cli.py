@@ -91,7 +91,7 @@ def test_a_users_error_is_one_line_and_its_exit_code(
     assert rho("try") == (code, "", f"rho: {' '.join(str(error).split())}\n")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_a_disk_error_is_one_line_with_file_and_remedy(
     rho: Run, command: Callable[[click.Command], None], number: int
 ) -> None:

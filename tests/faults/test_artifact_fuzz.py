@@ -9,6 +9,8 @@ from helpers.readers import READ_BY
 from helpers.small_workspace import SmallWorkspace
 
 TRIALS = 500
+#: Trials that failed in the sweep of benchmarks/faults.py, and have not since.
+MENDED = (3342, 4580, 5839)
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def test_damaged_artifacts_are_told_in_one_line_or_change_nothing(place: SmallWo
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trials = list(artifact_fuzz.run(place, range(TRIALS)))
+        trials = list(artifact_fuzz.run(place, [*range(TRIALS), *MENDED]))
     finally:
         torch.set_num_threads(threads)
     failed = [trial for trial in trials if trial.outcome in artifact_fuzz.FAILURES]

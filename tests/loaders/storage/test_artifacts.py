@@ -26,7 +26,7 @@ from rhostream.loaders.storage.unreadable import UnreadableError
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.jobs.run_files import read_run_facts, read_run_metrics, write_run_facts
 from rhostream.pipeline.sql.database import query
-from rhostream.schema import CORE_SETS
+from rhostream.schema import CORE_SETS, LEDGER
 
 ROOT = Path(__file__).parents[3]
 LINE = {"run": "a", "step": 5, "epoch": 0, "train_loss": 0.5}
@@ -242,6 +242,18 @@ def test_columns_that_are_not_as_promised_are_named(
     workspace.write_table("t.parquet", change(pa.Table.from_pylist([row] * 20, CORE_SETS)))
     with pytest.raises(WorkspaceError, match=expected):
         workspace.read_table("t.parquet", ["key", "kept"], CORE_SETS)
+
+
+def test_a_ledger_lacks_columns_only_where_a_former_release_wrote_it(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    row = {"run": "a", "epoch": 0, "step": 1, "rank": 0, "key": "k", "shard": "s", "row": 0, "label": 0}
+    table = pa.Table.from_pylist([row | {"selected": True, "selection": "uniform"}], LEDGER).drop_columns(["trained"])
+    name = "runs/a/ledger/000000001-rank0.parquet"
+    place.write_table(name, table)
+    with pytest.raises(WorkspaceError, match="has no column trained"):
+        query(place, "FROM ledger")
+    pq.write_table(table, place.path(name))
+    assert query(place, "FROM ledger")["key"].to_pylist() == ["k"]
 
 
 def in_place_of(path: Path, what: str) -> None:

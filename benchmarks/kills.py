@@ -25,6 +25,7 @@ from typing import Any
 from machine import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+os.environ["RHO_TEST_IMPORTS"] = "1"  # signals are to come while a command imports, too
 from helpers.killable import ENDS
 from helpers.kills import COMMANDS, IMAGES, sweep
 from helpers.small_workspace import SmallWorkspace

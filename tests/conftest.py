@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,11 @@ MARKED_FOLDERS = {
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores Ctrl-C, as would all that it starts: tests that send it want it heard."""
+    """What holds for this process, and for all that tests start."""
+    # With a process of pytest-xdist for each core, more threads of torch's would only wait for each other's cores.
+    assert "torch" not in sys.modules
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A shell's background job ignores Ctrl-C, as would all that it starts: tests that send it want it heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

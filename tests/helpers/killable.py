@@ -13,6 +13,20 @@ from typing import Any, Final
 #: How many times each command is ended; benchmarks/kills.py does it more often.
 KILLS = int(os.environ.get("RHO_TEST_KILLS", "3"))
 
+#: What commands import on their way, some seconds of it for each start. A sweep that wants signals to come then, too,
+#: sets the variable.
+_ON_THE_WAY: Final = (
+    "jinja2",
+    "matplotlib.backends.backend_agg",
+    "pandas",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "rhostream.pipeline.comparison.plots",
+    "rhostream.pipeline.in_place.tars",
+    "rhostream.pipeline.report.page",
+    "rhostream.pipeline.shards.write",
+    "torch.utils.tensorboard",
+)
 #: The server of forked processes has torch loaded, so that a restart takes milliseconds and not seconds.
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
@@ -23,6 +37,7 @@ _server.set_forkserver_preload(
         "rhostream.pipeline.sql.database",
         "rhostream.pipeline.training.loop",
         "torch._dynamo",
+        *(() if "RHO_TEST_IMPORTS" in os.environ else _ON_THE_WAY),
     ]
 )
 

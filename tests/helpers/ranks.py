@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+#: What training imports on its way, which takes each process some seconds of its own.
+_ON_THE_WAY = ("pandas", "pyarrow.parquet", "torch._dynamo", "torch.distributed.fsdp", "rhostream.cli.main")
 _SECONDS_OF_A_JOB = int(os.environ.get("RHO_TEST_JOB_SECONDS", "120"))
 
 
@@ -61,6 +63,8 @@ def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments:
 def _main(where: str, module: str, folder: str, jobs: str) -> None:
     sys.path[0] = where  # in place of this folder, where other modules have the same names
     target = importlib.import_module(module)
+    for name in _ON_THE_WAY:
+        importlib.import_module(name)
     for job, (ranks, function, arguments) in enumerate(json.loads(jobs)):
         _run(getattr(target, function), ranks, f"{folder}/{job}", arguments)
 

@@ -32,6 +32,7 @@ from .selection import (
     LiveIL as LiveIL,
     MultiLabel as MultiLabel,
     OnlineSelector as OnlineSelector,
+    Pairs as Pairs,
     PerBatch as PerBatch,
     PerSample as PerSample,
     ProxyScorer as ProxyScorer,

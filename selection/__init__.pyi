@@ -42,5 +42,11 @@ from .scoring import (
 )
 from .selected_batch import SelectedBatch as SelectedBatch
 from .selector import OnlineSelector as OnlineSelector
-from .tasks import Classification as Classification, MultiLabel as MultiLabel, Task as Task
+from .tasks import (
+    Classification as Classification,
+    MultiLabel as MultiLabel,
+    PairEmbeddings as PairEmbeddings,
+    Pairs as Pairs,
+    Task as Task,
+)
 from .transforms import PerBatch as PerBatch, PerSample as PerSample, Transform as Transform

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import torch
 from torch import Tensor
+
+#: The fields that a model takes of a text.
+TOKENS: Final = ("input_ids", "attention_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,11 @@ class Batch:
     def images(self) -> Tensor:
         """The field "image", (n, C, H, W)."""
         return self.fields["image"]
+
+    @property
+    def tokens(self) -> dict[str, Tensor]:
+        """Of texts `input_ids` and `attention_mask`, int64 (n, longest)."""
+        return {name: self.fields[name] for name in TOKENS}
 
     @property
     def shape(self) -> tuple[int, ...]:

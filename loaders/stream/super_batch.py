@@ -22,6 +22,7 @@ from rhostream.loaders.decode import (
     ReadOptions,
     StoredRefs,
 )
+from rhostream.loaders.reference import PairReference
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.batch import Batch
 from rhostream.loaders.stream.candidate_table import CandidateTable
@@ -117,6 +118,9 @@ class SuperBatch(Batch):
         full: the images to train on, where `fields` are thumbnails that are not exact; else None.
         correct: bool (n,), did the model predict the label when a selector scored them? None where not known.
         part: of which super-batch this is a part; None where it is all of it.
+        image_embedding, text_embedding: float16 (n, D), of each pair by the reference model, normalized; None where the
+            stream joins none.
+        reference: what makes losses of these; None where there are none.
     """
 
     il: Tensor | None
@@ -132,8 +136,11 @@ class SuperBatch(Batch):
     full: FullImages | None = field(default=None, repr=False)
     correct: Tensor | None = field(default=None, repr=False)
     part: Part | None = field(default=None, repr=False)
+    image_embedding: Tensor | None = field(default=None, repr=False)
+    text_embedding: Tensor | None = field(default=None, repr=False)
+    reference: PairReference | None = None
 
-    _columns: ClassVar[tuple[str, ...]] = ("labels", "il", "correct")
+    _columns: ClassVar[tuple[str, ...]] = ("labels", "il", "correct", "image_embedding", "text_embedding")
 
     @property
     def keys(self) -> Sequence[str]:

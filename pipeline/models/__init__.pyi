@@ -13,6 +13,7 @@ from .device import (
 )
 from .evaluation import EvaluationSet as EvaluationSet
 from .optimizers import make_optimizer as make_optimizer
+from .pair_models import TwoTowers as TwoTowers, build_pairs_model as build_pairs_model
 from .parallel import (
     average_buffers as average_buffers,
     in_parallel as in_parallel,

@@ -144,22 +144,28 @@ def _mlp_dropout(num_classes: int, spec: ImageSpec) -> nn.Module:
     return nn.Sequential(flatten, first, relu, nn.Dropout(0.5), second, nn.ReLU(), nn.Dropout(0.5), last)
 
 
-class _Residual(nn.Module):
-    """Two 3x3 convolutions around which the input is added: the basic block of arXiv 1512.03385."""
+class Residual(nn.Module):
+    """Two 3x3 convolutions around which the input is added: the basic block of arXiv 1512.03385.
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    Args:
+        norm: makes a normalization of so many channels.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            norm(outputs),
             nn.ReLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            norm(outputs),
         )
         self.shortcut = (
             nn.Identity()
             if (inputs, stride) == (outputs, 1)
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -173,9 +179,9 @@ def _resnet8(num_classes: int, spec: ImageSpec) -> nn.Module:
         nn.Conv2d(spec.channels, 32, 3, min(max(spec.size // 32, 1), 4), padding=1, bias=False),
         nn.BatchNorm2d(32),
         nn.ReLU(),
-        _Residual(32, 32, 1),
-        _Residual(32, 64, 2),
-        _Residual(64, 128, 2),
+        Residual(32, 32, 1),
+        Residual(32, 64, 2),
+        Residual(64, 128, 2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(128, num_classes),
@@ -309,8 +315,17 @@ def _load(model: nn.Module, name: str, path: Path, num_classes: int) -> None:
     for key, value in wanted.items():
         if key in given and value.ndim == 4 and value.shape[1] == 1 and given[key].shape[1:2] == (3,):
             given[key] = given[key].sum(1, keepdim=True)
+    _take_over(model, name, path, given)
+
+
+def load_weights(model: nn.Module, name: str, path: Path) -> None:
+    """Load a local .safetensors or .pt file of the model's own state dict; ConfigError where it is not its."""
+    _take_over(model, name, path, _read_state(path))
+
+
+def _take_over(model: nn.Module, name: str, path: Path, state: dict[str, torch.Tensor]) -> None:
     try:
-        model.load_state_dict(given)
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise ConfigError(
             f"weights {str(path)!r} are not those of model {name!r}: {_one_line(error)}; name the model "

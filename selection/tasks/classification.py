@@ -51,7 +51,8 @@ class Classification(Task):
         logits = logits_of(outputs)
         return logits.argmax(dim=1) == batch.labels if logits.dim() == 2 else None
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, outputs: Any, batch: Batch) -> Tensor:
+        logits, labels = logits_of(outputs), batch.labels
         highest = int(labels.max()) if len(labels) else 0
         # Told here, as on a GPU the loss would end the process's use of it.
         if logits.dim() != 2 or logits.shape[1] <= highest:

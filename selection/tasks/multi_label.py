@@ -27,5 +27,6 @@ class MultiLabel(Task):
             return None
         return ((logits_of(outputs) > 0) == (batch.labels > 0.5)).all(dim=1)
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(dim=1)
+    def _losses(self, outputs: Any, batch: Batch) -> Tensor:
+        targets = batch.labels.float()
+        return F.binary_cross_entropy_with_logits(logits_of(outputs), targets, reduction="none").mean(dim=1)

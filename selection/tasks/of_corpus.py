@@ -3,9 +3,12 @@
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.selection.tasks.classification import Classification
 from rhostream.selection.tasks.multi_label import MultiLabel
+from rhostream.selection.tasks.pairs import Pairs
 from rhostream.selection.tasks.task import Task
 
 
 def task_of(corpus: CorpusMetadata) -> Task:
-    """Of its images, with the task's own loss."""
+    """Of its samples, with the task's own loss."""
+    if corpus.task == "pairs":
+        return Pairs()
     return MultiLabel() if corpus.task == "multi_label" else Classification()

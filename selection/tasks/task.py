@@ -44,7 +44,7 @@ class Task(ABC):
             ConfigError: the criterion does not give one number a sample.
         """
         if self.criterion is None:
-            return self._losses(logits_of(outputs), batch.labels)
+            return self._losses(outputs, batch)
         losses = self.criterion(outputs, batch)
         if losses.shape != (len(batch),):
             raise ConfigError(
@@ -72,8 +72,8 @@ class Task(ABC):
         """bool (n,), whether the model predicts the label already; None where the outputs do not tell."""
 
     @abstractmethod
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """float32 (n,), of logits float32."""
+    def _losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """float32 (n,): the task's own."""
 
 
 def _given(model: Callable[..., Any], batch: Batch) -> Any:

@@ -37,3 +37,27 @@ def kills_table() -> str:
         counts = ", ".join(str(ended[name]) for name in ("SIGKILL", "SIGTERM", "SIGINT"))
         rows.append([f"`rho {one['asked']}`", counts, f"{one['at_work']}", f"{one['finished']}", "same"])
     return table(["command", "SIGKILL, SIGTERM, SIGINT", "at work", "done before", "result"], rows)
+
+
+def many_tars_table() -> str:
+    """CPU-seconds of each command by the number of tars, and what the slope makes of 10,000."""
+    found = result("many_tars")
+    first, *_, last = found["runs"]
+    rows = []
+    for few, many in zip(first["answers"], last["answers"], strict=True):
+        slope = max(0.0, many["cpu_seconds"] - few["cpu_seconds"]) / (last["tars"] - first["tars"])
+        projected = many["cpu_seconds"] + slope * (10_000 - last["tars"])
+        cells = (few["cpu_seconds"], many["cpu_seconds"], many["peak_memory_gib"], 1000 * slope, projected)
+        rows.append([f"`rho {few['asked']}`", *(f"{cell:.1f}" for cell in cells)])
+    heads = (f"{run['tars']:,} tars, CPU-s" for run in (first, last))
+    return table(["command", *heads, "GiB", "ms a tar", "10,000 tars (projected)"], rows)
+
+
+def many_classes_figures() -> str:
+    """What a manifest of many classes costs."""
+    found = result("many_tars")
+    costs = {one["asked"]: one for one in found["answers"]}
+    return (
+        f"Of a table whose manifest names {found['classes']:,} classes `rho shards` took "
+        f"{costs['shards']['cpu_seconds']:.1f} and `rho report` {costs['report']['cpu_seconds']:.1f} CPU-s"
+    )

@@ -241,6 +241,18 @@ def report_figures() -> str:
     )
 
 
+def near_duplicates_figures() -> str:
+    """Which copies of photographs are found."""
+    found = result("near_duplicates")
+    kinds = [f"{count} {way}" for way, count in found["found"].items()]
+    other = found["not_planted"]
+    return (
+        f"Of {found['photographs']:,} photographs {found['copies_of_each_kind']} were copied in each way. It found "
+        f"{', '.join(kinds[:-1])} and {kinds[-1]}, in {found['cpu_seconds']:.0f} s of one core; beside them "
+        f"{other['equal files']} pairs of equal files and {other['others']} more that the data set has by itself."
+    )
+
+
 def steps_table(name: str) -> str:
     """Steps to each target, a row a method, of a reproduction's result."""
     rows = result(f"reproductions/{name}")["rows"]

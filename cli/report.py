@@ -10,6 +10,7 @@ from rhostream.cli.output import say_result
     epilog=examples(
         "rho report --workspace runs/demo --output report.html",
         "rho report --workspace runs/demo --run rho_loss --run uniform --output report.html",
+        "rho report --workspace runs/demo --near-duplicates",
     )
 )
 @workspace_option
@@ -28,10 +29,23 @@ from rhostream.cli.output import say_result
     show_default=False,
     help="IL model whose losses and predicted labels to show.  [default: the run's]",
 )
+@option(
+    "--near-duplicates",
+    is_flag=True,
+    help="Show training images that look the same. This reads them all, or their thumbnails; 50,000 at most.",
+)
 @option("--output", envvar=None, metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
 @force_option
 @json_option
-def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: bool, as_json: bool) -> None:
+def report(
+    workspace: str,
+    runs: tuple[str, ...],
+    il: str,
+    near_duplicates: bool,
+    output: str,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write one HTML file that shows what was skipped, and why.
 
     It holds everything it shows, pictures included, and asks no network for anything. It says which classes are noisy,
@@ -39,7 +53,9 @@ def report(workspace: str, runs: tuple[str, ...], il: str, output: str, force: b
     """
     from rhostream.pipeline.report import write_report
 
-    data = write_report(workspace, output, runs=runs, il_model=il, force=force)
+    data = write_report(workspace, output, runs=runs, il_model=il, near_duplicates=near_duplicates, force=force)
     runs_shown = [run.name for run in data.runs]
     found = {"output": output, "runs": runs_shown, "pictures": len(data.pictures)}
+    if data.copies is not None:
+        found["near_duplicates"] = data.copies.found
     say_result(found, f"{output}: {len(runs_shown)} runs, {len(data.pictures)} pictures", as_json)

@@ -16,6 +16,7 @@ MARKED_FOLDERS = {
     "gpu": "gpu",
     "integrations": "slow",
     "pipeline/comparison": "slow",
+    "pipeline/forecast": "slow",
     "pipeline/report": "slow",
     "pipeline/training": "slow",
 }

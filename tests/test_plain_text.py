@@ -138,6 +138,7 @@ def test_what_a_corpus_says_is_kept_without_secrets() -> None:
     )
 
 
+@pytest.mark.slow
 def test_hostile_classes_reach_neither_terminal_nor_page(tmp_path: Path) -> None:
     workspace = report_workspace.fill(tmp_path / "w")
     for name in workspace.names("index"):

@@ -12,6 +12,7 @@ from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import sample_reasons
 from rhostream.pipeline.il import default_il_model, trained_models
 from rhostream.pipeline.report import questions
+from rhostream.pipeline.report.copies import Copies, find_copies
 from rhostream.pipeline.report.pictures import Thumbnail, thumbnails
 from rhostream.pipeline.report.runs import ReportedRun, reported_runs
 from rhostream.pipeline.sql import reading, run_interruptibly
@@ -42,9 +43,10 @@ class ReportData:
         runs: those that are compared.
         answers: by the name of the question: reasons, classes, map, histogram, confusion (not of a multi-label corpus),
             time, metrics, rejects, examples.
-        galleries: by name, see `questions.GALLERIES`.
+        galleries: by name, see `questions.GALLERIES`; "copies" where these were looked for.
         pictures: by key.
         truth: does the corpus know the true labels?
+        copies: images that look the same; None where nobody has looked.
     """
 
     corpus: CorpusMetadata
@@ -55,6 +57,7 @@ class ReportData:
     galleries: Mapping[str, Answer]
     pictures: Mapping[str, Thumbnail] = field(repr=False)
     truth: bool
+    copies: Copies | None
 
     def right(self, class_name: str | None = None) -> float | None:
         """Share of the labels, of all or of one class, that the IL model predicts where it never saw the sample."""
@@ -63,19 +66,23 @@ class ReportData:
         return sum(row["agreed"] or 0 for row in rows) / judged if judged else None
 
 
-def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = "") -> ReportData:
+def gather(
+    workspace: Workspace, run_names: Sequence[str] = (), il_model: str = "", *, near_duplicates: bool = False
+) -> ReportData:
     """Ask all questions and read the pictures.
 
     Args:
         run_names: the runs to compare, all where empty; the pictures are about the first of them that scored its
             candidates.
         il_model: whose table to show; by default that of this run, else the only one.
+        near_duplicates: look through the training images for copies.
 
     Raises:
-        ConfigError: no such run or IL model.
+        ConfigError: no such run or IL model, or no images to look through.
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
     corpus = CorpusMetadata.read(workspace)
+    copies = find_copies(workspace, corpus) if near_duplicates else None
     with reading(workspace, memory=MEMORY) as connection:
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))
         runs = reported_runs(workspace, run_names, metrics.rows)
@@ -114,6 +121,8 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
             )
             for name in questions.GALLERIES
         }
+        if copies is not None and copies.pairs:
+            galleries["copies"] = ask(questions.chosen(copies.keys, multi_label=multi_label))
     shards = {shard.name: shard for shard in corpus.shards}
     samples = [row for gallery in galleries.values() for row in gallery.rows]
     return ReportData(
@@ -125,6 +134,7 @@ def gather(workspace: Workspace, run_names: Sequence[str] = (), il_model: str = 
         galleries=galleries,
         pictures=thumbnails(workspace, shards, samples, corpus.input_field),
         truth=truth,
+        copies=copies,
     )
 
 

@@ -31,6 +31,11 @@ _GALLERIES: Final = {
     "redundant": ("Most redundant", "Already learnt and easy for both models; lowest loss and IL first."),
     "never_selected": ("Never selected", "Drawn, and never chosen; most often drawn first."),
     "most_selected": ("Most selected", "Chosen most often."),
+    "copies": (
+        "Copies",
+        "Training images that look the same: equal files, or encoded, resized or brightened again; those under other "
+        "labels first. Look before you drop one: drawings that differ in a few lines look the same, too.",
+    ),
 }
 
 #: What `Copy SQL` on a picture gives, with the key in place of the question mark.
@@ -47,6 +52,7 @@ def write_report(
     *,
     runs: Sequence[str] = (),
     il_model: str = "",
+    near_duplicates: bool = False,
     force: bool = False,
 ) -> ReportData:
     """Write the report on a workspace to the file `output`, a path or a URL that fsspec understands.
@@ -55,18 +61,20 @@ def write_report(
         runs: the runs to compare, all where empty; the pictures are about the first of them that scored its candidates
             against irreducible losses.
         il_model: whose irreducible losses to show; by default that of this run, else the only one.
+        near_duplicates: look through the training images for copies; this reads up to 50,000 of them.
         force: overwrite a file that is no earlier result.
 
     Returns:
         What the page shows.
 
     Raises:
-        ConfigError: no such run or IL model, or `output` may not be written, see `OutputFile`.
+        ConfigError: no such run or IL model, no images to look through, or `output` may not be written, see
+            `OutputFile`.
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
     workspace = Workspace(workspace)
     file = OutputFile(output, workspace=workspace, force=force)
-    data = gather(workspace, runs, il_model)
+    data = gather(workspace, runs, il_model, near_duplicates=near_duplicates)
     file.write(render(data).encode())
     return data
 
@@ -130,7 +138,7 @@ def _galleries(data: ReportData) -> list[dict[str, Any]]:
         {
             "name": name,
             "title": _GALLERIES[name][0],
-            "says": " ".join((_GALLERIES[name][1], *_how_right(name, data))),
+            "says": " ".join((_GALLERIES[name][1], *_beside(name, data))),
             "sql": answer.sql,
             "samples": [
                 row
@@ -149,7 +157,11 @@ def _galleries(data: ReportData) -> list[dict[str, Any]]:
     ]
 
 
-def _how_right(gallery: str, data: ReportData) -> list[str]:
+def _beside(gallery: str, data: ReportData) -> list[str]:
+    """What is known of a gallery beyond its title."""
+    if gallery == "copies" and data.copies is not None:
+        found, looked_at = count(data.copies.found), count(data.copies.looked_at)
+        return [f"{found} pairs among {looked_at} of {count(data.copies.images)} images."]
     right = data.right() if gallery == "suspicious" else None
     return [] if right is None else [f"{data.il_model} predicts {percent(right)} of the labels that it never saw."]
 
@@ -168,6 +180,7 @@ def _facts(row: Mapping[str, Any], data: ReportData) -> list[tuple[str, str]]:
         (f"{data.il_model} says", "; ".join([f"{guess}{sure}", *of_class]) if guess is not None else ""),
         ("irreducible loss", f"{number(row['il'])} nats" if row["il"] is not None else ""),
         ("latest loss", f"{number(row['loss'])} nats" if row["loss"] is not None else ""),
+        ("looks like", ", ".join(data.copies.alike(row["key"])) if data.copies is not None else ""),
         ("selected", f"{row['selected']} of {row['drawn']} times" if row["drawn"] else ""),
         ("reason", f"{row['reason'].replace('_', ' ')}: {REASONS.get(row['reason'], '')}"),
         ("source", row["source"]),

@@ -3,6 +3,7 @@
 All but those over `ledger`, `metrics` and `rejects` ask `sample_reasons` (`rhostream.pipeline.explain.reasons`).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from rhostream.pipeline.sql import quote
@@ -163,15 +164,41 @@ GALLERIES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+#: Of a classification: the classes of a sample, the class that is predicted, and the join that tells it.
+_GUESS: Final = (
+    "[samples.class]",
+    "guess.class",
+    "\nLEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted",
+)
+
+
+def chosen(keys: Sequence[str], *, multi_label: bool = False) -> str:
+    """These samples, in this order, with the columns of a gallery."""
+    classes, guess, joined = ("samples.classes", "NULL::VARCHAR", "") if multi_label else _GUESS
+    return f"""\
+SELECT key, list_position(keys, key) AS rank, {_card(classes, guess)}
+FROM sample_reasons
+CROSS JOIN (SELECT [{", ".join(map(quote, keys))}] AS keys)
+JOIN samples USING (key){joined}
+WHERE samples.split = 'train' AND list_contains(keys, key)
+ORDER BY rank"""
+
+
+def _card(classes: str, guess: str) -> str:
+    """The columns that a picture is made of, beside its key and rank."""
+    return f"""\
+{classes} AS classes, {guess} AS predicted_class, il, confidence, latest_loss AS loss, drawn,
+       selected, reason, samples.shard, samples."offset", samples.size, content_hash, samples.source"""
+
+
 def gallery(name: str, *, most: int, per_class: int, per_reason: int, multi_label: bool = False) -> str:
     """The first `most` samples of a gallery, and the first few of each class and of each reason.
 
     `classes` are the names of a sample's classes: one, or of a multi-label corpus all.
     """
     condition, order = GALLERIES[name]
-    classes, guess = "[samples.class]", "guess.class"
+    classes, guess, joined = _GUESS
     ranked = f"\n         row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,"
-    joined = "\nLEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted"
     if multi_label:
         classes, guess, ranked = "samples.classes", "NULL::VARCHAR", ""
         joined = f"""
@@ -184,8 +211,7 @@ LEFT JOIN (
   GROUP BY key
 ) AS in_class USING (key)"""
     return f"""\
-SELECT key, rank, {classes} AS classes, {guess} AS predicted_class, il, confidence, latest_loss AS loss, drawn,
-       selected, reason, samples.shard, samples."offset", samples.size, content_hash, samples.source
+SELECT key, rank, {_card(classes, guess)}
 FROM (
   SELECT *, row_number() OVER (ORDER BY {order}, key) AS rank,{ranked}
          row_number() OVER (PARTITION BY reason ORDER BY {order}, key) AS rank_in_reason

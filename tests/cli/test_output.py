@@ -1,7 +1,9 @@
 """`--output` of every command: nothing is lost to it, and what it names is whole."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 import pyarrow as pa
@@ -27,7 +29,14 @@ COMMANDS = {
     "export webdataset": (["--sql", "SELECT key FROM samples LIMIT 3"], ""),
     "export fiftyone": (["--sql", "SELECT key FROM samples LIMIT 3"], ""),
 }
-FILES = sorted(name for name, (_, suffix) in COMMANDS.items() if suffix)
+
+
+def cases(names: Iterable[str]) -> list[Any]:
+    """Of a test of these commands; a report takes its time."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "report" else name for name in sorted(names)]
+
+
+FILES = cases(name for name, (_, suffix) in COMMANDS.items() if suffix)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +156,7 @@ def test_the_library_writes_by_the_same_rules(workspace: Path, tmp_path: Path) -
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"query", "explain"}))
+@pytest.mark.parametrize("name", cases(set(COMMANDS) - {"query", "explain"}))
 def test_what_was_made_is_told_as_json_too(name: str, workspace: Path, tmp_path: Path) -> None:
     result = run(name, workspace, tmp_path / f"out{COMMANDS[name][1]}", "--json")
     assert json.loads(result.stdout)["output"] == str(tmp_path / f"out{COMMANDS[name][1]}")

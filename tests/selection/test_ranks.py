@@ -19,6 +19,7 @@ from rhostream.pipeline.config import ThumbnailsConfig
 from rhostream.pipeline.thumbnails import write_thumbnails
 from rhostream.selection import Handover, Ledger, LiveIL, OnlineSelector, ScoreCache, SelectionConfig
 
+pytestmark = pytest.mark.slow
 ROWS = (60, 70, 58)
 CHUNK = 12
 BATCH, SUPER_BATCH = 12, 48

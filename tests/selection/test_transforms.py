@@ -46,7 +46,7 @@ def by_timm() -> PerSample:
         v2.RandAugment(),
         PerBatch(v2.ColorJitter(brightness=0.9)),
         PerSample(v2.RandomCrop(12), pil=True),
-        "timm",
+        pytest.param("timm", marks=pytest.mark.slow),  # its import
     ],
     ids=["randaugment", "batch", "pil", "timm"],
 )

@@ -244,7 +244,7 @@ def test_columns_that_are_not_as_promised_are_named(
         workspace.read_table("t.parquet", ["key", "kept"], CORE_SETS)
 
 
-def test_a_ledger_lacks_columns_only_where_a_former_release_wrote_it(tmp_path: Path) -> None:
+def test_only_a_former_releases_ledger_may_lack_columns(tmp_path: Path) -> None:
     place = Workspace(tmp_path)
     row = {"run": "a", "epoch": 0, "step": 1, "rank": 0, "key": "k", "shard": "s", "row": 0, "label": 0}
     table = pa.Table.from_pylist([row | {"selected": True, "selection": "uniform"}], LEDGER).drop_columns(["trained"])

@@ -157,6 +157,7 @@ def test_a_corpus_larger_than_memory_grows_the_same(
     assert contents(tmp_path / "small") == contents(workspace)
 
 
+@pytest.mark.slow
 def test_irreducible_losses_of_the_old_shards_stay_valid(place: tuple[Path, Path]) -> None:
     workspace, corpus = place
     train_il(workspace, ILTrainConfig(model="mlp", steps=2, device="cpu"))

@@ -79,15 +79,18 @@ class ShardReader:
         raise self._lost(tar, f"ends at byte {end}, {expected}: the tar is truncated")
 
     def forget_copy(self, tar: str) -> bool:
-        """Remove the copy of a remote tar whose bytes are not as they should be; the next read fetches it again.
+        """Remove the copy of a remote tar whose bytes are not as they should be, once; the next read fetches it again.
 
         Returns:
-            False where there is no copy, or this is not the first time: the tar itself is damaged then.
+            Is it worth reading again? Where it was removed before, by another thread that met the same copy, too: what
+            is not as it should be in the new one is damaged in the tar itself.
         """
         path = self.workspace.path(tar)
         with self._lock:
+            if tar in self._fetched_again:
+                return True
             stream = self._open.get(tar)
-            if stream is None or not remote.is_remote(path) or tar in self._fetched_again:
+            if stream is None or not remote.is_remote(path):
                 return False
             self._fetched_again.add(tar)
             del self._open[tar]

@@ -142,6 +142,19 @@ def test_a_copy_damaged_at_equal_size_is_fetched_again_once(web: Web, cache: Pat
     assert fetches(web, "4.tar") == 2
 
 
+def test_what_another_thread_read_of_a_damaged_copy_is_read_again(
+    web: Web, cache: Path, tars: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = ShardReader(Workspace(web.url))
+    expected = content_hash(content(3)[1000:1004])
+    reader.read("3.tar", 0, 4)
+    next(cache.glob("*.tar")).write_bytes(bytes(SIZE))
+    assert read_stored(reader, "3.tar", 1000, 4, expected) == content(3)[1000:1004]
+    before, read = [bytes(4)], reader.read  # read when the other thread had not yet noticed
+    monkeypatch.setattr(reader, "read", lambda *where, **how: before.pop() if before else read(*where, **how))
+    assert read_stored(reader, "3.tar", 1000, 4, expected) == content(3)[1000:1004]
+
+
 def test_prefetched_tars_come_in_the_background(
     web: Web, cache: Path, tars: list[str], impatient: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

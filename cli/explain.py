@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from rhostream.cli.options import examples, force_option, given, option, workspace_option
+from rhostream.cli.options import examples, force_option, given, json_rows_option, option, workspace_option
 from rhostream.cli.output import FORMATS, chosen_format, print_table, say
 from rhostream.pipeline.explain import QUESTIONS
 
@@ -73,6 +73,7 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
     show_default="table, or what the suffix of --output says",
     help="How to write the rows.",
 )
+@json_rows_option
 @option("--output", envvar=None, metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
 @force_option
 def explain(
@@ -83,6 +84,7 @@ def explain(
     limit: int | None,
     sql_only: bool,
     form: str | None,
+    as_json: bool,
     output: str | None,
     force: bool,
     **narrowed: Any,
@@ -102,7 +104,7 @@ def explain(
     aside = {name for name in environment if name.removesuffix("_name") not in takes}
     narrowed = {name: None if name in aside else value for name, value in narrowed.items()}
     steps = None if "steps" in aside else steps
-    chosen = chosen_format(form, output)
+    chosen = chosen_format(form, output, as_json)
     file = None if output is None else OutputFile(output, workspace=workspace, force=force)
     rows = (TABLE_ROWS if chosen == "table" else 0) if limit is None else limit
     options = Options(steps=steps or (None, None), limit=rows or None, **narrowed)

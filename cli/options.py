@@ -156,4 +156,6 @@ workspace_option = option(
     "--workspace", required=True, metavar="PATH", help="Folder or fsspec URL that holds, or will hold, all artifacts."
 )
 force_option = click.option("--force", is_flag=True, help="Overwrite --output, whatever it is.")
+#: Of a command that has a `--format` too.
+json_rows_option = option("--json", "as_json", is_flag=True, help="The same as --format json.")
 json_option = option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")

@@ -29,10 +29,10 @@ DIGITS = 4  # of a number in a table; the other formats have all
 WRAPPED = 60  # characters of a list in a table
 
 
-def chosen_format(named: str | None, output: str | None) -> str:
-    """The format to write: the one named, else the one of the suffix of the file `output`, else a table."""
+def chosen_format(named: str | None, output: str | None, as_json: bool) -> str:
+    """The format to write: the one named, else that of the suffix of `output`, else JSON where asked, or a table."""
     suffix = Path(output).suffix.lstrip(".").lower() if output else ""
-    return named or (suffix if suffix in FORMATS else "table")
+    return named or (suffix if suffix in FORMATS else "json" if as_json else "table")
 
 
 def say(text: str = "", *, err: bool = False) -> None:

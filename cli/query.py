@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from rhostream.cli.options import examples, force_option, option, workspace_option
-from rhostream.cli.output import FORMATS, chosen_format, print_table, say
+from rhostream.cli.options import examples, force_option, json_option, json_rows_option, option, workspace_option
+from rhostream.cli.output import FORMATS, chosen_format, print_table, say_result
 
 
 @click.command(
@@ -25,9 +25,10 @@ from rhostream.cli.output import FORMATS, chosen_format, print_table, say
     show_default="table, or what the suffix of --output says",
     help="How to write the rows. JSON is a list of objects, with null for NaN and infinity.",
 )
+@json_rows_option
 @option("--output", envvar=None, metavar="FILE", type=click.Path(), help="Write to this file instead of stdout.")
 @force_option
-def query(sql: str, workspace: str, form: str | None, output: str | None, force: bool) -> None:
+def query(sql: str, workspace: str, form: str | None, as_json: bool, output: str | None, force: bool) -> None:
     """Put one SQL statement to the tables of a workspace.
 
     The tables are samples, rejects, il, core_sets, ledger and metrics; the dialect is DuckDB's; - reads the statement
@@ -38,7 +39,7 @@ def query(sql: str, workspace: str, form: str | None, output: str | None, force:
 
     file = None if output is None else OutputFile(output, workspace=workspace, force=force)
     rows = run_query(workspace, sys.stdin.read() if sql == "-" else sql)
-    print_table(rows, chosen_format(form, output), file)
+    print_table(rows, chosen_format(form, output, as_json), file)
 
 
 @click.command(
@@ -48,7 +49,8 @@ def query(sql: str, workspace: str, form: str | None, output: str | None, force:
     )
 )
 @workspace_option
-def views(workspace: str) -> None:
+@json_option
+def views(workspace: str, as_json: bool) -> None:
     """Print a workspace's tables as CREATE VIEW statements.
 
     They are for DuckDB's own shell, or for any other program with DuckDB in it. The paths in them are absolute. A
@@ -57,5 +59,5 @@ def views(workspace: str) -> None:
     from rhostream.loaders.storage import Workspace
     from rhostream.pipeline.sql import create_views
 
-    for statement in create_views(Workspace(workspace)):
-        say(statement)
+    statements = create_views(Workspace(workspace))
+    say_result({"statements": statements}, "\n".join(statements), as_json)

@@ -163,8 +163,14 @@ def test_what_was_made_is_told_as_json_too(name: str, workspace: Path, tmp_path:
 
 
 def test_every_command_that_prints_does_so_as_json() -> None:
-    """But for SQL, which is printed to be run."""
-    assert commands_with("", rho) - commands_with("--json", rho) - commands_with("--format", rho) == {"views"}
+    assert commands_with("", rho) == commands_with("--json", rho)
+
+
+def test_json_is_a_format_of_rows_and_of_views(workspace: Path) -> None:
+    place = ["--workspace", str(workspace)]
+    shown = [CliRunner().invoke(rho, [*asked, *place, "--json"]).stdout for asked in (["query", "FROM il"], ["views"])]
+    assert "il_model" in json.loads(shown[0])[0]
+    assert all("VIEW" in statement for statement in json.loads(shown[1])["statements"])
 
 
 def test_tables_give_few_digits_and_json_gives_all(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

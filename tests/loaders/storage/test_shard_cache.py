@@ -142,7 +142,7 @@ def test_a_copy_damaged_at_equal_size_is_fetched_again_once(web: Web, cache: Pat
     assert fetches(web, "4.tar") == 2
 
 
-def test_what_another_thread_read_of_a_damaged_copy_is_read_again(
+def test_another_threads_read_of_a_damaged_copy_is_repeated(
     web: Web, cache: Path, tars: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = ShardReader(Workspace(web.url))

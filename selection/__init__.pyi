@@ -24,6 +24,7 @@ from .rules import (
     ClassFloor as ClassFloor,
     GumbelTop as GumbelTop,
     Importance as Importance,
+    Joint as Joint,
     Rule as Rule,
     ScoreFloor as ScoreFloor,
     SelectiveBackprop as SelectiveBackprop,
@@ -32,6 +33,7 @@ from .rules import (
 from .scoring import (
     ScoreCache as ScoreCache,
     ScoredCandidates as ScoredCandidates,
+    ScoredPairs as ScoredPairs,
     Scorer as Scorer,
     ScoringOptions as ScoringOptions,
     SelectionFunction as SelectionFunction,

@@ -12,8 +12,9 @@ from torch import Tensor
 from rhostream.loaders.stream import SuperBatch
 from rhostream.selection.full_images import PendingFields
 from rhostream.selection.policies import SelectionConfig
-from rhostream.selection.scoring import ScoredCandidates, Scores
+from rhostream.selection.scoring import ScoredCandidates, ScoredPairs, Scores
 from rhostream.selection.selected_batch import SelectedBatch
+from rhostream.selection.tasks import PairEmbeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,19 @@ class PendingScores:
         """What cannot be computed again once the model has taken a step: tensors and plain values, of all ranks."""
         found = Scores(super_batch=self.super_batch) if self.scores is None else self.scores()
         tensors = {"il": found.super_batch.il, "score": found.score}
+        pairs = None
         if found.scored is not None:
             tensors |= {"losses": found.scored.losses, "correct": found.scored.correct}
+            pairs = found.scored.pairs
+        learner = None if pairs is None else pairs.learner
         return {
             "keys": list(found.super_batch.keys),
             "selection": asdict(self.selection),
             "begun": self.scores is not None,
             "scored": found.scored is not None,
             "tensors": {name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None},
+            "contrastive": None if pairs is None else pairs.loss,
+            "learner": {} if learner is None else {name: tensor.cpu() for name, tensor in vars(learner).items()},
         }
 
     @classmethod
@@ -56,7 +62,12 @@ class PendingScores:
         tensors = {name: tensor.to(super_batch.labels.device) for name, tensor in state["tensors"].items()}
         il, score = tensors.pop("il", None), tensors.pop("score", None)
         whole = replace(whole, il=il)
-        scored = ScoredCandidates(labels=whole.labels, il=il, **tensors) if state["scored"] else None
+        pairs, loss = None, state.get("contrastive")
+        if loss is not None:
+            told = {name: tensor.to(super_batch.labels.device) for name, tensor in state["learner"].items()}
+            learner = PairEmbeddings(**told) if told else None
+            pairs = ScoredPairs(loss=loss, learner=learner, reference=PairEmbeddings.of_reference(whole))
+        scored = ScoredCandidates(labels=whole.labels, il=il, pairs=pairs, **tensors) if state["scored"] else None
         found = Scores(super_batch=whole, scored=scored, score=score, positions=positions)
         return cls(super_batch=super_batch, selection=selection, scores=(lambda: found) if state["begun"] else None)
 
@@ -92,8 +103,11 @@ class Choice:
     def batch(self, fields: dict[str, Tensor], mine: npt.NDArray[np.bool_]) -> SelectedBatch:
         """Those of the chosen at `mine`, bool (m,), this rank's, whose fields these are."""
         chosen = replace(self.super_batch, fields={}, full=None, part=None).take(self.positions[mine])
-        (scored,) = self.local.specs.values()
-        trained = scored if self.local.full is None else self.local.full.spec
+        specs = self.local.specs
+        if self.local.full is not None:
+            specs = specs | {"image": self.local.full.spec, "thumbnail": specs["image"]}
+        elif "thumbnail" in fields:
+            specs = specs | {"thumbnail": specs["image"]}
         return SelectedBatch(
             fields=fields,
             labels=chosen.labels,
@@ -101,7 +115,7 @@ class Choice:
             il=chosen.il,
             correct=chosen.correct,
             candidates=chosen.candidates,
-            specs={name: scored if name == "thumbnail" else trained for name in fields},
+            specs={name: specs[name] for name in fields},
             epoch=self.super_batch.epoch,
             state=self.super_batch.state,
         )

@@ -27,6 +27,11 @@ class PendingFields:
     reading: dict[str, tuple[PendingInputs, npt.NDArray[np.int64]]]
 
 
+def _read_field(super_batch: SuperBatch) -> str:
+    """The field whose stored bytes are read; of pairs the texts are known with the candidates."""
+    return "image" if "image" in super_batch.specs else next(iter(super_batch.specs))
+
+
 class FullImageReading:
     """Begins to read the images of what was chosen, and hands out those that could be read."""
 
@@ -51,7 +56,7 @@ class FullImageReading:
             rows = row_of[positions]
             missing = np.flatnonzero(rows < 0)
             if super_batch.full is None:
-                (field,) = super_batch.specs
+                field = _read_field(super_batch)
                 wanted = {field: (part.images[field], missing)}
             else:
                 wanted = {"image": (part.images["image"], every), "thumbnail": (part.images["thumbnail"], missing)}
@@ -76,7 +81,7 @@ class FullImageReading:
             ShardError: more full images in an epoch cannot be read than are tolerated.
         """
         readable = np.ones(len(pending.positions), bool)
-        (name,) = super_batch.specs
+        name = _read_field(super_batch)
         device, stored = super_batch.labels.device, super_batch.fields[name]
         here = torch.from_numpy(pending.rows.clip(min=0)).to(device)
         # A rank that has read none of its part's candidates has read those of others.
@@ -96,6 +101,10 @@ class FullImageReading:
                 else:
                     field[torch.from_numpy(which).to(device)] = read
         found = {name: field for name, field in fields.items() if field is not None}
+        # The captions of pairs: every rank knows those of all.
+        known = super_batch if super_batch.part is None else super_batch.part.whole
+        for other in super_batch.specs.keys() - {_read_field(super_batch)}:
+            found[other] = known.fields[other][torch.from_numpy(pending.positions)].to(device)
         if not readable.all():
             at = torch.from_numpy(readable).to(device)
             found = {name: field[at] for name, field in found.items()}

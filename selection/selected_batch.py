@@ -73,7 +73,10 @@ class SelectedBatch(Batch):
     @property
     def scored_fields(self) -> dict[str, Tensor]:
         """Those that were scored, normalized: the thumbnails under the name "image", or `fields` as they are."""
-        return {"image": self.thumbnails} if "image" in self.fields else self.fields
+        if "image" not in self.fields:
+            return self.fields
+        others = {name: field for name, field in self.fields.items() if name != "thumbnail"}
+        return {**others, "image": self.thumbnails}
 
     @property
     def candidate_accuracy(self) -> float | None:

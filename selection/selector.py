@@ -21,7 +21,7 @@ from rhostream.selection.dealing import dealt, require_shares
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.policies import Fixed, Policy, SelectionConfig
-from rhostream.selection.rules import Chosen, Rule, unweighted
+from rhostream.selection.rules import Chosen, Joint, Rule, unweighted
 from rhostream.selection.scoring import (
     BackgroundScoring,
     CandidateScores,
@@ -29,6 +29,7 @@ from rhostream.selection.scoring import (
     NoMeter,
     RemoteScorers,
     ScoreCache,
+    ScoredCandidates,
     Scorer,
     Scores,
 )
@@ -50,8 +51,9 @@ class OnlineSelector:
     Args:
         model: the model in training; it is read at each step and never changed.
         batch_size: n_b, over all ranks, where `select` is a name. A super-batch cut short keeps its share of n_b / n_B.
-        select: name of a selection function ("uniform" takes the candidates as they come), a `SelectionConfig` for
-            finer settings, or a `Policy` that goes over from one selection to another.
+        select: name of a selection function ("uniform" takes the candidates as they come; "jest" chooses image-text
+            pairs jointly, with task=Pairs()), a `SelectionConfig` for finer settings, or a `Policy` that goes over from
+            one selection to another.
         task: what goes into the model and what a candidate's loss is; a `Classification` by default.
         forward: (model, batch) -> outputs, for a model that takes something else than images.
         criterion: (outputs, batch) -> float32 (n,), the loss of each candidate.
@@ -327,7 +329,7 @@ class OnlineSelector:
                 else:
                     if found.scored is not None and found.score is not None:
                         self.policy.scored(found.scored, found.score)
-                    chosen = self._chosen(found.super_batch, selection, found.score)
+                    chosen = self._chosen(found, selection)
         super_batch, scored = found.super_batch, found.scored
         positions = chosen.positions.cpu().numpy()
         of_whole = positions if found.positions is None else found.positions[positions]
@@ -357,8 +359,9 @@ class OnlineSelector:
         """Does this super-batch, and no other, make the next batch?"""
         return not selection.queues and not self._queue
 
-    def _chosen(self, super_batch: SuperBatch, selection: SelectionConfig, score: Tensor | None) -> Chosen:
+    def _chosen(self, found: Scores, selection: SelectionConfig) -> Chosen:
         """The n_b highest, by the rule `rhostream.selection.rules.top.Top`, unless the selection has another rule."""
+        super_batch, score = found.super_batch, found.score
         if selection.batch_size > super_batch.size and not selection.queues:
             raise ConfigError(
                 f"batch_size {selection.batch_size} exceeds the {super_batch.size} candidates of a super-batch, which "
@@ -375,7 +378,31 @@ class OnlineSelector:
         # A function of the super-batch, so that there is nothing to restore, whatever the number of ranks.
         seed = hashlib.blake2b(f"{self._seed}/{super_batch.epoch}/{super_batch.keys[0]}".encode(), digest_size=8)
         random = torch.Generator().manual_seed(int.from_bytes(seed.digest()) >> 1)
+        if found.scored is not None and found.scored.pairs is not None:
+            return self._chosen_pairs(found.scored, score, selection, quota, random)
         return self._rules[selection].choose(score, super_batch.labels, quota, random)
+
+    def _chosen_pairs(
+        self, scored: ScoredCandidates, score: Tensor, selection: SelectionConfig, quota: int, random: torch.Generator
+    ) -> Chosen:
+        """The choice of the first rank, told to all: products of embeddings round otherwise on another machine."""
+        rule, together = self._rules[selection], selection.chosen_by.together
+        size = 8 * min(quota, len(score))
+
+        def choose() -> bytes:
+            if self._ranks.rank:
+                return b""
+            if isinstance(rule, Joint) and together is not None:
+                chosen = rule.choose_pairs(together(scored), quota, random)
+            else:
+                chosen = rule.choose(score, scored.labels, quota, random)
+            positions: npt.NDArray[np.int64] = np.full(size // 8, -1, np.int64)
+            positions[: len(chosen)] = chosen.positions.cpu().numpy()
+            return positions.tobytes()
+
+        told = choose() if self._ranks.size == 1 else self._exchange.together(self._ranks, choose, size)[0]
+        positions = np.frombuffer(told, np.int64, size // 8)
+        return unweighted(torch.from_numpy(positions[positions >= 0]).to(self._device))
 
     def _finished(self, choice: Choice) -> Iterator[SelectedBatch]:
         """The batches that the chosen complete, where enough of their images could be read."""

@@ -9,7 +9,7 @@ EngineName = Literal["local", "ray", "static"]
 Precision = Literal["auto", "float32", "bfloat16"]
 #: What there is to predict of a sample: one class, or any number of them.
 TaskName = Literal["classification", "multi_label"]
-RuleName = Literal["default", "top", "gumbel", "importance"]
+RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
 ThumbnailFormat = Literal["jpeg", "raw"]
 
 AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.policies.Auto`
@@ -18,10 +18,14 @@ AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.p
 SELECTION_FUNCTIONS: Final = (
     "bald",
     "conditional_entropy",
+    "easy_reference",
     "entropy",
     "grad_norm",
     "grad_norm_is",
+    "hard_learner",
     "irreducible_loss",
+    "jest",
+    "learnability",
     "learnable",
     "loss_minus_conditional_entropy",
     "rho_loss",

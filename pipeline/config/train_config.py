@@ -147,6 +147,14 @@ class TrainConfig(StageConfig):
         help="How candidates are chosen by their scores.",
     )
     temperature: float = setting(1.0, group="Selection", above=0, metavar="X", help="Of the rule gumbel.")
+    chunks: int = setting(
+        0,
+        group="Selection",
+        minimum=0,
+        metavar="N",
+        unset="16 for the sigmoid loss, 2 for the softmax",
+        help="Of a batch, which the rule joint chooses one after the other.",
+    )
     class_floor: float = setting(
         0.0,
         group="Selection",

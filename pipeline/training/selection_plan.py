@@ -6,7 +6,7 @@ from rhostream.errors import ConfigError
 from rhostream.pipeline.config import AUTO, TrainConfig
 from rhostream.selection.policies import SelectionConfig, require_comparison
 from rhostream.selection.scoring import selection_function, selection_functions
-from rhostream.selection.tasks import MultiLabel, Task
+from rhostream.selection.tasks import MultiLabel, Pairs, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         share=config.share,
         rule=config.rule,
         temperature=config.temperature,
+        chunks=config.chunks,
         class_floor=config.class_floor,
         score_floor=config.score_floor,
         # What the stream passes over would leave short batches.
@@ -83,14 +84,29 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
     return SelectionPlan(
         config=selection,
         scores=scores,
-        needs_il=by_il or "il" in function.needs,
+        needs_il=by_il or bool(function.needs & {"il", "reference"}),
         drawn_at_once=drawn_at_once,
         candidates_per_step=None if varies else config.batch_size / config.share if config.share else drawn_at_once,
     )
 
 
 def require_task(config: TrainConfig, task: Task) -> None:
-    """Raises ConfigError for settings that ask for the one class of each sample, where it has a list of them."""
+    """Raises ConfigError for settings that ask for the one class of each sample, where it has a list of them or none.
+
+    And for selections of image-text pairs where there are none, or others where there are.
+    """
+    function = None if config.select == AUTO else selection_function(config.select)
+    of_pairs = function is not None and function.of_pairs
+    if isinstance(task, Pairs):
+        known = function is not None and (of_pairs or function.score is None)
+        if not known or config.prefilter > 0 or config.class_floor > 0 or config.live_il or config.scorers:
+            raise ConfigError(
+                "of image-text pairs learnability, jest, easy_reference, hard_learner and uniform can be selected by, "
+                f"without prefilter, class_floor, live_il and scorers; select is {config.select!r}"
+            )
+        return
+    if of_pairs:
+        raise ConfigError(f"select {config.select!r} scores image-text pairs, which the corpus does not have")
     if not isinstance(task, MultiLabel):
         return
     auto = config.select == AUTO

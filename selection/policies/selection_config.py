@@ -1,13 +1,14 @@
 """The settings of a selector."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from rhostream.errors import ConfigError
-from rhostream.selection.rules import ClassFloor, GumbelTop, Importance, Rule, ScoreFloor, Top
+from rhostream.selection.rules import ClassFloor, GumbelTop, Importance, Joint, Rule, ScoreFloor, Top
 from rhostream.selection.scoring import SelectionFunction, selection_function
 
-RuleName = Literal["default", "top", "gumbel", "importance"]
+RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
 RULES: tuple[str, ...] = get_args(RuleName)
 
 
@@ -23,6 +24,7 @@ class SelectionConfig:
         prefilter: have the stream rule candidates out by their IL before they are read, if it was given a prefilter.
         rule: "default" is the function's own (`top` for most).
         temperature: of the rule "gumbel".
+        chunks: of a batch, which the rule "joint" chooses one after the other; 0 for the paper's number.
         class_floor: no class gets less than this share of what uniform sampling would give it; 0 is off.
         score_floor: candidates whose score is not above it are not chosen; batches are then filled from several
             super-batches. None is off.
@@ -38,6 +40,7 @@ class SelectionConfig:
     prefilter: bool = True
     rule: RuleName = "default"
     temperature: float = 1.0
+    chunks: int = 0
     class_floor: float = 0.0
     score_floor: float | None = None
     full: bool = False
@@ -58,6 +61,19 @@ class SelectionConfig:
         )
         if not self.scores and (given := [name for name, is_given in by_score if is_given]):
             raise ConfigError(f"{', '.join(given)} with {self.function}, which has no scores: use another function")
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        together, rule = self.chosen_by.together, self._inner_rule()
+        if isinstance(rule, Joint) and together is None:
+            raise ConfigError(
+                f"rule joint with {self.function}, which scores each candidate alone: use learnability, easy_reference "
+                "or hard_learner"
+            )
+        if isinstance(rule, Joint) and (self.class_floor or self.score_floor is not None):
+            raise ConfigError("the rule joint with a floor, which would choose each alone: leave one out")
+        if together is not None and isinstance(rule, Importance):
+            raise ConfigError(f"rule importance with {self.function}, whose scores may be negative: use gumbel")
 
     @property
     def chosen_by(self) -> SelectionFunction:
@@ -85,16 +101,22 @@ class SelectionConfig:
 
     def make_rule(self) -> Rule:
         """The rule that chooses, floors around it; a new one for each run."""
-        rules = {
-            "default": self.chosen_by.rule,
-            "top": Top,
-            "gumbel": lambda: GumbelTop(self.temperature),
-            "importance": Importance,
-        }
-        rule = rules[self.rule]()
+        rule = self._inner_rule()
         if self.class_floor:
             rule = ClassFloor(rule, self.class_floor)
         return rule if self.score_floor is None else ScoreFloor(rule, self.score_floor)
+
+    def _inner_rule(self) -> Rule:
+        if self.rule == "default" and self.chosen_by.rule is not Joint:
+            return self.chosen_by.rule()
+        rules: dict[str, Callable[[], Rule]] = {
+            "default": lambda: Joint(self.chunks),
+            "top": Top,
+            "gumbel": lambda: GumbelTop(self.temperature),
+            "importance": Importance,
+            "joint": lambda: Joint(self.chunks),
+        }
+        return rules[self.rule]()
 
     def quota(self, available: int, size: int) -> int:
         """How many to choose of a super-batch for which `available` candidates were there of the `size` asked for."""

@@ -1,7 +1,7 @@
 from .background import BackgroundScoring as BackgroundScoring
 from .cache import ScoreCache as ScoreCache
 from .candidate_scores import CandidateScores as CandidateScores
-from .candidates import ScoredCandidates as ScoredCandidates, Scores as Scores
+from .candidates import ScoredCandidates as ScoredCandidates, ScoredPairs as ScoredPairs, Scores as Scores
 from .even_chunks import even_chunks as even_chunks, in_even_chunks as in_even_chunks
 from .functions import (
     SelectionFunction as SelectionFunction,

@@ -100,7 +100,10 @@ class BackgroundScoring:
             here.wait_stream(self._stream)
             scored, whole = found.scored, found.super_batch
             of_scored = () if scored is None else (scored.losses, scored.correct, scored.logits)
-            for tensor in (found.score, whole.labels, whole.il, *of_scored):
+            pairs = None if scored is None else scored.pairs
+            models = () if pairs is None else (pairs.learner, pairs.reference)
+            embedded = [tensor for model in models if model is not None for tensor in vars(model).values()]
+            for tensor in (found.score, whole.labels, whole.il, *of_scored, *embedded):
                 if tensor is not None:  # its memory may be used again once this stream is done with it, too
                     tensor.record_stream(here)
         return found

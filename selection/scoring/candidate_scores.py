@@ -11,12 +11,12 @@ from torch import Tensor
 from rhostream.errors import ConfigError, RhostreamError
 from rhostream.loaders.stream import Batch, Exchange, Part, Ranks, SuperBatch
 from rhostream.selection.scoring.cache import ScoreCache, Split
-from rhostream.selection.scoring.candidates import ScoredCandidates, Scores
+from rhostream.selection.scoring.candidates import ScoredCandidates, ScoredPairs, Scores
 from rhostream.selection.scoring.even_chunks import in_even_chunks
 from rhostream.selection.scoring.functions import SelectionFunction
 from rhostream.selection.scoring.meter import Meter
 from rhostream.selection.scoring.scorer import Scorer
-from rhostream.selection.tasks import logits_of
+from rhostream.selection.tasks import PairEmbeddings, Pairs, logits_of
 
 #: What ranks tell one another of a candidate.
 ROW: Final = np.dtype([("readable", "?"), ("correct", "?"), ("loss", "<f4"), ("il", "<f4"), ("score", "<f4")])
@@ -45,7 +45,10 @@ class CandidateScores:
             RhostreamError: a score is not finite.
             OtherRankError: another rank could not score its part.
         """
+        self._require_kind(function)
         if super_batch.part is not None:
+            if function.of_pairs:
+                return self._pairs_shared_out(super_batch, super_batch.part, function, step)
             return self._shared_out(super_batch, super_batch.part, function, step)
         if function.score is None:
             return Scores(super_batch=super_batch)
@@ -87,6 +90,82 @@ class CandidateScores:
             new = fresh if remembers else None
             return self.told(super_batch, part, found, new, step, losses=losses, correct=correct)
         return self.told(super_batch, part, found)
+
+    def _pairs_shared_out(self, super_batch: SuperBatch, part: Part, function: SelectionFunction, step: int) -> Scores:
+        """Each rank embeds its chunks; what a pair is worth follows from the embeddings of all."""
+        chunks, ranks = part.chunks, Ranks(part.rank, part.chunks.ranks)
+        width, learner = 0, None
+        embedded = torch.empty(0)  # float32 (m, 2 D) of the part's candidates, on the CPU
+
+        def embed() -> bytes:
+            nonlocal width, learner, embedded
+            readable = np.zeros(len(part.whole), bool)
+            readable[part.positions] = True
+            if "pairs" in function.needs:
+                for rows in part.passes():
+                    batch = _at_least_two(super_batch, rows).normalized()
+                    learner = PairEmbeddings.of(self._metered("outputs", batch))
+                    found = torch.cat([learner.images, learner.texts], 1).cpu()
+                    embedded = embedded if len(embedded) else torch.zeros(len(super_batch), found.shape[1])
+                    embedded[torch.from_numpy(rows)] = found[: len(rows)]
+                    width = found.shape[1]
+            return width.to_bytes(4, "little") + readable[chunks.positions(part.rank)].tobytes()
+
+        largest = chunks.passes * -(-chunks.candidates // chunks.count)
+        is_readable = np.zeros(len(part.whole), bool)
+        for rank, told in enumerate(self._exchange.together(ranks, embed, 4 + largest)):
+            positions = chunks.positions(rank)
+            is_readable[positions] = np.frombuffer(told[4:], bool, len(positions))
+        readable = np.flatnonzero(is_readable)
+        device = super_batch.labels.device
+        whole = part.whole.without_unreadable(readable).to(device)
+        if learner is not None:
+            every = np.zeros((len(part.whole), width), np.float32)
+
+            def tell() -> bytes:
+                every[part.positions] = embedded.numpy()
+                return every[chunks.positions(part.rank)].tobytes()
+
+            for rank, told in enumerate(self._exchange.together(ranks, tell, largest * 4 * width)):
+                positions = chunks.positions(rank)
+                every[positions] = np.frombuffer(told, np.float32, len(positions) * width).reshape(-1, width)
+            images, texts = torch.from_numpy(every[readable]).to(device).chunk(2, dim=1)
+            learner = replace(learner, images=images, texts=texts)
+        scored, score = self._scored_pairs(whole, function, learner)
+        self._require_finite(score, function, step)
+        return Scores(super_batch=whole, scored=scored, score=score, positions=readable)
+
+    def _scored_pairs(
+        self, super_batch: SuperBatch, function: SelectionFunction, learner: PairEmbeddings | None
+    ) -> tuple[ScoredCandidates, Tensor]:
+        """What is known of all candidates of a super-batch of pairs, and their scores.
+
+        Args:
+            learner: what the model in training makes of them.
+        """
+        task, reference = self._scorer.task, super_batch.reference
+        assert isinstance(task, Pairs), "`_require_kind` sees to it"
+        assert function.score is not None
+        if "reference" in function.needs and reference is None:
+            raise ConfigError(
+                f"selection function {function.name!r} needs the embeddings of a reference model, and the stream joins "
+                "none: name its table, CandidateStream(…, il=…), or use hard_learner"
+            )
+        if "reference" in function.needs and reference is not None and reference.loss != task.loss:
+            raise ConfigError(
+                f"the reference model was trained with the {reference.loss} loss, and the learner with the {task.loss} "
+                f"loss, of which no difference can be taken: give task=Pairs(loss={reference.loss!r}), or train a "
+                "reference with the learner's loss"
+            )
+        pairs = ScoredPairs(loss=task.loss, learner=learner, reference=PairEmbeddings.of_reference(super_batch))
+        scored = ScoredCandidates(
+            labels=super_batch.labels,
+            il=super_batch.il,
+            losses=None if learner is None else learner.losses(task.loss),
+            correct=None if learner is None else learner.finds_own(),
+            pairs=pairs,
+        )
+        return scored, function.score(scored)
 
     def told(
         self,
@@ -182,6 +261,10 @@ class CandidateScores:
             passes: run the pass for the other ranks' sake, even where the cache knows all losses.
         """
         assert function.score is not None
+        if function.of_pairs:
+            asks = "pairs" in function.needs
+            outputs = self._metered("outputs", super_batch.normalized()) if asks else None
+            return self._scored_pairs(super_batch, function, PairEmbeddings.of(outputs) if asks else None)
         self._require(function, super_batch)
         task = self._scorer.task
         scored = ScoredCandidates(labels=super_batch.labels, il=super_batch.il)
@@ -228,6 +311,19 @@ class CandidateScores:
         elif passes:
             self._metered("outputs", super_batch.normalized())
         return split.merged(fresh)
+
+    def _require_kind(self, function: SelectionFunction) -> None:
+        """Raises ConfigError for a function of pairs where there are none, and for another one where there are."""
+        is_pairs = isinstance(self._scorer.task, Pairs)
+        if function.of_pairs and not is_pairs:
+            raise ConfigError(
+                f"selection function {function.name!r} scores image-text pairs: give task=Pairs(), or use rho_loss"
+            )
+        if is_pairs and function.score is not None and not function.of_pairs:
+            raise ConfigError(
+                f"selection function {function.name!r} scores each candidate by itself, and the loss of a pair depends "
+                "on its batch: use learnability, jest, easy_reference, hard_learner or uniform"
+            )
 
     def _require(self, function: SelectionFunction, super_batch: SuperBatch) -> None:
         """Raises ConfigError where the stream or the task does not give what the function needs."""

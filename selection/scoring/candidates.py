@@ -8,9 +8,32 @@ import numpy.typing as npt
 from torch import Tensor
 
 from rhostream.errors import ConfigError
+from rhostream.loaders.reference import ContrastiveLoss
 from rhostream.loaders.stream import SuperBatch
+from rhostream.selection.rules import PairScores
+from rhostream.selection.tasks import PairEmbeddings
 
-Need = Literal["il", "logits", "draws"]
+Need = Literal["il", "logits", "draws", "pairs", "reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPairs:
+    """Embeddings of the candidates, of a corpus of image-text pairs.
+
+    Attributes:
+        loss: that the learner is trained with.
+        learner: by the model in training; None where the function has not asked for it.
+        reference: by the reference model; None where the stream joins no table of it.
+    """
+
+    loss: ContrastiveLoss
+    learner: PairEmbeddings | None = None
+    reference: PairEmbeddings | None = None
+
+    def scores(self, *, learner: float = 0.0, reference: float = 0.0) -> PairScores:
+        """The losses of the two models, each times its number; one at 0 is left out."""
+        both = ((learner, self.learner), (reference, self.reference))
+        return PairScores(loss=self.loss, terms=tuple((weight, pairs) for weight, pairs in both if weight and pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +47,7 @@ class ScoredCandidates:
         correct: bool (n,), does that model predict the label already?
         logits: float32 (n, C) of that model; None for a task that does not give them.
         draws: float32 (k, n, C), logits of k passes with dropout on (`Scorer.draws`).
+        pairs: embeddings; None where the candidates are no image-text pairs.
     """
 
     labels: Tensor
@@ -32,6 +56,7 @@ class ScoredCandidates:
     correct: Tensor | None = None
     logits: Tensor | None = None
     draws: Tensor | None = None
+    pairs: ScoredPairs | None = None
 
     @property
     def loss(self) -> Tensor:
@@ -54,6 +79,11 @@ class ScoredCandidates:
         if self.draws is None:
             raise ConfigError("this selection function reads MC-dropout draws: register it with needs={'draws'}")
         return self.draws
+
+    def require_pairs(self) -> ScoredPairs:
+        if self.pairs is None:
+            raise ConfigError("this selection function reads embeddings of pairs: register it with needs={'pairs'}")
+        return self.pairs
 
 
 @dataclass(frozen=True, kw_only=True)

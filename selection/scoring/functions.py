@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.selection.rules import Importance, Rule, SelectiveBackprop, Top
+from rhostream.selection.rules import Importance, Joint, PairScores, Rule, SelectiveBackprop, Top
 from rhostream.selection.scoring.candidates import Need, ScoredCandidates
 
 Score = Callable[[ScoredCandidates], Tensor]
+#: What image-text pairs are worth together, of which a score of each follows.
+Together = Callable[[ScoredCandidates], PairScores]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class SelectionFunction:
         needs: what of `ScoredCandidates` it reads.
         rule: makes the rule that chooses, one for each run.
         loss_suffices: of the model's outputs it reads the loss alone, so that a remembered loss serves.
+        together: what pairs are worth together, for the rule `Joint`; None of functions that score each alone.
     """
 
     name: str
@@ -35,6 +38,12 @@ class SelectionFunction:
     needs: frozenset[Need]
     rule: Callable[[], Rule] = Top
     loss_suffices: bool = False
+    together: Together | None = None
+
+    @property
+    def of_pairs(self) -> bool:
+        """Does it score image-text pairs?"""
+        return bool(self.needs & {"pairs", "reference"})
 
     @property
     def reads_logits(self) -> bool:
@@ -108,6 +117,37 @@ def train_loss(scored: ScoredCandidates) -> Tensor:
 def selective_backprop(scored: ScoredCandidates) -> Tensor:
     """L[y|x; θ_t], nats: drawn by its rank among recent losses (Jiang et al., 2019), see `SelectiveBackprop`."""
     return scored.loss
+
+
+def _register_together(name: str, needs: set[Need], together: Together, rule: Callable[[], Rule] = Top) -> None:
+    _FUNCTIONS[name] = SelectionFunction(
+        name=name,
+        score=lambda scored: together(scored).alone(),
+        needs=frozenset(needs),
+        rule=rule,
+        together=together,
+    )
+
+
+def _learnability(scored: ScoredCandidates) -> PairScores:
+    """Of pairs, nats: the learner's loss less the reference's, in the batch of all candidates (arXiv 2312.05328)."""
+    return scored.require_pairs().scores(learner=1, reference=-1)
+
+
+def _easy_reference(scored: ScoredCandidates) -> PairScores:
+    """Of pairs, nats: minus the reference's loss; needs no scoring pass (arXiv 2312.05328)."""
+    return scored.require_pairs().scores(reference=-1)
+
+
+def _hard_learner(scored: ScoredCandidates) -> PairScores:
+    """Of pairs, nats: the learner's loss, that of wrong captions included; needs no reference (arXiv 2312.05328)."""
+    return scored.require_pairs().scores(learner=1)
+
+
+_register_together("learnability", {"pairs", "reference"}, _learnability)
+_register_together("easy_reference", {"reference"}, _easy_reference)
+_register_together("hard_learner", {"pairs"}, _hard_learner)
+_register_together("jest", {"pairs", "reference"}, _learnability, rule=Joint)
 
 
 @register("irreducible_loss", needs={"il"})

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rhostream.errors import OtherRankError
+from rhostream.errors import ConfigError, OtherRankError
 from rhostream.loaders.stream import Exchange, Part, Ranks, SuperBatch, SuperBatchStream
 from rhostream.selection.scoring.candidate_scores import ROW, CandidateScores
 from rhostream.selection.scoring.candidates import Scores
@@ -57,6 +57,8 @@ class RemoteScorers:
     ) -> Callable[[], Scores]:
         """Ask for the scores of a super-batch, of which this rank has read nothing; returns what waits for them."""
         assert super_batch.part is not None
+        if function.of_pairs:
+            raise ConfigError(f"scorers with select {function.name!r}: ranks that learn score pairs; leave scorers out")
         scorer = self._ranks[self._asked % len(self._ranks)]
         self._asked += 1
         weights = _flat(self._weights())

@@ -8,6 +8,7 @@ import torch
 from rhostream import ConfigError
 from rhostream.selection import (
     Importance,
+    Joint,
     ScoredCandidates,
     SelectiveBackprop,
     Top,
@@ -110,6 +111,7 @@ def test_each_function_names_its_rule_and_outside_ones_theirs():
     rules = {name: type(selection_function(name).rule()) for name in selection_functions()}
     assert rules.pop("grad_norm_is") is Importance
     assert rules.pop("selective_backprop") is SelectiveBackprop
+    assert rules.pop("jest") is Joint
     assert set(rules.values()) == {Top}
     register("mine", needs={"logits"}, rule=lambda: GumbelTop(0.5))(lambda scored: scored.loss)
     try:

@@ -25,6 +25,7 @@ from .rules import (
     GumbelTop as GumbelTop,
     Importance as Importance,
     Joint as Joint,
+    PairScores as PairScores,
     Rule as Rule,
     ScoreFloor as ScoreFloor,
     SelectiveBackprop as SelectiveBackprop,

@@ -43,9 +43,11 @@ from .selection import (
     SelectingLoader as SelectingLoader,
     SelectionConfig as SelectionConfig,
     images_and_labels as images_and_labels,
+    images_and_tokens as images_and_tokens,
     pixel_values_and_labels as pixel_values_and_labels,
     register as register,
     tokens_and_labels as tokens_and_labels,
+    transformers_outputs as transformers_outputs,
 )
 
 __version__: str

@@ -51,5 +51,7 @@ from .tasks import (
     PairEmbeddings as PairEmbeddings,
     Pairs as Pairs,
     Task as Task,
+    images_and_tokens as images_and_tokens,
+    transformers_outputs as transformers_outputs,
 )
 from .transforms import PerBatch as PerBatch, PerSample as PerSample, Transform as Transform

@@ -112,6 +112,8 @@ def _text(summary: "ShardsSummary") -> str:
         )
     lines = [("entries", summary.entries, ""), ("= samples", samples, "")]
     lines += [(f"    {split}", count, "") for split, count in summary.samples.items()]
+    if summary.empty_captions:
+        lines += [("empty captions", summary.empty_captions, "pairs of the above whose caption has no word")]
     if summary.without_class:
         lines += [("without class", summary.without_class, "samples of the above that have no label")]
     lines += [("+ rejects", rejects, "")]

@@ -38,6 +38,25 @@ MULTI_LABEL: Final[dict[str, pa.Field | None]] = {
 }
 
 
+#: In the index of a corpus of image-text pairs, beside the columns of the image; there is no label.
+PAIR: Final[tuple[pa.Field, ...]] = (
+    pa.field("text", pa.string(), nullable=False),  # the caption, as found
+    pa.field("text_hash", pa.string(), nullable=False),  # of the caption without regard to white space and case
+)
+
+#: The columns of tables that tell of labels, and what a model predicts: a corpus of pairs has none of them.
+_LABELED: Final = ("label", "class", "predicted", "confidence", "entropy")
+
+#: What a reference model says of a pair, in the place of what an IL model predicts. The embeddings are normalized.
+_REFERENCE: Final[tuple[pa.Field, ...]] = (
+    pa.field("similarity", pa.float32(), nullable=False),  # cosine of the pair's two embeddings
+    pa.field("rank", pa.int32(), nullable=False),  # of the own caption among those compared with; 1 is the best
+    pa.field("compared", pa.int32(), nullable=False),  # other captions that it was compared with
+    pa.field("image_embedding", pa.list_(pa.float16()), nullable=False),
+    pa.field("text_embedding", pa.list_(pa.float16()), nullable=False),
+)
+
+
 #: In the index of a corpus of texts, what stands for `width` and `height`. `offset` to `content_hash` are the text's.
 TEXT: Final[tuple[pa.Field, ...]] = (
     pa.field("characters", pa.int32(), nullable=False),
@@ -49,13 +68,18 @@ TEXT: Final[tuple[pa.Field, ...]] = (
 def samples_of(fields: Sequence[str], task: str = "classification") -> pa.Schema:
     """The columns of the index of a corpus whose samples have these fields: the first one's, and those of all."""
     table = of_task(SAMPLES, task)
+    if "text" in fields[1:]:
+        return pa.schema([*table, *PAIR])
     if fields[0] != "text":
         return table
     return pa.schema([*(field for field in table if field.name not in ("width", "height")), *TEXT])
 
 
 def of_task(table: pa.Schema, task: str) -> pa.Schema:
-    """The columns of a table of this module in a corpus of this task, "classification" or "multi_label"."""
+    """The columns of a table of this module in a corpus of this task: "classification", "multi_label" or "pairs"."""
+    if task == "pairs" and "selected" not in table.names:  # what a run records has a label of 0
+        kept = [field for field in table if field.name not in _LABELED]
+        return pa.schema([*kept, *(_REFERENCE if "il" in table.names and "entropy" in table.names else ())])
     if task != "multi_label":
         return table
     fields = (MULTI_LABEL.get(field.name, field) for field in table)
@@ -85,6 +109,7 @@ REJECT_REASONS: Final[dict[str, str]] = {
     "too_long": "a text of more bytes than `max_text_bytes`",
     "decompression_bomb": "more pixels than `max_pixels`, or a JPEG of more than 100 scans",
     "label_missing": "no label for this entry",
+    "caption_missing": "an image without a caption; an empty caption is one",
     "label_unknown": "a label that is not among the classes",
     "label_out_of_range": "a label number below 0 or beyond the last class",
     "label_clean_only": "only a clean label, which is never trained on (Clothing-1M)",

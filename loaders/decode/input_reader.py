@@ -1,5 +1,6 @@
 """The one reader of stored samples: what is read, and how, is up to the spec."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -54,6 +55,10 @@ class InputReader:
         if isinstance(spec, TextSpec):
             return self._texts.submit(refs, spec, urgent=urgent)
         raise ConfigError(f"spec {type(spec).__name__}: a stored field is read by an ImageSpec or a TextSpec")
+
+    def tokenize(self, texts: Sequence[str], spec: TextSpec) -> PendingInputs:
+        """Begin to make token ids of texts that are there already; see `TextReader.tokenize`."""
+        return self._texts.tokenize(texts, spec)
 
     @property
     def processes(self) -> list[int]:

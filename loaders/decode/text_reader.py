@@ -76,6 +76,14 @@ class TextReader:
         """
         return PendingTexts(self, self._started().submit(refs, spec, urgent))
 
+    def tokenize(self, texts: Sequence[str], spec: TextSpec) -> PendingTexts:
+        """Begin to make ids of texts that are there already.
+
+        Raises:
+            ConfigError: the spec's tokenizer is not there.
+        """
+        return PendingTexts(self, self._started().tokenize(list(texts), spec))
+
     def close(self) -> None:
         """End the threads; what is not begun is given up."""
         if self._engine is not None:
@@ -106,6 +114,17 @@ class _Engine:
         return [
             (start, self._pool.submit(self._read, refs.take(slice(start, start + length)), spec, tokenizer, urgent))
             for start in range(0, len(refs), length)
+        ]
+
+    def tokenize(self, texts: list[str], spec: TextSpec) -> "list[tuple[int, Future[_Chunk]]]":
+        tokenizer = self._tokenizer(spec)
+
+        def ids(some: list[str]) -> _Chunk:
+            return tokenizer.ids(some, spec.length), some, []
+
+        length = max(_LEAST_IN_CHUNK, -(-len(texts) // self._count))
+        return [
+            (start, self._pool.submit(ids, texts[start : start + length])) for start in range(0, len(texts), length)
         ]
 
     def close(self) -> None:

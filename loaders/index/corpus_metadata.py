@@ -29,6 +29,7 @@ SHARD_DIGEST_KEY = b"rhostream.shard_digest"
 #: Metadata of an IL part's Parquet.
 IL_MODEL_KEY = b"rhostream.il_model_sha256"  # of the model's metadata
 
+_CAPTION: Final = "text"
 _COLUMNS: Final = ("key", "offset", "size", "content_hash")
 #: Types of the columns of an index, whatever the task.
 _PROMISED: Final = pa.schema([*SAMPLES, *TEXT, *(field for field in MULTI_LABEL.values() if field is not None)])
@@ -100,14 +101,14 @@ class CorpusMetadata:
 
     Attributes:
         manifest: the resolved manifest, as JSON values.
-        task: "classification", or "multi_label" where a sample has any number of classes.
+        task: "classification", "multi_label" where a sample has any number of classes, or "pairs" (image, caption).
         classes: name of every label.
         counts: entries = samples + rejects, and samples by split.
         shards: in name order.
         fingerprint: of the split; changes with any key, label, content or assignment.
         appended: what was added since the shards were first finished, in order.
         fields: what a sample has, of "image" and "text". The index says of the first one where it lies in plain columns
-            (offset, size, content_hash), of a further one in columns that begin with its name.
+            (offset, size, content_hash); the caption of a pair, its second field, is a column itself: `text`.
     """
 
     manifest: dict[str, Any]
@@ -162,18 +163,27 @@ class CorpusMetadata:
         return self.fields[0]
 
     def input_spec(self, *, image_size: int = 0, tokenizer: str = "", text_length: int = 0) -> ImageSpec | TextSpec:
-        """The spec of `input_field`: the manifest's, but for the settings given here.
+        """The spec of `input_field`: the manifest's, but for the settings given here. See `text_spec` of pairs.
 
         Raises:
             ConfigError: a setting of another field than this corpus's, or no such tokenizer.
         """
         settings = {"image_size": image_size, "tokenizer": tokenizer, "text_length": text_length}
-        foreign = ("tokenizer", "text_length") if self.input_field == "image" else ("image_size",)
+        of_field = {"text": ("tokenizer", "text_length"), "image": ("image_size",)}
+        foreign = [name for field in FIELDS if field not in self.fields for name in of_field[field]]
         for name in foreign:
             if settings[name]:
                 raise ConfigError(f"{name} {settings[name]!r}: the corpus has {self.input_field}s, leave it out")
         if self.input_field == "image":
             return self.image_spec(image_size)
+        return self.text_spec(tokenizer, text_length)
+
+    def text_spec(self, tokenizer: str = "", text_length: int = 0) -> TextSpec:
+        """The spec of texts that the manifest asks for, but for the settings given here.
+
+        Raises:
+            ConfigError: no such tokenizer.
+        """
         usual = self.manifest.get("text", {})
         length = {"length": text_length or usual["length"]} if text_length or "length" in usual else {}
         # What a manifest tells of its tokenizer file says nothing of another one.
@@ -196,7 +206,12 @@ def fingerprint_of(shards: Iterable[Shard]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRows:
-    """The index of one shard as columns, each of length `len(rows)`, in shard order."""
+    """The index of one shard as columns, each of length `len(rows)`, in shard order.
+
+    Attributes:
+        labels: 0 of pairs, which have none.
+        texts: the captions of pairs, else None.
+    """
 
     shard: Shard
     keys: pa.StringArray
@@ -205,6 +220,7 @@ class ShardRows:
     hashes: pa.StringArray
     labels: Labels
     extra: dict[str, npt.NDArray[Any]]
+    texts: pa.StringArray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -219,8 +235,10 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
     Raises:
         WorkspaceError: the index is missing, or is not the one of which `shard` tells: with other rows, or rewritten.
     """
-    table = read_index(workspace, shard, _COLUMNS, (*LABEL_COLUMNS, *extra))
-    if not {*LABEL_COLUMNS} & {*table.column_names}:
+    table = read_index(workspace, shard, _COLUMNS, tuple(dict.fromkeys((*LABEL_COLUMNS, _CAPTION, *extra))))
+    is_labeled = bool({*LABEL_COLUMNS} & {*table.column_names})
+    captions = None if is_labeled or _CAPTION not in table.column_names else table.column(_CAPTION).combine_chunks()
+    if not is_labeled and (captions is None or not pa.types.is_string(captions.type) or captions.null_count):
         with workspace.reading(shard.index):
             raise UnreadableError(
                 f"has no column {' or '.join(LABEL_COLUMNS)} (it has {', '.join(table.column_names)})"
@@ -231,7 +249,8 @@ def read_shard_rows(workspace: Workspace, shard: Shard, extra: tuple[str, ...] =
         offsets=values(table.column("offset")),
         sizes=values(table.column("size")),
         hashes=table.column("content_hash").combine_chunks(),
-        labels=labels_in(table),
+        labels=labels_in(table) if is_labeled else np.zeros(len(table), np.int32),
+        texts=captions,
         extra={name: values(table.column(name)) for name in extra if name in table.column_names},
     )
 

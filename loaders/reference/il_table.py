@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +15,7 @@ from rhostream.loaders.decode import InputSpec, spec_of
 from rhostream.loaders.index import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows, values
 from rhostream.loaders.reference.joined_rows import JoinedRows
 from rhostream.loaders.reference.key_table import KeyTable
+from rhostream.loaders.reference.pair_reference import PairReference
 from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.schema import IL
 
@@ -24,7 +26,13 @@ _PROMISED: Final = pa.schema(
 
 
 class ILTable(Protocol):
-    """Irreducible losses by key."""
+    """Irreducible losses by key, or the embeddings of pairs.
+
+    Attributes:
+        reference: how these become losses; None where there are none.
+    """
+
+    reference: PairReference | None
 
     def join(self, rows: ShardRows) -> JoinedRows:
         """The losses of these rows, in their order."""
@@ -91,6 +99,7 @@ class _ModelCard:
     fingerprint: str
     spec: dict[str, Any] | None = None
     name: str = ""
+    pairs: PairReference | None = None
 
 
 def _model_card(workspace: Workspace, name: str) -> _ModelCard:
@@ -128,12 +137,18 @@ class RowAlignedTable:
                 score_again,
             )
         self._model = il_digest(workspace, name)
+        self.reference = model.pairs
+        if (corpus.task == "pairs") != (self.reference is not None):
+            raise IrreducibleLossError(
+                f"IL model {name!r} is of another task than the corpus's, {corpus.task}", train_again, score_again
+            )
 
     def join(self, rows: ShardRows) -> JoinedRows:
         shard, part = rows.shard, rows.shard.scores(self._name)
         if not self._workspace.exists(part):
             raise self._refusal(shard, f"IL table {self._name!r} has no part for shard {shard.name}")
-        columns = ["key", "il", "in_sample", *(["predicted"] if self._predicts else [])]
+        embedded = () if self.reference is None else ("image_embedding", "text_embedding")
+        columns = ["key", "il", "in_sample", *(["predicted"] if self._predicts else []), *embedded]
         table = self._workspace.read_table(part, columns, _PROMISED)
         if table.num_rows != len(rows):
             raise self._refusal(
@@ -168,7 +183,20 @@ class RowAlignedTable:
             )
         il = values(table.column("il")).astype(np.float32, copy=False)
         predicted = values(table.column("predicted")) if self._predicts else np.full(len(il), -1, np.int32)
-        return JoinedRows(il=il, predicted=predicted)
+        embeddings = {name: self._embedding(shard, table, name) for name in embedded}
+        return JoinedRows(il=il, predicted=predicted, embeddings=embeddings)
+
+    def _embedding(self, shard: Shard, table: pa.Table, name: str) -> npt.NDArray[np.float16]:
+        """float16 (n, D)."""
+        lists = table.column(name).combine_chunks()
+        numbers = np.asarray(lists.flatten())
+        width, left = divmod(len(numbers), len(lists)) if len(lists) else (0, 0)
+        if left or not np.array_equal(np.asarray(lists.value_lengths()), np.full(len(lists), width)):
+            raise self._refusal(shard, f"the embeddings of shard {shard.name} are not all of one length")
+        if not np.isfinite(numbers).all():
+            raise self._refusal(shard, f"embeddings of shard {shard.name} are not finite")
+        found: npt.NDArray[np.float16] = numbers.astype(np.float16).reshape(len(lists), width)
+        return found
 
     def _refusal(self, shard: Shard, cause: str) -> IrreducibleLossError:
         settings: dict[str, str | bool] = {"name": self._name, "only": shard.name}
@@ -177,6 +205,8 @@ class RowAlignedTable:
 
 class ForeignTable:
     """Any Parquet with columns `key` and `il` (and maybe `predicted`), made with these shards or not."""
+
+    reference = None
 
     def __init__(self, path: str) -> None:
         self._table = KeyTable.of_parquet(path)

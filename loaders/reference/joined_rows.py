@@ -1,6 +1,7 @@
 """What a reference table says of the rows of one shard."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,10 +18,12 @@ class JoinedRows:
     Attributes:
         il: float32, nats; NaN where the table has no value.
         predicted: int32, the IL model's class; -1 where the table does not say.
+        embeddings: of pairs float16 (n, D) each, `image_embedding` and `text_embedding`; else empty.
     """
 
     il: npt.NDArray[np.float32]
     predicted: npt.NDArray[np.int32]
+    embeddings: Mapping[str, npt.NDArray[np.float16]] = field(default_factory=dict)
 
 
 def unusable(joined: JoinedRows, rows: ShardRows, on_missing: Literal["error", "drop"]) -> npt.NDArray[np.bool_]:

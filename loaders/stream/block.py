@@ -92,11 +92,19 @@ def load_block(
             name: np.concatenate([part.extra[name] for part in parts])
             for name in extra
             if all(name in part.extra for part in parts)
-        },
+        }
+        | _embeddings(joined or []),
+        texts=None if parts[0].texts is None else pa.concat_arrays([part.texts for part in parts]),
         reasons=reasons if (reasons != "").any() else None,
         refs=refs,
         tokens=pa.concat_arrays([read_tokens(workspace, tokens, part) for part in parts]) if tokens else None,
     )
+
+
+def _embeddings(joined: Sequence[JoinedRows]) -> dict[str, npt.NDArray[Any]]:
+    """float16 (n, D) by name; empty where the reference table holds none."""
+    names = joined[0].embeddings if joined else {}
+    return {name: np.concatenate([part.embeddings[name] for part in joined]) for name in names}
 
 
 def _refs(tars: list[str], parts: Sequence[ShardRows] | Sequence[ThumbnailRows]) -> StoredRefs:

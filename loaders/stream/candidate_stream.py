@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from rhostream.errors import ConfigError, WorkspaceError
-from rhostream.loaders.decode import Augmentation, ImageSpec, InputSpec, ReadOptions
+from rhostream.loaders.decode import Augmentation, ImageSpec, InputSpec, ReadOptions, TextSpec
 from rhostream.loaders.index import CoreSet, CorpusMetadata, Shard, Thumbnails, stored_tokens
 from rhostream.loaders.reference import Prefilter, il_spec, open_il_table
 from rhostream.loaders.storage import Workspace
@@ -42,6 +42,7 @@ class CandidateStream(SuperBatchStream):
         seed: of the order and the augmentation.
         shards: what to read; all shards of the split "train" where None.
         spec: of the images or texts to train on; the manifest's where None.
+        text_spec: of the captions, of a corpus of pairs; the manifest's where None.
         thumbnails: name of thumbnails ("64-jpeg"): candidates are then scored on its small
             thumbnails, and the images to train on are read for the selected alone. None scores what is trained on, as
             does an exact spec (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
@@ -71,6 +72,7 @@ class CandidateStream(SuperBatchStream):
         seed: int = 0,
         shards: tuple[Shard, ...] | None = None,
         spec: InputSpec | None = None,
+        text_spec: TextSpec | None = None,
         thumbnails: str | None = None,
         augmentation: Augmentation = "none",
         core_set: str | None = None,
@@ -89,10 +91,10 @@ class CandidateStream(SuperBatchStream):
             raise ConfigError("a prefilter rules candidates out by their irreducible loss: name an IL table with il=")
         workspace = Workspace(workspace)
         self.corpus = CorpusMetadata.read(workspace)
-        if prefilter is not None and self.corpus.task == "multi_label":
+        if prefilter is not None and self.corpus.task != "classification":
             raise ConfigError(
-                "a prefilter compares one label with the one that the IL model predicts, and a multi-label corpus has "
-                "many: leave it out"
+                "a prefilter compares one label with the one that the IL model predicts, which a corpus of task "
+                f"{self.corpus.task} has not: leave it out"
             )
         self.shards = self.corpus.split("train") if shards is None else shards
         if not self.shards:
@@ -100,6 +102,10 @@ class CandidateStream(SuperBatchStream):
                 f"workspace {workspace.location!r} has no shards to stream, of {self.corpus.counts}: name other shards"
             )
         spec = spec or self.corpus.input_spec()
+        is_pairs = self.corpus.task == "pairs"
+        if text_spec is not None and not is_pairs:
+            raise ConfigError("text_spec: the samples have no captions beside their images or texts; leave it out")
+        text_spec = (text_spec or self.corpus.text_spec()) if is_pairs else None
         _require_field(spec, self.corpus, thumbnails=thumbnails, augmentation=augmentation)
         self.thumbnails = Thumbnails.read(workspace, self.corpus, thumbnails) if thumbnails else None
         super().__init__(
@@ -108,6 +114,7 @@ class CandidateStream(SuperBatchStream):
             seed=seed,
             spec=spec,
             scoring_spec=_scoring_spec(spec, self.thumbnails),
+            text_spec=text_spec,
             augmentation=augmentation,
             order=order,
             read_options=read_options,
@@ -126,7 +133,10 @@ class CandidateStream(SuperBatchStream):
             EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
         )
         self._extra = extra
-        self._tokens = None if texts else stored_tokens(workspace, self.corpus, spec, self.shards)
+        # The captions of pairs are in the index: to have them along costs nothing.
+        tokenized = text_spec or spec
+        self._tokens = None if texts and not is_pairs else stored_tokens(workspace, self.corpus, tokenized, self.shards)
+        self.reference = table.reference if table is not None else None
         self._reading: tuple[int, CandidateReader] | None = None  # with its process
         made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
         self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]

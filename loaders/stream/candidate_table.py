@@ -27,7 +27,7 @@ class CandidateTable:
             all are.
         refs: where the stored bytes lie that are still to be read: of the "thumbnail" where there are thumbnails, and
             of the "image" or "text".
-        texts: the raw texts, where such were read; else None.
+        texts: the raw texts, where such were read, and the captions of pairs; else None.
         tokens: ids of each text, lists of int32, where they are stored beside the shards; else None.
     """
 

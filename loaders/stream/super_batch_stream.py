@@ -21,8 +21,10 @@ from rhostream.loaders.decode import (
     PendingInputs,
     ReadOptions,
     StoredRefs,
+    TextSpec,
 )
 from rhostream.loaders.index import CorpusMetadata, take_lists
+from rhostream.loaders.reference import PairReference
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.candidate_reader import Candidates
 from rhostream.loaders.stream.candidate_table import CandidateTable
@@ -32,6 +34,9 @@ from rhostream.loaders.stream.ranks import Chunks, Ranks, distributed
 from rhostream.loaders.stream.stored_ids import StoredIds
 from rhostream.loaders.stream.super_batch import FullImages, Part, SuperBatch, Tolerance, shared_reader
 from rhostream.loaders.stream.targets import make_targets
+
+#: Columns of a reference table of pairs that become tensors of a super-batch.
+EMBEDDINGS = ("image_embedding", "text_embedding")
 
 
 class SuperBatchStream(IterableDataset[SuperBatch]):
@@ -43,6 +48,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         seed: of the order and the augmentation.
         spec: of the images or texts to train on.
         scoring_spec: of those to score; `spec` where no thumbnails are read.
+        text_spec: of the captions of pairs; None of all else.
         ranks: that share out each super-batch; those of the process group, or of torchrun's variables, where None.
     """
 
@@ -56,6 +62,7 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         seed: int,
         spec: InputSpec,
         scoring_spec: InputSpec,
+        text_spec: TextSpec | None = None,
         augmentation: Augmentation,
         order: Order,
         read_options: ReadOptions,
@@ -68,6 +75,9 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
         self.seed = seed
         self.spec = spec
         self.scoring_spec = scoring_spec
+        self.text_spec = text_spec
+        #: How embeddings that are joined become losses; None where none are.
+        self.reference: PairReference | None = None
         self.augmentation: Augmentation = augmentation
         self.order = order
         self.read_options = read_options
@@ -216,7 +226,11 @@ class SuperBatchStream(IterableDataset[SuperBatch]):
 
 @dataclass(frozen=True, kw_only=True)
 class _PendingSuperBatch:
-    """A super-batch whose samples are being read; `read` are the positions of those in it, None for all."""
+    """A super-batch whose samples are being read; `read` are the positions of those in it, None for all.
+
+    Attributes:
+        captions: the token ids of all pairs; None of other samples.
+    """
 
     turn: int
     candidates: CandidateTable
@@ -224,6 +238,7 @@ class _PendingSuperBatch:
     chunks: Chunks
     read: npt.NDArray[np.int64] | None
     inputs: PendingInputs
+    captions: PendingInputs | None = None
 
 
 class _Maker:
@@ -252,12 +267,26 @@ class _Maker:
             read = read[:0] if stream.reads == "nothing" else read
             refs = refs.take(read)
         inputs: PendingInputs
-        if candidates.tokens is not None:
+        captions: PendingInputs | None = None
+        if stream.text_spec is not None:
+            inputs = self._reader.submit(refs, stream.scoring_spec, stream.augmentation)
+            captions = (
+                StoredIds(candidates.tokens)
+                if candidates.tokens is not None
+                else self._reader.tokenize(candidates.texts or [], stream.text_spec)
+            )
+        elif candidates.tokens is not None:
             inputs = StoredIds(candidates.tokens if read is None else take_lists(candidates.tokens, read))
         else:
             inputs = self._reader.submit(refs, stream.scoring_spec, stream.augmentation)
         return _PendingSuperBatch(
-            turn=turn, candidates=candidates, passed_over=passed_over, chunks=chunks, read=read, inputs=inputs
+            turn=turn,
+            candidates=candidates,
+            passed_over=passed_over,
+            chunks=chunks,
+            read=read,
+            inputs=inputs,
+            captions=captions,
         )
 
     def finish(self, pending: _PendingSuperBatch) -> SuperBatch:
@@ -265,17 +294,30 @@ class _Maker:
         stream, candidates = self._stream, pending.candidates
         found, failures = pending.inputs.result()
         field, texts = stream.spec.field, pending.inputs.texts if pending.read is None else None
+        specs = {field: stream.scoring_spec}
+        captions: dict[str, torch.Tensor] = {}
+        if pending.captions is not None and stream.text_spec is not None:
+            specs["text"] = stream.text_spec
+            captions["text"] = torch.from_numpy(pending.captions.result()[0])
+            texts = list(map(str, candidates.texts or []))
+        embeddings = {name: candidates.extra[name] for name in EMBEDDINGS if name in candidates.extra}
+        others = {name: column for name, column in candidates.extra.items() if name not in embeddings}
+        passed_over = replace(
+            pending.passed_over,
+            extra={name: column for name, column in pending.passed_over.extra.items() if name not in EMBEDDINGS},
+            texts=None,
+        )
         with_originals = "thumbnail" in candidates.refs and "image" in candidates.refs
         done = pending.turn == len(self._rounds) - 1
         epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(pending.turn))
         stored = torch.from_numpy(found)
         super_batch = SuperBatch(
-            fields={field: stored if pending.read is None else stored[:0].clone()},
+            fields={field: stored if pending.read is None else stored[:0].clone(), **captions},
             labels=make_targets(candidates.labels, len(stream.corpus.classes)),
             il=None if candidates.il is None else torch.from_numpy(candidates.il),
-            candidates=replace(candidates, refs={}, texts=texts, tokens=None),
-            passed_over=pending.passed_over,
-            specs={field: stream.scoring_spec},
+            candidates=replace(candidates, refs={}, texts=texts, tokens=None, extra=others),
+            passed_over=passed_over,
+            specs=specs,
             epoch=self._epoch,
             index=pending.turn,
             first=self._rounds.bounds(pending.turn)[0],
@@ -283,6 +325,8 @@ class _Maker:
             state=stream.state_at(epoch, position),
             left_over=self._rounds.dropped if done else 0,
             full=self._reader_of(candidates.refs["image"], stream.spec) if with_originals else None,
+            reference=stream.reference if embeddings else None,
+            **{name: torch.from_numpy(column) for name, column in embeddings.items()},
         )
         if pending.read is not None:
             super_batch = self._part(super_batch, stored, pending)
@@ -300,8 +344,9 @@ class _Maker:
             positions=pending.read,
             images={} if scored is None else {field: whole.full or scored, "thumbnail": scored},
         )
-        without = replace(whole, fields={}, part=None)
-        return replace(without.take(pending.read), fields={field: stored}, part=part)
+        without = replace(whole, fields={name: each for name, each in whole.fields.items() if name != field}, part=None)
+        mine = without.take(pending.read)
+        return replace(mine, fields={field: stored, **mine.fields}, part=part)
 
     def _reader_of(self, refs: StoredRefs, spec: InputSpec) -> FullImages:
         stream = self._stream

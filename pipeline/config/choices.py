@@ -7,8 +7,8 @@ BatchNormPolicy = Literal["batch", "eval"]
 #: Who works on the units of a stage, see `rhostream.pipeline.jobs.Engine`.
 EngineName = Literal["local", "ray", "static"]
 Precision = Literal["auto", "float32", "bfloat16"]
-#: What there is to predict of a sample: one class, or any number of them.
-TaskName = Literal["classification", "multi_label"]
+#: What there is to predict of a sample: one class, any number of them, or which image and caption belong together.
+TaskName = Literal["classification", "multi_label", "pairs"]
 RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
 ThumbnailFormat = Literal["jpeg", "raw"]
 

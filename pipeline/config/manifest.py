@@ -53,7 +53,8 @@ class Manifest(StageConfig):
     )
     task: TaskName = setting(
         "classification",
-        help="classification: one class a sample; multi_label: any number of classes, none included.",
+        help="classification: one class a sample; multi_label: any number of classes, none included; pairs: an image "
+        "and its caption.",
     )
     seed: int = setting(0, variable="RHO_SPLIT_SEED", metavar="N", help="Salts the split and the order of the listing.")
     holdout: float = setting(
@@ -122,17 +123,20 @@ class Manifest(StageConfig):
         refuse_secrets(self.root)
         if self.folds:
             object.__setattr__(self, "holdout", 0.0)
-        elif not self.holdout:
+        elif not self.holdout and not self._names_holdout:
             raise ConfigError(f"holdout {self.holdout}: give a share between 0 and 1, for instance 0.1, or `folds`")
         if self.folds == 1:
             raise ConfigError("folds 1: give 2 or more, or 0 for a holdout")
         name, times = next(iter(Counter(self.classes).most_common(1)), ("", 0))
         if times > 1:
             raise ConfigError(f"classes: {name!r} is listed {times} times; list each class once")
-        if self.noise is not None and self.task == "multi_label":
+        if self.noise is not None and self.task != "classification":
             raise ConfigError(
-                "[noise] moves a label to another class, which a multi-label corpus has not: leave it out"
+                f"[noise] moves a label to another class, which a corpus of task {self.task} has not: leave it out"
             )
+        for name, given in (("classes", self.classes), ("clean_list", self.clean_list)):
+            if given and self.task == "pairs":
+                raise ConfigError(f"{name}: pairs of images and captions have no classes; leave it out")
         if self.image:
             from rhostream.loaders.decode import ImageSpec  # imports numpy
 
@@ -141,6 +145,12 @@ class Manifest(StageConfig):
             from rhostream.loaders.decode import TextSpec
 
             TextSpec.from_dict(self.text)
+
+    @property
+    def _names_holdout(self) -> bool:
+        """Do the reader's options give the holdout files of its own?"""
+        tables = [self.options.get(name) for name in ("splits", "file_splits")]
+        return any("holdout" in table.values() for table in tables if isinstance(table, Mapping))
 
     @property
     def place(self) -> str:

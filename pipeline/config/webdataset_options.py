@@ -22,8 +22,9 @@ class WebDatasetOptions(StageConfig):
     text: str = setting(
         "",
         metavar="PLACE",
-        unset="images",
-        help="Where the text is, of samples of texts in place of images: txt (the member), or json.FIELD.",
+        unset="images; of pairs txt",
+        help="Where the text is, of samples of texts in place of images, or the caption of pairs: txt (the member), or "
+        "json.FIELD.",
     )
     separator: str = setting(
         "",
@@ -47,7 +48,7 @@ class WebDatasetOptions(StageConfig):
         flag="--split",
         variable="RHO_TAR_SPLITS",
         metavar="GLOB=SPLIT",
-        help="Tars of an official split (train, val or test), by the end of their names; may be repeated.",
+        help="Tars of an official split (train, holdout, val or test), by the end of their names; may be repeated.",
     )
     keys: Literal["sample", "tar"] = setting(
         "sample",

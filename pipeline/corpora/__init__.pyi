@@ -5,6 +5,7 @@ from .base import (
     Label as Label,
     fields_of as fields_of,
 )
+from .captions import parse_caption as parse_caption
 from .columns import CLEAN_LABEL as CLEAN_LABEL, CLEAN_LABEL_TYPE as CLEAN_LABEL_TYPE
 from .formats import open_corpus as open_corpus
 from .labels import (

@@ -17,8 +17,9 @@ class Entry:
     Attributes:
         source: the corpus's own name of the entry (a path relative to the root, for most formats): its identity.
         key: a key that the corpus gives by itself (WebDataset); None where it is derived from `source`.
-        split: an official split ("train", "val", "test") which wins over the hash, or None.
-        label: None exactly where `reason` is set.
+        split: an official split ("train", "holdout", "val", "test") which wins over the hash, or None.
+        label: None exactly where `reason` is set; () of a pair.
+        text: the caption of a pair; None of all others.
         reason, detail: why the listing already refuses the entry (`rhostream.schema.REJECT_REASONS`), else "".
         extra: values of the corpus's `extra_columns`, kept in the index; None or absent where unknown.
         locator: whatever the reader needs to find the bytes beside `source` (offsets in a tar, say).
@@ -28,6 +29,7 @@ class Entry:
     key: str | None = None
     split: str | None = None
     label: Label | None = None
+    text: str | None = None
     reason: str = ""
     detail: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class Entry:
 class Corpus(Protocol):
     """A reader. It is pickled to worker processes, so it holds settings and no open files.
 
-    One of texts also has `fields`, see `fields_of`.
+    One of texts or pairs also has `fields`, see `fields_of`.
     """
 
     classes: tuple[str, ...]
@@ -48,7 +50,7 @@ class Corpus(Protocol):
         ...
 
     def read(self, entry: Entry) -> bytes:
-        """The image file or the text of an entry, as found.
+        """The image file or the text of an entry, as found; of a pair the image.
 
         Raises:
             FileNotFoundError: the entry is listed and its file is not there.

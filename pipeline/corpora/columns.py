@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config import TaskName
-from rhostream.schema import SAMPLES, TEXT, of_task
+from rhostream.schema import PAIR, SAMPLES, TEXT, of_task
 
 #: Added to the name of an extra column which is also the name of a column of the index.
 GIVEN_SUFFIX: Final = "_given"
@@ -23,7 +23,8 @@ def extra_column_name(name: str, task: TaskName = "classification") -> str:
         *SAMPLES.names,
         *(field.name for field in TEXT),
         *of_task(SAMPLES, task).names,
-        *([CLEAN_LABEL] if task == "multi_label" else []),
+        *([] if task == "classification" else [CLEAN_LABEL]),
+        *([field.name for field in PAIR] if task == "pairs" else []),
     }
     taken = {column.lower() for column in own}  # DuckDB's column names know no case
     return name + GIVEN_SUFFIX if name.lower() in taken else name

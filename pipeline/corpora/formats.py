@@ -22,8 +22,9 @@ FORMATS: Final[dict[str, str]] = {
     "webdataset": "rhostream.pipeline.corpora.webdataset:WebDatasetTars",
 }
 
-#: Those whose entries may have any number of classes.
-_MULTI_LABEL: Final = ("hf_disk", "hf_imagefolder", "hf_parquet", "table", "webdataset")
+_FLEXIBLE: Final = ("hf_disk", "hf_imagefolder", "hf_parquet", "table", "webdataset")
+#: Formats of other tasks than classification, and what the others give a sample.
+_OF_TASK: Final[dict[str, tuple[str, ...]]] = {"multi_label": _FLEXIBLE, "pairs": _FLEXIBLE}
 
 
 def open_corpus(manifest: Manifest) -> Corpus:
@@ -39,10 +40,10 @@ def open_corpus(manifest: Manifest) -> Corpus:
         raise ConfigError(
             f"manifest {manifest.name!r}: unknown format {manifest.format!r}; {hint}known are {', '.join(FORMATS)}"
         )
-    if manifest.task == "multi_label" and manifest.format not in _MULTI_LABEL:
+    if manifest.format not in _OF_TASK.get(manifest.task, FORMATS):
         raise ConfigError(
-            f"manifest {manifest.name!r}: format {manifest.format!r} gives each sample one class; task multi_label "
-            f"reads {', '.join(_MULTI_LABEL)}"
+            f"manifest {manifest.name!r}: format {manifest.format!r} gives each sample one class; task {manifest.task} "
+            f"reads {', '.join(_OF_TASK[manifest.task])}"
         )
     module, name = FORMATS[manifest.format].split(":")
     reader = getattr(importlib.import_module(module), name)

@@ -12,14 +12,16 @@ from PIL import Image
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import open_file, read_file
-from rhostream.pipeline.config import Manifest
-from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.config import Manifest, TaskName
+from rhostream.pipeline.corpora.base import Entry, Label
+from rhostream.pipeline.corpora.captions import parse_caption
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, index_columns
 from rhostream.pipeline.corpora.encoded import png_of
 from rhostream.pipeline.corpora.labels import derive_classes, label_parser, label_texts
 from rhostream.pipeline.corpora.splits import official_split
 from rhostream.pipeline.jobs import progress
 
+#: Of pairs the caption, `text`, in the place of the label:
 #: (key, image, label), (key, image, label, split), or a mapping of these names and of further columns.
 Sample = tuple[Any, ...] | Mapping[str, Any]
 Samples = Iterable[Sample] | Callable[[], Iterable[Sample]]
@@ -27,8 +29,6 @@ Samples = Iterable[Sample] | Callable[[], Iterable[Sample]]
 #: What a manifest calls the format of a corpus that was none in files.
 SAMPLES_FORMAT: Final = "samples"
 
-_NAMES: Final = ("key", "image", "label", "split")
-_NEEDED: Final = ("key", "image", "label")
 _TYPES: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 _NUMBERS: Final = {pa.int64(), pa.float64()}
 
@@ -49,6 +49,8 @@ class SampleCorpus:
     """
 
     def __init__(self, samples: Samples, manifest: Manifest, folder: Path, *, keep: bool = True) -> None:
+        self._max_text_bytes = manifest.max_text_bytes
+        self.fields = ("image", "text") if manifest.task == "pairs" else ("image",)
         self._task, self._images, self._rows = manifest.task, folder / "images", folder / "samples.jsonl"
         texts: set[str | None] = set()
         kinds: dict[str, pa.DataType | None] = {}
@@ -58,11 +60,11 @@ class SampleCorpus:
             progress("samples", len(samples) if isinstance(samples, Sized) else None, "samples") as bar,
         ):
             for number, sample in enumerate(samples() if callable(samples) else samples):
-                row = _row(sample, number)
+                row = _row(sample, number, self._task)
                 row["image"] = _kept(row["image"], images if keep else None, number)
                 for name, value in row["extra"].items():
                     _add_type(kinds, name, value, number)
-                if not manifest.classes:
+                if not manifest.classes and self._task != "pairs":
                     texts.update(label_texts(row["label"], self._task, ""))
                 rows.write(json.dumps(row) + "\n")
                 bar.advance()
@@ -71,13 +73,19 @@ class SampleCorpus:
             kept: CLEAN_LABEL_TYPE if kept == CLEAN_LABEL else kinds[name] or pa.string()
             for name, kept in self._columns.items()
         }
-        self.classes = manifest.classes or derive_classes(texts, "the samples")
+        self.classes = manifest.classes or (() if self._task == "pairs" else derive_classes(texts, "the samples"))
 
     def entries(self) -> Iterator[Entry]:
         parser = label_parser(self.classes, self._task, "")
         with self._rows.open(encoding="utf-8") as rows:
             for row in map(json.loads, rows):
-                label, reason, detail = parser.parse(row["label"])
+                label: Label | None
+                text = None
+                if self._task == "pairs":
+                    text, reason, detail = parse_caption(row["text"], self._max_text_bytes)
+                    label = None if text is None else ()
+                else:
+                    label, reason, detail = parser.parse(row["label"])
                 extra = {self._columns[name]: value for name, value in row["extra"].items()}
                 if CLEAN_LABEL in extra:
                     extra[CLEAN_LABEL] = parser.parse(extra[CLEAN_LABEL])[0]
@@ -86,6 +94,7 @@ class SampleCorpus:
                     key=row["key"],
                     split=row["split"],
                     label=label,
+                    text=text,
                     reason=reason,
                     detail=detail,
                     extra=extra,
@@ -102,32 +111,37 @@ class SampleCorpus:
             return os.pread(images.fileno(), size, offset)
 
 
-def _row(sample: Any, number: int) -> dict[str, Any]:
-    """Key, image, label, split and extra values, of which all but the image are JSON values."""
-    if isinstance(sample, tuple) and len(sample) in (len(_NEEDED), len(_NAMES)):
-        sample = dict(zip(_NAMES, sample, strict=False))
+def _row(sample: Any, number: int, task: TaskName) -> dict[str, Any]:
+    """Key, image, label or caption, split and extra values, of which all but the image are JSON values."""
+    told = "text" if task == "pairs" else "label"
+    needed = ("key", "image", told)
+    names = (*needed, "split")
+    if isinstance(sample, tuple) and len(sample) in (len(needed), len(names)):
+        sample = dict(zip(names, sample, strict=False))
     if not isinstance(sample, Mapping):
         raise ConfigError(
-            f"sample {number} is of type {type(sample).__name__}: give (key, image, label), (key, image, label, "
+            f"sample {number} is of type {type(sample).__name__}: give (key, image, {told}), (key, image, {told}, "
             "split), or a mapping of these names and of further columns"
         )
-    if missing := [name for name in _NEEDED if name not in sample]:
-        names = ", ".join(map(str, sample))
+    if missing := [name for name in needed if name not in sample]:
+        given = ", ".join(map(str, sample))
         raise ConfigError(
-            f"sample {number} has no {missing[0]!r}, only {names}: give key, image, label and perhaps split"
+            f"sample {number} has no {missing[0]!r}, only {given}: give key, image, {told} and perhaps split"
         )
     key = _plain(sample["key"])
     if not isinstance(key, (str, int)) or isinstance(key, bool) or key == "":
         raise ConfigError(f"sample {number} has the key {key!r}: give each a text or number of its own")
     split = sample.get("split") or None
     if split is not None and official_split(str(split)) is None:
-        raise ConfigError(f"sample {number} has the split {split!r}: give train, val or test, or None for the hash")
+        raise ConfigError(
+            f"sample {number} has the split {split!r}: give train, holdout, val or test, or None for the hash"
+        )
     return {
         "key": str(key),
         "image": sample["image"],
-        "label": _label(sample["label"]),
+        told: _caption(sample["text"], number) if task == "pairs" else _label(sample["label"]),
         "split": official_split(str(split)) if split else None,
-        "extra": {str(name): _flat(_plain(value)) for name, value in sample.items() if name not in _NAMES},
+        "extra": {str(name): _flat(_plain(value)) for name, value in sample.items() if name not in names},
     }
 
 
@@ -150,6 +164,12 @@ def _kept(image: Any, images: IO[bytes] | None, number: int) -> list[Any]:
     if images is not None:
         images.write(image)
     return [place, len(image)]
+
+
+def _caption(value: Any, number: int) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"sample {number} has a caption of type {type(value).__name__}: give a text, or None")
+    return value
 
 
 def _label(value: Any) -> Any:

@@ -4,11 +4,12 @@ from typing import Final
 
 from rhostream.errors import ConfigError
 
-OFFICIAL_SPLITS: Final = ("train", "val", "test")
+OFFICIAL_SPLITS: Final = ("train", "holdout", "val", "test")
 
 _SPLIT_OF_NAME: Final = {
     "train": "train",
     "training": "train",
+    "holdout": "holdout",
     "val": "val",
     "valid": "val",
     "validation": "val",
@@ -27,7 +28,7 @@ def checked_splits(splits: dict[str, str], where: str) -> dict[str, str]:
     """A manifest's mapping from its corpus's names to the official splits, as it is.
 
     Raises:
-        ConfigError: a name is mapped to something else than train, val or test.
+        ConfigError: a name is mapped to something else than one of OFFICIAL_SPLITS.
     """
     for name, split in splits.items():
         if split not in OFFICIAL_SPLITS:

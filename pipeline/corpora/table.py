@@ -13,7 +13,8 @@ from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.decode import PAIR_SEPARATOR
 from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
-from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.corpora.base import Entry, Label
+from rhostream.pipeline.corpora.captions import parse_caption
 from rhostream.pipeline.corpora.class_columns import ClassColumnsParser, matching_columns
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, extra_column_name, index_columns
 from rhostream.pipeline.corpora.labels import (
@@ -46,7 +47,7 @@ class TableOptions:
     """Attributes:
     file: name or glob of the table's files, relative to the root; default `labels.csv`, else the only table there.
     path_column: the image's path, relative to `image_root`.
-    text_column: in place of it the text itself, of a corpus of texts.
+    text_column: in place of it the text itself, of a corpus of texts; beside it the caption, of one of pairs.
     second_text_column: the second text of each pair of texts.
     key_column: what names a text for good, such as an id; "" names it by its file and row.
     label_column: a class name or class number; of a multi-label corpus a list of them, or a text, see `separator`.
@@ -55,8 +56,8 @@ class TableOptions:
         each class, whether a sample has it (1 or true).
     absent: the values of these columns that say that it does not; "" lets an empty cell say so.
     split_column: the official split; "" for none. An empty cell leaves the entry to the hash.
-    splits: what values of `split_column` mean, as "train", "val" or "test", where they are not such words.
-    file_splits: the official split of whole files: a name or glob to "train", "val" or "test".
+    splits: what values of `split_column` mean, as "train", "holdout", "val" or "test", where they are not such words.
+    file_splits: the official split of whole files: a name or glob to one of these.
     image_root: folder of the images, relative to the root.
     columns: names of the columns of CSV or TSV files without a line of names.
     quotes: do double quotes around a cell of a CSV or TSV file belong to the file's form, not to the cell?
@@ -94,7 +95,8 @@ class TableRows:
 
     def __init__(self, manifest: Manifest, options: TableOptions) -> None:
         root = corpus_root(manifest)
-        self._options, self._task = options, manifest.task
+        self._options, self._task, self._max_text_bytes = options, manifest.task, manifest.max_text_bytes
+        pairs = manifest.task == "pairs"
         if manifest.task != "multi_label" and (options.separator or options.class_columns):
             raise ConfigError(
                 '[options] separator and class_columns are of multi-label corpora: say task = "multi_label" in the '
@@ -102,9 +104,15 @@ class TableRows:
             )
         if options.separator and options.class_columns:
             raise ConfigError("[options] separator and class_columns: labels stand in one column or in many; give one")
-        if (options.second_text_column or options.key_column) and not options.text_column:
-            raise ConfigError("[options] second_text_column and key_column are of corpora of texts: give text_column")
-        self.fields = ("text",) if options.text_column else ("image",)
+        if (options.second_text_column or options.key_column) and (pairs or not options.text_column):
+            raise ConfigError(
+                "[options] second_text_column and key_column are of corpora of texts: "
+                f"{'leave them out' if pairs else 'give text_column'}"
+            )
+        if pairs and not options.text_column:
+            raise ConfigError("[options] text_column: name the column of the captions")
+        self.fields = ("image", "text") if pairs else ("text",) if options.text_column else ("image",)
+        self._classes = manifest.classes
         self._splits = checked_splits(options.splits, "[options] splits")
         self._file_splits = checked_splits(options.file_splits, "[options] file_splits")
         self._form = CsvForm(columns=options.columns, quotes=options.quotes)
@@ -115,11 +123,11 @@ class TableRows:
             raise CorpusError(f"{self._images}: the folder of the images is not there; correct [options] image_root")
         schemas = [table_schema(path, self._form) for path in self._files]
         names = list(schemas[0].names)
-        self._texts = [name for name in (options.text_column, options.second_text_column) if name]
+        self._texts = [] if pairs else [name for name in (options.text_column, options.second_text_column) if name]
         named = [options.key_column] if self._texts else [options.path_column]
         own = [name for name in (*named, options.split_column) if name]
         self.class_columns = matching_columns(options.class_columns, names, [*own, *self._texts], str(self._files[0]))
-        own += self.class_columns or [options.label_column]
+        own += self.class_columns or [options.text_column if pairs else options.label_column]
         aside = {*own, *self._texts}
         self._extra = [name for name in names if name not in aside] if options.extra is None else list(options.extra)
         self._columns = list(dict.fromkeys([*own, *self._extra]))
@@ -127,7 +135,7 @@ class TableRows:
             _refuse_bytes(path, schema, [*own, *self._extra])
             _require(path, list(schema.names), [*self._columns, *self._texts])
         self._text_columns = [name for name in {*own, CLEAN_LABEL} if name in self._columns]
-        if manifest.task != "multi_label" and holds_lists(schemas[0].field(options.label_column).type):
+        if manifest.task == "classification" and holds_lists(schemas[0].field(options.label_column).type):
             raise ConfigError(
                 f"column {options.label_column!r} of {self._files[0]} holds lists of labels: say task = "
                 '"multi_label" in the manifest'
@@ -149,10 +157,17 @@ class TableRows:
         raws = self._table()[column].unique().to_pylist()
         return {text for raw in raws for text in label_texts(raw, task, separator)}
 
-    @property
-    def labels_are_in(self) -> str:
-        """For messages."""
-        return f"column {self._options.label_column!r} of {self._files[0]}"
+    def classes(self, tables: "Sequence[TableRows]") -> tuple[str, ...]:
+        """Of a corpus of these tables, of which this is the first: the manifest's, or those that they tell.
+
+        Raises:
+            CorpusError: they tell none.
+        """
+        if self._task == "pairs":
+            return ()
+        found_in = f"column {self._options.label_column!r} of {self._files[0]}"
+        texts = (text for table in tables for text in table.labels())
+        return self._classes or tuple(self.class_columns) or derive_classes(texts, found_in)
 
     def read(self, entry: Entry) -> bytes:
         """See `Corpus`."""
@@ -177,7 +192,14 @@ class TableRows:
             cause = f"{given!r} leads out of the images' folder" if given else "no path"
             source = given or f"{self._files[0].name}:{number}"
             return Entry(source=source, reason="missing", detail=f"row {number}: {cause}")
-        label, reason, detail = parser.parse(row if self.class_columns else row[self._options.label_column])
+        label: Label | None
+        text = None
+        if self._task == "pairs":
+            caption = row[self._options.text_column]
+            text, reason, detail = parse_caption("" if caption is None else str(caption), self._max_text_bytes)
+            label = None if text is None else ()
+        else:
+            label, reason, detail = parser.parse(row if self.class_columns else row[self._options.label_column])
         extra = {extra_column_name(name, self._task): row[name] for name in self._extra}
         if CLEAN_LABEL in extra:
             extra[CLEAN_LABEL] = parser.parse(extra[CLEAN_LABEL])[0]
@@ -186,6 +208,7 @@ class TableRows:
             source=source,
             split=split or self._split_of_file(row[FILE]),
             label=label,
+            text=text,
             reason=reason,
             detail=detail,
             extra=extra,
@@ -246,7 +269,7 @@ class Table:
     Other columns are kept with their types, nested ones as JSON text; one whose name the index needs for itself is kept
     as `<name>_given`. A column `clean_label` is read like the label and kept as a class number. A path that leads out
     of the images' folder is refused as `missing`. Without classes in the manifest, they are the distinct labels, or the
-    names of the class columns.
+    names of the class columns. A pair's caption is the cell of `text_column`, empty where that is.
 
     Raises:
         ConfigError: options that do not go with the manifest's task.
@@ -256,9 +279,7 @@ class Table:
 
     def __init__(self, manifest: Manifest, options: TableOptions) -> None:
         self._rows = rows = TableRows(manifest, options)
-        self.classes = (
-            manifest.classes or tuple(rows.class_columns) or derive_classes(rows.labels(), rows.labels_are_in)
-        )
+        self.classes = rows.classes([rows])
         self.extra_columns, self.fields = rows.extra_columns, rows.fields
 
     def entries(self) -> Iterator[Entry]:

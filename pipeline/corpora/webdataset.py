@@ -6,7 +6,8 @@ from fnmatch import fnmatch
 from rhostream.errors import CorpusError
 from rhostream.loaders.storage import UnreadableError, open_file, read_file
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
-from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.corpora.base import Entry, Label
+from rhostream.pipeline.corpora.captions import parse_caption
 from rhostream.pipeline.corpora.labels import Parser, derive_classes, label_parser, label_texts
 from rhostream.pipeline.corpora.splits import checked_splits
 from rhostream.pipeline.corpora.tars.files import find_tars
@@ -22,19 +23,20 @@ class WebDatasetTars:
     sample without image is refused as `missing`; under the option `text` samples have texts in place of images. Beside
     a tar of img2dataset its Parquet file adds the URLs that failed (`download_failed`), and those said to be in the tar
     which are not (`missing`). Members other than images, .cls, .json and .txt are never read. The label of a
-    multi-label sample is a list in its .json, or a text that the option `separator` splits.
+    multi-label sample is a list in its .json, or a text that the option `separator` splits. A pair is an image and the
+    caption in its .txt, or in a field of its .json; without one it is refused as `caption_missing`.
     """
 
     Options = WebDatasetOptions
 
     def __init__(self, manifest: Manifest, options: WebDatasetOptions) -> None:
         self._base, self._tars = find_tars(manifest)
-        self._options, self._task = options, manifest.task
+        self._options, self._task, self._max_text_bytes = options, manifest.task, manifest.max_text_bytes
         self._splits = checked_splits(options.splits, "[options] splits")
         self._reader = SampleReader(options, manifest.task)
-        self.fields = (self._reader.field,)
+        self.fields = self._reader.fields
         self.extra_columns = self._reader.extra_columns
-        self.classes = manifest.classes or self._derived_classes()
+        self.classes = manifest.classes or (() if manifest.task == "pairs" else self._derived_classes())
 
     def entries(self) -> Iterator[Entry]:
         parser = label_parser(self.classes, self._task, self._options.separator)
@@ -57,7 +59,7 @@ class WebDatasetTars:
         with open_file(self._base / str(tar)) as stream:
             stream.seek(offset)
             found: bytes = stream.read(size)
-        return self._reader.text_in(found) if self._options.text else found
+        return self._reader.text_in(found) if self._reader.field == "text" else found
 
     def _entries(self, tar: str, sample: TarSample, split: str | None, parser: Parser) -> Iterator[Entry]:
         if oversized := self._reader.oversized(sample):
@@ -68,13 +70,20 @@ class WebDatasetTars:
             for name, detail in self._reader.without_content(sample):
                 yield self._refused(tar, name, split, "missing", detail)
             return
-        label, reason, detail = parser.parse(self._reader.label(sample))
+        label: Label | None
+        text = None
+        if self._task == "pairs":
+            text, reason, detail = parse_caption(self._reader.caption(sample), self._max_text_bytes)
+            label = None if text is None else ()
+        else:
+            label, reason, detail = parser.parse(self._reader.label(sample))
         source = f"{tar}/{sample.key}"
         yield Entry(
             source=source,
             key=sample.key if self._options.keys == "sample" else None,
             split=split,
             label=label,
+            text=text,
             reason=reason,
             detail=detail,
             extra=self._reader.extra(sample, source),

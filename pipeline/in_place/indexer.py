@@ -14,6 +14,7 @@ from rhostream.loaders.index import key_hashes, webdataset_key
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
 from rhostream.pipeline.corpora import (
+    Label,
     SampleReader,
     TarFile,
     checked_splits,
@@ -47,7 +48,7 @@ def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]
     Raises:
         CorpusError: no sample has a label.
     """
-    if scanner.manifest.classes:
+    if scanner.manifest.classes or scanner.manifest.task == "pairs":
         return scanner.manifest.classes
     texts: set[str | None] = set()
     for unit in units:
@@ -119,7 +120,7 @@ class TarIndexer:
             "classes": list(self.classes),
             **settings_of_task(self.manifest),
             **({"separator": options.separator} if options.separator else {}),
-            **settings_of_fields((self.scanner.field,), self.manifest),
+            **settings_of_fields(self.scanner.fields, self.manifest),
         }
 
     def record(self, unit: TarUnit) -> UnitRecord | None:
@@ -142,8 +143,11 @@ class TarIndexer:
         for row in table.to_pylist():
             source = clean_text(f"{tar.url}/{row['name']}" if row["name"] else tar.url)
             key = sample_key(row["key"] or source, tar, options)
-            label, reason, detail = (None, row["reason"], row["detail"])
-            if row["label"] is not None:
+            label: Label | None = None
+            reason, detail, caption = row["reason"], row["detail"], row.get("text")
+            if task == "pairs" and not reason:
+                label = ()
+            elif row["label"] is not None:
                 label, unknown, why = parser.parse(row["label"])
                 reason, detail = (unknown, why) if unknown else (reason, detail)
             if not reason and key in seen:
@@ -152,7 +156,7 @@ class TarIndexer:
                 rejects.append({"source": source, "key": key, "reason": reason, "detail": clean_text(detail)})
                 continue
             seen.add(key)
-            text = row.get("normalized_hash")
+            text = row.get("text_hash" if caption and caption.strip() else "normalized_hash")
             identity = row["sha256"] if text is None else bytes.fromhex(text)
             split, fold = split_of(official, identity, self.manifest)
             name = shard_name(split, fold, unit.number)
@@ -162,7 +166,7 @@ class TarIndexer:
                     split=split,
                     fold=fold,
                     task=task,
-                    fields=(self.scanner.field,),
+                    fields=self.scanner.fields,
                     extra=extra,
                     source=tar.url,
                 )
@@ -174,6 +178,7 @@ class TarIndexer:
                 ext=row["ext"],
                 measures={column: row[column] for column in self.scanner.measures},
                 extra={column: row[EXTRA + column] for column in extra},
+                text=caption,
             )
             shards[name].add(facts, offset=row["offset"], size=row["size"], content_hash=row["sha256"].hex()[:32])
         rows = [(shards[name], tar.size) for name in sorted(shards)]

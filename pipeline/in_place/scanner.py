@@ -24,6 +24,7 @@ from rhostream.pipeline.corpora import (
     bad_tar,
     failed_and_missing,
     label_text,
+    parse_caption,
     skipped,
     text_of_labels,
 )
@@ -35,8 +36,9 @@ from rhostream.pipeline.shards import (
     content_of,
     refuse_mostly_bad,
     settings_of_task,
+    with_caption,
 )
-from rhostream.schema import SAMPLES, TEXT
+from rhostream.schema import PAIR, SAMPLES, TEXT
 
 SCANS = "scans"
 FORMAT = 3  # of the scans; another one reads every tar anew
@@ -60,6 +62,7 @@ _MEASURES: Final[dict[str, tuple[pa.Field, ...]]] = {
     "image": (SAMPLES.field("width").with_nullable(True), SAMPLES.field("height").with_nullable(True)),
     "text": tuple(field.with_nullable(True) for field in TEXT),
 }
+_CAPTION: Final = tuple(field.with_nullable(True) for field in PAIR)  # of pairs, after those of the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,24 +107,30 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
             options.on_bad_tar,
             self.manifest.max_pixels,
             *settings_of_task(self.manifest).values(),
-            *([options.text, self.manifest.max_text_bytes] if options.text else []),
+            *([options.text, self.manifest.max_text_bytes] if options.text or self.manifest.task == "pairs" else []),
         ]
         return f"{SCANS}/{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]}.parquet"
 
     @property
-    def field(self) -> str:
+    def fields(self) -> tuple[str, ...]:
         """What samples have."""
-        return "text" if self.options.text else "image"
+        if self.manifest.task == "pairs":
+            return ("image", "text")
+        return ("text",) if self.options.text else ("image",)
+
+    @property
+    def _measured(self) -> tuple[pa.Field, ...]:
+        return (*_MEASURES[self.fields[0]], *(_CAPTION if len(self.fields) > 1 else ()))
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Columns of the index that tell of the image or text."""
-        return tuple(field.name for field in _MEASURES[self.field])
+        """Columns of the index that tell of the image or text, or of both."""
+        return tuple(field.name for field in self._measured)
 
     @property
     def schema(self) -> pa.Schema:
         """Of a scan, but for its extra columns."""
-        return pa.schema([*_COLUMNS, *_MEASURES[self.field]])
+        return pa.schema([*_COLUMNS, *self._measured])
 
     def record(self, tar: TarFile) -> ScanRecord | None:
         """Of a finished scan; None where there is none, or it is damaged."""
@@ -219,6 +228,11 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
                 yield _refused(name, name, "missing", detail)
             return
         row = _refused(sample.key, sample.key, "", "")
+        if self.manifest.task == "pairs":
+            row |= {EXTRA + name: value for name, value in reader.extra(sample, f"{tar.url}/{sample.key}").items()}
+            text, reason, detail = parse_caption(reader.caption(sample), self.manifest.max_text_bytes)
+            yield row | ({"reason": reason, "detail": detail} if text is None else self._content(content, text))
+            return
         found = reader.label(sample)
         if self.manifest.task == "multi_label":
             row["label"] = text_of_labels(found)
@@ -234,10 +248,12 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
             row |= self._content(content)
         yield row
 
-    def _content(self, member: Member) -> dict[str, Any]:
+    def _content(self, member: Member, caption: str | None = None) -> dict[str, Any]:
         found = member.content or b""
         try:
-            content = content_of(self.field, found, self.manifest)
+            content = content_of(self.fields[0], found, self.manifest)
+            if caption is not None:
+                content = with_caption(content, caption)
         except UndecodableError as error:
             return {"reason": error.reason, "detail": error.detail}
         return {

@@ -114,7 +114,7 @@ def index_tars(
                 SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
             },
         )
-        fields = (scanner.field,)
+        fields = scanner.fields
         counts = tally(workspace, classes, manifest, records, scratch, fields=fields)
         write_metadata(workspace, classes, manifest, records, counts, fields=fields)
     return ShardsSummary(
@@ -125,6 +125,7 @@ def index_tars(
         rejects=counts.rejects,
         classes=counts.classes,
         without_class=counts.without_class,
+        empty_captions=counts.empty_captions,
         shards=counts.shards,
         duplicates=counts.duplicates,
         examples=counts.examples,
@@ -148,7 +149,7 @@ def _options(manifest: Manifest) -> WebDatasetOptions:
         )
     options = settings(WebDatasetOptions, (f"manifest {manifest.name!r}, [options] of webdataset", manifest.options))
     checked_splits(options.splits, "[options] splits")
-    if options.text not in ("", "txt"):
+    if options.text not in ("", "txt") and manifest.task != "pairs":
         raise ConfigError(
             f"[options] text = {options.text!r}: a text inside a .json is no member that an index could point to; "
             "write shards of these tars, or name txt"

@@ -1,5 +1,5 @@
 from .clean_list import read_clean_list as read_clean_list
-from .content import Content as Content, content_of as content_of
+from .content import Content as Content, content_of as content_of, with_caption as with_caption
 from .hash_buckets import HASH as HASH, bring_together as bring_together
 from .index_rows import IndexRows as IndexRows, SampleFacts as SampleFacts, names_of as names_of
 from .own_files import (

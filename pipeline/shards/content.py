@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from PIL import Image
@@ -42,6 +42,13 @@ def content_of(field: str, found: bytes, manifest: Manifest) -> Content:
         UndecodableError: it is no such field, with the reason.
     """
     return _LOOKED_THROUGH[field](found, manifest)
+
+
+def with_caption(image: Content, text: str) -> Content:
+    """The content of a pair: the split follows the caption, or the image where the caption is empty."""
+    same = normalized_hash(text)
+    identity = bytes.fromhex(same) if text.strip() else image.identity
+    return replace(image, measures={**image.measures, "text": text, "text_hash": same}, identity=identity)
 
 
 def _image(found: bytes, manifest: Manifest) -> Content:

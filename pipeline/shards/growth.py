@@ -157,9 +157,9 @@ def _held_by(maker: UnitMaker, number: int, schema: pa.Schema) -> pa.Table:
         for shard, _, _ in record.shards:
             for row in _samples(workspace, shard, maker.manifest.task):
                 keys.append(row["key"])
-                label = row["label"] if "label" in row else tuple(row["labels"])
+                label = row["label"] if "label" in row else tuple(row.get("labels", ()))
                 split = row["split"] if row["split"] in ("val", "test") else None
-                entries.append(Entry(source=row["source"], split=split, label=label))
+                entries.append(Entry(source=row["source"], split=split, label=label, text=row.get("text")))
         for row in workspace.read_table(rejects_name(number), schema=REJECTS).to_pylist():
             keys.append(row["key"])
             entries.append(Entry(source=row["source"], reason=row["reason"], detail=row["detail"]))
@@ -172,7 +172,7 @@ def _held_by(maker: UnitMaker, number: int, schema: pa.Schema) -> pa.Table:
 
 
 def _samples(workspace: Workspace, shard: Shard, task: str) -> list[dict[str, Any]]:
-    label = "labels" if task == "multi_label" else "label"
+    label = {"multi_label": "labels", "pairs": "text"}.get(task, "label")
     rows: list[dict[str, Any]] = read_index(workspace, shard, ["key", "source", "split", label]).to_pylist()
     return rows
 
@@ -241,7 +241,8 @@ def _differs(before: Entry, now: Entry) -> bool:
     if before.reason:
         return now.reason != before.reason and not (before.reason in _NOT_READ and not now.reason)
     official = now.split if now.split in ("val", "test") else None
-    return bool(now.reason) or before.split != official or all_labels(before) != all_labels(now)
+    same = all_labels(before) == all_labels(now) and before.text == now.text
+    return bool(now.reason) or before.split != official or not same
 
 
 def _of_a_key(rows: pa.Table, schema: pa.Schema) -> _Compared:

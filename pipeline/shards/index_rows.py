@@ -25,6 +25,7 @@ class SampleFacts:
         ext: of the real format, without a dot.
         measures: see `rhostream.pipeline.shards.content.Content`.
         extra: values of the corpus's extra columns.
+        text: the caption of a pair, else None.
     """
 
     key: str
@@ -34,10 +35,13 @@ class SampleFacts:
     ext: str
     measures: Mapping[str, Any]
     extra: Mapping[str, Any]
+    text: str | None = None
 
     @property
     def label_columns(self) -> dict[str, Any]:
-        """What the index, and the shard's `.json`, say of the label."""
+        """What the index, and the shard's `.json`, say of the label; nothing of pairs."""
+        if self.text is not None:
+            return {}
         if isinstance(self.label, int):
             return {"label": self.label, "class": self.class_name}
         return {"labels": list(self.label), "classes": list(self.class_name)}
@@ -99,7 +103,9 @@ class IndexRows:
             **sample.measures,
             **{column: _kept(sample.extra.get(column)) for column in self.extra_columns},
         }
-        label = sample.label if isinstance(sample.label, int) else list(sample.label)
+        label: Any = sample.label if isinstance(sample.label, int) else list(sample.label)
+        if sample.text is not None:
+            label = hashlib.sha256(sample.text.encode()).hexdigest()
         self._digest.update(f"{sample.key} {label} {content_hash}\n".encode())
         for column, values in self._columns.items():
             values.append(row[column])

@@ -12,7 +12,8 @@ from rhostream.pipeline.shards.plain_tar import PlainTar
 class ShardWriter:
     """Appends samples as `<key>.<ext>`, `<key>.cls` and `<key>.json` to a tar, and their rows to `rows`.
 
-    A multi-label sample has no `.cls`, which is one number to all who read it: its labels stand in the `.json`.
+    A multi-label sample has no `.cls`, which is one number to all who read it: its labels stand in the `.json`. A pair
+    has its caption as `<key>.txt`.
     """
 
     def __init__(self, stream: IO[bytes], rows: IndexRows) -> None:
@@ -23,6 +24,8 @@ class ShardWriter:
         offset = self._tar.add(f"{sample.key}.{sample.ext}", stored)
         if isinstance(sample.label, int):
             self._tar.add(f"{sample.key}.cls", str(sample.label).encode())
+        if sample.text is not None:
+            self._tar.add(f"{sample.key}.txt", sample.text.encode())
         document = {
             "key": sample.key,
             "source": sample.source,

@@ -15,7 +15,7 @@ from rhostream.errors import CorpusError
 from rhostream.loaders.decode import TextSpec, keep_tokenizer
 from rhostream.loaders.index import METADATA_NAME, Appended, Shard, fingerprint_of, read_index
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import TEXT_IL_MODEL, TEXT_MODEL, Manifest, TaskName
+from rhostream.pipeline.config import PAIRS_MODEL, TEXT_IL_MODEL, TEXT_MODEL, Manifest, TaskName
 from rhostream.pipeline.jobs import read_ahead
 from rhostream.pipeline.shards.hash_buckets import HASH, bring_together
 from rhostream.pipeline.shards.refusals import Refusals, add_refusals
@@ -29,7 +29,8 @@ _AT_ONCE: Final = 8  # indexes being read
 class Duplicates:
     """Groups of equal samples: how many, with unlike labels, and on both sides of an official split.
 
-    Images are equal byte for byte, texts without regard to white space and case.
+    Images are equal byte for byte, texts without regard to white space and case. Of pairs, the images are compared, and
+    captions take the place of labels.
     """
 
     groups: int = 0
@@ -47,12 +48,14 @@ class Tally:
         examples: an example of each reason.
         classes: samples by class, in the order of the labels; a multi-label sample counts in each of its classes.
         without_class: samples of a multi-label corpus that have none.
+        empty_captions: pairs without a word in their caption.
     """
 
     samples: dict[str, int]
     rejects: dict[str, int]
     classes: dict[str, int]
     without_class: int
+    empty_captions: int
     shards: int
     duplicates: Duplicates
     examples: dict[str, str]
@@ -96,6 +99,7 @@ def tally(
         rejects={reason: count for reason, (count, _) in sorted(rejects.items())},
         classes=dict(zip(classes, counted.by_class.tolist(), strict=True)),
         without_class=counted.without_class,
+        empty_captions=counted.empty_captions,
         shards=len(shards),
         duplicates=duplicates,
         examples={reason: shown for reason, (_, shown) in rejects.items()},
@@ -116,7 +120,7 @@ def write_metadata(
     shards = _shards(units)
     samples, rejects = sum(counts.samples.values()), sum(counts.rejects.values())
     corpus = {
-        "manifest": manifest.to_dict() if fields[0] == "image" else _of_texts(workspace, manifest),
+        "manifest": _of_texts(workspace, manifest) if "text" in fields else manifest.to_dict(),
         "task": manifest.task,
         **({} if fields == ("image",) else {"fields": list(fields)}),
         "classes": list(classes),
@@ -128,6 +132,7 @@ def write_metadata(
             "reasons": counts.rejects,
             "classes": counts.classes,
             **({"without_class": counts.without_class} if manifest.task == "multi_label" else {}),
+            **({"empty_captions": counts.empty_captions} if manifest.task == "pairs" else {}),
             "duplicates": asdict(counts.duplicates),
         },
         **({"appended": [asdict(each) for each in appended]} if appended else {}),
@@ -138,10 +143,11 @@ def write_metadata(
 
 
 def _of_texts(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
-    """The manifest, with models that take texts unless it names others, and its tokenizer in the workspace."""
+    """The manifest, with models for texts or pairs unless it names others, and its tokenizer in the workspace."""
     values, spec = manifest.to_dict(), TextSpec.from_dict(manifest.text)
     keep_tokenizer(workspace, spec)
-    usual = {"il": {"model": TEXT_IL_MODEL}, "train": {"model": TEXT_MODEL}}
+    il, target = (PAIRS_MODEL, PAIRS_MODEL) if manifest.task == "pairs" else (TEXT_IL_MODEL, TEXT_MODEL)
+    usual = {"il": {"model": il}, "train": {"model": target}}
     return values | {"text": spec.to_dict()} | {table: given | values[table] for table, given in usual.items()}
 
 
@@ -150,13 +156,16 @@ def _shards(units: Sequence[UnitRecord]) -> list[Shard]:
 
 
 class _Counted:
-    """Samples by class, int64 (classes,), and those without any."""
+    """Samples by class, int64 (classes,), those without any, and pairs without a caption."""
 
     def __init__(self, classes: int) -> None:
         self.by_class = np.zeros(classes, np.int64)
-        self.without_class = 0
+        self.without_class = self.empty_captions = 0
 
     def add(self, labels: pa.Array) -> None:
+        if pa.types.is_string(labels.type):
+            self.empty_captions += int(pc.sum(pc.equal(pc.utf8_trim_whitespace(labels), "")).as_py() or 0)
+            return
         if pa.types.is_list(labels.type):
             self.without_class += int(pc.sum(pc.equal(pc.list_value_length(labels), 0)).as_py() or 0)
             labels = pc.list_flatten(labels)
@@ -167,7 +176,7 @@ def _counting(
     workspace: Workspace, shards: Sequence[Shard], task: TaskName, fields: Sequence[str], counted: _Counted
 ) -> Iterator[pa.Table]:
     """Of each shard what `_duplicates` compares: content hash, label and kind of split, as numbers."""
-    column = "labels" if task == "multi_label" else "label"
+    column = {"multi_label": "labels", "pairs": "text"}.get(task, "label")
     content = "normalized_hash" if fields[0] == "text" else "content_hash"
     columns = [content, "split", column]
     for rows in read_ahead(partial(read_index, workspace, columns=columns), shards, _AT_ONCE):
@@ -178,14 +187,14 @@ def _counting(
             {
                 HASH: hashes[::2],
                 "rest": hashes[1::2],
-                "label": labels if task != "multi_label" else _numbered(labels),
+                "label": labels if task == "classification" else _numbered(labels),
                 "official": pc.is_in(rows["split"], pa.array(["val", "test"])).cast(pa.int8()),
             }
         )
 
 
 def _numbered(lists: pa.Array) -> pa.Array:
-    """A number for each list of labels, equal where they are."""
+    """A number for each list of labels, or caption, equal where they are."""
     return pa.array(
         [int.from_bytes(sha256(repr(each).encode()).digest()[:8], "big") >> 1 for each in lists.to_pylist()]
     )

@@ -16,7 +16,7 @@ from rhostream.loaders.storage import UnreadableError, Workspace, shaped
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, Entry, fields_of
 from rhostream.pipeline.jobs import Advance, Maker
-from rhostream.pipeline.shards.content import content_of
+from rhostream.pipeline.shards.content import content_of, with_caption
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
 from rhostream.pipeline.shards.listing import Unit
 from rhostream.pipeline.shards.refusals import Refusals, by_reason, refuse_mostly_bad
@@ -134,6 +134,7 @@ class UnitMaker(Maker[Unit, UnitRecord]):
                 entry.reason,
                 entry.detail,
                 sorted(entry.extra.items()),
+                *([] if entry.text is None else [entry.text]),
             )
             digest.update(repr(said).encode())
         return (self.listed, digest.hexdigest())
@@ -217,6 +218,8 @@ class UnitMaker(Maker[Unit, UnitRecord]):
         except UnreadableError as error:
             raise UndecodableError("unreadable", error.cause) from error
         content = content_of(self.fields[0], found, self.manifest)
+        if entry.text is not None:
+            content = with_caption(content, entry.text)
         split, fold = split_of(entry.split, content.identity, self.manifest)
         sample = SampleFacts(
             key=key,
@@ -226,6 +229,7 @@ class UnitMaker(Maker[Unit, UnitRecord]):
             ext=content.ext,
             measures=content.measures,
             extra=entry.extra,
+            text=entry.text,
         )
         return split, fold, sample, content.stored
 
@@ -284,8 +288,8 @@ def _sha256(workspace: Workspace, name: str) -> str:
 
 
 def split_of(official: str | None, digest: bytes, manifest: Manifest) -> tuple[str, int]:
-    """(split, fold) of a sample by a hash of its content, see `Content.identity`; an official "val" or "test" wins."""
-    if official in ("val", "test"):
+    """(split, fold) of a sample by a hash of its `Content.identity`; an official "holdout", "val" or "test" wins."""
+    if official in ("holdout", "val", "test"):
         return official, -1
     salt = str(manifest.seed).encode()[:64]
     value = int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=salt, person=b"rho split").digest(), "big")

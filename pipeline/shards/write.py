@@ -58,7 +58,7 @@ class ShardsSummary:
             samples have not been read, and "train" includes the holdout or the folds.
         rejects: by reason.
         examples: for each reason one entry, and what is wrong with it; empty for a dry run.
-        classes, without_class: see `rhostream.pipeline.shards.summary.Tally`.
+        classes, without_class, empty_captions: see `rhostream.pipeline.shards.summary.Tally`.
         units, units_made: slices of the listing, and how many of them this run has written.
         complete: False of a static job that has ended before others: what it tells of samples, rejects and shards is
             what was made so far.
@@ -73,6 +73,7 @@ class ShardsSummary:
     rejects: dict[str, int]
     classes: dict[str, int]
     without_class: int
+    empty_captions: int = 0
     units: int
     units_made: int
     shards: int
@@ -109,9 +110,10 @@ def write_shards(
             label, split), or a mapping of these names and of columns that the index keeps besides. A key names a sample
             for good: of several with one key one is kept, the others are refused as `duplicate_key`. An image is a
             file's bytes, stored as they are, its path, or a PIL image, stored as PNG; a label a class name or number,
-            or a list of them with `task="multi_label"`. A split of train, val or test wins over the hash of the image;
-            None leaves the sample to it. Samples are gone through once and need not fit into memory: what is no file
-            yet is kept in the workspace until the shards are written. A generator gives its samples once: give a
+            or a list of them with `task="multi_label"`. A split of train, holdout, val or test wins over the hash of
+            the image; None leaves the sample to it. With `task="pairs"` the caption, `text`, stands in the place of
+            the label, and the split follows it. Samples are gone through once and need not fit into memory: what is no
+            file yet is kept in the workspace until the shards are written. A generator gives its samples once: give a
             function, or make it anew, where the call is to be repeated.
         workers: processes or actors; 0 works in this one, None takes one per core. Processes import the script that
             calls, so call below `if __name__ == "__main__":`.
@@ -190,6 +192,7 @@ def write_shards(
         rejects=counts.rejects,
         classes=counts.classes,
         without_class=counts.without_class,
+        empty_captions=counts.empty_captions,
         shards=counts.shards,
         duplicates=counts.duplicates,
         examples=counts.examples,
@@ -234,10 +237,13 @@ def _sources(manifest: Manifest) -> list[str]:
 
 
 def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds: float) -> ShardsSummary:
-    splits, labels, without_class = Counter[str](), Counter[int](), 0
-    for table in listing.tables(["split", "label", "labels", "reason"]):
+    splits, labels, without_class, empty_captions = Counter[str](), Counter[int](), 0, 0
+    for table in listing.tables(["split", "label", "labels", "text", "reason"]):
         for row in table.filter(pc.equal(table["reason"], "")).to_pylist():
-            splits[row["split"] if row["split"] in ("val", "test") else "train"] += 1
+            splits[row["split"] if row["split"] in ("holdout", "val", "test") else "train"] += 1
+            if row["text"] is not None:
+                empty_captions += not row["text"].strip()
+                continue
             has = [row["label"]] if row["labels"] is None else row["labels"]
             labels.update(has)
             without_class += not has
@@ -249,6 +255,7 @@ def _listed_only(workspace: Workspace, corpus: Corpus, listing: Listing, seconds
         rejects={reason: count for reason, (count, _) in sorted(listing.refused.items())},
         classes={name: labels[label] for label, name in enumerate(corpus.classes)},
         without_class=without_class,
+        empty_captions=empty_captions,
         units=listing.units,
         units_made=0,
         shards=0,

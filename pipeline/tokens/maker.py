@@ -64,7 +64,8 @@ class TokenMaker(Maker[ShardUnit, int]):
         ids, lengths = [np.zeros(0, np.int32)], [0]
         for start in range(0, len(rows), _TEXTS_AT_ONCE):
             numbers = range(start, min(start + _TEXTS_AT_ONCE, len(rows)))
-            found = tokenizer.ids([self._text(reader, rows, number) for number in numbers], self.spec.length)
+            texts = [self._text(reader, rows, number) for number in numbers]
+            found = tokenizer.ids(texts, self.spec.length)
             ids += found
             lengths += map(len, found)
             advance(len(numbers))
@@ -77,6 +78,8 @@ class TokenMaker(Maker[ShardUnit, int]):
         return {SHARD_DIGEST_KEY: shard.digest.encode(), TOKENIZER_KEY: self.name.encode()}
 
     def _text(self, reader: ShardReader, rows: ShardRows, row: int) -> str:
+        if rows.texts is not None:
+            return str(rows.texts[row].as_py())
         offset, size, expected = int(rows.offsets[row]), int(rows.sizes[row]), rows.hashes[row].as_py()
         try:
             return decode_text(read_stored(reader, rows.shard.tar, offset, size, expected), max_bytes=size)

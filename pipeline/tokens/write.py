@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import TextSpec, keep_tokenizer
+from rhostream.loaders.decode import keep_tokenizer
 from rhostream.loaders.index import CorpusMetadata, Tokens, tokens_file, tokens_part
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import TokenizeConfig
@@ -54,9 +54,9 @@ def write_tokens(workspace: Workspace | str, config: TokenizeConfig) -> TokensSu
     begin = time.monotonic()
     workspace = Workspace(workspace)
     corpus = CorpusMetadata.read(workspace)
-    spec = corpus.input_spec(tokenizer=config.tokenizer, text_length=config.text_length)
-    if not isinstance(spec, TextSpec):
-        raise ConfigError(f"workspace {workspace.location!r} has {spec.field}s, not texts: make thumbnails of them")
+    if "text" not in corpus.fields:
+        raise ConfigError(f"workspace {workspace.location!r} has images, not texts: make thumbnails of them")
+    spec = corpus.text_spec(config.tokenizer, config.text_length)
     engine = chosen_engine(config.engine, config.workers)
     asked = shards_asked_for(workspace, corpus, config.splits)
     maker = TokenMaker(workspace=workspace, spec=spec)

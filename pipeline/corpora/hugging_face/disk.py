@@ -74,7 +74,7 @@ class HuggingFaceDisk:
         self._files = _files(self._root, options)
         schema, features = self._columns()
         self._rows = Rows(manifest, options, schema, features, self._root, str(self._root / self._files[0][1]))
-        self.extra_columns = self._rows.extra_columns
+        self.extra_columns, self.fields = self._rows.extra_columns, self._rows.fields
         self.classes = self._rows.classes(manifest.classes, self._all_batches)
 
     def entries(self) -> Iterator[Entry]:

@@ -8,12 +8,11 @@ from typing import Final
 
 import pyarrow as pa
 
-from rhostream.errors import CorpusError
+from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.folders import IMAGE_EXTENSIONS, files_below, printable, split_folders
-from rhostream.pipeline.corpora.labels import derive_classes
 from rhostream.pipeline.corpora.paths import corpus_root
 from rhostream.pipeline.corpora.splits import checked_splits
 from rhostream.pipeline.corpora.table import TableOptions, TableRows
@@ -25,13 +24,14 @@ _METADATA: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 class HuggingFaceImageFolderOptions:
     """Attributes:
     path_column: the image's path, relative to the folder of its metadata file.
-    label_column, separator, class_columns, absent, extra: see `TableOptions`.
-    splits: names of the top folders, each with "train", "val" or "test"; found by itself where every top folder
-        is called train, val, valid, validation or test.
+    label_column, text_column, separator, class_columns, absent, extra: see `TableOptions`.
+    splits: names of the top folders, each with "train", "holdout", "val" or "test"; found by itself where every top
+        folder is called train, holdout, val, valid, validation or test.
     """
 
     path_column: str = "file_name"
     label_column: str = "label"
+    text_column: str = ""
     separator: str = ""
     class_columns: tuple[str, ...] = ()
     absent: tuple[str, ...] = ("0", "false")
@@ -43,8 +43,8 @@ class HuggingFaceImageFolder:
     """Every row of a metadata file is an entry, its path relative to the root the source.
 
     There is one metadata file in the folder of each split, or in folders below it; one in the root where there are no
-    folders of splits. An image that no row names is refused as `label_missing`. Other columns, `clean_label` and
-    classes are as those of a `Table`.
+    folders of splits. An image that no row names is refused as `label_missing`, or `caption_missing` of pairs. Other
+    columns, `clean_label`, classes and captions are as those of a `Table`.
     """
 
     Options = HuggingFaceImageFolderOptions
@@ -56,6 +56,8 @@ class HuggingFaceImageFolder:
                 f"{self._root} is a file: hf_imagefolder reads a folder with metadata.csv or .jsonl in it"
             )
         self._splits = split_folders(self._root, checked_splits(options.splits, "[options] splits"))
+        if options.text_column and manifest.task != "pairs":
+            raise ConfigError('[options] text_column is of pairs: say task = "pairs" in the manifest, or leave it out')
         of_table = TableOptions(**{name: value for name, value in vars(options).items() if name != "splits"})
         self._tables: dict[str, TableRows] = {}
         for top, _ in self._splits:
@@ -68,11 +70,9 @@ class HuggingFaceImageFolder:
             )
         tables = list(self._tables.values())
         self.extra_columns = _common_types(self._root, tables)
-        self.classes = (
-            manifest.classes
-            or tuple(tables[0].class_columns)
-            or derive_classes((text for table in tables for text in table.labels()), tables[0].labels_are_in)
-        )
+        self.fields = tables[0].fields
+        self.classes = tables[0].classes(tables)
+        self._unnamed = "caption_missing" if "text" in self.fields else "label_missing"
 
     def entries(self) -> Iterator[Entry]:
         for top, split in self._splits:
@@ -88,7 +88,7 @@ class HuggingFaceImageFolder:
                 name = Path(path).relative_to(self._root).as_posix()
                 if name not in named and Path(path).suffix.lower() in IMAGE_EXTENSIONS:
                     detail = "no row of a metadata file names it"
-                    yield Entry(source=printable(name), split=split, reason="label_missing", detail=detail)
+                    yield Entry(source=printable(name), split=split, reason=self._unnamed, detail=detail)
 
     def read(self, entry: Entry) -> bytes:
         return read_file(self._root / entry.source)

@@ -67,7 +67,7 @@ class HuggingFaceParquet:
         schema = self._schema()
         first = self._root / self._parts[0].file
         self._rows = Rows(manifest, options, schema, features_of(schema), self._root, str(first))
-        self.extra_columns = self._rows.extra_columns
+        self.extra_columns, self.fields = self._rows.extra_columns, self._rows.fields
         self.classes = self._rows.classes(manifest.classes, self._all_batches)
 
     def entries(self) -> Iterator[Entry]:

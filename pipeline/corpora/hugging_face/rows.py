@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.storage import UnreadableError, read_file
 from rhostream.pipeline.config import Manifest
-from rhostream.pipeline.corpora.base import Entry
+from rhostream.pipeline.corpora.base import Entry, Label
+from rhostream.pipeline.corpora.captions import parse_caption
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE, index_columns
 from rhostream.pipeline.corpora.hugging_face.features import ClassLabelParser, class_names
 from rhostream.pipeline.corpora.labels import Parser, derive_classes, label_parser, label_text, label_texts
@@ -28,14 +29,17 @@ class RowOptions:
     """Attributes:
     image_column: the images: a struct of `bytes` and `path`, as `datasets` writes them, or bytes.
     label_column: a class name or class number; of a multi-label corpus a list of them, or a text, see `separator`.
+    text_column: the caption, of a corpus of pairs.
     separator: of a multi-label corpus: what stands between the labels of a text.
     key_column: what names a sample for good, such as an id; by default the number of its row in its split.
-    splits: which splits are read, and what they are: "train", "val" or "test"; by default all of them, by their names.
+    splits: which splits are read, and what they are: "train", "holdout", "val" or "test"; by default all of
+        them, by their names.
     extra: columns to keep in the index; default all others but those with bytes.
     """
 
     image_column: str = "image"
     label_column: str = "label"
+    text_column: str = ""
     separator: str = ""
     key_column: str = ""
     splits: dict[str, str] = field(default_factory=dict)
@@ -48,7 +52,7 @@ class Split:
 
     Attributes:
         name: the dataset's own; "" where it has none.
-        official: "train", "val" or "test"; None leaves its samples to the hash.
+        official: "train", "holdout", "val" or "test"; None leaves its samples to the hash.
     """
 
     name: str
@@ -110,13 +114,22 @@ class Rows:
                 '[options] separator is of multi-label corpora: say task = "multi_label" in the manifest, or leave it '
                 "out"
             )
-        own = [options.image_column, options.label_column, *([options.key_column] if options.key_column else [])]
+        pairs = manifest.task == "pairs"
+        if pairs != bool(options.text_column):
+            raise ConfigError(
+                "[options] text_column: name the column of the captions"
+                if pairs
+                else '[options] text_column is of pairs: say task = "pairs" in the manifest, or leave it out'
+            )
+        self._max_text_bytes = manifest.max_text_bytes
+        self.fields = ("image", "text") if pairs else ("image",)
+        named = options.text_column if pairs else options.label_column
+        own = [options.image_column, named, *([options.key_column] if options.key_column else [])]
         self._require(schema, [*own, *(options.extra or ())])
         image = schema.field(options.image_column).type
         self._in_struct = pa.types.is_struct(image)
         self._refuse_no_image(image)
-        label = schema.field(options.label_column).type
-        if holds_lists(label) and manifest.task != "multi_label":
+        if manifest.task == "classification" and holds_lists(schema.field(options.label_column).type):
             raise ConfigError(
                 f'column {options.label_column!r} of {where} holds lists of labels: say task = "multi_label" in the '
                 "manifest"
@@ -131,7 +144,7 @@ class Rows:
         self.listed = list(dict.fromkeys([*own[1:], *self._extra]))
         self._names = {
             name: class_names(features, name) if _holds_numbers(schema.field(name).type) else ()
-            for name in {options.label_column, CLEAN_LABEL} & set(self.listed)
+            for name in (set() if pairs else {options.label_column, CLEAN_LABEL} & set(self.listed))
         }
         flat = {name: flat_column(pa.chunked_array([], schema.field(name).type)).type for name in self._extra}
         self.extra_columns = {
@@ -157,6 +170,8 @@ class Rows:
             batches: the rows of all splits, these columns of them.
         """
         column, task, separator = self._options.label_column, self._task, self._options.separator
+        if task == "pairs":
+            return ()
         if given or self._names[column]:
             return given or self._names[column]
         texts: set[str | None] = set()
@@ -190,7 +205,14 @@ class Rows:
         paths = pc.struct_field(batch.column(options.image_column), "path").to_pylist() if self._path else None
         for row, locator in enumerate(locators):
             number = first + row
-            label, reason, detail = parsers[options.label_column].parse(columns[options.label_column][row])
+            label: Label | None
+            text = None
+            if self._task == "pairs":
+                caption = columns[options.text_column][row]
+                text, reason, detail = parse_caption("" if caption is None else str(caption), self._max_text_bytes)
+                label = None if text is None else ()
+            else:
+                label, reason, detail = parsers[options.label_column].parse(columns[options.label_column][row])
             extra = {kept: columns[name][row] for name, kept in self._extra.items()}
             if CLEAN_LABEL in extra:
                 extra[CLEAN_LABEL] = parsers[CLEAN_LABEL].parse(extra[CLEAN_LABEL])[0]
@@ -204,6 +226,7 @@ class Rows:
                 source=f"{split.name}/{name}" if split.name else name,
                 split=split.official,
                 label=label,
+                text=text,
                 reason=reason,
                 detail=detail,
                 extra=extra,
@@ -238,7 +261,7 @@ class Rows:
         if absent := [name for name in needed if name not in schema.names]:
             raise CorpusError(
                 f"{self._where} has no column {absent[0]!r}, only {', '.join(schema.names)}: set image_column, "
-                "label_column, key_column or extra in [options]"
+                "label_column, text_column, key_column or extra in [options]"
             )
 
     def _refuse_no_image(self, kind: pa.DataType) -> None:

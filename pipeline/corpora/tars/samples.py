@@ -60,6 +60,7 @@ class SampleReader:
     """
 
     def __init__(self, options: WebDatasetOptions, task: TaskName = "classification") -> None:
+        is_pairs = task == "pairs"
         member, _, self._label_field = options.label.partition(".")
         if member not in _TEXT_MEMBERS or (member == "json") != bool(self._label_field):
             raise ConfigError(f"[options] label = {options.label!r}: choose cls, txt or json.<field>")
@@ -68,21 +69,23 @@ class SampleReader:
                 f"[options] separator = {options.separator!r} is of multi-label corpora: leave it out, or say "
                 'task = "multi_label"'
             )
-        text_member, _, self._text_field = options.text.partition(".")
-        if options.text and (text_member not in ("txt", "json") or (text_member == "json") != bool(self._text_field)):
-            raise ConfigError(f"[options] text = {options.text!r}: choose txt or json.<field>")
-        if options.text and options.text == options.label:
-            raise ConfigError(f"[options] text and label are both {options.text!r}: name the places of both")
-        #: What a sample has.
-        self.field = "text" if options.text else "image"
+        text = options.text or ("txt" if is_pairs else "")
+        text_member, _, self._text_field = text.partition(".")
+        if text and (text_member not in ("txt", "json") or (text_member == "json") != bool(self._text_field)):
+            raise ConfigError(f"[options] text = {text!r}: choose txt or json.<field>")
+        if text and text == options.label and not is_pairs:
+            raise ConfigError(f"[options] text and label are both {text!r}: name the places of both")
+        #: What a sample has; the index tells where the first one lies.
+        self.fields = ("image", "text") if is_pairs else ("text",) if text else ("image",)
+        self.field = self.fields[0]
         self._text_member = text_member
-        self._label_member = member
+        self._label_member = text_member if is_pairs else member
         self._images = options.images
         self._on_bad_tar = options.on_bad_tar
         self._extra, self._task = _typed(options.extra), task
         types = {extra_column_name(name, task): kind for name, kind in self._extra.items()}
         self.extra_columns: Mapping[str, pa.DataType] = types
-        self._texts = {member} | {"txt" if name == "txt" else "json" for name in self._extra}
+        self._texts = {self._label_member} | {"txt" if name == "txt" else "json" for name in self._extra}
 
     def samples(self, stream: IO[bytes], *, contents: bool = False) -> Iterator[TarSample | Damage]:
         """Every sample of a tar, with what tells its label, and its image or text where `contents` says so.
@@ -137,9 +140,14 @@ class SampleReader:
         for extension, member in sample.members.items():
             most = _MOST_IMAGE_BYTES if extension in self._images else _MOST_TEXT_BYTES.get(extension, member.size)
             if (extension in self._images or extension in self._texts) and member.size > most:
-                reason = "decompression_bomb" if extension in self._images else "label_unknown"
+                reason = "decompression_bomb" if extension in self._images else self._too_long
                 return reason, f"its {extension} has {member.size} bytes; at most {most} are read"
         return None
+
+    @property
+    def _too_long(self) -> str:
+        """The reason of a sample whose label or caption is of too many bytes."""
+        return "too_long" if len(self.fields) > 1 else "label_unknown"
 
     def content(self, sample: TarSample) -> Member | None:
         """The member that is, or holds, the sample's image or text; None where it has none, see `without_content`."""
@@ -183,6 +191,14 @@ class SampleReader:
     def label(self, sample: TarSample) -> Any:
         """As the tar says it; None where it does not."""
         return sample.fields.get(self._label_field) if self._label_field else sample.text(self._label_member)
+
+    def caption(self, sample: TarSample) -> bytes | str | None:
+        """Of a pair, as the tar says it; None where it does not."""
+        if self._text_field:
+            found = sample.fields.get(self._text_field)
+            return found if isinstance(found, str) else None
+        member = sample.members.get(self._text_member)
+        return None if member is None else member.content or b""
 
     def extra(self, sample: TarSample, source: str) -> dict[str, Any]:
         """The values of the extra columns, None where the sample does not have them.

@@ -61,7 +61,7 @@ def test_split_folders_of_other_names_are_declared(tmp_path: Path) -> None:
     assert [found[name].split for name in sorted(found)] == ["test", "train", "train"]
     with pytest.raises(ConfigError, match="give every folder its split"):
         corpus("imagefolder", tmp_path, splits={"noisy_train": "train"})
-    with pytest.raises(ConfigError, match="noisy_train = 'training' is no split; choose train, val, test"):
+    with pytest.raises(ConfigError, match="noisy_train = 'training' is no split; choose train, holdout, val, test"):
         corpus("imagefolder", tmp_path, splits={"noisy_train": "training"})
 
 

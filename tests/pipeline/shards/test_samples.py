@@ -159,7 +159,7 @@ def test_multi_label_samples_have_lists_of_labels(tmp_path: Path) -> None:
         ({"key": "a", "img": b""}, "sample 1 has no 'image', only key, img: give"),
         (("", b"", 0), "sample 1 has the key '': give each"),
         ((None, b"", 0), "sample 1 has the key None: give each"),
-        (("a", b"", 0, "best"), "sample 1 has the split 'best': give train, val or test"),
+        (("a", b"", 0, "best"), "sample 1 has the split 'best': give train, holdout, val or test"),
         (("a", 7, 0), "sample 1 has an image of type int: give a file's bytes, its path, or a PIL image"),
         ({"key": "a", "image": b"", "label": 0, "width": "7"}, "sample 1: width is string, and was int64 before"),
     ],

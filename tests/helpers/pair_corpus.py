@@ -1,0 +1,89 @@
+"""A small corpus of image-text pairs: colored shapes and what they show, some captions wrong, the truth known."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import resolve_manifest
+from rhostream.pipeline.shards import write_shards
+
+COLORS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 220), "yellow": (230, 220, 40)}
+SHAPES = ("disc", "square", "cross", "bar")
+GROUNDS = {"dark": 20, "pale": 235}
+
+
+def picture(color: str, shape: str, ground: str, seed: int, side: int = 16) -> bytes:
+    """A PNG."""
+    noise = np.random.default_rng(seed).integers(0, 12, (side, side, 3))
+    image = Image.fromarray(np.uint8(noise + GROUNDS[ground]))
+    draw, fill, box = ImageDraw.Draw(image), COLORS[color], (3, 3, side - 4, side - 4)
+    if shape == "disc":
+        draw.ellipse(box, fill=fill)
+    elif shape == "square":
+        draw.rectangle(box, fill=fill)
+    elif shape == "cross":
+        draw.line((3, side // 2, side - 4, side // 2), fill=fill, width=3)
+        draw.line((side // 2, 3, side // 2, side - 4), fill=fill, width=3)
+    else:
+        draw.rectangle((3, side // 2 - 1, side - 4, side // 2 + 1), fill=fill)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pair(number: int, wrong: float = 0.0) -> tuple[bytes, str, bool]:
+    """(image, caption, whether the caption is another one's), a function of the number."""
+    random = np.random.default_rng(number)
+    color, shape, ground = (str(random.choice(list(names))) for names in (COLORS, SHAPES, GROUNDS))
+    moved = bool(np.random.default_rng((number, 1)).random() < wrong)
+    told = str(random.choice([each for each in COLORS if each != color])) if moved else color
+    return picture(color, shape, ground, number), f"a {told} {shape} on a {ground} ground, number {number}", moved
+
+
+def write_pairs_tar(path: Path, numbers: range, *, wrong: float = 0.0) -> Path:
+    """Members `<key>.png`, `.txt` and `.json`, which also holds the caption, and `mismatched`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number in numbers:
+            image, caption, moved = pair(number, wrong)
+            document = json.dumps({"caption": caption, "mismatched": moved}).encode()
+            for name, data in (("png", image), ("txt", caption.encode()), ("json", document)):
+                add_member(tar, f"{number:05d}.{name}", data)
+    return path
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def pairs_manifest(root: Path | str, **settings: Any) -> Any:
+    options = {"extra": {"mismatched": "bool"}} | settings.pop("options", {})
+    usual = {
+        "name": "pairs", "format": "webdataset", "task": "pairs", "root": str(root), "holdout": 0.3,
+        "image": {"size": 16}, "text": {"length": 16},
+    }  # fmt: skip
+    return resolve_manifest(("test", usual | settings | {"options": options}))
+
+
+def write_pairs(
+    folder: Path, rows: int = 200, *, wrong: float = 0.0, holdout: int = 0, test_rows: int = 0, **settings: Any
+) -> Workspace:
+    """A workspace of pairs: the training ones, and where asked for clean ones as the holdout, and as the test split."""
+    root, splits = folder / "corpus", {}
+    write_pairs_tar(root / "train.tar", range(rows), wrong=wrong)
+    for name, count, start in (("holdout", holdout, 100_000), ("test", test_rows, 200_000)):
+        if count:
+            write_pairs_tar(root / f"{name}.tar", range(start, start + count))
+            splits[f"{name}.tar"] = name
+    workspace = Workspace(folder / "workspace")
+    asked = {"options": {"splits": splits}, **({"holdout": 0.0} if holdout else {})} | settings
+    write_shards(workspace, pairs_manifest(root, **asked), workers=0)
+    return workspace

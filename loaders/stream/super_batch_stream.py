@@ -300,7 +300,9 @@ class _Maker:
             specs["text"] = stream.text_spec
             captions["text"] = torch.from_numpy(pending.captions.result()[0])
             texts = list(map(str, candidates.texts or []))
-        embeddings = {name: candidates.extra[name] for name in EMBEDDINGS if name in candidates.extra}
+        embeddings = {
+            name: torch.from_numpy(candidates.extra[name]) for name in EMBEDDINGS if name in candidates.extra
+        }
         others = {name: column for name, column in candidates.extra.items() if name not in embeddings}
         passed_over = replace(
             pending.passed_over,
@@ -326,7 +328,8 @@ class _Maker:
             left_over=self._rounds.dropped if done else 0,
             full=self._reader_of(candidates.refs["image"], stream.spec) if with_originals else None,
             reference=stream.reference if embeddings else None,
-            **{name: torch.from_numpy(column) for name, column in embeddings.items()},
+            image_embedding=embeddings.get("image_embedding"),
+            text_embedding=embeddings.get("text_embedding"),
         )
         if pending.read is not None:
             super_batch = self._part(super_batch, stored, pending)

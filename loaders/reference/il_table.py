@@ -206,7 +206,7 @@ class RowAlignedTable:
 class ForeignTable:
     """Any Parquet with columns `key` and `il` (and maybe `predicted`), made with these shards or not."""
 
-    reference = None
+    reference: PairReference | None = None
 
     def __init__(self, path: str) -> None:
         self._table = KeyTable.of_parquet(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rhostream.errors import WorkspaceError
-from rhostream.loaders.decode import InputReader, InputSpec, Positions, ReadOptions, StoredRefs
+from rhostream.loaders.decode import InputReader, InputSpec, Positions, ReadOptions, StoredRefs, take_texts
 from rhostream.loaders.index import (
     EVALUATED,
     CorpusMetadata,
@@ -86,11 +86,13 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
                 f"workspace {self.workspace.location!r}: {named} holds no samples, of {self.corpus.counts}; give the "
                 "corpus this split, or name another one"
             )
-        rows, labels = self._chosen(total if at_most is None else min(total, at_most), total, among)
+        rows, labels, texts = self._chosen(total if at_most is None else min(total, at_most), total, among)
         given = given_ranks(dp_rank, dp_world_size, mesh)
         rank, ranks = (given or distributed()) if shard_by_rank else Ranks()
         mine = np.arange(rank, len(rows), ranks)
         self._rows, self._labels = rows[mine], take_labels(labels, mine)
+        #: The captions of pairs, of this rank; empty where there are none.
+        self.captions: list[str] = [texts[at] for at in mine] if texts else []
         self._reader = InputReader(self.workspace, read_options)
 
     def __len__(self) -> int:
@@ -137,11 +139,12 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
 
     def _chosen(
         self, wanted: int, total: int, among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None
-    ) -> tuple[npt.NDArray[np.void], Labels]:
+    ) -> tuple[npt.NDArray[np.void], Labels, list[str]]:
         """The `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
         columns = [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8")]
         chosen: npt.NDArray[np.void] = np.zeros(0, columns)
         labels: list[Labels] = []
+        texts: list[str] = []
         for number, shard in enumerate(self.shards):
             rows = read_shard_rows(self.workspace, shard)
             part = np.zeros(len(rows), columns)
@@ -151,10 +154,12 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
             part["offset"], part["size"] = rows.offsets, rows.sizes
             there = slice(None) if among is None else np.flatnonzero(among(rows))
             chosen, labels = np.concatenate([chosen, part[there]]), [*labels, take_labels(rows.labels, there)]
+            texts += [] if rows.texts is None else map(str, take_texts(rows.texts, there))
             if len(chosen) > wanted:
                 smallest = np.sort(np.argsort(chosen["hash"], kind="stable")[:wanted])
                 chosen, labels = chosen[smallest], [take_labels(concat_labels(labels), smallest)]
-        return chosen, concat_labels(labels)
+                texts = [texts[at] for at in smallest] if texts else []
+        return chosen, concat_labels(labels), texts
 
 
 def _each(inputs: Mapping[str, Tensor]) -> Sequence[Any]:

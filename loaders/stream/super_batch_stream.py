@@ -300,9 +300,7 @@ class _Maker:
             specs["text"] = stream.text_spec
             captions["text"] = torch.from_numpy(pending.captions.result()[0])
             texts = list(map(str, candidates.texts or []))
-        embeddings = {
-            name: torch.from_numpy(candidates.extra[name]) for name in EMBEDDINGS if name in candidates.extra
-        }
+        embeddings = {name: torch.from_numpy(candidates.extra[name]) for name in EMBEDDINGS if name in candidates.extra}
         others = {name: column for name, column in candidates.extra.items() if name not in embeddings}
         passed_over = replace(
             pending.passed_over,

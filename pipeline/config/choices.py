@@ -9,6 +9,8 @@ EngineName = Literal["local", "ray", "static"]
 Precision = Literal["auto", "float32", "bfloat16"]
 #: What there is to predict of a sample: one class, any number of them, or which image and caption belong together.
 TaskName = Literal["classification", "multi_label", "pairs"]
+#: Of a batch of pairs: that of SigLIP, and that of CLIP.
+ContrastiveLoss = Literal["sigmoid", "softmax"]
 RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
 ThumbnailFormat = Literal["jpeg", "raw"]
 

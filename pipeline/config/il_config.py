@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from rhostream.pipeline.config.choices import Augmentation, EngineName, Precision
+from rhostream.pipeline.config.choices import Augmentation, ContrastiveLoss, EngineName, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
+    CONTRASTIVE_LOSS,
     DEVICE,
     ENGINE,
     IMAGE_SIZE,
@@ -110,6 +111,7 @@ class ILTrainConfig(StageConfig):
     tokenizer: str = setting("", group="Reading", **TOKENIZER)
     text_length: int = setting(0, group="Reading", **TEXT_LENGTH)
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
+    contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)
     seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
     precision: Precision = setting("auto", group="Model", **PRECISION)
@@ -118,6 +120,10 @@ class ILTrainConfig(StageConfig):
     def input_spec(self, corpus: "CorpusMetadata") -> "ImageSpec | TextSpec":
         """Of the images or texts that the model sees: the manifest's, but for what is set here."""
         return corpus.input_spec(image_size=self.image_size, tokenizer=self.tokenizer, text_length=self.text_length)
+
+    def text_spec(self, corpus: "CorpusMetadata") -> "TextSpec | None":
+        """Of the captions of pairs; None of other samples."""
+        return corpus.text_spec(self.tokenizer, self.text_length) if corpus.task == "pairs" else None
 
     @property
     def resolved_name(self) -> str:
@@ -139,6 +145,8 @@ class ILTrainConfig(StageConfig):
             ConfigError: the weights file cannot be read.
         """
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULT}
+        if self.contrastive_loss == "softmax":  # as metadata of a former release has it
+            del values["contrastive_loss"]
         if self.weights is not None:
             values["weights"] = {"file": Path(self.weights).name, "sha256": weights_digest(self.weights)}
         return values

@@ -137,6 +137,11 @@ class Manifest(StageConfig):
         for name, given in (("classes", self.classes), ("clean_list", self.clean_list)):
             if given and self.task == "pairs":
                 raise ConfigError(f"{name}: pairs of images and captions have no classes; leave it out")
+        if self.folds and self.task == "pairs":
+            raise ConfigError(
+                f"folds {self.folds}: the embeddings of several reference models cannot be compared, as the loss of a "
+                "batch of pairs does; give a holdout"
+            )
         if self.image:
             from rhostream.loaders.decode import ImageSpec  # imports numpy
 

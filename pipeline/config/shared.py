@@ -33,6 +33,9 @@ TEXT_LENGTH: Final[dict[str, Any]] = {
     "unset": "the manifest's, else 128",
     "help": "Tokens of a text that the model sees; what is longer is cut.",
 }
+CONTRASTIVE_LOSS: Final[dict[str, Any]] = {
+    "help": "Of pairs: softmax (CLIP) or sigmoid (SigLIP); that of the target should be the reference model's.",
+}
 THREADS: Final[dict[str, Any]] = {"minimum": 0, "metavar": "N", "help": "Decoding threads, of each process."}
 SPLITS: Final[dict[str, Any]] = {"flag": "--split", "metavar": "SPLIT", "help": "Split to read; may be repeated."}
 DEVICE: Final[dict[str, Any]] = {

@@ -19,18 +19,22 @@ import torch
 from torch import nn
 
 from rhostream.errors import IrreducibleLossError
+from rhostream.loaders.decode import ImageSpec, InputSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import Batch
+from rhostream.loaders.stream import Batch, model_inputs
 from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.il.metadata import ILEvaluation
 from rhostream.pipeline.il.samples import TrainingSamples
 from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_same, stop_request
 from rhostream.pipeline.models import (
     Costs,
+    Evaluation,
     EvaluationSet,
+    PairEvaluationSet,
     autocast,
     build_model,
+    build_pairs_model,
     choose_device,
     load_checkpoint,
     make_optimizer,
@@ -41,7 +45,7 @@ from rhostream.pipeline.models import (
     save_checkpoint,
     seed_random,
 )
-from rhostream.selection.tasks import logits_of, task_of
+from rhostream.selection.tasks import Pairs, task_of
 
 REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
 _FIRST_EVALUATION: Final = 50  # steps, though after a pass over few samples, which are soon learnt by heart
@@ -53,6 +57,23 @@ _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
 _RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
+
+
+#: Of the optimizer: with PyTorch's own second one the sigmoid loss stays long where it begins.
+OF_PAIRS: Final = {"betas": (0.9, 0.95)}
+
+
+def il_model(config: ILTrainConfig, corpus: CorpusMetadata) -> nn.Module:
+    """The model to train, as the settings and the corpus's task ask for it, on the CPU.
+
+    Raises:
+        ConfigError: an unknown model, or weights that are not its own.
+    """
+    spec, text_spec = config.input_spec(corpus), config.text_spec(corpus)
+    if text_spec is None or not isinstance(spec, ImageSpec):
+        return build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
+    loss = config.contrastive_loss
+    return build_pairs_model(config.model, spec, text_spec, loss=loss, seed=config.seed, weights=config.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,23 +134,30 @@ class Fit:
         self._device = choose_device(config.device)
         self.costs = Costs(self._device, children="il_train")
         spec = self._spec = config.input_spec(corpus)
-        model = build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
-        self.model = place(model, self._device)
+        text_spec = config.text_spec(corpus)
+        self._specs: dict[str, InputSpec] = {spec.field: spec, **({} if text_spec is None else {"text": text_spec})}
+        self.model = place(il_model(config, corpus), self._device)
         self._average = copy.deepcopy(self.model)
         self._meanwhile = self._nothing_since(0)
-        self._optimizer = make_optimizer("AdamW", self.model, config.learning_rate, config.weight_decay)
         self._task = task_of(corpus)
-        self.validation = EvaluationSet(
-            workspace,
-            plan.validate,
-            spec,
-            at_most=config.validation_size(sum(shard.rows for shard in plan.validate)),
-            threads=config.threads,
+        if isinstance(self._task, Pairs):
+            self._task = Pairs(loss=config.contrastive_loss)
+        self._optimizer = make_optimizer(
+            "AdamW", self.model, config.learning_rate, config.weight_decay, OF_PAIRS if text_spec is not None else None
         )
+        at_most = config.validation_size(sum(shard.rows for shard in plan.validate))
+        self.validation: EvaluationSet | PairEvaluationSet
+        if isinstance(self._task, Pairs) and isinstance(spec, ImageSpec) and text_spec is not None:
+            self.validation = PairEvaluationSet(
+                workspace, plan.validate, spec, text_spec, task=self._task, at_most=at_most, threads=config.threads
+            )
+        else:
+            self.validation = EvaluationSet(workspace, plan.validate, spec, at_most=at_most, threads=config.threads)
         self._samples = TrainingSamples(
             workspace,
             plan.train,
             spec,
+            text_spec,
             batch_size=config.batch_size,
             augmentation=config.augmentation,
             seed=config.seed,
@@ -210,7 +238,7 @@ class Fit:
                 train_accuracy=train_accuracy,
                 validation_loss=found.loss,
                 validation_accuracy=found.accuracy,
-                validation_map=found.mean_average_precision,
+                validation_map=found.mean_average_precision if isinstance(found, Evaluation) else None,
             )
         )
         if self.best_step == step:
@@ -276,23 +304,28 @@ class Fit:
     def _inputs(self, batch: Batch) -> Batch:
         """What the model takes, on its device."""
         batch = batch.to(self._device, non_blocking=True)
-        return Batch(fields=self._spec.inputs(self._spec.field, batch.fields[self._spec.field]), labels=batch.labels)
+        return Batch(fields=model_inputs(batch.fields, self._specs), labels=batch.labels)
 
     def _step(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device."""
         with autocast(self._device, self.config.precision):
-            logits = logits_of(self._task.outputs(model, batch))
-        loss = self._task.losses(logits, batch).mean()
+            outputs = self._task.outputs(model, batch)
+        loss = self._task.losses(outputs, batch).mean()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        correct = self._task.correct(logits, batch)
+        correct = self._task.correct(outputs, batch)
         assert correct is not None, "of logits the tasks of corpora tell"
         return loss.detach(), correct.sum()
 
     @functools.cached_property
     def _guess(self) -> float:
-        """Loss of a guess by the classes' shares alone, nats: the entropy of the validation samples' labels."""
+        """Loss of a guess by the classes' shares alone, nats: the entropy of the validation samples' labels.
+
+        Of pairs, that of likenesses that are all the same, in batches as they are validated in.
+        """
+        if isinstance(self.validation, PairEvaluationSet):
+            return self.validation.guess
         labels = self.validation.labels
         if labels.dim() == 1:
             return float(torch.special.entr(torch.bincount(labels).double() / len(labels)).sum())

@@ -10,8 +10,9 @@ from rhostream.errors import ConfigError, IrreducibleLossError, Remedy, Stage, W
 from rhostream.former import il_model_today
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
+from rhostream.loaders.reference import PairReference
 from rhostream.loaders.storage import UnreadableError, Workspace, decode_safetensors
-from rhostream.pipeline.models import build_model
+from rhostream.pipeline.models import build_model, build_pairs_model
 from rhostream.schema import COST_UNITS
 
 FORMAT: Final = 3
@@ -76,6 +77,8 @@ class ILMetadata:
         fingerprint: of the split it was trained on.
         config: settings of the training that bear on its result.
         models: one, or one per fold.
+        text_spec: of the captions of pairs; else None.
+        pairs: how a pair's embeddings become losses; None where the samples are no pairs.
     """
 
     name: str
@@ -88,6 +91,8 @@ class ILMetadata:
     models: tuple[ILWeights, ...]
     task: str
     format: int = FORMAT
+    text_spec: TextSpec | None = None
+    pairs: PairReference | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, name: str) -> "ILMetadata":
@@ -121,8 +126,11 @@ class ILMetadata:
                 raise UnreadableError(f"has a model {model.file!r} whose best step is {model.best_step}")
 
     def write(self, workspace: Workspace) -> None:
-        spec = self.spec.to_dict()
-        workspace.write_json(metadata_file(self.name), asdict(self) | {"spec": spec})
+        values = asdict(self) | {"spec": self.spec.to_dict()}
+        of_pairs = {name: values.pop(name) for name in ("text_spec", "pairs")}
+        if self.text_spec is not None:
+            values |= of_pairs | {"text_spec": self.text_spec.to_dict()}
+        workspace.write_json(metadata_file(self.name), values)
 
     def weights_for(self, shard: Shard) -> ILWeights:
         """The model that scores this shard: the one that never saw its fold, else the first."""
@@ -139,10 +147,16 @@ class ILMetadata:
         if hashlib.sha256(content).hexdigest() != weights.sha256:
             state = "is not the one that its metadata describes" if content else "is missing"
             raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
-        model = build_model(self.architecture, len(self.classes), self.spec, seed=0)
+        model = self.blank_model()
         with workspace.reading(file):
             model.load_state_dict(decode_safetensors(content))
         return model.eval()
+
+    def blank_model(self, seed: int = 0) -> nn.Module:
+        """Of this architecture, initialized at random."""
+        if self.text_spec is None or self.pairs is None or not isinstance(self.spec, ImageSpec):
+            return build_model(self.architecture, len(self.classes), self.spec, seed=seed)
+        return build_pairs_model(self.architecture, self.spec, self.text_spec, loss=self.pairs.loss, seed=seed)
 
     def require_fit(self, corpus: CorpusMetadata) -> None:
         """Raises IrreducibleLossError where the model was made for other classes or other shards than the corpus's."""

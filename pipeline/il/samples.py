@@ -14,6 +14,7 @@ from rhostream.loaders.decode import (
     InputSpec,
     ReadOptions,
     StoredRefs,
+    TextSpec,
     shift_and_flip,
     take_texts,
     uniform_draws,
@@ -40,6 +41,7 @@ class TrainingSamples:
         workspace: Workspace,
         shards: tuple[Shard, ...],
         spec: InputSpec,
+        text_spec: TextSpec | None = None,
         *,
         batch_size: int,
         augmentation: Augmentation,
@@ -53,6 +55,7 @@ class TrainingSamples:
             seed=seed,
             shards=shards,
             spec=spec,
+            text_spec=text_spec,
             augmentation=augmentation,
             order=Order(last="keep"),
             read_options=ReadOptions(threads=threads),
@@ -62,6 +65,7 @@ class TrainingSamples:
         # A crop at random needs more pixels than the spec has.
         fits = self._stream.samples * spec.values <= held_bytes
         self._holds = fits and augmentation != "resized_crop"
+        self._reader = InputReader(workspace, ReadOptions(threads=threads, workers=0))
         self._held: tuple[npt.NDArray[Any], npt.NDArray[np.int64]] | None = None
         ends = np.cumsum([shard.rows for shard in shards])
         self._starts = {shard.name: int(end) - shard.rows for shard, end in zip(shards, ends, strict=True)}
@@ -91,11 +95,20 @@ class TrainingSamples:
             samples, _ = stream.read(epoch, *rounds.bounds(turn))
             stored = torch.from_numpy(self._taken(*self._held, samples))
             labels = make_targets(samples.labels, len(stream.corpus.classes))
-            yield Batch(fields={stream.spec.field: stored}, labels=labels)
+            yield Batch(fields={stream.spec.field: stored, **self._tokens(samples)}, labels=labels)
 
     def close(self) -> None:
-        """Let the samples go."""
+        """Let the samples and the threads go."""
         self._held = None
+        self._reader.close()
+
+    def _tokens(self, samples: CandidateTable) -> dict[str, torch.Tensor]:
+        """The captions of pairs, as they are read; empty for other samples."""
+        spec = self._stream.text_spec
+        if spec is None:
+            return {}
+        ids, _ = self._reader.tokenize(list(map(str, samples.texts or [])), spec).result()
+        return {"text": torch.from_numpy(ids)}
 
     def _read(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """All samples, un-augmented, equal files once.

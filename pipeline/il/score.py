@@ -11,6 +11,7 @@ from rhostream.loaders.index import CorpusMetadata, Shard, current_thumbnails, e
 from rhostream.loaders.storage import Workspace, launched
 from rhostream.pipeline.config import ILScoreConfig
 from rhostream.pipeline.il.metadata import ILMetadata, costs_folder, default_il_model
+from rhostream.pipeline.il.pair_scorer import PairScorer
 from rhostream.pipeline.il.quality import ILQuality, il_quality
 from rhostream.pipeline.il.scorer import ILScorer, ScorerSettings
 from rhostream.pipeline.jobs import (
@@ -85,12 +86,16 @@ def score_il(workspace: Workspace | str, config: ILScoreConfig) -> ILScores:
     )
     maker = _ScoreMaker(workspace=workspace, metadata=metadata, settings=scorer)
     with exclusive_lock(workspace, "rho il", f"il/{metadata.name}", workers=maker.folder, engine=engine):
-        check = ILScorer(workspace, metadata, scorer)
+        check = _scorer(workspace, metadata, scorer)
         due = units_due(units, check.is_done, overwrite=config.overwrite)
         make_shards(maker, due, engine, f"il score {metadata.name}")
         if not engine.is_shared:
             remove_temporaries(workspace, (maker.folder, costs_folder(metadata.name)))
         return _summary(workspace, corpus, metadata, shards, len(due))
+
+
+def _scorer(workspace: Workspace, metadata: ILMetadata, settings: ScorerSettings) -> ILScorer:
+    return (PairScorer if metadata.task == "pairs" else ILScorer)(workspace, metadata, settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,7 @@ class _ScoreMaker(Maker[ShardUnit, int]):
         return 0 if self.settings.device == "cpu" else 1
 
     def begin(self, number: int) -> Callable[[ShardUnit, Advance], int]:
-        scorer = ILScorer(self.workspace, self.metadata, replace(self.settings, number=number))
+        scorer = _scorer(self.workspace, self.metadata, replace(self.settings, number=number))
 
         def score(unit: ShardUnit, advance: Advance) -> int:
             rows = scorer.score(unit.shard)

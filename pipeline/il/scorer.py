@@ -97,15 +97,19 @@ class ILScorer:
         with self._costs.charge("il_score"), _one_thread(self._device):
             model = self._model(weights)
             rows = read_shard_rows(self._workspace, shard)
-            first, which = distinct(rows.hashes)  # equal files make equal pixels
-            parts = [self._forward(model, stored).cpu() for stored in self._stored(rows, first)]
-            outputs = torch.cat(parts) if parts else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
-            table = self._table(rows, outputs[which], in_sample=shard.name in weights.trained_on)
+            table = self._table(rows, self._columns(model, rows), in_sample=shard.name in weights.trained_on)
         name = self._metadata.name
         spent = {unit: total - before[unit] for unit, total in self._costs.spent("il_score").items()}
         write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", **spent)
         self._workspace.write_table(shard.scores(name), table)
         return len(rows)
+
+    def _columns(self, model: nn.Module, rows: ShardRows) -> dict[str, Any]:
+        """What the table says of these rows, see `il_columns`."""
+        first, which = distinct(rows.hashes)  # equal files make equal pixels
+        parts = [self._forward(model, stored).cpu() for stored in self._stored(rows, first)]
+        outputs = torch.cat(parts) if parts else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
+        return il_columns(outputs[which], rows.labels)
 
     def _forward(self, model: nn.Module, stored: npt.NDArray[Any]) -> torch.Tensor:
         """Samples as they were read to `il_outputs`, float64 (n, classes), on the device."""
@@ -150,8 +154,8 @@ class ILScorer:
             )
         return stored
 
-    def _table(self, rows: ShardRows, outputs: torch.Tensor, *, in_sample: bool) -> pa.Table:
-        found, count = il_columns(outputs, rows.labels), len(rows)
+    def _table(self, rows: ShardRows, found: dict[str, Any], *, in_sample: bool) -> pa.Table:
+        count = len(rows)
         self._require_finite(rows.shard, found["il"])
         columns = {
             "il_model": pa.array([self._metadata.name] * count, pa.string()),

@@ -1,21 +1,25 @@
 """`rho il train`: a small model trained on the holdout only, or one per fold on all the other folds."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import keep_tokenizer
 from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.reference import ContrastiveLoss, PairReference
 from rhostream.loaders.storage import Workspace, encode_safetensors
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import ILTrainConfig
-from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan
+from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan, il_model
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, il_costs, metadata_file, write_il_cost
 from rhostream.pipeline.jobs import exclusive_lock, joined, remove_contents, require_agreement, require_same
-from rhostream.pipeline.models import build_model, choose_device, count_parameters
+from rhostream.pipeline.models import HIGHEST_SCALE, choose_device, count_parameters
 from rhostream.schema import COST_UNITS
 
 
@@ -70,8 +74,7 @@ def _train_il(workspace: Workspace, config: ILTrainConfig, exchange: Exchange, *
         # Nothing is removed, and no folder made, for a command that could not have been carried out.
         choose_device(config.device)
         _require_models(_plans(workspace, corpus), exchange)
-        spec = config.input_spec(corpus)
-        build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
+        il_model(config, corpus)
     first, folder = exchange.rank == 0, f"il/{name}"
     locked = exclusive_lock(workspace, "rho il", folder, workers=f"{folder}/scores") if first else nullcontext()
     with locked:
@@ -94,7 +97,10 @@ def _trained(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig
     """The model that is there already, if it is the one asked for."""
     metadata = ILMetadata.read(workspace, config.resolved_name)
     metadata.require_fit(corpus)
-    made = {"fingerprint": metadata.fingerprint, "classes": list(metadata.classes), "spec": metadata.spec.to_dict()}
+    spec = metadata.spec.to_dict()
+    if metadata.text_spec is not None:
+        spec = {**spec, "text": metadata.text_spec.to_dict()}
+    made = {"fingerprint": metadata.fingerprint, "classes": list(metadata.classes), "spec": spec}
     found = {"model": metadata.architecture} | made | metadata.config
     asked = {name: value for name, value in _identity(config, corpus).items() if name in found}  # a former one has few
     require_same(f"IL model {metadata.name!r} was trained", found, asked, REMEDY)
@@ -111,10 +117,11 @@ def _require_models(plans: Sequence[FitPlan], exchange: Exchange) -> None:
 
 
 def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, exchange: Exchange) -> ILMetadata:
+    text_spec = config.text_spec(corpus)
     name, spec, identity = config.resolved_name, config.input_spec(corpus), _identity(config, corpus)
     own, own_spent = {}, dict.fromkeys(COST_UNITS, 0.0)
     if exchange.rank == 0:
-        keep_tokenizer(workspace, spec)
+        keep_tokenizer(workspace, text_spec or spec)
     plans = _plans(workspace, corpus)
     for number in range(exchange.rank, len(plans), exchange.size):
         plan = plans[number]
@@ -125,7 +132,7 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, 
         own_spent = {unit: own_spent[unit] + more for unit, more in fit.costs.spent("il_train").items()}
     models = {number: model for told in exchange.objects(own) for number, model in told.items()}
     spent = dict(zip(own_spent, exchange.sums(list(own_spent.values())), strict=True))
-    parameters = count_parameters(build_model(config.model, len(corpus.classes), spec, seed=config.seed))
+    parameters = count_parameters(il_model(replace(config, weights=None), corpus))
     metadata = ILMetadata(
         name=name,
         architecture=config.model,
@@ -136,6 +143,8 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, 
         config=config.of_result(),
         models=tuple(models[number] for number in sorted(models)),
         task=corpus.task,
+        text_spec=text_spec,
+        pairs=None if text_spec is None else _reference(config.contrastive_loss, fit.best),
     )
     if exchange.rank == 0:
         write_il_cost(workspace, name, "train", "il_train", **spent)
@@ -146,6 +155,9 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, 
 def _identity(config: ILTrainConfig, corpus: CorpusMetadata) -> dict[str, Any]:
     """Everything that the bytes of the result depend on."""
     spec = config.input_spec(corpus).to_dict()
+    text_spec = config.text_spec(corpus)
+    if text_spec is not None:
+        spec = {**spec, "text": text_spec.to_dict()}
     split = {"fingerprint": corpus.fingerprint, "classes": list(corpus.classes), "spec": spec}
     return {"model": config.model} | split | config.of_result()
 
@@ -186,6 +198,13 @@ def _write_weights(workspace: Workspace, name: str, fit: Fit) -> ILWeights:
         best_step=fit.best_step,
         evaluations=tuple(fit.evaluations),
     )
+
+
+def _reference(loss: ContrastiveLoss, weights: Mapping[str, torch.Tensor]) -> PairReference:
+    """How the embeddings of a model of these weights become losses."""
+    bias = weights.get("logit_bias")
+    scale = min(math.exp(float(weights["logit_scale"])), HIGHEST_SCALE)
+    return PairReference(loss=loss, scale=scale, bias=0.0 if bias is None else float(bias))
 
 
 def _summary(model: ILWeights) -> dict[str, Any]:

@@ -11,9 +11,14 @@ from .device import (
     restore_random_state as restore_random_state,
     seed_random as seed_random,
 )
-from .evaluation import EvaluationSet as EvaluationSet
+from .evaluation import Evaluation as Evaluation, EvaluationSet as EvaluationSet
 from .optimizers import make_optimizer as make_optimizer
-from .pair_models import TwoTowers as TwoTowers, build_pairs_model as build_pairs_model
+from .pair_evaluation import (
+    KS as KS,
+    PairEvaluationSet as PairEvaluationSet,
+    PairsFound as PairsFound,
+)
+from .pair_models import HIGHEST_SCALE as HIGHEST_SCALE, TwoTowers as TwoTowers, build_pairs_model as build_pairs_model
 from .parallel import (
     average_buffers as average_buffers,
     in_parallel as in_parallel,

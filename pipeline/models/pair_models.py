@@ -19,7 +19,7 @@ from rhostream.pipeline.models.text_models import BagOfNgrams
 
 _EMBEDDING: Final = 64  # numbers of an embedding
 _WIDTH, _GRID = 32, 16  # of the image tower: channels, and the side of its first feature map
-_HIGHEST_SCALE: Final = 100.0  # CLIP: beyond, training becomes unstable
+HIGHEST_SCALE: Final = 100.0  # CLIP: beyond, training becomes unstable
 
 
 class TwoTowers(nn.Module):
@@ -44,7 +44,7 @@ class TwoTowers(nn.Module):
         found = {
             "image_features": self.encode_image(images),
             "text_features": self.encode_text(tokens),
-            "logit_scale": self.logit_scale.exp().clamp(max=_HIGHEST_SCALE),
+            "logit_scale": self.logit_scale.exp().clamp(max=HIGHEST_SCALE),
         }
         return found if self.logit_bias is None else found | {"logit_bias": self.logit_bias}
 

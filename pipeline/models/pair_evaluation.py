@@ -1,0 +1,172 @@
+"""Loss and retrieval of a two-tower model on pairs that it is not trained on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rhostream.loaders.decode import ImageSpec, InputReader, ReadOptions, TextSpec, normalized_hash
+from rhostream.loaders.index import Shard
+from rhostream.loaders.storage import Workspace
+from rhostream.loaders.stream import Batch, EvaluationStream, model_inputs
+from rhostream.pipeline.config import Precision
+from rhostream.pipeline.models.costs import Costs
+from rhostream.pipeline.models.device import autocast
+from rhostream.selection.tasks import PairEmbeddings, Pairs
+
+KS: Final = (1, 5, 10)
+_TOGETHER: Final = 256  # pairs whose loss is computed together
+_ROWS: Final = 1_024  # of similarities at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsFound:
+    """What a model makes of some pairs.
+
+    Attributes:
+        loss: mean of the pairs' parts in the loss of batches of 256, nats.
+        recall: share of the images whose own caption, or an equal one, is among the k most similar of all captions, by
+            `image_to_text_<k>`; and of the captions with their images, by `text_to_image_<k>`.
+        samples: pairs.
+    """
+
+    loss: float
+    recall: dict[str, float]
+    samples: int
+
+    @property
+    def accuracy(self) -> float:
+        """Recall@10, the mean of both ways: one figure to compare runs by."""
+        return (self.recall["image_to_text_10"] + self.recall["text_to_image_10"]) / 2
+
+
+class PairEvaluationSet:
+    """Pairs of some shards, held in memory as they were read: images uint8, and token ids.
+
+    Args:
+        at_most: upper bound on the number of pairs, chosen by a salted hash of their keys; None for all.
+        threads: of decoding; 0 for one a core.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        shards: tuple[Shard, ...],
+        spec: ImageSpec,
+        text_spec: TextSpec,
+        *,
+        task: Pairs,
+        at_most: int | None = None,
+        batch_size: int = 500,
+        threads: int = 0,
+    ) -> None:
+        self.task, self.batch_size = task, batch_size
+        self._specs = {"image": spec, "text": text_spec}
+        options = ReadOptions(threads=threads, workers=0)
+        self._samples = EvaluationStream(
+            workspace, spec=spec, shards=shards, at_most=at_most, shard_by_rank=False, read_options=options
+        )
+        captions = self._samples.captions
+        reader = InputReader(workspace, options)
+        self._tokens = torch.from_numpy(reader.tokenize(captions, text_spec).result()[0])
+        reader.close()
+        # Equal captions are equally right.
+        numbers: dict[str, int] = {}
+        self._same = torch.tensor([numbers.setdefault(normalized_hash(text), len(numbers)) for text in captions])
+        self._images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def guess(self) -> float:
+        """The loss of likenesses that are all the same, at their best, nats."""
+        n = min(_TOGETHER, len(self))
+        if self.task.loss == "softmax" or n < 2:
+            return math.log(n)
+        return math.log(n) - (n - 1) * math.log1p(-1 / n)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: Precision = "float32",
+        *,
+        costs: Costs | None = None,
+        cost: str = "evaluate",
+    ) -> PairsFound:
+        """Evaluate in eval mode; the model's training flags are as before afterwards.
+
+        Raises:
+            ShardError: a sample does not decode.
+        """
+        costs = costs or Costs(device)
+        if self._images is None:
+            parts = [self._samples.stored(part) for part in self._parts()]
+            self._images = torch.from_numpy(np.concatenate(parts))
+        flags = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with torch.no_grad(), costs.charge(cost):
+                found = [self._embed(model, part, device, precision, costs, cost) for part in self._parts()]
+                whole = PairEmbeddings(
+                    images=torch.cat([each.images for each in found]),
+                    texts=torch.cat([each.texts for each in found]),
+                    scale=found[0].scale,
+                    bias=found[0].bias,
+                )
+                every = torch.arange(len(whole), device=whole.images.device)
+                groups = [every[start : start + _TOGETHER] for start in range(0, len(whole), _TOGETHER)]
+                losses = torch.cat([whole.take(group).losses(self.task.loss) for group in groups])
+                recall = retrieval_recall(whole.images, whole.texts, self._same.to(whole.images.device))
+        finally:
+            for module, training in flags:
+                module.training = training
+        return PairsFound(loss=float(losses.double().mean()), recall=recall, samples=len(self))
+
+    def close(self) -> None:
+        """Let the reading threads and the images go."""
+        self._samples.close()
+        self._images = None
+
+    def _parts(self) -> list[slice]:
+        return [slice(start, start + self.batch_size) for start in range(0, len(self), self.batch_size)]
+
+    def _embed(
+        self, model: nn.Module, part: slice, device: torch.device, precision: Precision, costs: Costs, cost: str
+    ) -> PairEmbeddings:
+        assert self._images is not None, "`evaluate` has read them"
+        stored = {"image": self._images[part].to(device), "text": self._tokens[part].to(device)}
+        inputs = model_inputs(stored, self._specs)
+        batch = Batch(fields=inputs, labels=torch.zeros(len(stored["text"]), dtype=torch.int64))
+        shape = ("forward", *batch.shape, *batch.tokens["input_ids"].shape)
+        with autocast(device, precision):
+            outputs = costs.flops(cost, shape, partial(self.task.outputs, model, batch))
+        return PairEmbeddings.of(outputs)
+
+
+def retrieval_recall(images: Tensor, texts: Tensor, same: Tensor, ks: Sequence[int] = KS) -> dict[str, float]:
+    """Share of the images (and of the texts) for which one of their own is among the k most similar.
+
+    Args:
+        images, texts: float32 (n, D), normalized.
+        same: int64 (n,), equal for texts that are: an image's own texts are those of its number.
+    """
+    found: dict[str, float] = {}
+    for way, one, other in (("image_to_text", images, texts), ("text_to_image", texts, images)):
+        ranks = torch.cat([_ranks(one, other, same, start) for start in range(0, len(one), _ROWS)])
+        found |= {f"{way}_{k}": float((ranks <= k).double().mean()) for k in ks}
+    return found
+
+
+def _ranks(one: Tensor, other: Tensor, same: Tensor, start: int) -> Tensor:
+    """int64 (m,): the place, from 1, of the best own one among all; others that are as similar come before it."""
+    likeness = one[start : start + _ROWS] @ other.T
+    own = same[start : start + _ROWS, None] == same
+    best = likeness.masked_fill(~own, float("-inf")).amax(1, keepdim=True)
+    return 1 + ((likeness >= best) & ~own).sum(1)

@@ -14,7 +14,6 @@ from .device import (
 from .evaluation import Evaluation as Evaluation, EvaluationSet as EvaluationSet
 from .optimizers import make_optimizer as make_optimizer
 from .pair_evaluation import (
-    KS as KS,
     PairEvaluationSet as PairEvaluationSet,
     PairsFound as PairsFound,
 )

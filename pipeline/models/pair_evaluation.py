@@ -1,7 +1,6 @@
 """Loss and retrieval of a two-tower model on pairs that it is not trained on."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,11 +16,10 @@ from rhostream.loaders.stream import Batch, EvaluationStream, model_inputs
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
+from rhostream.pipeline.models.retrieval import retrieval_recall
 from rhostream.selection.tasks import PairEmbeddings, Pairs
 
-KS: Final = (1, 5, 10)
 _TOGETHER: Final = 256  # pairs whose loss is computed together
-_ROWS: Final = 1_024  # of similarities at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +28,7 @@ class PairsFound:
 
     Attributes:
         loss: mean of the pairs' parts in the loss of batches of 256, nats.
-        recall: share of the images whose own caption, or an equal one, is among the k most similar of all captions, by
-            `image_to_text_<k>`; and of the captions with their images, by `text_to_image_<k>`.
+        recall: see `retrieval_recall`; captions are equal without regard to white space and case.
         samples: pairs.
     """
 
@@ -42,7 +39,7 @@ class PairsFound:
     @property
     def accuracy(self) -> float:
         """Recall@10, the mean of both ways: one figure to compare runs by."""
-        return (self.recall["image_to_text_10"] + self.recall["text_to_image_10"]) / 2
+        return (self.recall["image_to_text_r10"] + self.recall["text_to_image_r10"]) / 2
 
 
 class PairEvaluationSet:
@@ -76,8 +73,7 @@ class PairEvaluationSet:
         self._tokens = torch.from_numpy(reader.tokenize(captions, text_spec).result()[0])
         reader.close()
         # Equal captions are equally right.
-        numbers: dict[str, int] = {}
-        self._same = torch.tensor([numbers.setdefault(normalized_hash(text), len(numbers)) for text in captions])
+        self._said = [normalized_hash(text) for text in captions]
         self._images: Tensor | None = None
 
     def __len__(self) -> int:
@@ -123,7 +119,7 @@ class PairEvaluationSet:
                 every = torch.arange(len(whole), device=whole.images.device)
                 groups = [every[start : start + _TOGETHER] for start in range(0, len(whole), _TOGETHER)]
                 losses = torch.cat([whole.take(group).losses(self.task.loss) for group in groups])
-                recall = retrieval_recall(whole.images, whole.texts, self._same.to(whole.images.device))
+                recall = retrieval_recall(whole.images, whole.texts, self._said)
         finally:
             for module, training in flags:
                 module.training = training
@@ -148,25 +144,3 @@ class PairEvaluationSet:
         with autocast(device, precision):
             outputs = costs.flops(cost, shape, partial(self.task.outputs, model, batch))
         return PairEmbeddings.of(outputs)
-
-
-def retrieval_recall(images: Tensor, texts: Tensor, same: Tensor, ks: Sequence[int] = KS) -> dict[str, float]:
-    """Share of the images (and of the texts) for which one of their own is among the k most similar.
-
-    Args:
-        images, texts: float32 (n, D), normalized.
-        same: int64 (n,), equal for texts that are: an image's own texts are those of its number.
-    """
-    found: dict[str, float] = {}
-    for way, one, other in (("image_to_text", images, texts), ("text_to_image", texts, images)):
-        ranks = torch.cat([_ranks(one, other, same, start) for start in range(0, len(one), _ROWS)])
-        found |= {f"{way}_{k}": float((ranks <= k).double().mean()) for k in ks}
-    return found
-
-
-def _ranks(one: Tensor, other: Tensor, same: Tensor, start: int) -> Tensor:
-    """int64 (m,): the place, from 1, of the best own one among all; others that are as similar come before it."""
-    likeness = one[start : start + _ROWS] @ other.T
-    own = same[start : start + _ROWS, None] == same
-    best = likeness.masked_fill(~own, float("-inf")).amax(1, keepdim=True)
-    return 1 + ((likeness >= best) & ~own).sum(1)

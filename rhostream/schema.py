@@ -273,10 +273,14 @@ METRICS: Final = pa.schema(
         pa.field("learning_rate", pa.float64()),
         pa.field("train_loss", pa.float64()),
         pa.field("test_loss", pa.float64()),
-        pa.field("test_accuracy", pa.float64()),  # multi-label: share of samples of which every class is right
+        # Multi-label: share of samples of which every class is right; pairs: recall@10, the mean of both ways.
+        pa.field("test_accuracy", pa.float64()),
         pa.field(
             "test_map", pa.float64()
         ),  # mean average precision over the classes; null but for a multi-label corpus
+        *(  # of pairs: share of the images whose caption is among the k most alike, and the other way
+            pa.field(f"{way}_r{k}", pa.float64()) for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
+        ),
         pa.field("candidates", pa.int64()),
         pa.field("selected", pa.int64()),
         pa.field("filtered", pa.int64()),  # candidates passed over, by reason

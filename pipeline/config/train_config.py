@@ -9,6 +9,7 @@ from rhostream.pipeline.config.choices import (
     SELECTION_FUNCTIONS,
     Augmentation,
     BatchNormPolicy,
+    ContrastiveLoss,
     Precision,
     RuleName,
 )
@@ -16,6 +17,7 @@ from rhostream.pipeline.config.definition import StageConfig, setting
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
+    CONTRASTIVE_LOSS,
     DEVICE,
     IMAGE_SIZE,
     MODEL,
@@ -90,6 +92,7 @@ class TrainConfig(StageConfig):
         help="Steps during which the learning rate rises to its peak; below 1 a share of the budget.",
     )
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
+    contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)
     seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
     precision: Precision = setting("auto", group="Model", **PRECISION)
@@ -330,6 +333,10 @@ class TrainConfig(StageConfig):
     def input_spec(self, corpus: "CorpusMetadata") -> "ImageSpec | TextSpec":
         """Of the images or texts that the model sees: the manifest's, but for what is set here."""
         return corpus.input_spec(image_size=self.image_size, tokenizer=self.tokenizer, text_length=self.text_length)
+
+    def text_spec(self, corpus: "CorpusMetadata") -> "TextSpec | None":
+        """Of the captions of pairs; None of other samples."""
+        return corpus.text_spec(self.tokenizer, self.text_length) if corpus.task == "pairs" else None
 
     def __post_init__(self) -> None:
         super().__post_init__()

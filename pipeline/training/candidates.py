@@ -9,6 +9,8 @@ from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_share_of
 from rhostream.selection.replay import ReplayStream
 
+#: Columns that tell which samples are wrong, where they are known: of labels, and of the captions of pairs.
+TRUTH = ("clean_label", "mismatched")
 MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 
 
@@ -23,13 +25,14 @@ def train_stream(plan: TrainPlan, ranks: Ranks) -> CandidateStream:
         super_batch_size=plan.selection.drawn_at_once,
         seed=config.seed,
         spec=plan.spec,
+        text_spec=plan.text_spec,
         thumbnails=plan.thumbnails,
         augmentation=config.augmentation,
         core_set=config.core_set or None,
         validation_share=validation_share_of(plan.samples) if auto else 0.0,
         prefilter=Prefilter(chance=config.prefilter or 1.0) if filters else None,
         on_missing=config.on_missing,
-        extra=("clean_label",),
+        extra=TRUTH,
         order=Order(last=config.last, chunk_size=plan.score_chunk or None),
         read_options=_read_options(plan),
         dp_rank=ranks.rank,

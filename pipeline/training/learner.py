@@ -5,9 +5,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.stream import Exchange
+from rhostream.pipeline.il import OF_PAIRS
 from rhostream.pipeline.models import (
     build_model,
+    build_pairs_model,
     make_optimizer,
     place,
     random_state,
@@ -29,9 +32,9 @@ class Learner:
         config = plan.config
         self.model = self.module = model
         self._device, self._seed = plan.device, config.seed
-        self.optimizer = make_optimizer(
-            config.optimizer, model, config.learning_rate, config.weight_decay, config.optimizer_arguments
-        )
+        usual = OF_PAIRS if plan.text_spec is not None and config.optimizer == "AdamW" else {}
+        arguments = {**usual, **config.optimizer_arguments}
+        self.optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay, arguments)
 
     def stepped(self) -> None:
         """Told of each step of the optimizer."""
@@ -54,14 +57,19 @@ class Learner:
         restore_random_state(state["random"], self._device)
 
 
+def _built(plan: TrainPlan) -> nn.Module:
+    config, weights = plan.config, plan.config.weights or None
+    if plan.text_spec is None or not isinstance(plan.spec, ImageSpec):
+        return build_model(config.model, len(plan.corpus.classes), plan.spec, seed=config.seed, weights=weights)
+    loss = config.contrastive_loss
+    return build_pairs_model(config.model, plan.spec, plan.text_spec, loss=loss, seed=config.seed, weights=weights)
+
+
 def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:
     """The model that the plan asks for, on its device, as this process trains it."""
     config = plan.config
     seed_random(config.seed)
-    built = build_model(
-        config.model, len(plan.corpus.classes), plan.spec, seed=config.seed, weights=config.weights or None
-    )
-    model = place(built, plan.device)
+    model = place(_built(plan), plan.device)
     if exchange.size == 1:
         return Learner(plan, model)
     from rhostream.pipeline.training.shared_learner import SharedLearner  # it imports FSDP, which takes a second

@@ -8,18 +8,28 @@ import logging
 import time
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import keep_tokenizer
+from rhostream.loaders.decode import ImageSpec, keep_tokenizer
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import Precision, TrainConfig
 from rhostream.pipeline.il import il_costs
 from rhostream.pipeline.jobs import exclusive_lock, joined, progress, require_agreement, stop_request
-from rhostream.pipeline.models import Costs, EvaluationSet, autocast, repeatable_convolutions, resolve_precision
+from rhostream.pipeline.models import (
+    Costs,
+    Evaluation,
+    EvaluationSet,
+    PairEvaluationSet,
+    PairsFound,
+    autocast,
+    repeatable_convolutions,
+    resolve_precision,
+)
 from rhostream.pipeline.training.batch_source import BatchSource, Replaying, Selecting
 from rhostream.pipeline.training.budget import learning_rate
 from rhostream.pipeline.training.learner import make_learner
@@ -31,7 +41,7 @@ from rhostream.pipeline.training.scorers import remote_scorers, serve
 from rhostream.selection.dealing import require_shares
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.selected_batch import SelectedBatch
-from rhostream.selection.tasks import Task, logits_of
+from rhostream.selection.tasks import Pairs, Task, logits_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -103,7 +113,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
     with locked, stopping as stop, observers, repeatable_convolutions():
         run.begin(plan.facts())
         if exchange.rank == 0:
-            keep_tokenizer(workspace, plan.spec)
+            keep_tokenizer(workspace, plan.text_spec or plan.spec)
         exchange.wait()
         state = run.load_checkpoint(kept=lambda step: step % every == 0 or step == steps)
         require_agreement(exchange, {"step": None if state is None else state["step"]}, "checkpoints")
@@ -152,7 +162,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                             "decision": source.note or None,
                             "test_loss": measured.loss if measured else None,
                             "test_accuracy": measured.accuracy if measured else None,
-                            "test_map": measured.mean_average_precision if measured else None,
+                            **_of_task(measured),
                             **properties.over_ranks(exchange).metrics(),
                             **costs.over_ranks(exchange).metrics(),
                         }
@@ -187,6 +197,11 @@ def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
     config = plan.config
     if exchange.size == 1 and not config.scorers:
         return
+    if plan.text_spec is not None:
+        raise ConfigError(
+            f"image-text pairs by {exchange.size} processes: rho train has one, as the loss of a batch needs the "
+            "embeddings of all; train in one, or with OnlineSelector in a trainer that gathers them"
+        )
     if config.replay:
         raise ConfigError(
             f"replay {config.replay!r} by {exchange.size} processes: replay in one, or with ReplayStream in a trainer "
@@ -204,20 +219,45 @@ def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
 
 def forward_backward(
     model: torch.nn.Module, batch: SelectedBatch, task: Task, device: torch.device, precision: Precision
-) -> tuple[Tensor, Tensor]:
-    """The gradients of one step: logits (n_b, classes), and the mean loss, scalar, nats, both detached."""
+) -> tuple[Any, Tensor]:
+    """The gradients of one step: logits (n_b, classes) or outputs of two towers, and the mean loss, nats; detached."""
     with autocast(device, precision):
-        logits = logits_of(task.outputs(model, batch))
-    loss = (task.losses(logits, batch) * batch.weights).mean()
+        outputs = task.outputs(model, batch)
+        if not isinstance(task, Pairs):
+            outputs = logits_of(outputs)
+    loss = (task.losses(outputs, batch) * batch.weights).mean()
     loss.backward()
-    return logits.detach(), loss.detach()
+    with torch.no_grad():
+        return _detached(outputs), loss.detach()
+
+
+def _detached(outputs: Any) -> Any:
+    """The outputs without a gradient, tensors or a mapping of them."""
+    return outputs.detach() if isinstance(outputs, Tensor) else {name: each.detach() for name, each in outputs.items()}
+
+
+def _of_task(measured: Evaluation | PairsFound | None) -> dict[str, float | None]:
+    """What only some tasks are measured by, as columns of `rhostream.schema.METRICS`."""
+    if isinstance(measured, PairsFound):
+        return dict(measured.recall)
+    return {"test_map": measured.mean_average_precision if measured else None}
 
 
 def _place(step: int, steps: int) -> str:
     return f"step {step} of {steps}"
 
 
-def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet:
+def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet | PairEvaluationSet:
+    if isinstance(plan.task, Pairs) and isinstance(plan.spec, ImageSpec) and plan.text_spec is not None:
+        return PairEvaluationSet(
+            plan.workspace,
+            plan.corpus.split(plan.evaluated_on or ""),
+            plan.spec,
+            plan.text_spec,
+            task=plan.task,
+            at_most=plan.config.evaluate_at_most or None,
+            threads=plan.config.threads,
+        )
     return EvaluationSet(
         plan.workspace,
         plan.corpus.split(plan.evaluated_on or ""),

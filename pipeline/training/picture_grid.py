@@ -56,6 +56,8 @@ def _grid(places: Sequence[tuple[SuperBatch, int]], classes: Sequence[str]) -> I
         picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0).repeat(3 // len(pixels), axis=2)))
         grid.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), (left, top))
         il = "" if candidates.il is None else f"IL {float(candidates.il[position]):.2f}"
-        caption = f"{_named(candidates.candidates.labels[position], classes)[:12]}\n{il}"
+        texts = candidates.candidates.texts
+        told = _named(candidates.candidates.labels[position], classes) if texts is None else texts[position]
+        caption = f"{told[:12]}\n{il}"
         draw.text((left, top + _SIDE), caption, fill="black", font=font, spacing=1)
     return grid

@@ -22,7 +22,7 @@ from rhostream.pipeline.training.budget import same_rates, steps_of
 from rhostream.pipeline.training.run import RUN_FORMAT
 from rhostream.pipeline.training.selection_plan import SelectionPlan, plan_selection, require_task
 from rhostream.selection.replay import ReplayStream
-from rhostream.selection.tasks import Task, task_of
+from rhostream.selection.tasks import Pairs, Task, task_of
 
 #: Settings that may change between the parts of a run (what device and threads change is rounding), and those that
 #: run.json records resolved.
@@ -41,6 +41,7 @@ class TrainPlan:
     Attributes:
         task: of the corpus: what a candidate's loss is, and what the model is trained and evaluated on.
         spec: of the images or texts that are trained on.
+        text_spec: of the captions of pairs; else None.
         il, thumbnails: names of the IL table and of the thumbnails that are read, or None.
         il_digest, weights_digest: of their content; None without.
         replay_digest: of the facts of the run that is replayed; None without.
@@ -58,6 +59,7 @@ class TrainPlan:
     selection: SelectionPlan
     task: Task
     spec: ImageSpec | TextSpec
+    text_spec: TextSpec | None
     il: str | None
     il_digest: str | None
     thumbnails: str | None
@@ -76,7 +78,7 @@ class TrainPlan:
 
     def facts(self) -> dict[str, Any]:
         """All that the run's result depends on, as JSON values: what run.json records."""
-        facts = {
+        facts: dict[str, Any] = {
             "format_version": RUN_FORMAT,
             "config": {name: value for name, value in asdict(self.config).items() if name not in _ASIDE},
             "steps": self.steps,
@@ -92,6 +94,10 @@ class TrainPlan:
             "evaluated_on": self.evaluated_on,
             **({"score_chunk": self.score_chunk} if self.score_chunk else {}),
         }
+        if self.text_spec is None:
+            del facts["config"]["contrastive_loss"]  # which run.json of a former release does not tell
+        else:
+            facts["text_spec"] = self.text_spec.to_dict()
         found: dict[str, Any] = json.loads(json.dumps(facts))  # tuples as JSON has them
         return found
 
@@ -134,6 +140,8 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
     selection = plan_selection(config)
     corpus = CorpusMetadata.read(workspace)
     task = task_of(corpus)
+    if isinstance(task, Pairs):
+        task = Pairs(loss=config.contrastive_loss)
     require_task(config, task)
     spec = config.input_spec(corpus)
     il = (config.il or default_il_model(workspace, corpus)) if selection.needs_il else None
@@ -146,6 +154,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
         selection=selection,
         task=task,
         spec=spec,
+        text_spec=config.text_spec(corpus),
         il=il,
         il_digest=il_digest(workspace, il) if il is not None else None,
         thumbnails=_thumbnails(workspace, corpus, config, spec, scores=selection.scores),

@@ -1,6 +1,7 @@
 """Properties of what was selected, beside those of all candidates (arXiv 2206.07137, Fig. 3)."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,9 @@ class Properties:
         for super_batch in batch.considered:
             self._add_candidates(super_batch)
         self._passed_over["unreadable"] += batch.unreadable
-        clean = batch.extra.get("clean_label")
-        if clean is not None:
-            known = ~np.isnan(clean.astype(np.float64))
-            self._mislabeled["selected"].add((clean != batch.labels.cpu().numpy())[known])
+        wrong = _wrong(batch.extra, batch.labels.cpu().numpy())
+        if wrong is not None:
+            self._mislabeled["selected"].add(wrong)
         correct = batch.correct if batch.correct is not None else self._task.correct(logits, batch)
         if correct is not None:
             self._correct["selected"].add(correct.cpu().numpy())
@@ -62,10 +62,9 @@ class Properties:
         if passed_over.reasons is not None:
             self._passed_over.update(passed_over.reasons.tolist())
         for table in (super_batch.candidates, passed_over):
-            clean = table.extra.get("clean_label")
-            if clean is not None:
-                known = ~np.isnan(clean.astype(np.float64))
-                self._mislabeled["candidates"].add((clean != table.labels)[known])
+            wrong = _wrong(table.extra, table.labels)
+            if wrong is not None:
+                self._mislabeled["candidates"].add(wrong)
         if super_batch.correct is not None:
             self._correct["candidates"].add(super_batch.correct.cpu().numpy())
 
@@ -131,6 +130,19 @@ class Properties:
             **{f"{of}_mislabeled": share.value for of, share in self._mislabeled.items()},
             **{f"{of}_correct": share.value for of, share in self._correct.items()},
         }
+
+
+def _wrong(extra: Mapping[str, npt.NDArray[Any]], labels: Any) -> npt.NDArray[np.bool_] | None:
+    """bool (m,), of the samples of which the truth is known: is the label, or of pairs the caption, a wrong one?"""
+    if "mismatched" in extra:
+        moved = extra["mismatched"]
+        known = np.array([each is not None and each == each for each in moved], bool)  # no None and no NaN
+        return moved[known].astype(bool)
+    clean = extra.get("clean_label")
+    if clean is None:
+        return None
+    wrong: npt.NDArray[np.bool_] = (clean != labels)[~np.isnan(clean.astype(np.float64))]
+    return wrong
 
 
 class _Share:

@@ -194,6 +194,14 @@ class CorpusMetadata:
         spec = ImageSpec.from_dict(self.manifest.get("image", {}))
         return replace(spec, size=size) if size else spec
 
+    def require_labels(self, what: str) -> None:
+        """Raises ConfigError where the samples are pairs, which have none, and `what` asks for them."""
+        if self.task == "pairs":
+            raise ConfigError(
+                f"{what} asks for the labels of samples, and image-text pairs have none: ask the views `samples`, `il` "
+                "and `ledger` with `rho query`"
+            )
+
     def split(self, *splits: str) -> tuple[Shard, ...]:
         """The shards of these splits, in name order."""
         return tuple(shard for shard in self.shards if shard.split in splits)

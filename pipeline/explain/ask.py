@@ -1,18 +1,21 @@
 """Ready questions over the tables of a workspace: `rho explain`."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, Remedy, Stage
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
+from rhostream.pipeline.explain.mismatched import mismatched
 from rhostream.pipeline.explain.scope import Scope
 from rhostream.pipeline.explain.titles import QUESTIONS
+from rhostream.pipeline.il import default_il_model
 from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.sql import query
 
@@ -61,6 +64,14 @@ def explain(workspace: Workspace | str, question: str, *runs: str, options: Opti
     return query(workspace, explanation(workspace, question, *runs, options=options))
 
 
+def _of_pairs(workspace: Workspace, question: str, options: Options, known: Sequence[str]) -> str:
+    if question != "mislabeled" or options.run is not None or options.class_name is not None:
+        CorpusMetadata.read(workspace).require_labels(f"question {question!r}")
+    il = options.il or default_il_model(workspace, CorpusMetadata.read(workspace))
+    split = _one_of(workspace, "split", options.split, "split")
+    return mismatched(il, split=split, has_truth="mismatched" in known, limit=options.limit)
+
+
 def explanation(workspace: Workspace | str, question: str, *runs: str, options: Options = Options()) -> str:
     """The SQL of a ready question, for `query`, or for any DuckDB with the views of the workspace.
 
@@ -76,6 +87,8 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
     _check_question(question, runs, options)
     takes = QUESTIONS[question].takes
     known = query(workspace, "FROM samples LIMIT 0").column_names  # refuses what is no workspace
+    if "text_hash" in known and "label" not in known:
+        return _of_pairs(workspace, question, options, known)
     multi_label = "label" not in known
     if multi_label and question == "mislabeled":
         raise ConfigError(

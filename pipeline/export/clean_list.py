@@ -61,7 +61,9 @@ def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
     if unknown := sorted(set(config.drop) - set(REASONS)):
         raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
     workspace = Workspace(workspace)
-    if CorpusMetadata.read(workspace).task == "multi_label":
+    corpus = CorpusMetadata.read(workspace)
+    corpus.require_labels("a clean list")
+    if corpus.task == "multi_label":
         raise ConfigError(
             "a clean list says keep, drop or another class of each sample's one label, and the corpus is multi-label: "
             "export the samples themselves, with `--reason` or `--sql`"

@@ -57,6 +57,7 @@ class Subset:
     def __init__(self, workspace: Workspace | str, choice: Choice) -> None:
         self._workspace = Workspace(workspace)
         self._corpus = CorpusMetadata.read(self._workspace)
+        self._corpus.require_labels("an export")
         chosen = self._chosen(choice)
         if "key" not in chosen.column_names:
             raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")

@@ -91,6 +91,7 @@ def write_core_set(
             "--overwrite with --engine static: each job would remove what others have made; give another --name"
         )
     corpus = CorpusMetadata.read(workspace)
+    corpus.require_labels("a core set")
     metadata = ILMetadata.read(workspace, config.il or default_il_model(workspace, corpus))
     made_of = {
         "format": _FORMAT,

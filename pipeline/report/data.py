@@ -82,6 +82,7 @@ def gather(
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
     corpus = CorpusMetadata.read(workspace)
+    corpus.require_labels("a report")
     copies = find_copies(workspace, corpus) if near_duplicates else None
     with reading(workspace, memory=MEMORY) as connection:
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))

@@ -49,6 +49,7 @@ _DUCKDB_TYPES: Final[dict[pa.DataType, str]] = {
     pa.bool_(): "BOOLEAN",
     pa.list_(pa.int32()): "INTEGER[]",
     pa.list_(pa.string()): "VARCHAR[]",
+    pa.list_(pa.float16()): "FLOAT[]",
 }
 
 

@@ -137,7 +137,8 @@ def _wrong(extra: Mapping[str, npt.NDArray[Any]], labels: Any) -> npt.NDArray[np
     if "mismatched" in extra:
         moved = extra["mismatched"]
         known = np.array([each is not None and each == each for each in moved], bool)  # no None and no NaN
-        return moved[known].astype(bool)
+        found: npt.NDArray[np.bool_] = moved[known].astype(bool)
+        return found
     clean = extra.get("clean_label")
     if clean is None:
         return None

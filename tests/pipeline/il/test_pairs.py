@@ -10,8 +10,10 @@ from rhostream.errors import ConfigError, IrreducibleLossError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.stream import CandidateStream, EvaluationStream
 from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.explain import explain
 from rhostream.pipeline.il import ILMetadata, score_il, train_il
 from rhostream.pipeline.models import PairEvaluationSet
+from rhostream.pipeline.sql import query
 from rhostream.selection.tasks import PairEmbeddings, Pairs
 
 
@@ -49,6 +51,21 @@ def test_wrong_captions_rank_low_in_the_table(workspace):
     (_, right, il_right), (_, wrong, il_wrong) = rows
     assert wrong > 1.5 * right
     assert il_wrong > il_right
+
+
+def test_explain_lists_likely_mismatches_with_precision_and_recall(workspace):
+    rows = explain(workspace, "mislabeled").to_pylist()
+    assert [row["beaten_by"] for row in rows] == sorted((row["beaten_by"] for row in rows), reverse=True)
+    share = sum(row["mismatched"] for row in rows) / len(rows)
+    assert rows[19]["precision"] > 1.5 * share
+    assert rows[-1]["recall"] == 1
+    with pytest.raises(ConfigError, match="have none"):
+        explain(workspace, "classes")
+
+
+def test_views_of_pairs_without_a_table_are_empty(tmp_path):
+    found = query(write_pairs(tmp_path, 20), "SELECT similarity, image_embedding FROM il")
+    assert found.num_rows == 0
 
 
 def test_streamed_embeddings_are_those_of_the_model(workspace):

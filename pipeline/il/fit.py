@@ -54,6 +54,7 @@ _GROWTH: Final = 1.25  # of the steps from one evaluation to the next
 _POWER: Final = 6.94  # of the average over the training: a standard deviation of a tenth of its length
 # Before a model has learnt anything, its loss may not fall for a while.
 _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
+_PAIRS_LEARNT: Final = 0.9  # of pairs, which are learnt slowly at first, and never wholly where captions are wrong
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
 _RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
@@ -179,7 +180,8 @@ class Fit:
         lowest = min(each.validation_loss for each in before)
         if last.validation_loss > _RISEN * lowest:
             return True
-        learnt = min(lowest, last.validation_loss) < _LEARNT * self._guess or last.step >= _GIVEN_UP
+        share = _PAIRS_LEARNT if isinstance(self._task, Pairs) else _LEARNT
+        learnt = min(lowest, last.validation_loss) < share * self._guess or last.step >= _GIVEN_UP
         return learnt and last.validation_loss > (1 - self.config.least_gain) * lowest
 
     def run(self) -> None:
@@ -214,7 +216,8 @@ class Fit:
         self._samples.close()
 
     def _next_evaluation(self, step: int) -> int:
-        first = min(_FIRST_EVALUATION, max(_FEWEST_STEPS, len(self._samples)))
+        few = not isinstance(self._task, Pairs)  # of whose few samples each batch makes another question
+        first = min(_FIRST_EVALUATION, max(_FEWEST_STEPS, len(self._samples))) if few else _FIRST_EVALUATION
         following = max(first, math.ceil(_GROWTH * step))
         return min(following, self.config.steps) if self.config.steps else following
 

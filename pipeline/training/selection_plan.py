@@ -98,12 +98,14 @@ def require_task(config: TrainConfig, task: Task) -> None:
     function = None if config.select == AUTO else selection_function(config.select)
     of_pairs = function is not None and function.of_pairs
     if isinstance(task, Pairs):
-        known = function is not None and (of_pairs or function.score is None)
-        if not known or config.prefilter > 0 or config.class_floor > 0 or config.live_il or config.scorers:
+        if not (config.replay or of_pairs or (function is not None and function.score is None)):
             raise ConfigError(
-                "of image-text pairs learnability, jest, easy_reference, hard_learner and uniform can be selected by, "
-                f"without prefilter, class_floor, live_il and scorers; select is {config.select!r}"
+                f"select {config.select!r}, and the corpus has image-text pairs: choose learnability, jest, "
+                "easy_reference, hard_learner or uniform"
             )
+        unfit = ("prefilter", "class_floor", "live_il", "proxy", "scorers")
+        if asked := [name for name in unfit if getattr(config, name)]:
+            raise ConfigError(f"{asked[0]} is not for image-text pairs, which the corpus has: leave it out")
         return
     if of_pairs:
         raise ConfigError(f"select {config.select!r} scores image-text pairs, which the corpus does not have")

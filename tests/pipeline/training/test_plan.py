@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from helpers.tiny import write_il, write_workspace
 
-from rhostream import ConfigError, WorkspaceError
+from rhostream import Classification, ConfigError, Pairs, WorkspaceError
 from rhostream.loaders.decode import ImageSpec
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.training.budget import learning_rate, same_rates
 from rhostream.pipeline.training.loop import train
 from rhostream.pipeline.training.plan import plan_training
 from rhostream.pipeline.training.run import Run
-from rhostream.pipeline.training.selection_plan import plan_selection
+from rhostream.pipeline.training.selection_plan import plan_selection, require_task
 
 CONFIG = TrainConfig(
     model="mlp",
@@ -70,6 +70,29 @@ def test_settings_unfit_for_the_selection_stop_before_any_reading(tmp_path, sett
 def test_what_a_selection_needs_follows_from_its_settings(settings, expected):
     found = plan_selection(replace(CONFIG, **settings))
     assert (found.scores, found.needs_il, found.drawn_at_once) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "told"),
+    [
+        (
+            Pairs(),
+            {"select": "rho_loss"},
+            "select 'rho_loss', and the corpus has image-text pairs: choose",
+        ),
+        (Pairs(), {"select": "auto"}, "select 'auto', and the corpus has image-text pairs"),
+        (Pairs(), {"select": "jest", "proxy": True}, "proxy is not for image-text pairs"),
+        (Classification(), {"select": "jest"}, "select 'jest' scores image-text pairs, which the corpus does not have"),
+    ],
+)
+def test_selections_that_do_not_fit_the_task_are_refused(task, settings, told):
+    with pytest.raises(ConfigError, match=told):
+        require_task(replace(CONFIG, **settings), task)
+
+
+def test_pairs_may_be_replayed_and_selected_jointly():
+    for settings in ({"replay": "before"}, {"select": "jest"}, {"select": "uniform"}):
+        require_task(replace(CONFIG, **settings), Pairs())
 
 
 def test_a_plan_resolves_what_the_settings_leave_open(workspace):

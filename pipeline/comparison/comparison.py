@@ -12,8 +12,7 @@ from rhostream.pipeline.comparison.outcomes import Outcome, Reached, summarize
 from rhostream.pipeline.comparison.over_seeds import Spread, spread, spread_until
 from rhostream.pipeline.comparison.variants import parse_variant
 from rhostream.pipeline.config import TrainConfig
-from rhostream.pipeline.models import build_model
-from rhostream.pipeline.training import Run, TrainPlan, follow, plan_training, steps_of
+from rhostream.pipeline.training import Run, TrainPlan, follow, plan_training, steps_of, untrained_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +100,7 @@ def compare(
         for text, row in zip(variants, _configs(config, variants, seeds, corpus), strict=True)
     ]
     for first, *_ in plans:  # what would stop the last run stops the first; seeds change none of it
-        model, weights = first.config.model, first.config.weights or None
-        build_model(model, len(corpus.classes), first.spec, seed=0, weights=weights)
+        untrained_model(first)
     # Seed by seed: what changes on the machine over hours falls on all variants alike.
     done = [[follow(plan, overwrite=overwrite) for plan in column] for column in zip(*plans, strict=True)]
     return report([text.strip() for text in variants], list(zip(*done, strict=True)), targets, config.il_runs)

@@ -6,3 +6,4 @@ from .quality import measure as measure, quality as quality
 from .run import Run as Run
 from .selection_plan import require_selection as require_selection
 from .step_cost import StepCost as StepCost, measure_step as measure_step
+from .untrained_models import untrained_model as untrained_model

@@ -5,12 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import OF_PAIRS
 from rhostream.pipeline.models import (
-    build_model,
-    build_pairs_model,
     make_optimizer,
     place,
     random_state,
@@ -18,6 +15,7 @@ from rhostream.pipeline.models import (
     seed_random,
 )
 from rhostream.pipeline.training.plan import TrainPlan
+from rhostream.pipeline.training.untrained_models import untrained_model
 
 
 class Learner:
@@ -57,19 +55,11 @@ class Learner:
         restore_random_state(state["random"], self._device)
 
 
-def _built(plan: TrainPlan) -> nn.Module:
-    config, weights = plan.config, plan.config.weights or None
-    if plan.text_spec is None or not isinstance(plan.spec, ImageSpec):
-        return build_model(config.model, len(plan.corpus.classes), plan.spec, seed=config.seed, weights=weights)
-    loss = config.contrastive_loss
-    return build_pairs_model(config.model, plan.spec, plan.text_spec, loss=loss, seed=config.seed, weights=weights)
-
-
 def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:
     """The model that the plan asks for, on its device, as this process trains it."""
     config = plan.config
     seed_random(config.seed)
-    model = place(_built(plan), plan.device)
+    model = place(untrained_model(plan), plan.device)
     if exchange.size == 1:
         return Learner(plan, model)
     from rhostream.pipeline.training.shared_learner import SharedLearner  # it imports FSDP, which takes a second

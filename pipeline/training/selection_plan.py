@@ -103,7 +103,7 @@ def require_task(config: TrainConfig, task: Task) -> None:
                 f"select {config.select!r}, and the corpus has image-text pairs: choose learnability, jest, "
                 "easy_reference, hard_learner or uniform"
             )
-        unfit = ("prefilter", "class_floor", "live_il", "proxy", "scorers")
+        unfit = ("replay", "prefilter", "class_floor", "live_il", "proxy", "scorers")
         if asked := [name for name in unfit if getattr(config, name)]:
             raise ConfigError(f"{asked[0]} is not for image-text pairs, which the corpus has: leave it out")
         return

@@ -90,8 +90,8 @@ def test_selections_that_do_not_fit_the_task_are_refused(task, settings, told):
         require_task(replace(CONFIG, **settings), task)
 
 
-def test_pairs_may_be_replayed_and_selected_jointly():
-    for settings in ({"replay": "before"}, {"select": "jest"}, {"select": "uniform"}):
+def test_pairs_may_be_selected_jointly():
+    for settings in ({"select": "jest"}, {"select": "uniform"}):
         require_task(replace(CONFIG, **settings), Pairs())
 
 

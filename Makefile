@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
 demo: shards il
-	$(RHO) train --compare uniform,rho_loss,learnable
+	$(RHO) train --compare uniform:prefilter=0:steps=1100,learnable
 	$(RHO) explain reasons --run learnable
 
 shards: install

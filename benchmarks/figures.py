@@ -358,7 +358,7 @@ def demo_table() -> str:
         cells = [run["reached"][number] for run in runs]
         told = ["never" if c["steps"] is None else f"{c['steps']} steps, {c['cpu_seconds']:.0f} CPU-s" for c in cells]
         rows.append([f"to {aim['target']:.1%}", *told])
-    return table(["", *(variant["variant"] for variant in result("demo")["variants"])], rows)
+    return table(["", *(variant["variant"].split(":")[0] for variant in result("demo")["variants"])], rows)
 
 
 def render_picture() -> bytes:

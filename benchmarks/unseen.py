@@ -9,7 +9,8 @@ uniform sampling's four best evaluations, over all seeds. One thread each; finis
 
 The cases reported in docs/benchmarks.md: `types` are 9,000 photographs of a web shop, drawn from the 41 types that have
 150 or more, a fifth of them for the test (a table with path, label and split); `types-40` the same with [noise] uniform
-of 0.4; `synthetic` is data_manifests/synthetic.toml with 10,000 images. Takes half an hour a case on one core.
+of 0.4; `synthetic` is data_manifests/synthetic.toml with 10,000 images and wrong_labels 0.38. Takes
+half an hour a case on one core.
 """
 
 import argparse

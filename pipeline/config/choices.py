@@ -45,6 +45,7 @@ BUILT_IN_MODELS: Final = (
     "mlp_dropout",
     "resnet8",
     "resnet18_cifar",
+    "small_vit",
 )
 
 #: Those that take texts: an IL model and a target.

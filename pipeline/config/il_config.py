@@ -114,7 +114,11 @@ class ILTrainConfig(StageConfig):
     contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)
     seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
-    precision: Precision = setting("auto", group="Model", **PRECISION)
+    precision: Precision = setting(
+        "auto",
+        group="Model",
+        help="Of the passes; auto takes bfloat16 on GPUs that compute in it, for convolutions on CPUs with AMX, too.",
+    )
     threads: int = setting(0, group="Reading", **THREADS, unset="one a core")
 
     def input_spec(self, corpus: "CorpusMetadata") -> "ImageSpec | TextSpec":

@@ -23,7 +23,7 @@ from rhostream.loaders.decode import ImageSpec, InputSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch, model_inputs
-from rhostream.pipeline.config import ILTrainConfig
+from rhostream.pipeline.config import ILTrainConfig, Precision
 from rhostream.pipeline.il.metadata import ILEvaluation
 from rhostream.pipeline.il.samples import TrainingSamples
 from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_same, stop_request
@@ -36,6 +36,7 @@ from rhostream.pipeline.models import (
     build_model,
     build_pairs_model,
     choose_device,
+    has_bfloat16_tiles,
     load_checkpoint,
     make_optimizer,
     place,
@@ -138,6 +139,7 @@ class Fit:
         text_spec = config.text_spec(corpus)
         self._specs: dict[str, InputSpec] = {spec.field: spec, **({} if text_spec is None else {"text": text_spec})}
         self.model = place(il_model(config, corpus), self._device)
+        self._precision = _precision(self._device, self.model, config.precision)
         self._average = copy.deepcopy(self.model)
         self._meanwhile = self._nothing_since(0)
         self._task = task_of(corpus)
@@ -311,7 +313,7 @@ class Fit:
 
     def _step(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device."""
-        with autocast(self._device, self.config.precision):
+        with autocast(self._device, self._precision):
             outputs = self._task.outputs(model, batch)
         loss = self._task.losses(outputs, batch).mean()
         self._optimizer.zero_grad()
@@ -371,3 +373,9 @@ class Fit:
         self._optimizer.load_state_dict(state["optimizer"])
         self.costs.load_state_dict(state["costs"])
         restore_random_state(state["random"], self._device)
+
+
+def _precision(device: torch.device, model: nn.Module, asked: Precision) -> Precision:
+    """Of the steps. On tiles convolutions take half of their time, and no run of several processes has to agree."""
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return "bfloat16" if asked == "auto" and convolves and has_bfloat16_tiles(device) else asked

@@ -69,7 +69,7 @@ def resolve_precision(device: torch.device, precision: Precision) -> Literal["fl
 def has_bfloat16_tiles(device: torch.device) -> bool:
     """Is it a CPU that multiplies in bfloat16 on tiles of its own (AMX), at a fraction of the time?
 
-    `benchmarks/scoring.py` measures what scoring in it gives. It is nobody's default there: rounding so coarse makes
+    `benchmarks/scoring.py` measures what scoring in it gives. It is not the default there: rounding so coarse makes
     much of the small differences between runs of one and of several processes, which are to choose the same samples.
     """
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # none in torch 2.11

@@ -199,6 +199,30 @@ def _resnet18_cifar(num_classes: int, spec: ImageSpec) -> nn.Module:
     return model
 
 
+def _small_vit(num_classes: int, spec: ImageSpec) -> nn.Module:
+    """A vision transformer (arXiv 2010.11929) of at most 8 x 8 patches: 6 layers of 128 numbers, 4 heads."""
+    patch = next((side for side in range(max(spec.size // 8, 1), spec.size // 4 + 1) if spec.size % side == 0), 0)
+    if not patch:
+        raise ConfigError(
+            f"model 'small_vit' cannot cut images of {spec.size} pixels into patches of equal size: set [image] size "
+            "in the manifest to a multiple of 8"
+        )
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(
+        image_size=spec.size,
+        patch_size=patch,
+        num_layers=6,
+        num_heads=4,
+        hidden_dim=128,
+        mlp_dim=512,
+        num_classes=num_classes,
+    )
+    if spec.channels == 1:
+        _take_one_channel(model)
+    return model
+
+
 BUILT_IN: Final[dict[str, Callable[[int, ImageSpec], nn.Module]]] = {
     "small_cnn": _small_cnn,
     "lenet5": _lenet5,
@@ -208,10 +232,11 @@ BUILT_IN: Final[dict[str, Callable[[int, ImageSpec], nn.Module]]] = {
     "mlp_dropout": _mlp_dropout,
     "resnet8": _resnet8,
     "resnet18_cifar": _resnet18_cifar,
+    "small_vit": _small_vit,
 }
 
 _TIMM: Final = "timm/"
-_OF_ONE_SIZE: Final = ("small_cnn", "lenet5", "mlp", "small_mlp", "mlp_dropout")
+_OF_ONE_SIZE: Final = ("small_cnn", "lenet5", "mlp", "small_mlp", "mlp_dropout", "small_vit")
 
 
 def takes_any_size(name: str) -> bool:

@@ -74,6 +74,11 @@ def test_a_name_that_timm_has_no_model_for_is_refused(name: str) -> None:
         build_model(name, 4, image_spec(), seed=0)
 
 
+def test_a_side_that_no_patches_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"small_vit.* 37 pixels.*a multiple of 8"):
+        build_model("small_vit", 3, image_spec(37), seed=0)
+
+
 def test_an_unknown_name_is_answered_with_close_ones() -> None:
     with pytest.raises(ConfigError, match=r"'resnet5'.*resnet50"):
         build_model("resnet5", 4, image_spec(), seed=0)

@@ -209,7 +209,7 @@ def _small_vit(num_classes: int, spec: ImageSpec) -> nn.Module:
         )
     from torchvision.models import VisionTransformer
 
-    model = VisionTransformer(
+    model: nn.Module = VisionTransformer(
         image_size=spec.size,
         patch_size=patch,
         num_layers=6,

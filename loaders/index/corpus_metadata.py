@@ -199,7 +199,7 @@ class CorpusMetadata:
         if self.task == "pairs":
             raise ConfigError(
                 f"{what} asks for the labels of samples, and image-text pairs have none: ask the views `samples`, `il` "
-                "and `ledger` with `rho query`"
+                "and `ledger` in SQL"
             )
 
     def split(self, *splits: str) -> tuple[Shard, ...]:

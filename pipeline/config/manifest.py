@@ -132,7 +132,8 @@ class Manifest(StageConfig):
             raise ConfigError(f"classes: {name!r} is listed {times} times; list each class once")
         if self.noise is not None and self.task != "classification":
             raise ConfigError(
-                f"[noise] moves a label to another class, which a corpus of task {self.task} has not: leave it out"
+                f"[noise] moves a label to another class, which a {self.task.replace('_', '-')} corpus has "
+                "not: leave it out"
             )
         for name, given in (("classes", self.classes), ("clean_list", self.clean_list)):
             if given and self.task == "pairs":

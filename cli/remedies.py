@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     Stage.CORE_SET: "rho coreset",
     Stage.TRAIN: "rho train",
     Stage.REPORT: "rho report",
+    Stage.MISLABELED: "rho explain mislabeled",
 }
 #: Stages that need more than the error knows: the settings they had before.
 _WITH_SETTINGS: Final = {

@@ -23,6 +23,7 @@ class Stage(StrEnum):
     CORE_SET = "choose the core set"
     TRAIN = "train a model"
     REPORT = "write the report"
+    MISLABELED = "list the samples that are likely mislabeled"
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def workspace_status(workspace: Workspace | str) -> WorkspaceStatus:
         core_sets=tuple(name for name in workspace.names("core_sets") if workspace.exists(core_set_file(name))),
         runs=runs,
         missing=tuple(missing),
-        next=_next(workspace, models, runs),
+        next=_next(workspace, corpus, models, runs),
     )
 
 
@@ -136,7 +136,12 @@ def _runs(workspace: Workspace) -> Iterator[RunStatus]:
         )
 
 
-def _next(workspace: Workspace, models: tuple[ModelStatus, ...], runs: tuple[RunStatus, ...]) -> Remedy:
+def _next(
+    workspace: Workspace,
+    corpus: CorpusMetadata,
+    models: tuple[ModelStatus, ...],
+    runs: tuple[RunStatus, ...],
+) -> Remedy:
     """The first stage, in the pipeline's order, that is not finished."""
 
     def stage(stage: Stage, **settings: str | bool) -> Remedy:
@@ -150,4 +155,6 @@ def _next(workspace: Workspace, models: tuple[ModelStatus, ...], runs: tuple[Run
     for run in runs:
         if not run.finished:
             return stage(Stage.TRAIN, name=run.name, select=run.select, **({"overwrite": True} if run.former else {}))
-    return stage(Stage.REPORT) if runs else stage(Stage.TRAIN)
+    if not runs:
+        return stage(Stage.TRAIN)
+    return stage(Stage.MISLABELED if corpus.task == "pairs" else Stage.REPORT)

@@ -29,6 +29,7 @@ SETTINGS = {
     Stage.CORE_SET: ("name", "overwrite"),
     Stage.TRAIN: ("name", "select", "overwrite"),
     Stage.REPORT: (),
+    Stage.MISLABELED: (),
 }
 
 

@@ -3,10 +3,11 @@
 import pytest
 from helpers.pair_corpus import write_pairs
 
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, Stage
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig, TrainConfig
 from rhostream.pipeline.il import score_il, train_il
+from rhostream.pipeline.report import workspace_status
 from rhostream.pipeline.sql import query
 from rhostream.pipeline.training import train
 
@@ -42,6 +43,11 @@ def test_pairs_are_selected_trained_on_and_measured_by_recall(workspace, select)
 def test_jest_picks_few_wrong_captions_at_first(workspace):
     line = train(workspace, config(select="jest", name="jest-clean")).metrics[0]
     assert line["selected_mislabeled"] < 0.5 * line["candidates_mislabeled"]
+
+
+def test_status_of_pairs_leads_to_what_they_can_be_asked(workspace):
+    train(workspace, config(select="uniform", name="told"))
+    assert workspace_status(workspace).next.stage is Stage.MISLABELED
 
 
 def test_extended_run_of_pairs_ends_as_one_that_was_not(workspace):

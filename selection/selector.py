@@ -1,6 +1,5 @@
 """Super-batches in, the batches worth training on out."""
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -16,12 +15,13 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.stream import Exchange, Ranks, SuperBatch, SuperBatchStream, model_inputs
 from rhostream.selection.batch_queue import BatchQueue
 from rhostream.selection.choice import Choice, PendingScores
+from rhostream.selection.choosing import Choosing
 from rhostream.selection.companions import LiveIL
 from rhostream.selection.dealing import dealt, require_shares
 from rhostream.selection.full_images import FullImageReading
 from rhostream.selection.ledger import Ledger
 from rhostream.selection.policies import Fixed, Policy, SelectionConfig
-from rhostream.selection.rules import Chosen, Joint, Rule, unweighted
+from rhostream.selection.rules import unweighted
 from rhostream.selection.scoring import (
     BackgroundScoring,
     CandidateScores,
@@ -29,7 +29,6 @@ from rhostream.selection.scoring import (
     NoMeter,
     RemoteScorers,
     ScoreCache,
-    ScoredCandidates,
     Scorer,
     Scores,
 )
@@ -119,8 +118,7 @@ class OnlineSelector:
         self._ahead: list[PendingScores] = []  # scored before the training on the last batch
         self._resumed: deque[dict[str, Any]] = deque()  # the same, of a state that was loaded
         self._scorers = scorers
-        self._rules: dict[SelectionConfig, Rule] = {}
-        self._rule_states: dict[str, Any] = {}  # of rules that are not made yet
+        self._choosing = Choosing(self._exchange, seed)
         self._seed = seed
         self._queue = BatchQueue()
 
@@ -214,7 +212,7 @@ class OnlineSelector:
             "queue": self._queue.state_dict(self._ranks, self._exchange),
             "ahead": [pending.state_dict() for pending in self._ahead],
             "policy": self.policy.state_dict(),
-            "rules": self._rule_states | {chosen.label: rule.state_dict() for chosen, rule in self._rules.items()},
+            "rules": self._choosing.state_dict(),
             "scoring": self._scoring.state_dict(),
             "live_il": None if self._live_il is None else self._live_il.state_dict(),
         }
@@ -238,8 +236,7 @@ class OnlineSelector:
         if self._live_il is not None:
             self._live_il.load_state_dict(state["live_il"])
         self.policy.load_state_dict(state["policy"])
-        self._rules = {}
-        self._rule_states = dict(state["rules"])
+        self._choosing.load_state_dict(state["rules"])
         self._scoring.load_state_dict(state["scoring"])
 
     def go_on_after(self, step: int) -> None:
@@ -329,7 +326,7 @@ class OnlineSelector:
                 else:
                     if found.scored is not None and found.score is not None:
                         self.policy.scored(found.scored, found.score)
-                    chosen = self._chosen(found, selection)
+                    chosen = self._choosing.choose(found, selection, self._ranks, self._device)
         super_batch, scored = found.super_batch, found.scored
         positions = chosen.positions.cpu().numpy()
         of_whole = positions if found.positions is None else found.positions[positions]
@@ -358,51 +355,6 @@ class OnlineSelector:
     def _alone(self, selection: SelectionConfig) -> bool:
         """Does this super-batch, and no other, make the next batch?"""
         return not selection.queues and not self._queue
-
-    def _chosen(self, found: Scores, selection: SelectionConfig) -> Chosen:
-        """The n_b highest, by the rule `rhostream.selection.rules.top.Top`, unless the selection has another rule."""
-        super_batch, score = found.super_batch, found.score
-        if selection.batch_size > super_batch.size and not selection.queues:
-            raise ConfigError(
-                f"batch_size {selection.batch_size} exceeds the {super_batch.size} candidates of a super-batch, which "
-                "leaves nothing to choose: give the selector a smaller batch_size, or the stream a larger "
-                "super_batch_size, if the corpus has as many samples"
-            )
-        quota = selection.quota(super_batch.candidate_count, super_batch.size)
-        if score is None:
-            return unweighted(torch.arange(min(quota, len(super_batch)), device=self._device))
-        if selection not in self._rules:
-            rule = self._rules[selection] = selection.make_rule()
-            if selection.label in self._rule_states:
-                rule.load_state_dict(self._rule_states.pop(selection.label))
-        # A function of the super-batch, so that there is nothing to restore, whatever the number of ranks.
-        seed = hashlib.blake2b(f"{self._seed}/{super_batch.epoch}/{super_batch.keys[0]}".encode(), digest_size=8)
-        random = torch.Generator().manual_seed(int.from_bytes(seed.digest()) >> 1)
-        if found.scored is not None and found.scored.pairs is not None:
-            return self._chosen_pairs(found.scored, score, selection, quota, random)
-        return self._rules[selection].choose(score, super_batch.labels, quota, random)
-
-    def _chosen_pairs(
-        self, scored: ScoredCandidates, score: Tensor, selection: SelectionConfig, quota: int, random: torch.Generator
-    ) -> Chosen:
-        """The choice of the first rank, told to all: products of embeddings round otherwise on another machine."""
-        rule, together = self._rules[selection], selection.chosen_by.together
-        size = 8 * min(quota, len(score))
-
-        def choose() -> bytes:
-            if self._ranks.rank:
-                return b""
-            if isinstance(rule, Joint) and together is not None:
-                chosen = rule.choose_pairs(together(scored), quota, random)
-            else:
-                chosen = rule.choose(score, scored.labels, quota, random)
-            positions: npt.NDArray[np.int64] = np.full(size // 8, -1, np.int64)
-            positions[: len(chosen)] = chosen.positions.cpu().numpy()
-            return positions.tobytes()
-
-        told = choose() if self._ranks.size == 1 else self._exchange.together(self._ranks, choose, size)[0]
-        positions = np.frombuffer(told, np.int64, size // 8)
-        return unweighted(torch.from_numpy(positions[positions >= 0]).to(self._device))
 
     def _finished(self, choice: Choice) -> Iterator[SelectedBatch]:
         """The batches that the chosen complete, where enough of their images could be read."""

@@ -36,6 +36,7 @@ ORDER = {
         "source",
         "full_images",
         "choice",
+        "choosing",
         "replay",
         "companions",
         "transforms",

@@ -1,5 +1,4 @@
 from .core_set import write_core_set as write_core_set
-from .fit import OF_PAIRS as OF_PAIRS
 from .metadata import (
     ILMetadata as ILMetadata,
     default_il_model as default_il_model,

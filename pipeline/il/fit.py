@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from rhostream.errors import IrreducibleLossError
-from rhostream.loaders.decode import ImageSpec, InputSpec
+from rhostream.loaders.decode import InputSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch, model_inputs
@@ -29,22 +29,20 @@ from rhostream.pipeline.il.samples import TrainingSamples
 from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_same, stop_request
 from rhostream.pipeline.models import (
     Costs,
-    Evaluation,
-    EvaluationSet,
-    PairEvaluationSet,
     autocast,
-    build_model,
-    build_pairs_model,
     choose_device,
+    evaluation_set,
     has_bfloat16_tiles,
     load_checkpoint,
     make_optimizer,
+    model_of_samples,
     place,
     random_state,
     repeatable_convolutions,
     restore_random_state,
     save_checkpoint,
     seed_random,
+    usual_options,
 )
 from rhostream.selection.tasks import Pairs, task_of
 
@@ -61,21 +59,21 @@ _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for
 _RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
 
 
-#: Of the optimizer: with PyTorch's own second one the sigmoid loss stays long where it begins.
-OF_PAIRS: Final = {"betas": (0.9, 0.95)}
-
-
 def il_model(config: ILTrainConfig, corpus: CorpusMetadata) -> nn.Module:
     """The model to train, as the settings and the corpus's task ask for it, on the CPU.
 
     Raises:
         ConfigError: an unknown model, or weights that are not its own.
     """
-    spec, text_spec = config.input_spec(corpus), config.text_spec(corpus)
-    if text_spec is None or not isinstance(spec, ImageSpec):
-        return build_model(config.model, len(corpus.classes), spec, seed=config.seed, weights=config.weights)
-    loss = config.contrastive_loss
-    return build_pairs_model(config.model, spec, text_spec, loss=loss, seed=config.seed, weights=config.weights)
+    return model_of_samples(
+        config.model,
+        len(corpus.classes),
+        config.input_spec(corpus),
+        config.text_spec(corpus),
+        loss=config.contrastive_loss,
+        seed=config.seed,
+        weights=config.weights,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +140,19 @@ class Fit:
         self._precision = _precision(self._device, self.model, config.precision)
         self._average = copy.deepcopy(self.model)
         self._meanwhile = self._nothing_since(0)
-        self._task = task_of(corpus)
-        if isinstance(self._task, Pairs):
-            self._task = Pairs(loss=config.contrastive_loss)
+        self._task = task_of(corpus, config.contrastive_loss)
         self._optimizer = make_optimizer(
-            "AdamW", self.model, config.learning_rate, config.weight_decay, OF_PAIRS if text_spec is not None else None
+            "AdamW", self.model, config.learning_rate, config.weight_decay, usual_options("AdamW", self._task)
         )
-        at_most = config.validation_size(sum(shard.rows for shard in plan.validate))
-        self.validation: EvaluationSet | PairEvaluationSet
-        if isinstance(self._task, Pairs) and isinstance(spec, ImageSpec) and text_spec is not None:
-            self.validation = PairEvaluationSet(
-                workspace, plan.validate, spec, text_spec, task=self._task, at_most=at_most, threads=config.threads
-            )
-        else:
-            self.validation = EvaluationSet(workspace, plan.validate, spec, at_most=at_most, threads=config.threads)
+        self.validation = evaluation_set(
+            workspace,
+            plan.validate,
+            spec,
+            text_spec,
+            task=self._task,
+            at_most=config.validation_size(sum(shard.rows for shard in plan.validate)),
+            threads=config.threads,
+        )
         self._samples = TrainingSamples(
             workspace,
             plan.train,
@@ -183,7 +180,7 @@ class Fit:
         if last.validation_loss > _RISEN * lowest:
             return True
         share = _PAIRS_LEARNT if isinstance(self._task, Pairs) else _LEARNT
-        learnt = min(lowest, last.validation_loss) < share * self._guess or last.step >= _GIVEN_UP
+        learnt = min(lowest, last.validation_loss) < share * self.validation.guess or last.step >= _GIVEN_UP
         return learnt and last.validation_loss > (1 - self.config.least_gain) * lowest
 
     def run(self) -> None:
@@ -243,7 +240,7 @@ class Fit:
                 train_accuracy=train_accuracy,
                 validation_loss=found.loss,
                 validation_accuracy=found.accuracy,
-                validation_map=found.mean_average_precision if isinstance(found, Evaluation) else None,
+                validation_map=found.mean_average_precision,
             )
         )
         if self.best_step == step:
@@ -322,20 +319,6 @@ class Fit:
         correct = self._task.correct(outputs, batch)
         assert correct is not None, "of logits the tasks of corpora tell"
         return loss.detach(), correct.sum()
-
-    @functools.cached_property
-    def _guess(self) -> float:
-        """Loss of a guess by the classes' shares alone, nats: the entropy of the validation samples' labels.
-
-        Of pairs, that of likenesses that are all the same, in batches as they are validated in.
-        """
-        if isinstance(self.validation, PairEvaluationSet):
-            return self.validation.guess
-        labels = self.validation.labels
-        if labels.dim() == 1:
-            return float(torch.special.entr(torch.bincount(labels).double() / len(labels)).sum())
-        shares = labels.double().mean(0)
-        return float((torch.special.entr(shares) + torch.special.entr(1 - shares)).mean())
 
     def _require_finite(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):

@@ -12,7 +12,7 @@ from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.reference import PairReference
 from rhostream.loaders.storage import UnreadableError, Workspace, decode_safetensors
-from rhostream.pipeline.models import build_model, build_pairs_model
+from rhostream.pipeline.models import model_of_samples
 from rhostream.schema import COST_UNITS
 
 FORMAT: Final = 3
@@ -147,16 +147,11 @@ class ILMetadata:
         if hashlib.sha256(content).hexdigest() != weights.sha256:
             state = "is not the one that its metadata describes" if content else "is missing"
             raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
-        model = self.blank_model()
+        loss = "softmax" if self.pairs is None else self.pairs.loss
+        model = model_of_samples(self.architecture, len(self.classes), self.spec, self.text_spec, loss=loss, seed=0)
         with workspace.reading(file):
             model.load_state_dict(decode_safetensors(content))
         return model.eval()
-
-    def blank_model(self, seed: int = 0) -> nn.Module:
-        """Of this architecture, initialized at random."""
-        if self.text_spec is None or self.pairs is None or not isinstance(self.spec, ImageSpec):
-            return build_model(self.architecture, len(self.classes), self.spec, seed=seed)
-        return build_pairs_model(self.architecture, self.spec, self.text_spec, loss=self.pairs.loss, seed=seed)
 
     def require_fit(self, corpus: CorpusMetadata) -> None:
         """Raises IrreducibleLossError where the model was made for other classes or other shards than the corpus's."""

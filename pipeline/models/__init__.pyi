@@ -12,11 +12,9 @@ from .device import (
     seed_random as seed_random,
 )
 from .evaluation import Evaluation as Evaluation, EvaluationSet as EvaluationSet
-from .optimizers import make_optimizer as make_optimizer
-from .pair_evaluation import (
-    PairEvaluationSet as PairEvaluationSet,
-    PairsFound as PairsFound,
-)
+from .of_samples import evaluation_set as evaluation_set, model_of_samples as model_of_samples
+from .optimizers import make_optimizer as make_optimizer, usual_options as usual_options
+from .pair_evaluation import PairEvaluationSet as PairEvaluationSet
 from .pair_models import HIGHEST_SCALE as HIGHEST_SCALE, TwoTowers as TwoTowers, build_pairs_model as build_pairs_model
 from .parallel import (
     average_buffers as average_buffers,

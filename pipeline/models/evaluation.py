@@ -1,7 +1,8 @@
 """Loss, accuracy and mean average precision of a model on samples that it is not trained on."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -34,14 +35,22 @@ class Evaluation:
 
     Attributes:
         loss: mean of the task's own, nats.
-        accuracy: share of the samples that are predicted rightly; of multi-label ones every class has to be.
+        accuracy: share of the samples that are predicted rightly; of multi-label ones every class has to be. Of pairs
+            recall@10, the mean of both ways: one figure to compare runs by.
         mean_average_precision: over the classes, of a multi-label corpus; else None.
+        recall: of pairs, see `retrieval_recall`; else empty.
     """
 
     loss: float
     accuracy: float
     samples: int
     mean_average_precision: float | None = None
+    recall: Mapping[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Columns of `rhostream.schema.METRICS`."""
+        told = {"test_loss": self.loss, "test_accuracy": self.accuracy, "test_map": self.mean_average_precision}
+        return {**told, **self.recall}
 
 
 class EvaluationSet:
@@ -91,6 +100,15 @@ class EvaluationSet:
     def labels(self) -> Tensor:
         """Those of a `Batch` of all samples."""
         return self._samples.targets(slice(None))
+
+    @property
+    def guess(self) -> float:
+        """Loss of a guess by the classes' shares alone, nats: the entropy of the labels."""
+        labels = self.labels
+        if labels.dim() == 1:
+            return float(torch.special.entr(torch.bincount(labels).double() / len(labels)).sum())
+        shares = labels.double().mean(0)
+        return float((torch.special.entr(shares) + torch.special.entr(1 - shares)).mean())
 
     def batches(self) -> Iterator[Batch]:
         """At most `batch_size` samples each, their field as it was read: see `SuperBatch`.
@@ -169,24 +187,18 @@ class EvaluationSet:
         shared out, a pass of one is a pass of all.
         """
         rank, size = self._exchange.rank, self._exchange.size
-        flags = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with torch.no_grad(), costs.charge(cost):
-                for turn in range(-(-self._batches // size)):
-                    number = (rank + turn * size) % self._batches
-                    batch = self._batch(number).to(device)
-                    inputs = self.spec.inputs(self.spec.field, batch.fields[self.spec.field])
+        with evaluating(model), costs.charge(cost):
+            for turn in range(-(-self._batches // size)):
+                number = (rank + turn * size) % self._batches
+                batch = self._batch(number).to(device)
+                inputs = self.spec.inputs(self.spec.field, batch.fields[self.spec.field])
 
-                    def run(part: Batch) -> Any:
-                        return costs.flops(cost, ("forward", *part.shape), partial(self.task.outputs, model, part))
+                def run(part: Batch) -> Any:
+                    return costs.flops(cost, ("forward", *part.shape), partial(self.task.outputs, model, part))
 
-                    with autocast(device, precision):
-                        logits = logits_of(in_even_chunks(run, Batch(fields=inputs, labels=batch.labels)))
-                    yield number, logits, batch.labels
-        finally:
-            for module, training in flags:
-                module.training = training
+                with autocast(device, precision):
+                    logits = logits_of(in_even_chunks(run, Batch(fields=inputs, labels=batch.labels)))
+                yield number, logits, batch.labels
 
     def _of_all(self, found: dict[int, Found]) -> list[Found]:
         """What every process has found, in the order of the batches."""
@@ -199,6 +211,19 @@ class EvaluationSet:
         """Let the reading threads and the cached samples go."""
         self._samples.close()
         self._cache = None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode and without gradients; the model's training flags are as before afterwards."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
 
 
 def calibrated_loss(logits: Tensor, labels: Tensor) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rhostream.errors import ConfigError
+from rhostream.selection.tasks import Pairs, Task
 
 #: On a CPU the plain one takes longer than a small model's forward and backward pass together.
 _FUSED: Final = ("Adam", "AdamW", "SGD")
@@ -17,6 +18,15 @@ _UNFIT: Final = {
     "LBFGS": "it wants the loss computed several times a step",
     "SparseAdam": "it takes sparse gradients alone",
 }
+
+
+#: Of AdamW for pairs: with PyTorch's own second one the sigmoid loss stays long where it begins.
+_OF_PAIRS: Final = {"betas": (0.9, 0.95)}
+
+
+def usual_options(name: str, task: Task) -> Mapping[str, Any]:
+    """Arguments of this optimizer that a task wants to be others than PyTorch's."""
+    return _OF_PAIRS if isinstance(task, Pairs) and name.lower() == "adamw" else {}
 
 
 def make_optimizer(

@@ -1,7 +1,6 @@
 """Loss and retrieval of a two-tower model on pairs that it is not trained on."""
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -16,30 +15,11 @@ from rhostream.loaders.stream import Batch, EvaluationStream, model_inputs
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
+from rhostream.pipeline.models.evaluation import Evaluation, evaluating
 from rhostream.pipeline.models.retrieval import retrieval_recall
 from rhostream.selection.tasks import PairEmbeddings, Pairs
 
 _TOGETHER: Final = 256  # pairs whose loss is computed together
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairsFound:
-    """What a model makes of some pairs.
-
-    Attributes:
-        loss: mean of the pairs' parts in the loss of batches of 256, nats.
-        recall: see `retrieval_recall`; captions are equal without regard to white space and case.
-        samples: pairs.
-    """
-
-    loss: float
-    recall: dict[str, float]
-    samples: int
-
-    @property
-    def accuracy(self) -> float:
-        """Recall@10, the mean of both ways: one figure to compare runs by."""
-        return (self.recall["image_to_text_r10"] + self.recall["text_to_image_r10"]) / 2
 
 
 class PairEvaluationSet:
@@ -95,8 +75,10 @@ class PairEvaluationSet:
         *,
         costs: Costs | None = None,
         cost: str = "evaluate",
-    ) -> PairsFound:
-        """Evaluate in eval mode; the model's training flags are as before afterwards.
+    ) -> Evaluation:
+        """Evaluate, as `EvaluationSet` does: the loss is the mean of the pairs' parts in that of batches of 256, nats.
+
+        Captions are equal without regard to white space and case.
 
         Raises:
             ShardError: a sample does not decode.
@@ -105,25 +87,20 @@ class PairEvaluationSet:
         if self._images is None:
             parts = [self._samples.stored(part) for part in self._parts()]
             self._images = torch.from_numpy(np.concatenate(parts))
-        flags = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with torch.no_grad(), costs.charge(cost):
-                found = [self._embed(model, part, device, precision, costs, cost) for part in self._parts()]
-                whole = PairEmbeddings(
-                    images=torch.cat([each.images for each in found]),
-                    texts=torch.cat([each.texts for each in found]),
-                    scale=found[0].scale,
-                    bias=found[0].bias,
-                )
-                every = torch.arange(len(whole), device=whole.images.device)
-                groups = [every[start : start + _TOGETHER] for start in range(0, len(whole), _TOGETHER)]
-                losses = torch.cat([whole.take(group).losses(self.task.loss) for group in groups])
-                recall = retrieval_recall(whole.images, whole.texts, self._said)
-        finally:
-            for module, training in flags:
-                module.training = training
-        return PairsFound(loss=float(losses.double().mean()), recall=recall, samples=len(self))
+        with evaluating(model), costs.charge(cost):
+            found = [self._embed(model, part, device, precision, costs, cost) for part in self._parts()]
+            whole = PairEmbeddings(
+                images=torch.cat([each.images for each in found]),
+                texts=torch.cat([each.texts for each in found]),
+                scale=found[0].scale,
+                bias=found[0].bias,
+            )
+            every = torch.arange(len(whole), device=whole.images.device)
+            groups = [every[start : start + _TOGETHER] for start in range(0, len(whole), _TOGETHER)]
+            losses = torch.cat([whole.take(group).losses(self.task.loss) for group in groups])
+            recall = retrieval_recall(whole.images, whole.texts, self._said)
+        accuracy = (recall["image_to_text_r10"] + recall["text_to_image_r10"]) / 2
+        return Evaluation(loss=float(losses.double().mean()), accuracy=accuracy, samples=len(self), recall=recall)
 
     def close(self) -> None:
         """Let the reading threads and the images go."""

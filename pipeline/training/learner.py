@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from rhostream.loaders.stream import Exchange
-from rhostream.pipeline.il import OF_PAIRS
 from rhostream.pipeline.models import (
     make_optimizer,
+    model_of_samples,
     place,
     random_state,
     restore_random_state,
     seed_random,
+    usual_options,
 )
 from rhostream.pipeline.training.plan import TrainPlan
-from rhostream.pipeline.training.untrained_models import untrained_model
 
 
 class Learner:
@@ -30,8 +30,7 @@ class Learner:
         config = plan.config
         self.model = self.module = model
         self._device, self._seed = plan.device, config.seed
-        usual = OF_PAIRS if plan.text_spec is not None and config.optimizer == "AdamW" else {}
-        arguments = {**usual, **config.optimizer_arguments}
+        arguments = {**usual_options(config.optimizer, plan.task), **config.optimizer_arguments}
         self.optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay, arguments)
 
     def stepped(self) -> None:
@@ -53,6 +52,24 @@ class Learner:
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["random"], self._device)
+
+
+def untrained_model(plan: TrainPlan) -> nn.Module:
+    """The model that the plan asks for, on the CPU.
+
+    Raises:
+        ConfigError: an unknown model, or weights that are not its own.
+    """
+    config = plan.config
+    return model_of_samples(
+        config.model,
+        len(plan.corpus.classes),
+        plan.spec,
+        plan.text_spec,
+        loss=config.contrastive_loss,
+        seed=config.seed,
+        weights=config.weights or None,
+    )
 
 
 def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:

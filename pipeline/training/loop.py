@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.decode import ImageSpec, keep_tokenizer
+from rhostream.loaders.decode import keep_tokenizer
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import Precision, TrainConfig
@@ -22,11 +22,10 @@ from rhostream.pipeline.il import il_costs
 from rhostream.pipeline.jobs import exclusive_lock, joined, progress, require_agreement, stop_request
 from rhostream.pipeline.models import (
     Costs,
-    Evaluation,
     EvaluationSet,
     PairEvaluationSet,
-    PairsFound,
     autocast,
+    evaluation_set,
     repeatable_convolutions,
     resolve_precision,
 )
@@ -160,9 +159,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                             "epoch": batch.epoch,
                             "learning_rate": optimizer.param_groups[0]["lr"],
                             "decision": source.note or None,
-                            "test_loss": measured.loss if measured else None,
-                            "test_accuracy": measured.accuracy if measured else None,
-                            **_of_task(measured),
+                            **(measured.metrics() if measured else {}),
                             **properties.over_ranks(exchange).metrics(),
                             **costs.over_ranks(exchange).metrics(),
                         }
@@ -236,32 +233,17 @@ def _detached(outputs: Any) -> Any:
     return outputs.detach() if isinstance(outputs, Tensor) else {name: each.detach() for name, each in outputs.items()}
 
 
-def _of_task(measured: Evaluation | PairsFound | None) -> dict[str, float | None]:
-    """What only some tasks are measured by, as columns of `rhostream.schema.METRICS`."""
-    if isinstance(measured, PairsFound):
-        return dict(measured.recall)
-    return {"test_map": measured.mean_average_precision if measured else None}
-
-
 def _place(step: int, steps: int) -> str:
     return f"step {step} of {steps}"
 
 
 def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet | PairEvaluationSet:
-    if isinstance(plan.task, Pairs) and isinstance(plan.spec, ImageSpec) and plan.text_spec is not None:
-        return PairEvaluationSet(
-            plan.workspace,
-            plan.corpus.split(plan.evaluated_on or ""),
-            plan.spec,
-            plan.text_spec,
-            task=plan.task,
-            at_most=plan.config.evaluate_at_most or None,
-            threads=plan.config.threads,
-        )
-    return EvaluationSet(
+    return evaluation_set(
         plan.workspace,
         plan.corpus.split(plan.evaluated_on or ""),
         plan.spec,
+        plan.text_spec,
+        task=plan.task,
         at_most=plan.config.evaluate_at_most or None,
         threads=plan.config.threads,
         exchange=exchange,

@@ -22,7 +22,7 @@ from rhostream.pipeline.training.budget import same_rates, steps_of
 from rhostream.pipeline.training.run import RUN_FORMAT
 from rhostream.pipeline.training.selection_plan import SelectionPlan, plan_selection, require_task
 from rhostream.selection.replay import ReplayStream
-from rhostream.selection.tasks import Pairs, Task, task_of
+from rhostream.selection.tasks import Task, task_of
 
 #: Settings that may change between the parts of a run (what device and threads change is rounding), and those that
 #: run.json records resolved.
@@ -139,9 +139,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
     workspace = Workspace(workspace)
     selection = plan_selection(config)
     corpus = CorpusMetadata.read(workspace)
-    task = task_of(corpus)
-    if isinstance(task, Pairs):
-        task = Pairs(loss=config.contrastive_loss)
+    task = task_of(corpus, config.contrastive_loss)
     require_task(config, task)
     spec = config.input_spec(corpus)
     il = (config.il or default_il_model(workspace, corpus)) if selection.needs_il else None

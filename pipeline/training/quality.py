@@ -1,10 +1,11 @@
-"""What runs are compared by: the test accuracy, or of a multi-label corpus the mean average precision."""
+"""What runs are compared by: the test accuracy, the mean average precision (multi-label), or the recall (pairs)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 ACCURACY: Final = "accuracy"
 MEAN_AVERAGE_PRECISION: Final = "mean average precision"
+RECALL: Final = "recall@10"
 
 
 def quality(line: Mapping[str, Any]) -> float | None:
@@ -15,4 +16,8 @@ def quality(line: Mapping[str, Any]) -> float | None:
 
 def measure(lines: Iterable[Mapping[str, Any]]) -> str:
     """What `quality` is of these lines, in words."""
-    return MEAN_AVERAGE_PRECISION if any(line.get("test_map") is not None for line in lines) else ACCURACY
+    for line in lines:
+        for column, words in (("test_map", MEAN_AVERAGE_PRECISION), ("image_to_text_r10", RECALL)):
+            if line.get(column) is not None:
+                return words
+    return ACCURACY

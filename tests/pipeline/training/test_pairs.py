@@ -9,7 +9,7 @@ from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig, TrainConfig
 from rhostream.pipeline.il import score_il, train_il
 from rhostream.pipeline.report import workspace_status
 from rhostream.pipeline.sql import query
-from rhostream.pipeline.training import train
+from rhostream.pipeline.training import measure, train
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def test_pairs_are_selected_trained_on_and_measured_by_recall(workspace, select)
     assert last["step"] == 8
     assert last["test_accuracy"] == pytest.approx((last["image_to_text_r10"] + last["text_to_image_r10"]) / 2)
     assert 0 <= last["image_to_text_r1"] <= last["image_to_text_r5"] <= last["image_to_text_r10"] <= 1
+    assert measure(run.metrics) == "recall@10"
     assert last["candidates_mislabeled"] is not None
     rows = query(workspace, f"SELECT count(*) AS n, count(*) FILTER (selected) AS m FROM ledger WHERE run = '{select}'")
     assert rows.to_pylist() == [{"n": 8 * (16 if select == "uniform" else 80), "m": 8 * 16}]

@@ -27,6 +27,7 @@ _OWN: Final = {
 }
 _AT_ONCE: Final = 16  # requests to a store
 _MOST: Final = 1 << 20  # bytes of a JSON
+_MEMBERS: Final = 3  # of a sample, at most: the image or text, its label or caption, the JSON
 
 
 def own_names(workspace: Workspace, folder: str) -> list[str]:
@@ -77,14 +78,20 @@ def refuse_foreign_tars(workspace: Workspace, known: Set[str]) -> None:
 
 
 def _is_ours(workspace: Workspace, name: str) -> bool:
-    """Does the tar begin with a sample as `tarwriter.ShardWriter` writes it? A JSON like that nobody else writes."""
+    """Does the tar begin with a sample as `ShardWriter` writes it, of any task? A JSON like that nobody else has."""
     try:
         with workspace.open(f"shards/{name}") as stream:
-            _, _, described = islice(tar_members(stream, lambda name: _MOST if name.endswith(".json") else 0), 3)
-        told = json.loads(described.content or b"") if isinstance(described, Member) else None
+            first = islice(tar_members(stream, lambda name: _MOST if name.endswith(".json") else 0), _MEMBERS)
+            described = next((each for each in first if isinstance(each, Member) and each.content is not None), None)
+        told = json.loads(described.content or b"") if described is not None else None
     except (DamagedTarError, ValueError, RecursionError):
         return False
-    return isinstance(told, dict) and told.keys() >= {"key", "source", "label", "class", "split", "fold"}
+    return (
+        described is not None
+        and isinstance(told, dict)
+        and told.keys() >= {"key", "source", "split", "fold"}
+        and described.name == f"{told['key']}.json"
+    )
 
 
 def _is_folder(workspace: Workspace, folder: str, name: str) -> bool:

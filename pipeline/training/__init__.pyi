@@ -1,5 +1,4 @@
 from .budget import steps_of as steps_of
-from .learner import untrained_model as untrained_model
 from .loop import follow as follow, train as train
 from .plan import TrainPlan as TrainPlan, plan_training as plan_training
 from .properties import PASSED_OVER as PASSED_OVER
@@ -7,3 +6,4 @@ from .quality import measure as measure, quality as quality
 from .run import Run as Run
 from .selection_plan import require_selection as require_selection
 from .step_cost import StepCost as StepCost, measure_step as measure_step
+from .untrained_models import untrained_model as untrained_model

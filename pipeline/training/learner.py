@@ -8,7 +8,6 @@ from torch import nn
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import (
     make_optimizer,
-    model_of_samples,
     place,
     random_state,
     restore_random_state,
@@ -16,6 +15,7 @@ from rhostream.pipeline.models import (
     usual_options,
 )
 from rhostream.pipeline.training.plan import TrainPlan
+from rhostream.pipeline.training.untrained_models import untrained_model
 
 
 class Learner:
@@ -52,24 +52,6 @@ class Learner:
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["random"], self._device)
-
-
-def untrained_model(plan: TrainPlan) -> nn.Module:
-    """The model that the plan asks for, on the CPU.
-
-    Raises:
-        ConfigError: an unknown model, or weights that are not its own.
-    """
-    config = plan.config
-    return model_of_samples(
-        config.model,
-        len(plan.corpus.classes),
-        plan.spec,
-        plan.text_spec,
-        loss=config.contrastive_loss,
-        seed=config.seed,
-        weights=config.weights or None,
-    )
 
 
 def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:

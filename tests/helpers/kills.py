@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from helpers.killable import ENDS, end, start
+from helpers.pair_corpus import write_pairs_tar
 from helpers.shards_corpus import CLASSES
 from helpers.small_workspace import SmallWorkspace
 
@@ -42,6 +43,13 @@ def _shards(place: SmallWorkspace, *settings: str) -> list[str]:
     return ["shards", "--manifest", str(manifest), *settings, *_at(place, "shards")]
 
 
+def _pairs(place: SmallWorkspace, *settings: str) -> list[str]:
+    tar, manifest = place.folder / "pairs/a.tar", place.folder / "pairs.toml"
+    write_pairs_tar(tar, range(IMAGES))
+    manifest.write_text(f'format = "webdataset"\ntask = "pairs"\nroot = "{tar.parent}"\nshard_size = 16\n{_IMAGE}')
+    return ["shards", "--manifest", str(manifest), *settings, *_at(place, "shards")]
+
+
 def _at(place: SmallWorkspace, workspace: str = "w") -> tuple[str, str]:
     return "--workspace", str(place.folder / workspace)
 
@@ -57,6 +65,7 @@ def _folds(place: SmallWorkspace) -> list[list[str]]:
 COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
     "init": lambda place: [["init", "table", "--output", str(place.folder / "made.toml")]],
     "shards": lambda place: [_shards(place, "--workers", "0")],
+    "shards, pairs": lambda place: [_pairs(place, "--workers", "0")],
     "shards, two workers": lambda place: [_shards(place, "--workers", "2")],
     "index": lambda place: [["index", str(place.folder / "w/shards"), "--workers", "0", *_at(place, "killed")]],
     "index, two workers": lambda place: [

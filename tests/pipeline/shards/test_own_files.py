@@ -8,8 +8,10 @@ import fsspec
 import pytest
 from click.testing import CliRunner
 from helpers.foreign_tars import index, manifest, sample, tar
+from helpers.pair_corpus import pairs_manifest, write_pairs_tar
 from helpers.shards_corpus import contents, manifest_of, write_corpus
 from helpers.support import jpeg, put
+from helpers.tagged import as_text, tagged_manifest, write_tagged
 from helpers.tiny import write_workspace
 
 from rhostream.cli.main import rho
@@ -178,6 +180,22 @@ def test_foreign_tars_under_shard_names_are_not_overwritten(tmp_path: Path, over
     before = contents(tmp_path / "w")
     with pytest.raises(WorkspaceError, match=r"holds train-000000\.tar \(3 such\), which is no shard of ours"):
         write_shards(str(tmp_path / "w"), manifest_of(corpus), workers=0, overwrite=overwrite)
+    assert contents(tmp_path / "w") == before
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label", "pairs"])
+def test_shards_of_a_killed_writer_are_known_as_ours(tmp_path: Path, task: str) -> None:
+    wanted = {
+        "classification": lambda: manifest_of(write_corpus(tmp_path / "corpus")),
+        "multi_label": lambda: tagged_manifest(write_tagged(tmp_path / "corpus", as_text, 60), separator=";"),
+        "pairs": lambda: pairs_manifest(write_pairs_tar(tmp_path / "corpus/a.tar", range(60)).parent, shard_size=20),
+    }[task]()
+    write_shards(str(tmp_path / "w"), wanted, workers=0)
+    before = contents(tmp_path / "w")
+    (tmp_path / "w/corpus.json").unlink()
+    for folder in ("index", "rejects"):
+        shutil.rmtree(tmp_path / "w" / folder)
+    write_shards(str(tmp_path / "w"), wanted, workers=0)
     assert contents(tmp_path / "w") == before
 
 

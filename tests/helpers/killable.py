@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,7 +88,8 @@ ENDS: Final = {
 def end(process: Any, number: signal.Signals) -> bool:
     """End a process by this signal; returns whether it was still at work."""
     if process.is_alive():
-        os.kill(process.pid, number)
+        with suppress(ProcessLookupError):  # it is done since
+            os.kill(process.pid, number)
     process.join(120)
     # Ctrl-C while a process of multiprocessing begins, before `rho` is called, is its exit code 1.
     allowed = {0} | ENDS[number] | ({1} if number is signal.SIGINT else set())

@@ -14,7 +14,13 @@ from rhostream import ConfigError, RhostreamError, __version__
 from rhostream.cli.options import CONTEXT_SETTINGS, examples
 from rhostream.cli.remedies import RemediesAsCommands, with_commands
 from rhostream.extras import install_command
-from rhostream.pipeline.jobs import Interrupted, another_tells, interrupt_on_sigterm, swallowed_signal
+from rhostream.pipeline.jobs import (
+    Interrupted,
+    another_tells,
+    interrupt_on_sigterm,
+    repeat_ignored_signals,
+    swallowed_signal,
+)
 from rhostream.plain_text import told as safe
 
 COMMANDS = {
@@ -113,6 +119,7 @@ def _prepare() -> None:
     warnings.setFormatter(_Told("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[warnings])
     interrupt_on_sigterm()
+    repeat_ignored_signals()
 
 
 def _be_deaf() -> None:

@@ -5,6 +5,7 @@ from .interruption import (
     Interrupted as Interrupted,
     StopRequest as StopRequest,
     interrupt_on_sigterm as interrupt_on_sigterm,
+    repeat_ignored_signals as repeat_ignored_signals,
     stop_request as stop_request,
     swallowed_signal as swallowed_signal,
 )

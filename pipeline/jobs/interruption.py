@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rhostream.loaders.stream import Exchange
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SECONDS_UNTIL_AGAIN: Final = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
@@ -105,6 +107,25 @@ def interrupt_on_sigterm() -> None:
 
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         signal.signal(signal.SIGTERM, interrupt)
+
+
+def repeat_ignored_signals() -> None:
+    """Have a signal come again that Python ignores, as it came in the callback of a weak reference or a finalizer.
+
+    It is neither lost then, nor told of by a traceback.
+    """
+    usual = sys.unraisablehook
+
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            usual(ignored)
+            return
+        number = getattr(ignored.exc_value, "number", signal.SIGINT)
+        again = threading.Timer(_SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 def swallowed_signal(error: Exception) -> Interrupted | None:

@@ -45,18 +45,21 @@ _server.set_forkserver_preload(
 
 def rho(arguments: list[str], said: Path = Path(os.devnull), temporary: Path | None = None) -> None:
     """What the process does: the command, as a shell would start it."""
-    with Path(os.devnull).open("w") as nowhere, said.open("w") as told:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(told.fileno(), 2)
-    import torch
+    try:
+        with Path(os.devnull).open("w") as nowhere, said.open("w") as told:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(told.fileno(), 2)
+        import torch
 
-    from rhostream.cli.main import main
+        from rhostream.cli.main import main
 
-    torch.set_num_threads(1)
-    sys.argv = ["rho", *arguments]
-    if temporary is not None:
-        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        torch.set_num_threads(1)
+        sys.argv = ["rho", *arguments]
+        if temporary is not None:
+            os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    except KeyboardInterrupt:  # nothing of `rho` has begun
+        os._exit(1)
     main()
 
 

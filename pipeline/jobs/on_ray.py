@@ -216,10 +216,12 @@ class _Crew:
 
     @staticmethod
     def _taken_back(member: _Member, unit: Any) -> int:
-        """What was told of the unit so far."""
+        """What was told of the unit so far. What was told of another one stays: that one is still in work."""
         number, done = member.told
+        if number != unit.number:
+            return 0
         member.told = (-1, 0)
-        return done if number == unit.number else 0
+        return done
 
     def _stop(self) -> None:
         """Have the others leave their units unfinished, in good order."""

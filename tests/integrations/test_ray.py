@@ -108,6 +108,16 @@ def test_a_killed_actor_is_replaced_and_its_units_made_again(tmp_path: Path) -> 
     assert sum(told) == 16
 
 
+def test_what_is_told_of_a_unit_outlives_the_record_of_another(tmp_path: Path) -> None:
+    told: list[int] = []
+    crew = on_ray._Crew(Fatal(workspace=Workspace(tmp_path), deaths=0), gpus=0, advance=told.append)
+    member = on_ray._Member(None, 0)
+    member.told = (0, 2)  # unit 0, of which 2 are done; the record of unit 1 overtakes it
+    assert crew._taken_back(member, Number(1)) == 0
+    assert crew._taken_back(member, Number(0)) == 2
+    assert crew._taken_back(member, Number(0)) == 0
+
+
 def test_a_unit_that_ends_every_actor_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "_TRIES", 2)
     units = [Number(number) for number in range(5)]

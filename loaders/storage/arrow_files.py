@@ -44,8 +44,11 @@ class ArrowStream:
         import pyarrow as pa
 
         with _arrow_errors():
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                # The values need not be UTF-8, which is for whoever reads them to find.
+                column = column.view(pa.binary() if pa.types.is_string(column.type) else pa.large_binary())
             column.validate(full=True)
-            wide = pa.types.is_large_binary(column.type) or pa.types.is_large_string(column.type)
+            wide = pa.types.is_large_binary(column.type)
             _, ends, data = column.buffers()
             if data is None or not data.size:  # all of them are null or empty
                 return [None if null else (0, 0) for null in column.is_null().to_pylist()]

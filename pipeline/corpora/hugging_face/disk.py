@@ -61,16 +61,15 @@ class HuggingFaceDisk:
     """Every row is an entry, its source `<split>/<number of the row in it>` or `<split>/<value of the key column>`.
 
     The root is the folder of a `DatasetDict`, whose splits are read, or of one `Dataset`. Classes are the manifest's,
-    else those of the label column's ClassLabel, else its distinct values. Images are read where they lie in the Arrow
-    streams. A row without bytes is read from the file that its path names, relative to the root, and is `missing` where
-    there is none.
+    else those of the label column's ClassLabel, else its distinct values. With a text column the entries are texts.
+    Images and texts are read where they lie in the Arrow streams. An image without bytes is read from the file that its
+    path names, relative to the root, and is `missing` where there is none.
     """
 
     Options = RowOptions
 
     def __init__(self, manifest: Manifest, options: RowOptions) -> None:
         self._root = corpus_root(manifest)
-        self._image = options.image_column
         self._files = _files(self._root, options)
         schema, features = self._columns()
         self._rows = Rows(manifest, options, schema, features, self._root, str(self._root / self._files[0][1]))
@@ -83,22 +82,24 @@ class HuggingFaceDisk:
         for split, file in self._files:
             with _opened(self._root / file) as stream:
                 for batch in stream.batches():
-                    images = batch.column(self._image)
-                    inner = pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
-                    locators = [(file, *(span or (0, -1))) for span in stream.spans(inner)]
+                    spans = [stream.spans(self._content(batch, name)) for name in self._rows.contents]
+                    locators = [(file, *row) for row in zip(*spans, strict=True)]
                     number = numbers.get(split.name, 0)
                     yield from self._rows.entries(split, number, batch, locators, parsers)
                     numbers[split.name] = number + batch.num_rows
 
     def read(self, entry: Entry) -> bytes:
-        file, offset, size, path = entry.locator
-        if size < 0:
-            return self._rows.file_of(path)
+        file, *spans, path = entry.locator
         with open_file(self._root / file) as stream:
-            data = os.pread(stream.fileno(), size, offset)
-        if len(data) != size:
+            values = [None if span is None else os.pread(stream.fileno(), span[1], span[0]) for span in spans]
+        if any(span is not None and len(value or b"") != span[1] for span, value in zip(spans, values, strict=True)):
             raise OSError(errno.EIO, f"{file} has been cut short")
-        return data
+        return self._rows.content_of(values, path)
+
+    def _content(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        """The column's bytes, of images or texts."""
+        column = batch.column(name)
+        return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
     def _columns(self) -> tuple[pa.Schema, Mapping[str, Any]]:
         """Schema and features of all files."""

@@ -1,4 +1,4 @@
-"""Parquet files with the images in a column, as `datasets` pushes them to its hub."""
+"""Parquet files with the images or texts in a column, as `datasets` pushes them to its hub."""
 
 import re
 from collections.abc import Iterator
@@ -51,8 +51,8 @@ class HuggingFaceParquet:
 
     The split is told by the file's name (`train-00000-of-00005.parquet`, `train.parquet`) or its folder's
     (`train/0000.parquet`); files of which no split is told are of none. Classes are the manifest's, else those of the
-    label column's ClassLabel, else its distinct values. A row without bytes is read from the file that its path names,
-    relative to the root, and is `missing` where there is none.
+    label column's ClassLabel, else its distinct values. With a text column the entries are texts. An image without
+    bytes is read from the file that its path names, relative to the root, and is `missing` where there is none.
     """
 
     Options = ParquetOptions
@@ -83,12 +83,13 @@ class HuggingFaceParquet:
 
     def read(self, entry: Entry) -> bytes:
         file, row, path = entry.locator
-        image = UnpackedColumn(self._root / file, self._rows.image_leaf).value(row)
-        return self._rows.file_of(path) if image is None else image
+        columns = (UnpackedColumn(self._root / file, leaf) for leaf in self._rows.content_leaves)
+        return self._rows.content_of([column.value(row) for column in columns], path)
 
     def remove_scratch(self) -> None:
         for part in self._parts:
-            UnpackedColumn(self._root / part.file, self._rows.image_leaf).remove()
+            for leaf in self._rows.content_leaves:
+                UnpackedColumn(self._root / part.file, leaf).remove()
 
     def _schema(self) -> pa.Schema:
         """Of all files."""

@@ -1,4 +1,4 @@
-"""Rows with an image column, a label column and others: what they are as entries of a corpus."""
+"""Rows with a column of images or texts, a label column and others: what they are as entries of a corpus."""
 
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError, CorpusError
+from rhostream.loaders.decode import PAIR_SEPARATOR
 from rhostream.loaders.storage import UnreadableError, read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry, Label
@@ -28,8 +29,9 @@ ROWS_AT_ONCE = 4096
 class RowOptions:
     """Attributes:
     image_column: the images: a struct of `bytes` and `path`, as `datasets` writes them, or bytes.
+    text_column: the texts, in place of the images; of a corpus of pairs the captions.
+    second_text_column: the second text of each pair of texts.
     label_column: a class name or class number; of a multi-label corpus a list of them, or a text, see `separator`.
-    text_column: the caption, of a corpus of pairs.
     separator: of a multi-label corpus: what stands between the labels of a text.
     key_column: what names a sample for good, such as an id; by default the number of its row in its split.
     splits: which splits are read, and what they are: "train", "holdout", "val" or "test"; by default all of
@@ -38,8 +40,9 @@ class RowOptions:
     """
 
     image_column: str = "image"
-    label_column: str = "label"
     text_column: str = ""
+    second_text_column: str = ""
+    label_column: str = "label"
     separator: str = ""
     key_column: str = ""
     splits: dict[str, str] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class Rows:
     """From the columns of a dataset to entries.
 
     Attributes:
-        listed: the columns that a listing reads, without the images' bytes.
+        listed: the columns that a listing reads, without the images' bytes, or the texts.
         extra_columns: see `Corpus`.
 
     Args:
@@ -115,20 +118,27 @@ class Rows:
                 "out"
             )
         pairs = manifest.task == "pairs"
-        if pairs != bool(options.text_column):
+        if pairs and not options.text_column:
+            raise ConfigError("[options] text_column: name the column of the captions")
+        if options.second_text_column and (pairs or not options.text_column):
             raise ConfigError(
-                "[options] text_column: name the column of the captions"
-                if pairs
-                else '[options] text_column is of pairs: say task = "pairs" in the manifest, or leave it out'
+                "[options] second_text_column is of corpora of texts: "
+                f"{'leave it out' if pairs else 'give text_column'}"
             )
         self._max_text_bytes = manifest.max_text_bytes
-        self.fields = ("image", "text") if pairs else ("image",)
+        self._texts = [] if pairs else [name for name in (options.text_column, options.second_text_column) if name]
+        self.fields = ("image", "text") if pairs else ("text",) if self._texts else ("image",)
+        #: The columns that `read` of a corpus reads.
+        self.contents = self._texts or [options.image_column]
         named = options.text_column if pairs else options.label_column
-        own = [options.image_column, named, *([options.key_column] if options.key_column else [])]
+        own = [*self.contents, named, *([options.key_column] if options.key_column else [])]
         self._require(schema, [*own, *(options.extra or ())])
-        image = schema.field(options.image_column).type
-        self._in_struct = pa.types.is_struct(image)
-        self._refuse_no_image(image)
+        for name in self._texts:
+            self._refuse_no_text(name, schema.field(name).type)
+        content = schema.field(self.contents[0]).type
+        self._in_struct = not self._texts and pa.types.is_struct(content)
+        if not self._texts:
+            self._refuse_no_image(content)
         if manifest.task == "classification" and holds_lists(schema.field(options.label_column).type):
             raise ConfigError(
                 f'column {options.label_column!r} of {where} holds lists of labels: say task = "multi_label" in the '
@@ -139,9 +149,9 @@ class Rows:
         self._extra = index_columns(extra, manifest.task, where)
         if binary := [name for name in self._extra if holds_bytes(schema.field(name).type)]:
             raise ConfigError(f"[options] extra: column {binary[0]!r} of {where} holds bytes, which no index keeps")
-        paths = self._in_struct and image.get_field_index("path") >= 0
+        paths = self._in_struct and content.get_field_index("path") >= 0
         self._path = f"{options.image_column}.path" if paths else ""
-        self.listed = list(dict.fromkeys([*own[1:], *self._extra]))
+        self.listed = list(dict.fromkeys([*own[len(self.contents) :], *self._extra]))
         self._names = {
             name: class_names(features, name) if _holds_numbers(schema.field(name).type) else ()
             for name in (set() if pairs else {options.label_column, CLEAN_LABEL} & set(self.listed))
@@ -157,9 +167,9 @@ class Rows:
         return [*self.listed, *([self._path] if self._path else [])]
 
     @property
-    def image_leaf(self) -> str:
-        """The column of the images' bytes, as Parquet names it."""
-        return f"{self._options.image_column}.bytes" if self._in_struct else self._options.image_column
+    def content_leaves(self) -> list[str]:
+        """The columns of the images' bytes, or of the texts, as Parquet names them."""
+        return [f"{name}.bytes" if self._in_struct else name for name in self.contents]
 
     def classes(
         self, given: tuple[str, ...], batches: Callable[[list[str]], Iterator[pa.RecordBatch]]
@@ -233,7 +243,22 @@ class Rows:
                 locator=(*locator, (paths[row] if paths else None) or ""),
             )
 
-    def file_of(self, path: str) -> bytes:
+    def content_of(self, values: Sequence[bytes | None], path: str) -> bytes:
+        """The image or the text of a row, from its values of `content_leaves`; two texts are one, see `PAIR_SEPARATOR`.
+
+        Args:
+            path: of a row without bytes.
+
+        Raises:
+            FileNotFoundError: an image without bytes names no file, or one that is not in the corpus.
+        """
+        if self._texts:
+            texts = [value or b"" for value in values]
+            return PAIR_SEPARATOR.encode().join(texts) if all(texts) else b""
+        (image,) = values
+        return self._file_of(path) if image is None else image
+
+    def _file_of(self, path: str) -> bytes:
         """The image of a row that holds no bytes, from the file that it names.
 
         Raises:
@@ -261,7 +286,13 @@ class Rows:
         if absent := [name for name in needed if name not in schema.names]:
             raise CorpusError(
                 f"{self._where} has no column {absent[0]!r}, only {', '.join(schema.names)}: set image_column, "
-                "label_column, text_column, key_column or extra in [options]"
+                "text_column (of texts), label_column, key_column or extra in [options]"
+            )
+
+    def _refuse_no_text(self, name: str, kind: pa.DataType) -> None:
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_bytes(kind)):
+            raise CorpusError(
+                f"column {name!r} of {self._where} is of type {str(kind)[:80]}, no text: set text_column in [options]"
             )
 
     def _refuse_no_image(self, kind: pa.DataType) -> None:
@@ -272,7 +303,8 @@ class Rows:
         if not is_bytes(inner):
             raise CorpusError(
                 f"column {self._options.image_column!r} of {self._where} is of type {str(kind)[:80]}, no image with "
-                "its bytes: set image_column in [options]; where a column names files, format table reads it"
+                "its bytes: set image_column (of texts text_column) in [options]; where a column names files, format "
+                "table reads it"
             )
 
 

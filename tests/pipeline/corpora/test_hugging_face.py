@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -263,6 +264,54 @@ def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path) -> None:
     count, peak = map(int, told.stdout.split())
     assert count == 2000
     assert peak < 10_000_000
+
+
+def test_text_columns_of_both_layouts_make_a_corpus_of_texts(layout, tmp_path: Path) -> None:
+    kind, write = layout
+    texts = [*(f"good text {n}" for n in range(30)), None, "  ", "with \0 nul", "é" * 60]
+    columns: dict[str, Any] = {
+        "sentence": pa.array(texts, pa.large_string() if kind == "hf_disk" else pa.string()),
+        "label": [n % 2 for n in range(len(texts))],
+        "idx": range(len(texts)),
+    }
+    features = {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}
+    root = write(tmp_path / "d", {"train": [pa.table(columns).slice(2)], "validation": [pa.table(columns)]}, features)
+    manifest = Manifest(
+        name="t", format=kind, root=str(root), max_text_bytes=100, max_reject_share=0.5, holdout=0.4,
+        options={"text_column": "sentence"},
+    )  # fmt: skip
+    workspace = tmp_path / "w"
+    summary = write_shards(str(workspace), manifest, workers=0)
+    assert (summary.entries, sum(summary.samples.values())) == (66, 58)
+    assert dict(summary.rejects) == {"empty": 4, "nul_bytes": 2, "too_long": 2}
+    for row in samples(workspace):
+        split, number = row["source"].split("/")
+        text = f"good text {int(number) + (2 if split == 'train' else 0)}"
+        with (workspace / "shards" / f"{row['shard']}.tar").open("rb") as tar:
+            tar.seek(row["offset"])
+            assert tar.read(row["size"]).decode() == text == row["excerpt"]
+        assert (row["class"], row["idx"]) == (("bad", "good")[row["label"]], int(text.split()[-1]))
+    reader = corpus(kind, root, text_column="sentence", extra=[])
+    with pytest.raises(CorpusError, match=r"column 'label' of .* is of type int64, no text: set text_column"):
+        corpus(kind, root, text_column="label", label_column="idx")
+    assert (reader.classes, dict(reader.extra_columns)) == (("bad", "good"), {})
+
+
+def test_two_text_columns_are_a_pair_of_texts(layout, tmp_path: Path) -> None:
+    kind, write = layout
+    rows = pa.table(
+        {
+            "premise": pa.array([b"it rains", b"it \xff", b"it snows", None], pa.binary()),
+            "hypothesis": ["the street is wet", "b", "", "d"],
+            "label": ["yes", "no", "no", "no"],
+        }
+    )
+    root = write(tmp_path / "d", {"train": [rows]}, {})
+    reader = corpus(kind, root, text_column="premise", second_text_column="hypothesis")
+    read = [reader.read(entry) for entry in reader.entries()]
+    assert read == [b"it rains\x1ethe street is wet", b"it \xff\x1eb", b"", b""]
+    with pytest.raises(ConfigError, match="second_text_column is of corpora of texts: give text_column"):
+        corpus(kind, root, second_text_column="hypothesis")
 
 
 def test_a_table_of_images_names_the_format_that_reads_it(tmp_path: Path) -> None:

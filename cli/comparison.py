@@ -48,6 +48,11 @@ def _column(variant: "VariantOutcome") -> dict[str, str]:
         "steps": str(first.steps),
         f"{first.measure} on": evaluated_on,
         f"final {first.measure}": show_spread(variant.final_accuracy, percent, "unknown"),
+        **{
+            f"final {words}": over_seeds(lambda outcome: outcome.final_qualities.get(words), percent)  # noqa: B023
+            for words in first.final_qualities
+            if words != first.measure
+        },
         "mislabeled, of selected": over_seeds(lambda outcome: outcome.mislabeled, percent),
         "mislabeled, of candidates": over_seeds(lambda outcome: outcome.candidates_mislabeled, percent),
         "already correct, of selected": over_seeds(lambda outcome: outcome.correct, percent),

@@ -2,8 +2,9 @@
 
 import click
 
-from rhostream.cli.options import examples, force_option, json_option, option, workspace_option
+from rhostream.cli.options import examples, force_option, json_option, option, settings_options, workspace_option
 from rhostream.cli.output import say_result
+from rhostream.pipeline.config import Metric, TrainConfig
 
 
 @click.command(
@@ -34,6 +35,7 @@ from rhostream.cli.output import say_result
     is_flag=True,
     help="Show training images that look the same. This reads them all, or their thumbnails; 50,000 at most.",
 )
+@settings_options(TrainConfig, "metric")
 @option("--output", envvar=None, metavar="FILE", default="report.html", type=click.Path(), help="The file to write.")
 @force_option
 @json_option
@@ -42,6 +44,7 @@ def report(
     runs: tuple[str, ...],
     il: str,
     near_duplicates: bool,
+    metric: Metric | None,
     output: str,
     force: bool,
     as_json: bool,
@@ -53,7 +56,9 @@ def report(
     """
     from rhostream.pipeline.report import write_report
 
-    data = write_report(workspace, output, runs=runs, il_model=il, near_duplicates=near_duplicates, force=force)
+    data = write_report(
+        workspace, output, runs=runs, il_model=il, near_duplicates=near_duplicates, metric=metric, force=force
+    )
     runs_shown = [run.name for run in data.runs]
     found = {"output": output, "runs": runs_shown, "pictures": len(data.pictures)}
     if data.copies is not None:

@@ -109,7 +109,7 @@ def _run(
         )
     else:
         run = run_training(workspace, config, overwrite=overwrite)
-        found = report([run.name], [[run]], aims, config.il_runs)
+        found = report([run.name], [[run]], aims, config.il_runs, config.metric)
     if not first or not (compare or plot):
         return found, None
     return found, _plot(found, workspace, _chart_name(found, config.name, seeds), plot)

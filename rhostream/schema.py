@@ -275,6 +275,8 @@ METRICS: Final = pa.schema(
         pa.field("test_loss", pa.float64()),
         # Multi-label: share of samples of which every class is right; pairs: recall@10, the mean of both ways.
         pa.field("test_accuracy", pa.float64()),
+        pa.field("test_mcc", pa.float64()),  # Matthews correlation, in [-1, 1]; null but for one class a sample
+        pa.field("test_f1", pa.float64()),  # mean over the classes of F1; null but for one class a sample
         pa.field(
             "test_map", pa.float64()
         ),  # mean average precision over the classes; null but for a multi-label corpus

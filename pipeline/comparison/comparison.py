@@ -11,7 +11,7 @@ from rhostream.pipeline.comparison.curves import Band, band, curve
 from rhostream.pipeline.comparison.outcomes import Outcome, Reached, summarize
 from rhostream.pipeline.comparison.over_seeds import Spread, spread, spread_until
 from rhostream.pipeline.comparison.variants import parse_variant
-from rhostream.pipeline.config import TrainConfig
+from rhostream.pipeline.config import Metric, TrainConfig
 from rhostream.pipeline.training import Run, TrainPlan, follow, plan_training, steps_of, untrained_model
 
 
@@ -103,19 +103,28 @@ def compare(
         untrained_model(first)
     # Seed by seed: what changes on the machine over hours falls on all variants alike.
     done = [[follow(plan, overwrite=overwrite) for plan in column] for column in zip(*plans, strict=True)]
-    return report([text.strip() for text in variants], list(zip(*done, strict=True)), targets, config.il_runs)
+    names, runs = [text.strip() for text in variants], list(zip(*done, strict=True))
+    return report(names, runs, targets, config.il_runs, config.metric)
 
 
-def report(names: Sequence[str], runs: Sequence[Sequence[Run]], targets: Sequence[float], il_runs: int) -> Comparison:
+def report(
+    names: Sequence[str],
+    runs: Sequence[Sequence[Run]],
+    targets: Sequence[float],
+    il_runs: int,
+    metric: Metric = "auto",
+) -> Comparison:
     """The finished runs of each name, side by side.
 
     Args:
         targets: as for `rhostream.pipeline.comparison.outcomes.summarize`.
         il_runs: runs that share the IL model, whatever the runs were charged for.
+        metric: what accuracy is in all figures, see `TrainConfig`.
     """
-    outcomes = iter(summarize([run for row in runs for run in row], targets, il_runs=il_runs))
+    outcomes = iter(summarize([run for row in runs for run in row], targets, il_runs=il_runs, metric=metric))
     found = [
-        _variant(name, row, tuple(next(outcomes) for _ in row), il_runs) for name, row in zip(names, runs, strict=True)
+        _variant(name, row, tuple(next(outcomes) for _ in row), il_runs, metric)
+        for name, row in zip(names, runs, strict=True)
     ]
     return Comparison(targets=tuple(found[0].reached), il_runs=il_runs, variants=tuple(found))
 
@@ -154,7 +163,9 @@ def _configs(
     return rows
 
 
-def _variant(name: str, runs: Sequence[Run], outcomes: tuple[Outcome, ...], il_runs: int) -> VariantOutcome:
+def _variant(
+    name: str, runs: Sequence[Run], outcomes: tuple[Outcome, ...], il_runs: int, metric: Metric
+) -> VariantOutcome:
     figures = [field.name for field in fields(Reached) if field.name != "target"]
     reached = {
         first.target: {
@@ -168,5 +179,5 @@ def _variant(name: str, runs: Sequence[Run], outcomes: tuple[Outcome, ...], il_r
         runs=outcomes,
         final_accuracy=spread([outcome.final_accuracy for outcome in outcomes]),
         reached=reached,
-        band=band(name, [curve(run.metrics, il_runs) for run in runs]),
+        band=band(name, [curve(run.metrics, il_runs, metric) for run in runs]),
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rhostream.pipeline.config import Metric
 from rhostream.pipeline.training import quality
 from rhostream.schema import COST_UNITS, COSTS
 
@@ -48,13 +49,14 @@ def charged(line: Mapping[str, Any], unit: str, il_runs: int | None = None) -> f
     return float(own + share * (line[f"{unit}_il_train"] + line[f"{unit}_il_score"]))
 
 
-def curve(lines: Iterable[Mapping[str, Any]], il_runs: int | None = None) -> Curve:
+def curve(lines: Iterable[Mapping[str, Any]], il_runs: int | None = None, metric: Metric = "auto") -> Curve:
     """Of the lines of metrics of one run; those that were not evaluated are passed over.
 
     Args:
         il_runs: as for `charged`.
+        metric: what the accuracy is, see `TrainConfig`.
     """
-    measured = [(line, found) for line in lines if (found := quality(line)) is not None]
+    measured = [(line, found) for line in lines if (found := quality(line, metric)) is not None]
     evaluated = [line for line, _ in measured]
     return Curve(
         steps=tuple(line["step"] for line in evaluated),

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rhostream.pipeline.comparison.curves import charged
+from rhostream.pipeline.config import Metric
 from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.models import COST_NAMES
-from rhostream.pipeline.training import PASSED_OVER, Run, measure, quality
+from rhostream.pipeline.training import PASSED_OVER, Run, measure, qualities, quality
 from rhostream.schema import COST_UNITS
 
 #: Targets where none are given, as shares of the weakest run's best accuracy.
@@ -45,8 +46,9 @@ class Outcome:
         early_correct, early_candidates_correct: over those intervals at whose end the run's accuracy was at most
             `early`, the weakest run's final one, as in the paper (Fig. 3): redundancy only means something while there
             is something left to learn.
-        measure: what "accuracy" is in all of these: the test accuracy, or of a multi-label corpus the mean average
-            precision.
+        measure: what "accuracy" is in all of these: the test accuracy, the metric that was asked for, or of a
+            multi-label corpus the mean average precision.
+        final_qualities: all that was measured in the end, by the words of `measure`.
         seconds, cpu_seconds, flops: by cost.
         il_runs: how many runs share the IL model in these figures.
         evaluated_on: the split whose accuracy is given; None where the corpus has none to spare.
@@ -59,6 +61,7 @@ class Outcome:
     measure: str
     final_accuracy: float | None
     best_accuracy: float | None
+    final_qualities: dict[str, float]
     reached: tuple[Reached, ...]
     mislabeled: float | None
     candidates_mislabeled: float | None
@@ -78,17 +81,20 @@ class Outcome:
         return asdict(self)
 
 
-def summarize(runs: Sequence[Run], targets: Sequence[float] = (), *, il_runs: int | None = None) -> tuple[Outcome, ...]:
+def summarize(
+    runs: Sequence[Run], targets: Sequence[float] = (), *, il_runs: int | None = None, metric: Metric = "auto"
+) -> tuple[Outcome, ...]:
     """The outcomes of finished runs.
 
     Args:
         targets: accuracies in (0, 1]; shares of the weakest run's best accuracy where empty.
         il_runs: runs that share the IL model; None for as many as each run was charged for.
+        metric: what accuracy is, see `TrainConfig`.
     """
-    finals = [curve[-1] for run in runs if (curve := _accuracies(run))]
-    bests = [max(curve) for run in runs if (curve := _accuracies(run))]
+    curves = [curve for run in runs if (curve := _accuracies(run, metric))]
+    finals, bests = [curve[-1] for curve in curves], [max(curve) for curve in curves]
     aims = tuple(targets) or (_default_targets(min(bests)) if bests else ())
-    return tuple(_outcome(run, aims, min(finals) if finals else None, il_runs) for run in runs)
+    return tuple(_outcome(run, aims, min(finals) if finals else None, il_runs, metric) for run in runs)
 
 
 def _default_targets(best: float) -> tuple[float, ...]:
@@ -97,14 +103,14 @@ def _default_targets(best: float) -> tuple[float, ...]:
     return tuple(dict.fromkeys((*(target for target in rounded if target > 0), best)))
 
 
-def _accuracies(run: Run) -> list[float]:
-    return [found for line in run.metrics if (found := quality(line)) is not None]
+def _accuracies(run: Run, metric: Metric) -> list[float]:
+    return [found for line in run.metrics if (found := quality(line, metric)) is not None]
 
 
-def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs: int | None) -> Outcome:
+def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs: int | None, metric: Metric) -> Outcome:
     lines, last = run.metrics, run.metrics[-1]
-    curve = _accuracies(run)
-    early = [line for line in lines if weakest is None or (quality(line) or 0.0) <= weakest] or lines
+    curve = _accuracies(run, metric)
+    early = [line for line in lines if weakest is None or (quality(line, metric) or 0.0) <= weakest] or lines
     facts = read_run_facts(run.workspace, run.name)
     runs = last["il_runs"] if il_runs is None else il_runs
     costs = {
@@ -118,10 +124,11 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
         run=run.name,
         seed=facts["config"]["seed"],
         steps=last["step"],
-        measure=measure(lines),
+        measure=measure(lines, metric),
         final_accuracy=curve[-1] if curve else None,
         best_accuracy=max(curve) if curve else None,
-        reached=tuple(_reached(lines, target, runs) for target in targets),
+        final_qualities=qualities(last),
+        reached=tuple(_reached(lines, target, runs, metric) for target in targets),
         mislabeled=_mean(lines, "selected_mislabeled", "selected"),
         candidates_mislabeled=_mean(lines, "candidates_mislabeled", "candidates"),
         correct=_mean(lines, "selected_correct", "selected"),
@@ -136,9 +143,9 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
     )
 
 
-def _reached(lines: Sequence[dict[str, Any]], target: float, il_runs: int) -> Reached:
+def _reached(lines: Sequence[dict[str, Any]], target: float, il_runs: int, metric: Metric) -> Reached:
     for line in lines:
-        if (found := quality(line)) is not None and found >= target:
+        if (found := quality(line, metric)) is not None and found >= target:
             costs = {unit: charged(line, unit, il_runs) for unit in COST_UNITS}
             whole = {f"{unit}_whole_il": charged(line, unit, 1) for unit in COST_UNITS}
             return Reached(target=target, steps=line["step"], **costs, **whole)

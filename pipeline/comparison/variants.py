@@ -14,6 +14,7 @@ SHARED: Final = {
     "name": "runs are named for their variants",
     "select": "a variant begins with it",
     "il_runs": "all variants are charged for the IL model alike",
+    "metric": "all variants are compared by it",
 }
 _BUDGETS: Final = ("steps", "epochs", "candidates")
 

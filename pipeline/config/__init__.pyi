@@ -7,6 +7,7 @@ from .choices import (
     TEXT_MODEL as TEXT_MODEL,
     TEXT_MODELS as TEXT_MODELS,
     EngineName as EngineName,
+    Metric as Metric,
     Precision as Precision,
     TaskName as TaskName,
 )
@@ -21,6 +22,7 @@ from .manifest import (
     load_manifest as load_manifest,
     resolve_manifest as resolve_manifest,
 )
+from .schedules import rate_share as rate_share
 from .tables import settings_table as settings_table
 from .templates import write_template as write_template
 from .thumbnails_config import ThumbnailsConfig as ThumbnailsConfig

@@ -12,6 +12,8 @@ TaskName = Literal["classification", "multi_label", "pairs"]
 #: Of a batch of pairs: that of SigLIP, and that of CLIP.
 ContrastiveLoss = Literal["sigmoid", "softmax"]
 RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
+#: What runs are compared by; auto: accuracy, the mean average precision, or the recall, by the task.
+Metric = Literal["auto", "accuracy", "mcc", "f1"]
 ThumbnailFormat = Literal["jpeg", "raw"]
 
 AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.policies.Auto`

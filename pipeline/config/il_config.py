@@ -2,13 +2,16 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import Augmentation, ContrastiveLoss, EngineName, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
+from rhostream.pipeline.config.schedules import rate_share
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
+    CLIP_GRAD_NORM,
     CONTRASTIVE_LOSS,
     DEVICE,
     ENGINE,
@@ -43,8 +46,6 @@ _NOT_OF_RESULT: Final = (
     "checkpoint_minutes",
 )
 
-_WARM_UP: Final = 100  # steps, during which the learning rate rises
-
 #: With fewer, the lowest validation loss is a matter of luck.
 _FEWEST_SAMPLES: Final = 1_000
 
@@ -53,15 +54,24 @@ _FEWEST_SAMPLES: Final = 1_000
 class ILTrainConfig(StageConfig):
     """How the IL model is trained: AdamW, as in arXiv 2206.07137, for as long as validation loss falls.
 
-    The learning rate is constant, and the weights that are kept are averages over the training (see
-    `rhostream.pipeline.il.fit`), so that the training may end at any step: no schedule has to know its length.
+    Unless a schedule is asked for, the learning rate is constant, and the weights that are kept are averages over the
+    training (see `rhostream.pipeline.il.fit`), so that it may end at any step: nothing has to know its length.
+
+    Attributes:
+        UNTOLD: settings that metadata tells where they have other values than these: a former release had none of them.
 
     Raises:
-        ConfigError: a value that its setting does not allow.
+        ConfigError: a value that its setting does not allow, or values that do not go together.
     """
 
     STAGE: ClassVar[str] = "IL "
     VARIABLES: ClassVar[str] = "RHO_IL_"
+    UNTOLD: ClassVar[dict[str, Any]] = {
+        "contrastive_loss": "softmax",
+        "schedule": "constant",
+        "warmup": 100.0,
+        "clip_grad_norm": 0.0,
+    }
 
     # No path: `rho train --il` tells a table of the workspace from a Parquet file by its name.
     name: str = setting(
@@ -93,6 +103,19 @@ class ILTrainConfig(StageConfig):
     batch_size: int = setting(128, group="Model", minimum=1, metavar="N", help="Samples of a gradient step.")
     learning_rate: float = setting(2e-3, group="Model", above=0, metavar="X", help="Of AdamW.")
     weight_decay: float = setting(0.01, group="Model", minimum=0, metavar="X", help="Of AdamW.")
+    schedule: Literal["constant", "linear"] = setting(
+        "constant",
+        group="Model",
+        help="Of the learning rate. linear ends at 0 with the steps, all of which are taken.",
+    )
+    warmup: float = setting(
+        100.0,
+        group="Model",
+        minimum=0,
+        metavar="X",
+        help="Steps during which the learning rate rises to its peak; below 1 a share of the steps.",
+    )
+    clip_grad_norm: float = setting(0.0, group="Model", **CLIP_GRAD_NORM)
     checkpoint_minutes: float = setting(10.0, group="Budget", **CHECKPOINT_MINUTES)
     validation_share: float = setting(
         0.1,
@@ -140,7 +163,15 @@ class ILTrainConfig(StageConfig):
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a gradient step; 0 is the first."""
-        return self.learning_rate * min(1.0, (step + 1) / _WARM_UP)
+        return self.learning_rate * rate_share(self.schedule, self.warmup, step + 1, self.steps)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.steps and (self.schedule == "linear" or 0 < self.warmup < 1):
+            asked = "schedule 'linear'" if self.schedule == "linear" else f"warmup {self.warmup}, a share of the steps,"
+            raise ConfigError(f"IL {asked} without steps, which the validation loss would end: give steps")
+        if self.warmup > 1 and self.warmup != int(self.warmup):
+            raise ConfigError(f"IL warmup {self.warmup}: give a whole number of steps, or a share below 1")
 
     def of_result(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values; a weights file by its name and SHA-256.
@@ -149,8 +180,7 @@ class ILTrainConfig(StageConfig):
             ConfigError: the weights file cannot be read.
         """
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULT}
-        if self.contrastive_loss == "softmax":  # as metadata of a former release has it
-            del values["contrastive_loss"]
+        values = {name: value for name, value in values.items() if self.UNTOLD.get(name) != value}
         if self.weights is not None:
             values["weights"] = {"file": Path(self.weights).name, "sha256": weights_digest(self.weights)}
         return values

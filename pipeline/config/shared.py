@@ -36,6 +36,12 @@ TEXT_LENGTH: Final[dict[str, Any]] = {
 CONTRASTIVE_LOSS: Final[dict[str, Any]] = {
     "help": "Of pairs: softmax (CLIP) or sigmoid (SigLIP); that of the target should be the reference model's.",
 }
+CLIP_GRAD_NORM: Final[dict[str, Any]] = {
+    "minimum": 0,
+    "metavar": "X",
+    "unset": "off",
+    "help": "Scale the gradients of a step down where their norm, over all parameters, is above X.",
+}
 THREADS: Final[dict[str, Any]] = {"minimum": 0, "metavar": "N", "help": "Decoding threads, of each process."}
 SPLITS: Final[dict[str, Any]] = {"flag": "--split", "metavar": "SPLIT", "help": "Split to read; may be repeated."}
 DEVICE: Final[dict[str, Any]] = {

@@ -10,13 +10,16 @@ from rhostream.pipeline.config.choices import (
     Augmentation,
     BatchNormPolicy,
     ContrastiveLoss,
+    Metric,
     Precision,
     RuleName,
 )
 from rhostream.pipeline.config.definition import StageConfig, setting
+from rhostream.pipeline.config.schedules import Schedule
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
+    CLIP_GRAD_NORM,
     CONTRASTIVE_LOSS,
     DEVICE,
     IMAGE_SIZE,
@@ -31,8 +34,6 @@ from rhostream.pipeline.config.shared import (
 if TYPE_CHECKING:
     from rhostream.loaders.decode import ImageSpec, TextSpec
     from rhostream.loaders.index import CorpusMetadata
-
-Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class TrainConfig(StageConfig):
         unset="off",
         help="Steps during which the learning rate rises to its peak; below 1 a share of the budget.",
     )
+    clip_grad_norm: float = setting(0.0, group="Model", **CLIP_GRAD_NORM)
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
     contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)
     seed: int = setting(0, group="Model", **SEED)
@@ -314,6 +316,13 @@ class TrainConfig(StageConfig):
     checkpoint_minutes: float = setting(10.0, group="Logging", **CHECKPOINT_MINUTES)
     evaluate_at_most: int = setting(
         0, group="Logging", minimum=0, metavar="N", unset="all", help="Samples to evaluate on."
+    )
+    metric: Metric = setting(
+        "auto",
+        group="Logging",
+        unset="auto: accuracy; of multi-label corpora mean average precision, of pairs recall@10",
+        help="What runs are compared by, in tables, charts and reports: accuracy, Matthews correlation (mcc) or the "
+        "mean over the classes of F1 (f1). All of them are measured.",
     )
     tensorboard: bool | None = setting(
         None,

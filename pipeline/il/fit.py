@@ -1,10 +1,10 @@
 """One IL model from its first step to its best: a training that finds its own length, and goes on exactly when killed.
 
-The learning rate stays constant, and what is evaluated and kept is an average of the weights over the training, of
-which the last tenth or so counts most (Karras et al., 2024, arXiv 2312.02696, section 3: power-function averages). So
-the average at *any* step is about as good as the end of a schedule that was made for that step, and no length has to be
-known beforehand. Evaluations come at steps that grow by a quarter. The training ends at the first one that has not
-lowered the validation loss by `least_gain`.
+What is evaluated and kept is an average of the weights over the training, of which the last tenth or so counts most
+(Karras et al., 2024, arXiv 2312.02696, section 3: power-function averages). Unless a schedule is asked for, the
+learning rate stays constant: the average at *any* step is about as good as the end of a schedule that was made for that
+step, and no length has to be known beforehand. Evaluations come at steps that grow by a quarter. The training ends at
+the first one that has not lowered the validation loss by `least_gain`.
 """
 
 import copy
@@ -31,6 +31,7 @@ from rhostream.pipeline.models import (
     Costs,
     autocast,
     choose_device,
+    clip_gradients,
     evaluation_set,
     has_bfloat16_tiles,
     load_checkpoint,
@@ -174,8 +175,8 @@ class Fit:
         if len(self.evaluations) < 2:
             return False
         *before, last = self.evaluations
-        if last.step == self.config.steps:
-            return True
+        if last.step == self.config.steps or self.config.schedule == "linear":
+            return last.step == self.config.steps
         lowest = min(each.validation_loss for each in before)
         if last.validation_loss > _RISEN * lowest:
             return True
@@ -315,6 +316,7 @@ class Fit:
         loss = self._task.losses(outputs, batch).mean()
         self._optimizer.zero_grad()
         loss.backward()
+        clip_gradients(model, self.config.clip_grad_norm)
         self._optimizer.step()
         correct = self._task.correct(outputs, batch)
         assert correct is not None, "of logits the tasks of corpora tell"

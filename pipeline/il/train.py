@@ -102,7 +102,8 @@ def _trained(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig
         spec = {**spec, "text": metadata.text_spec.to_dict()}
     made = {"fingerprint": metadata.fingerprint, "classes": list(metadata.classes), "spec": spec}
     found = {"model": metadata.architecture} | made | metadata.config
-    asked = {name: value for name, value in _identity(config, corpus).items() if name in found}  # a former one has few
+    # A former one tells few, but those that no former one had.
+    asked = {name: value for name, value in _identity(config, corpus).items() if name in found or name in config.UNTOLD}
     require_same(f"IL model {metadata.name!r} was trained", found, asked, REMEDY)
     return metadata
 

@@ -13,7 +13,11 @@ from .device import (
 )
 from .evaluation import Evaluation as Evaluation, EvaluationSet as EvaluationSet
 from .of_samples import evaluation_set as evaluation_set, model_of_samples as model_of_samples
-from .optimizers import make_optimizer as make_optimizer, usual_options as usual_options
+from .optimizers import (
+    clip_gradients as clip_gradients,
+    make_optimizer as make_optimizer,
+    usual_options as usual_options,
+)
 from .pair_evaluation import PairEvaluationSet as PairEvaluationSet
 from .pair_models import HIGHEST_SCALE as HIGHEST_SCALE, TwoTowers as TwoTowers, build_pairs_model as build_pairs_model
 from .parallel import (

@@ -1,4 +1,4 @@
-"""Loss, accuracy and mean average precision of a model on samples that it is not trained on."""
+"""Loss, accuracy and the like of a model on samples that it is not trained on."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +18,11 @@ from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch, EvaluationStream, Exchange
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.average_precision import mean_average_precision
+from rhostream.pipeline.models.class_counts import macro_f1, matthews_correlation
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
 from rhostream.selection.scoring import in_even_chunks
-from rhostream.selection.tasks import MultiLabel, logits_of, task_of
+from rhostream.selection.tasks import Classification, MultiLabel, logits_of, task_of
 
 Found = TypeVar("Found")
 
@@ -37,6 +38,7 @@ class Evaluation:
         loss: mean of the task's own, nats.
         accuracy: share of the samples that are predicted rightly; of multi-label ones every class has to be. Of pairs
             recall@10, the mean of both ways: one figure to compare runs by.
+        matthews_correlation, macro_f1: of one class a sample, see `class_counts`; else None.
         mean_average_precision: over the classes, of a multi-label corpus; else None.
         recall: of pairs, see `retrieval_recall`; else empty.
     """
@@ -44,13 +46,21 @@ class Evaluation:
     loss: float
     accuracy: float
     samples: int
+    matthews_correlation: float | None = None
+    macro_f1: float | None = None
     mean_average_precision: float | None = None
     recall: Mapping[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float | None]:
         """Columns of `rhostream.schema.METRICS`."""
-        told = {"test_loss": self.loss, "test_accuracy": self.accuracy, "test_map": self.mean_average_precision}
-        return {**told, **self.recall}
+        return {
+            "test_loss": self.loss,
+            "test_accuracy": self.accuracy,
+            "test_mcc": self.matthews_correlation,
+            "test_f1": self.macro_f1,
+            "test_map": self.mean_average_precision,
+            **self.recall,
+        }
 
 
 class EvaluationSet:
@@ -153,16 +163,23 @@ class EvaluationSet:
             ShardError: a sample does not decode.
         """
         sums: dict[int, tuple[float, int]] = {}  # of each batch: of its losses, and of the right predictions
+        predicted: dict[int, Tensor] = {}
         held: dict[int, tuple[Tensor, Tensor]] = {}
         for number, logits, labels in self._outputs(model, device, precision, costs or Costs(device), cost):
             batch = Batch(fields={}, labels=labels)
             right = self.task.correct(logits, batch)
             loss = float(self.task.losses(logits, batch).sum().double())
             sums[number] = (loss, int(right.sum()) if right is not None else 0)
-            if isinstance(self.task, MultiLabel):
+            if isinstance(self.task, Classification):
+                predicted[number] = logits.argmax(1).cpu()
+            elif isinstance(self.task, MultiLabel):
                 held[number] = (logits.cpu(), labels.bool().cpu())
         losses, correct = zip(*self._of_all(sums), strict=True)
         found = Evaluation(loss=sum(losses) / len(self), accuracy=sum(correct) / len(self), samples=len(self))
+        if isinstance(self.task, Classification):
+            classes = torch.cat(self._of_all(predicted))
+            correlation, f1 = (each(classes, self.labels) for each in (matthews_correlation, macro_f1))
+            return replace(found, matthews_correlation=correlation, macro_f1=f1)
         if not isinstance(self.task, MultiLabel):
             return found
         scores, present = (torch.cat(parts) for parts in zip(*self._of_all(held), strict=True))

@@ -71,3 +71,12 @@ def make_optimizer(
         reason = " ".join(str(error).split())
         raise ConfigError(f"optimizer {found} with {arguments}: {reason}; give other settings or another") from error
     return optimizer
+
+
+def clip_gradients(model: nn.Module, norm: float) -> None:
+    """Scale all gradients down together where their Euclidean norm is above this; 0 leaves them as they are.
+
+    Where parameters are shared out by FSDP2, the norm is that of all of them.
+    """
+    if norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), norm)

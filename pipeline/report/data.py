@@ -9,6 +9,7 @@ import duckdb
 from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Metric
 from rhostream.pipeline.explain import sample_reasons
 from rhostream.pipeline.il import default_il_model, trained_models
 from rhostream.pipeline.report import questions
@@ -67,7 +68,12 @@ class ReportData:
 
 
 def gather(
-    workspace: Workspace, run_names: Sequence[str] = (), il_model: str = "", *, near_duplicates: bool = False
+    workspace: Workspace,
+    run_names: Sequence[str] = (),
+    il_model: str = "",
+    *,
+    near_duplicates: bool = False,
+    metric: Metric | None = None,
 ) -> ReportData:
     """Ask all questions and read the pictures.
 
@@ -76,6 +82,7 @@ def gather(
             candidates.
         il_model: whose table to show; by default that of this run, else the only one.
         near_duplicates: look through the training images for copies.
+        metric: what runs are compared by; None for the manifest's, see `TrainConfig`.
 
     Raises:
         ConfigError: no such run or IL model, or no images to look through.
@@ -86,7 +93,8 @@ def gather(
     copies = find_copies(workspace, corpus) if near_duplicates else None
     with reading(workspace, memory=MEMORY) as connection:
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))
-        runs = reported_runs(workspace, run_names, metrics.rows)
+        metric = metric or corpus.manifest["train"].get("metric", "auto")
+        runs = reported_runs(workspace, run_names, metrics.rows, metric)
         subject = _subject(connection, runs)
         model = _il_model(workspace, corpus, subject, il_model)
         multi_label = corpus.task == "multi_label"

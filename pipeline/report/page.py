@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from rhostream.loaders.storage import OutputFile, Workspace
 from rhostream.pipeline.comparison import RUN_COLORS
+from rhostream.pipeline.config import Metric
 from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
@@ -53,6 +54,7 @@ def write_report(
     runs: Sequence[str] = (),
     il_model: str = "",
     near_duplicates: bool = False,
+    metric: Metric | None = None,
     force: bool = False,
 ) -> ReportData:
     """Write the report on a workspace to the file `output`, a path or a URL that fsspec understands.
@@ -62,6 +64,7 @@ def write_report(
             against irreducible losses.
         il_model: whose irreducible losses to show; by default that of this run, else the only one.
         near_duplicates: look through the training images for copies; this reads up to 50,000 of them.
+        metric: what runs are compared by; None for the manifest's, see `TrainConfig`.
         force: overwrite a file that is no earlier result.
 
     Returns:
@@ -74,7 +77,7 @@ def write_report(
     """
     workspace = Workspace(workspace)
     file = OutputFile(output, workspace=workspace, force=force)
-    data = gather(workspace, runs, il_model, near_duplicates=near_duplicates)
+    data = gather(workspace, runs, il_model, near_duplicates=near_duplicates, metric=metric)
     file.write(render(data).encode())
     return data
 

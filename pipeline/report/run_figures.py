@@ -12,8 +12,7 @@ from rhostream.pipeline.report.charts import Series
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Figure, table
 from rhostream.pipeline.report.formatting import count, flops, number, percent, seconds
-from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
-from rhostream.pipeline.training import measure, quality
+from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, measure_of, spent
 
 _MOST_POINTS: Final = 200  # of a curve
 _AXES: Final[dict[Unit, str]] = {"steps": "gradient steps", "seconds": "seconds", "flops": "FLOPs"}
@@ -97,7 +96,7 @@ def accuracy(data: ReportData) -> Figure | None:
     if not runs:
         return None
     splits = sorted({str(run.evaluated_on or "held-out data") for run in runs})
-    words = measure(line for run in runs for line in run.lines)
+    words = measure_of(runs)
     warning = " The IL model has trained on the holdout, the runs have not." if "holdout" in splits else ""
     return Figure(
         name="accuracy",
@@ -115,7 +114,7 @@ def accuracy(data: ReportData) -> Figure | None:
                     Series(
                         label=run.name,
                         x=[spent(line, unit) for line in _thinned(run.curve)],
-                        y=[quality(line) for line in _thinned(run.curve)],
+                        y=[run.quality(line) for line in _thinned(run.curve)],
                         color=f"series{place % len(RUN_COLORS)}",
                         dash=place,
                     )
@@ -137,7 +136,7 @@ def accuracy(data: ReportData) -> Figure | None:
                     count(line["step"]),
                     seconds(spent(line, "seconds")),
                     flops(spent(line, "flops")),
-                    f"{100 * (quality(line) or 0.0):.1f}%",
+                    f"{100 * (run.quality(line) or 0.0):.1f}%",
                 )
                 for run in runs
                 for line in _thinned(run.curve)

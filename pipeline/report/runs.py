@@ -1,14 +1,15 @@
 """What the training runs of a workspace measured and cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import Metric
 from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.models import COST_NAMES
-from rhostream.pipeline.training import quality
+from rhostream.pipeline.training import measure, quality
 
 Unit = Literal["steps", "seconds", "flops"]
 UNITS: Final[tuple[Unit, ...]] = ("steps", "seconds", "flops")
@@ -26,6 +27,7 @@ class ReportedRun:
         il: name of the IL table it joined, or None.
         evaluated_on: the split of its accuracies, or None; of a multi-label corpus these are mean average precisions.
         lines: of `rhostream.schema.METRICS`, by step.
+        metric: what accuracy is, see `TrainConfig`.
     """
 
     name: str
@@ -33,16 +35,21 @@ class ReportedRun:
     il: str | None
     evaluated_on: str | None
     lines: tuple[dict[str, Any], ...]
+    metric: Metric
 
     @property
     def curve(self) -> list[dict[str, Any]]:
         """The lines with an accuracy."""
-        return [line for line in self.lines if quality(line) is not None]
+        return [line for line in self.lines if self.quality(line) is not None]
 
     @property
     def accuracies(self) -> list[float]:
         """Of the curve."""
-        return [found for line in self.lines if (found := quality(line)) is not None]
+        return [found for line in self.lines if (found := self.quality(line)) is not None]
+
+    def quality(self, line: Mapping[str, Any]) -> float | None:
+        """The accuracy that a line tells; None where it was not measured."""
+        return quality(line, self.metric)
 
     @property
     def best_accuracy(self) -> float:
@@ -64,11 +71,19 @@ def spent(line: dict[str, Any], unit: Unit) -> float:
     return sum(line[f"{unit}_{cost}"] or 0.0 for cost in CHARGED)
 
 
-def reported_runs(workspace: Workspace, names: Sequence[str], lines: Sequence[dict[str, Any]]) -> list[ReportedRun]:
+def measure_of(runs: Sequence[ReportedRun]) -> str:
+    """What the accuracy of these runs is, in words."""
+    return measure((line for run in runs for line in run.lines), runs[0].metric)
+
+
+def reported_runs(
+    workspace: Workspace, names: Sequence[str], lines: Sequence[dict[str, Any]], metric: Metric
+) -> list[ReportedRun]:
     """The runs of these names, in this order; without names all runs of the workspace.
 
     Args:
         lines: of the view `metrics`, of all runs, in the order of the steps.
+        metric: what accuracy is, see `TrainConfig`.
 
     Raises:
         ConfigError: no such run.
@@ -85,10 +100,10 @@ def reported_runs(workspace: Workspace, names: Sequence[str], lines: Sequence[di
                 f"{', '.join(known) or 'none'}); name one of these, or",
                 Remedy(Stage.TRAIN, workspace.location, {"name": name}),
             )
-    return [_run(workspace, name, lines) for name in dict.fromkeys(names or known)]
+    return [_run(workspace, name, lines, metric) for name in dict.fromkeys(names or known)]
 
 
-def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]]) -> ReportedRun:
+def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]], metric: Metric) -> ReportedRun:
     facts = read_run_facts(workspace, name)
     return ReportedRun(
         name=name,
@@ -96,4 +111,5 @@ def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]]) -> Re
         il=facts.get("il"),
         evaluated_on=facts.get("evaluated_on"),
         lines=tuple(line for line in lines if line["run"] == name and line["step"] is not None),
+        metric=metric,
     )

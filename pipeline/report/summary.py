@@ -9,8 +9,7 @@ from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Table, table
 from rhostream.pipeline.report.formatting import count, flops, listed, percent, seconds
-from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, spent
-from rhostream.pipeline.training import measure
+from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, measure_of, spent
 
 _ENOUGH: Final = 20  # samples for a class to be called noisy or clean
 _NAMED: Final = 3
@@ -190,7 +189,7 @@ def comparison(data: ReportData) -> Table | None:
         return None
     pair = [run for run in (data.run, baseline) if run is not None and run.curve] or runs
     aim = min(run.best_accuracy for run in pair)
-    rows, words = [], measure(line for run in runs for line in run.lines)
+    rows, words = [], measure_of(runs)
     for run in runs:
         line = run.first_reaching(aim)
         took = [_spent(line, unit) if line is not None else "never" for unit in UNITS]

@@ -3,7 +3,7 @@
 import math
 
 from rhostream.errors import ConfigError
-from rhostream.pipeline.config import TrainConfig
+from rhostream.pipeline.config import TrainConfig, rate_share
 from rhostream.pipeline.training.selection_plan import plan_selection
 
 
@@ -30,19 +30,7 @@ def steps_of(config: TrainConfig, samples: int) -> int:
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     """The rate of step 1 … `steps`."""
-    warmup = round(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
-    if step <= warmup:
-        return config.learning_rate * step / warmup
-    progress = (step - 1 - warmup) / (steps - warmup)
-    match config.schedule:
-        case "constant":
-            return config.learning_rate
-        case "inverse_sqrt":
-            return config.learning_rate * math.sqrt(max(warmup, 1) / step)
-        case "linear":
-            return config.learning_rate * (1 - progress)
-        case "cosine":
-            return config.learning_rate * (0.5 * (1 + math.cos(math.pi * progress)))
+    return config.learning_rate * rate_share(config.schedule, config.warmup, step, steps)
 
 
 def same_rates(config: TrainConfig, first: int, other: int) -> bool:

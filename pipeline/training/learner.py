@@ -7,6 +7,7 @@ from torch import nn
 
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import (
+    clip_gradients,
     make_optimizer,
     place,
     random_state,
@@ -29,12 +30,15 @@ class Learner:
     def __init__(self, plan: TrainPlan, model: nn.Module) -> None:
         config = plan.config
         self.model = self.module = model
-        self._device, self._seed = plan.device, config.seed
+        self._device, self._seed, self._clip_grad_norm = plan.device, config.seed, config.clip_grad_norm
         arguments = {**usual_options(config.optimizer, plan.task), **config.optimizer_arguments}
         self.optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay, arguments)
 
-    def stepped(self) -> None:
-        """Told of each step of the optimizer."""
+    def take_step(self) -> None:
+        """The optimizer's step on the gradients that are there, which are let go."""
+        clip_gradients(self.model, self._clip_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The model's state, whole."""

@@ -134,9 +134,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                 with costs.charge("train"):
                     step = partial(forward_backward, model, batch, plan.task, device, precision)
                     logits, loss = costs.flops("train", batch.shape, step)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    learner.stepped()
+                    learner.take_step()
                     properties.add(batch, logits, loss)
                 with costs.charge("score"):
                     source.learned(batch, logits)

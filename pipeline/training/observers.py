@@ -85,6 +85,8 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
     """A line of `rhostream.schema.METRICS` under names that group: "loss/test", "seconds/score"; nulls are left out."""
     named = {
         "accuracy/test": line["test_accuracy"],
+        "matthews_correlation/test": line.get("test_mcc"),
+        "macro_f1/test": line.get("test_f1"),
         "mean_average_precision/test": line.get("test_map"),
         "loss/test": line["test_loss"],
         "loss/selected": line["train_loss"],

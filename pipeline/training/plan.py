@@ -28,7 +28,7 @@ from rhostream.selection.tasks import Task, task_of
 #: run.json records resolved.
 _ASIDE: Final = (
     *("name", "il_runs", "device", "threads", "workers", "checkpoint_minutes", "tensorboard", "wandb"),
-    *("shard_model", "score_chunk", "scorers"),
+    *("shard_model", "score_chunk", "scorers", "metric"),
     *("il", "thumbnails", "tokenizer", "text_length", "steps", "epochs", "candidates", "evaluate_every"),
 )
 _REMEDY: Final = "choose another --name, or start afresh with --overwrite"
@@ -98,6 +98,8 @@ class TrainPlan:
             del facts["config"]["contrastive_loss"]  # which run.json of a former release does not tell
         else:
             facts["text_spec"] = self.text_spec.to_dict()
+        if not self.config.clip_grad_norm:
+            del facts["config"]["clip_grad_norm"]
         found: dict[str, Any] = json.loads(json.dumps(facts))  # tuples as JSON has them
         return found
 

@@ -1,23 +1,46 @@
-"""What runs are compared by: the test accuracy, the mean average precision (multi-label), or the recall (pairs)."""
+"""What runs are compared by: the accuracy, the Matthews correlation or F1, the mean average precision (multi-label), or
+the recall (pairs)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-ACCURACY: Final = "accuracy"
-MEAN_AVERAGE_PRECISION: Final = "mean average precision"
-RECALL: Final = "recall@10"
+from rhostream.pipeline.config import Metric
+
+_RECALL: Final = "recall@10"  # which stands as the accuracy of pairs
+
+#: Columns of `rhostream.schema.METRICS`, and what they are in words; the first that is measured counts, unless a metric
+#: says otherwise.
+_WORDS: Final = {
+    "test_map": "mean average precision",
+    "test_accuracy": "accuracy",
+    "test_mcc": "Matthews correlation",
+    "test_f1": "macro F1",
+}
+_COLUMNS: Final[dict[Metric, str]] = {"accuracy": "test_accuracy", "mcc": "test_mcc", "f1": "test_f1"}
 
 
-def quality(line: Mapping[str, Any]) -> float | None:
-    """In [0, 1], of a line of `rhostream.schema.METRICS`; None where it has measured none."""
-    precision: float | None = line.get("test_map")
-    return line["test_accuracy"] if precision is None else precision
+def quality(line: Mapping[str, Any], metric: Metric = "auto") -> float | None:
+    """Of a line of `rhostream.schema.METRICS`, in [0, 1] but for the Matthews correlation; None where not measured."""
+    found: float | None = line.get(_column(line, metric))
+    return found
 
 
-def measure(lines: Iterable[Mapping[str, Any]]) -> str:
+def measure(lines: Iterable[Mapping[str, Any]], metric: Metric = "auto") -> str:
     """What `quality` is of these lines, in words."""
     for line in lines:
-        for column, words in (("test_map", MEAN_AVERAGE_PRECISION), ("image_to_text_r10", RECALL)):
-            if line.get(column) is not None:
-                return words
-    return ACCURACY
+        if line.get(_column(line, metric)) is not None:
+            return _words(line, _column(line, metric))
+    return _WORDS[_COLUMNS.get(metric, "test_accuracy")]
+
+
+def qualities(line: Mapping[str, Any]) -> dict[str, float]:
+    """All that a line could be compared by, by its words."""
+    return {_words(line, column): line[column] for column in _WORDS if line.get(column) is not None}
+
+
+def _column(line: Mapping[str, Any], metric: Metric) -> str:
+    return _COLUMNS.get(metric) or next((each for each in _WORDS if line.get(each) is not None), "test_accuracy")
+
+
+def _words(line: Mapping[str, Any], column: str) -> str:
+    return _RECALL if line.get("image_to_text_r10") is not None else _WORDS[column]

@@ -97,6 +97,11 @@ def require_task(config: TrainConfig, task: Task) -> None:
     """
     function = None if config.select == AUTO else selection_function(config.select)
     of_pairs = function is not None and function.of_pairs
+    if config.metric in ("mcc", "f1") and isinstance(task, (MultiLabel, Pairs)):
+        raise ConfigError(
+            f"metric {config.metric!r} is of one class a sample, and the corpus "
+            f"{'has image-text pairs' if isinstance(task, Pairs) else 'is multi-label'}: leave it out"
+        )
     if isinstance(task, Pairs):
         if not (config.replay or of_pairs or (function is not None and function.score is None)):
             raise ConfigError(

@@ -44,7 +44,8 @@ class SharedLearner(Learner):
         self._exchange = exchange
         self._seed_own(0)
 
-    def stepped(self) -> None:
+    def take_step(self) -> None:
+        super().take_step()
         average_buffers(self.module, self._group)
 
     def weights(self) -> dict[str, torch.Tensor]:

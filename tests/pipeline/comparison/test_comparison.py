@@ -122,9 +122,22 @@ def test_the_tables_give_each_targets_median_and_range(workspace, tmp_path):
     assert Image.open(plot).format == "PNG"
 
 
+def test_a_metric_that_is_asked_for_is_compared_by(workspace):
+    found = json.loads(rho_train(workspace, "--metric", "mcc", "--targets", "0.1", "--json").stdout)
+    for outcome in (each for variant in found["variants"] for each in variant["runs"]):
+        lines = metrics(workspace, outcome["run"])
+        assert outcome["final_accuracy"] == lines[-1]["test_mcc"]
+        assert outcome["final_qualities"]["macro F1"] == lines[-1]["test_f1"]
+        reached = [line["step"] for line in lines if line["test_mcc"] >= 0.1]
+        assert outcome["reached"][0]["steps"] == (reached[0] if reached else None)
+    table = rho_train(workspace, "--metric", "mcc").stdout
+    assert re.search("^final Matthews correlation +.*\nfinal accuracy +.*\nfinal macro F1", table, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--compare", "uniform,rho_loss:metric=f1"], "all variants are compared by it"),
         (["--compare", "uniform,uniform:batchsize=8"], "did you mean 'batch_size'"),
         (["--compare", "uniform,uniform"], "each variant once"),
         (["--compare", "rho_loss,rho_loss:seed=5"], "seed of its own"),

@@ -113,3 +113,11 @@ def test_the_learning_rate_rises_and_stays() -> None:
     assert rates[:100] == sorted(rates[:100])
     assert rates[0] == pytest.approx(0.005)
     assert set(rates[99:]) == {0.5}
+
+
+def test_a_linear_schedule_warms_up_and_ends_with_the_steps() -> None:
+    config = ILTrainConfig(learning_rate=0.5, schedule="linear", warmup=0.1, steps=20)
+    rates = [config.rate_at(step) for step in range(20)]
+    assert rates[:3] == pytest.approx([0.25, 0.5, 0.5])
+    assert rates[-1] == pytest.approx(0.5 / 18)
+    assert rates[1:] == sorted(rates[1:], reverse=True)

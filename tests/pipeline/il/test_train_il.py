@@ -300,11 +300,34 @@ def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path
         {"name": "a.parquet"},
         {"name": "a b"},
         {"least_gain": 1.0},
+        {"schedule": "linear"},
+        {"warmup": 0.5},
+        {"clip_grad_norm": -1.0},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         ILTrainConfig(**values)
+
+
+def test_a_linear_schedule_takes_all_its_steps_and_is_remembered(shapes: Workspace) -> None:
+    settings: dict[str, Any] = {"model": "mlp", "schedule": "linear", "clip_grad_norm": 1.0, "least_gain": 0.9}
+    config = ILTrainConfig(steps=40, device="cpu", **settings)
+    metadata = train_il(shapes, config).metadata
+    assert metadata.models[0].evaluations[-1].step == 40
+    assert (metadata.config["schedule"], metadata.config["clip_grad_norm"]) == ("linear", 1.0)
+    train_il(shapes, config)
+    with pytest.raises(WorkspaceError, match=r"clip_grad_norm 1.0, asked for None"):
+        train_il(shapes, replace(config, clip_grad_norm=0.0))
+
+
+def test_former_models_keep_the_settings_of_their_release(shapes: Workspace) -> None:
+    config = ILTrainConfig(model="mlp", **QUICK)
+    told = train_il(shapes, config).metadata.config
+    assert not told.keys() & ILTrainConfig.UNTOLD.keys()
+    train_il(shapes, config)
+    with pytest.raises(WorkspaceError, match=r"clip_grad_norm None, asked for 1.0"):
+        train_il(shapes, replace(config, clip_grad_norm=1.0))
 
 
 def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Workspace) -> None:

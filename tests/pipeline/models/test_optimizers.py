@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rhostream import ConfigError
-from rhostream.pipeline.models.optimizers import make_optimizer
+from rhostream.pipeline.models.optimizers import clip_gradients, make_optimizer
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta"])
@@ -27,6 +27,15 @@ def test_sgd_takes_momentum_and_nesterov() -> None:
 
 def test_zero_weight_decay_overrides_the_default_of_a_class() -> None:
     assert make_optimizer("AdamW", nn.Linear(3, 1), 0.1, 0.0).param_groups[0]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(("norm", "left"), [(0.0, 5.0), (2.5, 2.5), (7.0, 5.0)])
+def test_gradients_are_clipped_to_the_norm_of_all(norm: float, left: float) -> None:
+    model = nn.Linear(1, 1)
+    model.weight.grad, model.bias.grad = torch.tensor([[3.0]]), torch.tensor([4.0])
+    clip_gradients(model, norm)
+    assert model.weight.grad.item() == pytest.approx(3.0 * left / 5, rel=1e-5)
+    assert model.bias.grad.item() == pytest.approx(4.0 * left / 5, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`rho report`: what it says is so, its SQL says the same, and it works on whatever a workspace holds."""
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from helpers import report_workspace as made
 from helpers.foreign_tars import index, sample, tar
 from helpers.report_workspace import HOSTILE, fill, keys
+from helpers.tiny import write_corpus_card
 
 from rhostream import ConfigError, WorkspaceError
 from rhostream.cli.main import rho
@@ -156,6 +158,22 @@ def test_a_run_of_uniform_sampling_alone_has_no_map(workspace: Workspace) -> Non
     page = render(data)
     assert 'id="map"' not in page
     assert 'id="accuracy"' in page
+
+
+def test_runs_are_compared_by_the_metric_of_flag_or_manifest(tmp_path: Path) -> None:
+    workspace = fill(tmp_path / "w")
+    for run in ("rho_loss", "uniform"):
+        lines = [json.loads(line) for line in workspace.read_bytes(f"runs/{run}/metrics.jsonl").decode().splitlines()]
+        told = [json.dumps(line | {"test_mcc": line["test_accuracy"] - 0.5}) for line in lines]
+        workspace.write_bytes(f"runs/{run}/metrics.jsonl", "\n".join(told).encode())
+    assert gather(workspace).runs[0].best_accuracy == 0.9
+    data = gather(workspace, metric="mcc")
+    assert data.runs[0].best_accuracy == pytest.approx(0.4)
+    assert "Matthews correlation" in render(data)
+    card = workspace.read_json("corpus.json")
+    card["manifest"]["train"]["metric"] = "mcc"
+    write_corpus_card(workspace, card)
+    assert gather(workspace).runs[0].best_accuracy == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ CONFIG = TrainConfig(
 #: Settings by the run's name; what every number of processes has to agree on.
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "sharded": {"shard_model": True},
+    "sharded": {"shard_model": True, "clip_grad_norm": 0.1},
     "shared": {"share": 0.5, "score_age": 3},
-    "gated": {"select": "grad_norm_is"},
+    "gated": {"select": "grad_norm_is", "clip_grad_norm": 0.1},
 }
 
 #: Of runs whose scores are two steps old, in one process and by any number of scorers.
@@ -170,7 +170,15 @@ def test_any_number_of_processes_makes_the_same_run(workspace, jobs, name):
         metrics = of_ranks[0][list(RUNS).index(name)]
         assert [line["step"] for line in metrics] == [5, 10, 12]
         for line, expected in zip(metrics, alone.metrics, strict=True):
-            for measured in ("candidates", "selected", "train_loss", "test_loss", "test_accuracy", "flops_train"):
+            for measured in (
+                "candidates",
+                "selected",
+                "train_loss",
+                "test_loss",
+                "test_accuracy",
+                "test_mcc",
+                "flops_train",
+            ):
                 assert line[measured] == pytest.approx(expected[measured], rel=1e-3), measured
 
 

@@ -54,6 +54,20 @@ def test_a_run_keeps_its_budget_and_records_every_candidate(workspace):
     assert sorted(row["key"] for row in rows if row["epoch"] == 1) == sorted(f"s{n}" for n in range(100))
 
 
+def test_clipped_gradients_move_the_weights_no_further(workspace):
+    settings = {"optimizer": "SGD", "weight_decay": 0.0, "learning_rate": 1.0, "schedule": "constant", "steps": 3}
+    free, clipped = (
+        train(workspace, replace(CONFIG, name=f"clip{norm}", clip_grad_norm=norm, **settings)) for norm in (0.0, 1e-3)
+    )
+    corpus = CorpusMetadata.read(workspace)
+    begun = build_model("mlp", len(corpus.classes), corpus.image_spec(), seed=0).state_dict()
+    moved = []
+    for run in (free, clipped):
+        weights = load(workspace.read_bytes(f"{run.folder}/model.safetensors"))
+        moved.append(sum(float((weights[name] - value).square().sum()) for name, value in begun.items()) ** 0.5)
+    assert 0 < moved[1] <= 3.001e-3 < moved[0]
+
+
 def test_training_learns(workspace):
     run = train(workspace, replace(CONFIG, select="uniform", batch_size=16, steps=150, evaluate_every=50))
     assert run.metrics[-1]["test_accuracy"] > 0.9

@@ -238,7 +238,9 @@ def test_exports_hold_lists_or_are_refused(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"select": "auto"}, {"select": "grad_norm"}, {"prefilter": 1.0}, {"class_floor": 0.5}], ids=str
+    "settings",
+    [{"select": "auto"}, {"select": "grad_norm"}, {"prefilter": 1.0}, {"class_floor": 0.5}, {"metric": "mcc"}],
+    ids=str,
 )
 def test_what_asks_for_one_class_is_refused_at_once(made, settings):
     with pytest.raises(ConfigError, match="multi-label"):

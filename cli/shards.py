@@ -114,6 +114,14 @@ def _text(summary: "ShardsSummary") -> str:
     lines += [(f"    {split}", count, "") for split, count in summary.samples.items()]
     if summary.empty_captions:
         lines += [("empty captions", summary.empty_captions, "pairs of the above whose caption has no word")]
+    if summary.common_captions:
+        lines += [
+            (
+                "common captions",
+                summary.common_captions,
+                "pairs whose caption more than 100 have: each is split by its image",
+            )
+        ]
     if summary.without_class:
         lines += [("without class", summary.without_class, "samples of the above that have no label")]
     lines += [("+ rejects", rejects, "")]

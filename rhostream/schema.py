@@ -115,6 +115,7 @@ REJECT_REASONS: Final[dict[str, str]] = {
     "label_clean_only": "only a clean label, which is never trained on (Clothing-1M)",
     "duplicate_key": "another entry has the same key",
     "excluded": "the manifest's clean list leaves it out",
+    "straddling": "a pair whose image, or rare caption, stands on the other side of the split, too",
     "download_failed": "the tool that fetched the corpus reports that this entry failed",
 }
 

@@ -1,5 +1,6 @@
 """From the scans of tars to the index of a workspace: labels, keys, split and fold of every sample."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import CorpusError
+from rhostream.loaders.decode import normalized_hash
 from rhostream.loaders.index import key_hashes, webdataset_key
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Manifest, WebDatasetOptions
@@ -25,6 +27,7 @@ from rhostream.pipeline.corpora import (
 from rhostream.pipeline.in_place.scanner import EXTRA, TarScanner, TarUnit
 from rhostream.pipeline.shards import (
     HASH,
+    CaptionCounts,
     IndexRows,
     SampleFacts,
     Scratch,
@@ -32,6 +35,7 @@ from rhostream.pipeline.shards import (
     bring_together,
     clean_text,
     names_of,
+    pair_identity,
     settings_of_fields,
     settings_of_task,
     shard_name,
@@ -88,6 +92,20 @@ def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit], scratch: 
         )
 
 
+def captions_of(scanner: TarScanner, units: Sequence[TarUnit]) -> CaptionCounts:
+    """Of pairs, how many share each caption."""
+    counts = CaptionCounts()
+    for unit in units:
+        counts.add(_hashes_of(scanner, unit))
+    return counts
+
+
+def _hashes_of(scanner: TarScanner, unit: TarUnit) -> list[str]:
+    """Of the captions of a tar that have a word in them."""
+    hashes = scanner.rows(unit.tar, ["text_hash"])["text_hash"].drop_null()
+    return [each for each in hashes.to_pylist() if each != normalized_hash("")]
+
+
 def sample_key(name: str, tar: TarFile, options: WebDatasetOptions) -> str:
     """The key of the sample that webdataset calls `name`."""
     return webdataset_key(name, tar.url if options.keys == "tar" else "")
@@ -100,6 +118,7 @@ class TarIndexer:
     workspace: Workspace
     scanner: TarScanner
     classes: tuple[str, ...]
+    captions: CaptionCounts | None = None  # of pairs, of all tars
 
     @property
     def manifest(self) -> Manifest:
@@ -121,7 +140,16 @@ class TarIndexer:
             **settings_of_task(self.manifest),
             **({"separator": options.separator} if options.separator else {}),
             **settings_of_fields(self.scanner.fields, self.manifest),
+            **(
+                {"binding": hashlib.sha256("".join(sorted(self._binding(unit))).encode()).hexdigest()}
+                if self.captions
+                else {}
+            ),
         }
+
+    def _binding(self, unit: TarUnit) -> frozenset[str]:
+        """Captions that the split follows: they may change when there are further tars."""
+        return self.captions.binding(_hashes_of(self.scanner, unit)) if self.captions else frozenset()
 
     def record(self, unit: TarUnit) -> UnitRecord | None:
         """Of a finished unit; None where it is to be made."""
@@ -140,6 +168,7 @@ class TarIndexer:
         shards: dict[str, IndexRows] = {}
         seen: set[str] = set()
         table = self.scanner.rows(tar)
+        binding = self._binding(unit)
         for row in table.to_pylist():
             source = clean_text(f"{tar.url}/{row['name']}" if row["name"] else tar.url)
             key = sample_key(row["key"] or source, tar, options)
@@ -156,8 +185,11 @@ class TarIndexer:
                 rejects.append({"source": source, "key": key, "reason": reason, "detail": clean_text(detail)})
                 continue
             seen.add(key)
-            text = row.get("text_hash" if caption and caption.strip() else "normalized_hash")
-            identity = row["sha256"] if text is None else bytes.fromhex(text)
+            content_hash = row["sha256"].hex()[:32]
+            if caption is not None:
+                identity = pair_identity(content_hash, row["text_hash"], binding)
+            else:
+                identity = bytes.fromhex(row["normalized_hash"]) if "normalized_hash" in row else row["sha256"]
             split, fold = split_of(official, identity, self.manifest)
             name = shard_name(split, fold, unit.number)
             if name not in shards:
@@ -180,7 +212,7 @@ class TarIndexer:
                 extra={column: row[EXTRA + column] for column in extra},
                 text=caption,
             )
-            shards[name].add(facts, offset=row["offset"], size=row["size"], content_hash=row["sha256"].hex()[:32])
+            shards[name].add(facts, offset=row["offset"], size=row["size"], content_hash=content_hash)
         rows = [(shards[name], tar.size) for name in sorted(shards)]
         listing = (table.num_rows, self.scanner.name(tar))
         return write_unit(self.workspace, unit.number, rows, rejects, settings=self.settings(unit), listing=listing)

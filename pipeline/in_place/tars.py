@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 from rhostream.errors import ConfigError, CorpusError, WorkspaceError
@@ -11,7 +12,13 @@ from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import EngineName, Manifest, WebDatasetOptions, settings
 from rhostream.pipeline.corpora import SampleReader, checked_splits, list_tars
-from rhostream.pipeline.in_place.indexer import TarIndexer, classes_of, require_unique_keys
+from rhostream.pipeline.in_place.indexer import (
+    TarIndexer,
+    captions_of,
+    classes_of,
+    official_split,
+    require_unique_keys,
+)
 from rhostream.pipeline.in_place.scanner import SCANS, ScanRecord, TarScanner, TarUnit
 from rhostream.pipeline.jobs import (
     Engine,
@@ -32,6 +39,7 @@ from rhostream.pipeline.shards import (
     own_names,
     refuse_mostly_bad,
     refuse_sources_inside,
+    refuse_straddling,
     rejects_name,
     remove_own,
     require_two_classes,
@@ -104,7 +112,19 @@ def index_tars(
         require_two_classes(classes, manifest)
         _require_same(workspace, known, {"classes": list(classes)})
         require_unique_keys(scanner, units, scratch)
-        records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes), units)
+        captions = captions_of(scanner, units) if manifest.task == "pairs" else None
+        records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes, captions=captions), units)
+        common = 0
+        if manifest.task == "pairs":
+            settled = refuse_straddling(
+                workspace,
+                records,
+                manifest,
+                scratch,
+                extra_columns=SampleReader(options, manifest.task).extra_columns,
+                official=partial(_official, scanner, units),
+            )
+            records, common = settled.records, settled.common_captions
         shards = {shard.name for record in records for shard, _, _ in record.shards}
         remove_own(
             workspace,
@@ -115,7 +135,7 @@ def index_tars(
             },
         )
         fields = scanner.fields
-        counts = tally(workspace, classes, manifest, records, scratch, fields=fields)
+        counts = tally(workspace, classes, manifest, records, scratch, fields=fields, common_captions=common)
         write_metadata(workspace, classes, manifest, records, counts, fields=fields)
     return ShardsSummary(
         workspace=workspace.location,
@@ -126,6 +146,7 @@ def index_tars(
         classes=counts.classes,
         without_class=counts.without_class,
         empty_captions=counts.empty_captions,
+        common_captions=counts.common_captions,
         shards=counts.shards,
         duplicates=counts.duplicates,
         examples=counts.examples,
@@ -133,6 +154,10 @@ def index_tars(
         units_made=made,
         seconds=time.monotonic() - begin,
     )
+
+
+def _official(scanner: TarScanner, units: Sequence[TarUnit], number: int, keys: Sequence[str]) -> list[bool]:
+    return [official_split(units[number].tar, scanner.options) not in (None, "train")] * len(keys)
 
 
 def _options(manifest: Manifest) -> WebDatasetOptions:

@@ -1,3 +1,4 @@
+from .captions import CaptionCounts as CaptionCounts, pair_identity as pair_identity
 from .clean_list import read_clean_list as read_clean_list
 from .content import Content as Content, content_of as content_of, with_caption as with_caption
 from .hash_buckets import HASH as HASH, bring_together as bring_together
@@ -16,6 +17,7 @@ from .refusals import (
 )
 from .scratch import Scratch as Scratch, scratch_space as scratch_space
 from .sources import refuse_sources_inside as refuse_sources_inside
+from .straddling import Settled as Settled, refuse_straddling as refuse_straddling
 from .summary import tally as tally, write_metadata as write_metadata
 from .unit import (
     ENTRIES_BEFORE_GIVING_UP as ENTRIES_BEFORE_GIVING_UP,

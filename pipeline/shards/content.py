@@ -23,7 +23,7 @@ class Content:
         stored: the bytes that a shard holds.
         ext: of its real format, without a dot.
         measures: what the index says of it: `width` and `height` in pixels, or the columns `rhostream.schema.TEXT`.
-        identity: what the split follows.
+        identity: what the split follows; of a pair see `rhostream.pipeline.shards.captions.pair_identity`.
     """
 
     stored: bytes
@@ -45,10 +45,8 @@ def content_of(field: str, found: bytes, manifest: Manifest) -> Content:
 
 
 def with_caption(image: Content, text: str) -> Content:
-    """The content of a pair: the split follows the caption, or the image where the caption is empty."""
-    same = normalized_hash(text)
-    identity = bytes.fromhex(same) if text.strip() else image.identity
-    return replace(image, measures={**image.measures, "text": text, "text_hash": same}, identity=identity)
+    """The content of a pair."""
+    return replace(image, measures={**image.measures, "text": text, "text_hash": normalized_hash(text)})
 
 
 def _image(found: bytes, manifest: Manifest) -> Content:

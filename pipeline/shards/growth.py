@@ -39,7 +39,7 @@ from rhostream.schema import REJECTS
 
 _PART: Final = "part"  # of the workspace that holds the entry; -1 of what the corpus lists now
 _AT_ONCE: Final = 8  # units being read
-#: Reasons that a reader of images gives: of such rejects no label is known.
+#: Reasons that are found when images have been read: of such rejects no label is known.
 _NOT_READ: Final = (
     "missing",
     "unreadable",
@@ -48,6 +48,7 @@ _NOT_READ: Final = (
     "not_an_image",
     "html",
     "decompression_bomb",
+    "straddling",
 )
 
 

@@ -33,10 +33,15 @@ _PRECEDENCE: Final[dict[str | None, int]] = {"test": 0, "val": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One slice of the listing, as rows of `listed_rows`."""
+    """One slice of the listing, as rows of `listed_rows`.
+
+    Attributes:
+        binding: of pairs the captions that the split follows, see `rhostream.pipeline.shards.captions`.
+    """
 
     number: int
     rows: pa.RecordBatch
+    binding: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)

@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rhostream.errors import CorpusError
 from rhostream.pipeline.config import Manifest
+
+_NOT_BAD: Final = ("excluded", "straddling")
 
 #: Reason to number and an example.
 Refusals = dict[str, tuple[int, str]]
@@ -32,11 +35,10 @@ def add_refusals(total: Refusals, more: Mapping[str, tuple[int, str]]) -> None:
 def refuse_mostly_bad(rejects: Refusals, entries: int, manifest: Manifest) -> None:
     """Raises CorpusError where a larger share of the entries than `max_reject_share` is refused.
 
-    What the clean list leaves out is not bad, and does not count.
+    What the clean list leaves out, or stands on the wrong side of the split, is not bad, and does not count.
     """
-    excluded = rejects.get("excluded", (0, ""))[0]
-    rejects = {reason: found for reason, found in rejects.items() if reason != "excluded"}
-    entries -= excluded
+    entries -= sum(rejects[reason][0] for reason in _NOT_BAD if reason in rejects)
+    rejects = {reason: found for reason, found in rejects.items() if reason not in _NOT_BAD}
     refused = sum(count for count, _ in rejects.values())
     if refused <= manifest.max_reject_share * entries:
         return

@@ -49,6 +49,7 @@ class Tally:
         classes: samples by class, in the order of the labels; a multi-label sample counts in each of its classes.
         without_class: samples of a multi-label corpus that have none.
         empty_captions: pairs without a word in their caption.
+        common_captions: pairs whose caption so many have that the split does not follow it.
     """
 
     samples: dict[str, int]
@@ -56,6 +57,7 @@ class Tally:
     classes: dict[str, int]
     without_class: int
     empty_captions: int
+    common_captions: int
     shards: int
     duplicates: Duplicates
     examples: dict[str, str]
@@ -69,6 +71,7 @@ def tally(
     scratch: Scratch,
     *,
     fields: Sequence[str],
+    common_captions: int = 0,
 ) -> Tally:
     """Read the index of every shard, and count.
 
@@ -100,6 +103,7 @@ def tally(
         classes=dict(zip(classes, counted.by_class.tolist(), strict=True)),
         without_class=counted.without_class,
         empty_captions=counted.empty_captions,
+        common_captions=common_captions,
         shards=len(shards),
         duplicates=duplicates,
         examples={reason: shown for reason, (_, shown) in rejects.items()},
@@ -132,7 +136,7 @@ def write_metadata(
             "reasons": counts.rejects,
             "classes": counts.classes,
             **({"without_class": counts.without_class} if manifest.task == "multi_label" else {}),
-            **({"empty_captions": counts.empty_captions} if manifest.task == "pairs" else {}),
+            **_of_captions(counts, manifest),
             "duplicates": asdict(counts.duplicates),
         },
         **({"appended": [asdict(each) for each in appended]} if appended else {}),
@@ -140,6 +144,12 @@ def write_metadata(
         "fingerprint": fingerprint_of(shards),
     }
     workspace.write_json(METADATA_NAME, corpus)
+
+
+def _of_captions(counts: Tally, manifest: Manifest) -> dict[str, int]:
+    if manifest.task != "pairs":
+        return {}
+    return {"empty_captions": counts.empty_captions, "common_captions": counts.common_captions}
 
 
 def _of_texts(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:

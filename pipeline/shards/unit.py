@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -11,11 +11,13 @@ from typing import Any, Self
 import pyarrow as pa
 
 from rhostream.errors import CorpusError, UndecodableError, WorkspaceError
+from rhostream.loaders.decode import content_hash
 from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import UnreadableError, Workspace, shaped
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora import Corpus, Entry, fields_of
 from rhostream.pipeline.jobs import Advance, Maker
+from rhostream.pipeline.shards.captions import pair_identity
 from rhostream.pipeline.shards.content import content_of, with_caption
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts, names_of
 from rhostream.pipeline.shards.listing import Unit
@@ -25,6 +27,7 @@ from rhostream.plain_text import hide_secrets
 from rhostream.schema import MULTI_LABEL, REJECTS, SAMPLES
 
 FORMAT = 2  # of the shards; another one makes every unit anew
+SPLIT_OF_PAIRS = "captions that several share, else the image"  # what it follows, where a corpus has pairs
 METADATA = b"rhostream"
 ENTRIES_BEFORE_GIVING_UP = 1000
 ENTRIES_BETWEEN_REPORTS = 16
@@ -43,6 +46,8 @@ class UnitRecord:
         shards: with the size in bytes of tar and index.
         rejects: reason to number and an example.
         tar_sha256: of the tars that we have written, by the shard's name; a former release told of none.
+        straddling: of pairs refused for the side of the split that they stood on: key, split, hashes of image and
+            caption.
     """
 
     settings: dict[str, Any]
@@ -50,6 +55,7 @@ class UnitRecord:
     shards: tuple[tuple[Shard, int, int], ...]
     rejects: Refusals
     tar_sha256: dict[str, str] = field(default_factory=dict)
+    straddling: tuple[tuple[str, str, str, str], ...] = ()
 
     @classmethod
     def read(cls, workspace: Workspace, number: int) -> Self | None:
@@ -164,7 +170,7 @@ class UnitMaker(Maker[Unit, UnitRecord]):
         with ExitStack() as files:
             for position, (key, entry) in enumerate(unit.entries(), 1):
                 try:
-                    split, fold, sample, stored = self._sample(key, entry)
+                    split, fold, sample, stored = self._sample(key, entry, unit.binding)
                 except UndecodableError as error:
                     rejects.append(
                         {
@@ -205,7 +211,7 @@ class UnitMaker(Maker[Unit, UnitRecord]):
             tar_sha256={name: writer.sha256 for name, writer in sorted(writers.items())},
         )
 
-    def _sample(self, key: str, entry: Entry) -> tuple[str, int, SampleFacts, bytes]:
+    def _sample(self, key: str, entry: Entry, binding: Set[str]) -> tuple[str, int, SampleFacts, bytes]:
         """(split, fold, sample, what is stored) of an entry; UndecodableError with the reason where it is refused."""
         if entry.reason or entry.label is None:
             raise UndecodableError(entry.reason, entry.detail)
@@ -218,9 +224,11 @@ class UnitMaker(Maker[Unit, UnitRecord]):
         except UnreadableError as error:
             raise UndecodableError("unreadable", error.cause) from error
         content = content_of(self.fields[0], found, self.manifest)
+        identity = content.identity
         if entry.text is not None:
             content = with_caption(content, entry.text)
-        split, fold = split_of(entry.split, content.identity, self.manifest)
+            identity = pair_identity(content_hash(content.stored), content.measures["text_hash"], binding)
+        split, fold = split_of(entry.split, identity, self.manifest)
         sample = SampleFacts(
             key=key,
             source=clean_text(entry.source),
@@ -241,7 +249,10 @@ def settings_of_task(manifest: Manifest) -> dict[str, Any]:
 
 def settings_of_fields(fields: Sequence[str], manifest: Manifest) -> dict[str, Any]:
     """What units of other samples than images record."""
-    return {} if fields == ("image",) else {"fields": list(fields), "max_text_bytes": manifest.max_text_bytes}
+    if fields == ("image",):
+        return {}
+    split_of_pairs = {"split_of_pairs": SPLIT_OF_PAIRS} if len(fields) > 1 else {}
+    return {"fields": list(fields), "max_text_bytes": manifest.max_text_bytes, **split_of_pairs}
 
 
 def write_unit(
@@ -253,13 +264,14 @@ def write_unit(
     settings: dict[str, Any],
     listing: tuple[int, str],
     tar_sha256: Mapping[str, str] = {},
+    straddling: Sequence[tuple[str, str, str, str]] = (),
 ) -> UnitRecord:
     """Write the indexes of a unit and, last, its rejects with the record.
 
     Args:
         shards: rows, and the size of their tar in bytes.
         rejects: rows of `rhostream.schema.REJECTS`.
-        tar_sha256: of the tars that we have written, by the shard's name.
+        tar_sha256, straddling: see `UnitRecord`.
     """
     written = []
     for rows, tar_size in shards:
@@ -272,9 +284,11 @@ def write_unit(
         shards=tuple(written),
         rejects=by_reason(rejects),
         tar_sha256=dict(tar_sha256),
+        straddling=tuple(straddling),
     )
     table = pa.Table.from_pylist(rejects, schema=REJECTS)
-    metadata = {METADATA: json.dumps(asdict(record), ensure_ascii=False).encode()}
+    said = {name: value for name, value in asdict(record).items() if name != "straddling" or value}
+    metadata = {METADATA: json.dumps(said, ensure_ascii=False).encode()}
     workspace.write_table(rejects_name(number), table.replace_schema_metadata(metadata))
     return record
 

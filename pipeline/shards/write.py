@@ -3,8 +3,9 @@
 import os
 import posixpath
 import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,12 +33,14 @@ from rhostream.pipeline.jobs import (
     make_units,
     progress,
 )
-from rhostream.pipeline.shards.listing import Listing
+from rhostream.pipeline.shards.captions import CaptionCounts
+from rhostream.pipeline.shards.listing import Listing, Unit
 from rhostream.pipeline.shards.own_files import refuse_foreign_tars, remove_own
 from rhostream.pipeline.shards.plan import ShardsPlan, corpus_there, finished_units, list_corpus, plan_shards
 from rhostream.pipeline.shards.refusals import Refusals, add_refusals, refuse_mostly_bad
 from rhostream.pipeline.shards.scratch import Scratch, scratch_space
 from rhostream.pipeline.shards.sources import refuse_sources_inside
+from rhostream.pipeline.shards.straddling import Settled, refuse_straddling
 from rhostream.pipeline.shards.summary import Duplicates, tally, write_metadata
 from rhostream.pipeline.shards.unit import (
     ENTRIES_BEFORE_GIVING_UP,
@@ -58,7 +61,7 @@ class ShardsSummary:
             samples have not been read, and "train" includes the holdout or the folds.
         rejects: by reason.
         examples: for each reason one entry, and what is wrong with it; empty for a dry run.
-        classes, without_class, empty_captions: see `rhostream.pipeline.shards.summary.Tally`.
+        classes, without_class, empty_captions, common_captions: see `rhostream.pipeline.shards.summary.Tally`.
         units, units_made: slices of the listing, and how many of them this run has written.
         complete: False of a static job that has ended before others: what it tells of samples, rejects and shards is
             what was made so far.
@@ -74,6 +77,7 @@ class ShardsSummary:
     classes: dict[str, int]
     without_class: int
     empty_captions: int = 0
+    common_captions: int = 0
     units: int
     units_made: int
     shards: int
@@ -178,9 +182,13 @@ def write_shards(
         made = [record for _, record in sorted(records.items()) if record is not None]
         if len(made) < plan.units:
             return _share(workspace, plan, made, len(missing), time.monotonic() - begin)
+        common = 0
+        if manifest.task == "pairs":
+            settled = _settled(plan, made, scratch)
+            made, common = settled.records, settled.common_captions
         remove_own(workspace, _files_of(made))
         fields = fields_of(corpus)
-        counts = tally(workspace, corpus.classes, manifest, made, scratch, fields=fields)
+        counts = tally(workspace, corpus.classes, manifest, made, scratch, fields=fields, common_captions=common)
         write_metadata(workspace, corpus.classes, manifest, made, counts, plan.appended, fields=fields)
     if isinstance(corpus, HoldsScratch):
         corpus.remove_scratch()
@@ -193,6 +201,7 @@ def write_shards(
         classes=counts.classes,
         without_class=counts.without_class,
         empty_captions=counts.empty_captions,
+        common_captions=counts.common_captions,
         shards=counts.shards,
         duplicates=counts.duplicates,
         examples=counts.examples,
@@ -318,15 +327,44 @@ def _make(plan: ShardsPlan, records: dict[int, UnitRecord | None], missing: Sequ
         for place, number in enumerate(part.units)
         if number in wanted
     )
+    captions = CaptionCounts() if manifest.task == "pairs" and wanted else None
     with progress("shards", entries + sum(sizes), "entries", initial=entries) as bar:
         for part in plan.parts:
-            units = (part.listing.unit(number) for number in part.units if number in wanted)
+            units: Iterator[Unit] = (part.listing.unit(number) for number in part.units if number in wanted)
+            if captions is not None:
+                captions.add_listing(part.listing)  # of this part and those before it
+                units = map(captions.bound, units)
             for number, record in make_units(part.maker, units, engine=engine, advance=bar.advance):
                 records[number] = record
                 count(record)
                 if entries >= ENTRIES_BEFORE_GIVING_UP:
                     refuse_mostly_bad(rejects, entries, manifest)
     refuse_mostly_bad(rejects, entries, manifest)
+
+
+def _settled(plan: ShardsPlan, made: Sequence[UnitRecord], scratch: Scratch) -> Settled:
+    """A corpus of pairs of which none straddles the split."""
+    starts = [part.units.start for part in plan.parts]
+
+    def part_of(unit: int) -> int:
+        return bisect_right(starts, unit) - 1
+
+    def official(unit: int, keys: Sequence[str]) -> list[bool]:
+        rows = plan.parts[part_of(unit)].listing.unit(unit).rows
+        given = {key for key, split in zip(*(rows[name].to_pylist() for name in ("key", "split")), strict=True)
+                 if split not in (None, "train")}  # fmt: skip
+        return [key in given for key in keys]
+
+    maker = plan.maker
+    return refuse_straddling(
+        maker.workspace,
+        made,
+        maker.manifest,
+        scratch,
+        extra_columns=maker.extra_columns,
+        official=official,
+        part_of=part_of,
+    )
 
 
 def _files_of(made: Sequence[UnitRecord]) -> dict[str, set[str]]:

@@ -1,0 +1,160 @@
+"""Equal images, and equal captions of few pairs, stand on one side of the split, whatever else they share."""
+
+import hashlib
+import random
+import tarfile
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from helpers.pair_corpus import add_member, pair, pairs_manifest
+
+from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.in_place import index_tars
+from rhostream.pipeline.shards import write_shards
+
+IMAGES = [pair(number)[0] for number in range(240)]
+
+
+def tangled(pairs, seed=0):
+    """(key, image, caption): images under several captions, captions of several images, and both at once."""
+    draw = random.Random(seed)
+    own = [f"caption {seed}-{number}" for number in range(pairs)]
+    told = [caption if draw.random() < 0.6 else f"one of {draw.randrange(40)}" for caption in own]
+    return [(f"{seed}-{number:04d}", IMAGES[draw.randrange(len(IMAGES))], told[number]) for number in range(pairs)]
+
+
+def tar_of(path, samples):
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for key, image, caption in samples:
+            add_member(tar, f"{key}.png", image)
+            add_member(tar, f"{key}.txt", caption.encode())
+    return path
+
+
+def manifest_of(root, **settings):
+    return pairs_manifest(root, shard_size=50, holdout=0.3, **({"options": {"extra": {}}} | settings))
+
+
+def rows_of(workspace):
+    corpus = CorpusMetadata.read(workspace)
+    return [row for shard in corpus.shards for row in workspace.read_table(shard.index).to_pylist()]
+
+
+def sides(workspace, column):
+    """Of each value the splits that it is in."""
+    found = defaultdict(set)
+    for row in rows_of(workspace):
+        found[row[column]].add(row["split"])
+    return found
+
+
+def none_straddles(workspace):
+    return all(len(each) == 1 for column in ("content_hash", "text_hash") for each in sides(workspace, column).values())
+
+
+def digests(workspace):
+    folders = [workspace.path(name) for name in ("index", "rejects", "corpus.json")]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for folder in folders for path in files_of(folder)}
+
+
+def files_of(folder):
+    return [path for path in [Path(folder), *Path(folder).rglob("*")] if path.is_file()]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_equal_images_and_equal_captions_stand_on_one_side(tmp_path, in_place):
+    workspace = Workspace(tmp_path / "workspace")
+    tars = [tar_of(tmp_path / "tars" / f"{part}.tar", tangled(200, part)) for part in range(3)]
+    if in_place:
+        summary = index_tars(workspace, [str(tar) for tar in tars], manifest_of(""), workers=0)
+    else:
+        summary = write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
+    assert none_straddles(workspace)
+    assert {*summary.rejects} == {"straddling"}
+    assert summary.entries == sum(summary.samples.values()) + summary.rejects["straddling"] == 600
+    assert summary.samples["holdout"] > 60
+    assert summary.rejects["straddling"] < 150
+    before = digests(workspace)
+    if in_place:
+        index_tars(workspace, [str(tar) for tar in tars], manifest_of(""), workers=0)
+    else:
+        write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
+    assert digests(workspace) == before
+
+
+def test_an_image_under_captions_of_its_own_loses_none(tmp_path):
+    samples = [
+        (f"{image:03d}-{told}", IMAGES[image], f"{told} words on {image}") for image in range(80) for told in range(5)
+    ]
+    summary = write_shards(tmp_path, samples=samples, task="pairs", holdout=0.3, workers=0)
+    assert summary.rejects == {}
+    assert none_straddles(Workspace(tmp_path))
+    assert {*summary.samples} == {"train", "holdout"}
+
+
+def test_boilerplate_is_split_by_its_images(tmp_path):
+    samples = [(f"{number:03d}", pair(number)[0], "click to enlarge" if number < 120 else f"caption {number}")
+               for number in range(200)]  # fmt: skip
+    summary = write_shards(tmp_path, samples=samples, task="pairs", holdout=0.3, workers=0)
+    assert (summary.common_captions, summary.rejects) == (120, {})
+    found = sides(Workspace(tmp_path), "text")
+    assert found["click to enlarge"] == {"train", "holdout"}
+    assert CorpusMetadata.read(Workspace(tmp_path)).counts["common_captions"] == 120
+
+
+def test_what_is_appended_gives_way_to_what_was_there(tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    tar_of(tmp_path / "tars" / "0.tar", tangled(200, 0))
+    write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
+    before = {row["key"]: row for row in rows_of(workspace)}
+    tar_of(tmp_path / "tars" / "1.tar", tangled(200, 1))
+    summary = write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0, append=True)
+    after = {row["key"]: row for row in rows_of(workspace)}
+    assert (summary.added, summary.changed, summary.removed) == (200, 0, 0)
+    assert none_straddles(workspace)
+    assert len(after) > len(before) + 100
+    assert all(after[key] == row for key, row in before.items())
+
+
+@pytest.mark.parametrize("lost", ["index", "rejects", "shards"])
+def test_a_lost_unit_is_made_again_as_it_was(tmp_path, lost):
+    workspace = Workspace(tmp_path / "workspace")
+    tar_of(tmp_path / "tars" / "0.tar", tangled(150, 0))
+    write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
+    if lost == "shards":  # of what is appended to, the indexes must be whole
+        tar_of(tmp_path / "tars" / "1.tar", tangled(80, 1))
+        write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0, append=True)
+    before = digests(workspace)
+    for file in files_of(workspace.path(lost))[:2]:
+        file.unlink()
+        write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
+        assert digests(workspace) == before
+
+
+@pytest.mark.slow
+def test_several_processes_refuse_the_same(tmp_path):
+    tar_of(tmp_path / "tars" / "0.tar", tangled(300, 0))
+    found = []
+    for workers in (0, 2):
+        workspace = Workspace(tmp_path / str(workers))
+        write_shards(workspace, manifest_of(tmp_path / "tars"), workers=workers)
+        found.append([(path.name, path.read_bytes()) for path in sorted(files_of(workspace.path("index")))])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_pairs_of_an_official_holdout_stay(tmp_path, in_place):
+    tars = [tar_of(tmp_path / "tars" / f"{name}.tar", tangled(100, seed)) for seed, name in enumerate(("a", "clean"))]
+    manifest = manifest_of(
+        "" if in_place else tmp_path / "tars", options={"extra": {}, "splits": {"clean.tar": "holdout"}}
+    )
+    workspace = Workspace(tmp_path / "workspace")
+    if in_place:
+        index_tars(workspace, [str(tar) for tar in tars], manifest, workers=0)
+    else:
+        write_shards(workspace, manifest, workers=0)
+    split_of = {row["key"]: row["split"] for row in rows_of(workspace)}
+    assert all(split_of[key] == "holdout" for key, _, _ in tangled(100, 1))

@@ -14,16 +14,17 @@ class Prefilter:
     """Rules candidates out by their irreducible loss, before they are read.
 
     A candidate goes where the IL model predicts another class *and* finds the label less likely than `chance` times
-    a guess: IL > -ln(chance / classes). Such a point is almost always mislabeled, and its reducible loss is low.
+    a guess: IL > -ln(chance / classes). Such a point is mostly mislabeled, and its reducible loss is low.
 
     Attributes:
-        chance: 1 is the probability that guessing gives to the label; smaller rules out fewer.
+        chance: 1 is the probability that guessing gives to the label; smaller rules out fewer. One for all classes, or
+            one of each, in their order: `rhostream.pipeline.il.il_quality` chooses these by a table.
     """
 
-    chance: float = 1.0
+    chance: float | tuple[float, ...] = 1.0
 
     def __post_init__(self) -> None:
-        if self.chance <= 0:
+        if np.min(self.chance) <= 0:
             raise ConfigError(f"prefilter {self.chance}: give a number above 0 (1 is the probability of a guess)")
 
     def rules_out(self, joined: JoinedRows, labels: npt.NDArray[np.int32], classes: int) -> npt.NDArray[np.bool_]:
@@ -38,5 +39,6 @@ class Prefilter:
                 "no column `predicted`: add it, or leave the prefilter out"
             )
         disagrees = (joined.predicted >= 0) & (joined.predicted != labels)
-        ruled_out: npt.NDArray[np.bool_] = disagrees & (joined.il > np.log(classes / self.chance))
+        highest = np.log(classes / np.asarray(self.chance))
+        ruled_out: npt.NDArray[np.bool_] = disagrees & (joined.il > (highest[labels] if highest.ndim else highest))
         return ruled_out

@@ -179,14 +179,16 @@ class TrainConfig(StageConfig):
     core_set: str = setting(
         "", group="Selection", metavar="NAME", unset="off", help="Train on a core set of `rho coreset` alone."
     )
-    prefilter: float = setting(
+    prefilter: float | str = setting(
         0.0,
         group="Selection",
         minimum=0,
-        metavar="X",
+        pattern="auto",
+        form="give a number, or auto",
+        metavar="auto|X",
         unset="off",
-        help="Pass over candidates, unread, whose IL model predicts another class and finds the label X times less "
-        "likely than a guess.",
+        help="Pass over candidates, unread, whose IL model predicts another class and finds the label less likely than "
+        "X times a guess; auto chooses X for each class, by what of the IL table looks wrong.",
     )
     handover: bool | None = setting(
         None,

@@ -11,13 +11,13 @@ from typing import Any, Final
 from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import TrainConfig
-from rhostream.pipeline.il import ILQuality, il_costs, il_quality, trained_models
+from rhostream.pipeline.il import ILQuality, il_costs, trained_models
 from rhostream.pipeline.jobs import progress
 from rhostream.pipeline.models import has_bfloat16_tiles
 from rhostream.pipeline.training import StepCost, measure_step, plan_training
 from rhostream.selection.policies import Arm, usual_arms
 
-_ERROR_LEFT: Final = 0.1  # of the learner where the comparison is made: late, but not at its last
+_LEAST_ERROR: Final = 0.05  # of the learner where the comparison is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
         )
     plan = plan_training(workspace, config)
     assert plan.il is not None, "learnable needs one"
-    quality = il_quality(workspace, plan.corpus, plan.il)
+    quality = plan.quality
     if quality is None:
         raise ConfigError(
             f"a plan with IL table {plan.il!r}, which does not tell the one class that its model predicts for each "
@@ -107,17 +107,18 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
     spent = il_costs(workspace, plan.il)[unit] if plan.il in trained_models(workspace) else {}
     il_cost = sum(spent.values()) / config.il_runs
     wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
-    arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong)
+    arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong, filters=quality.filters)
     settings = {name: _settings(arm) for name, arm in arms.items()}
     if config.score_precision == "auto" and has_bfloat16_tiles(plan.device):
         for name in (name for name, arm in arms.items() if arm.selection.scores):
             settings[name]["score_precision"] = "bfloat16"
+    error = max(_LEAST_ERROR, quality.error)  # late: as few as the IL model makes
     costs = dict(_measured(workspace, config, settings, seconds))
     base = next(name for name, arm in arms.items() if not _needs_il(arm))  # the smallest batches come first
     base_step = _total(costs[base], unit)
     found = []
     for name, arm in arms.items():
-        steps = arms[base].expected(_ERROR_LEFT) / arm.expected(_ERROR_LEFT)  # for one of uniform sampling
+        steps = arms[base].expected(error) / arm.expected(error)  # for one of uniform sampling
         charged = il_cost if _needs_il(arm) else 0.0
         step = steps * _total(costs[name], unit)
         found.append(
@@ -158,7 +159,7 @@ def _settings(arm: Arm) -> dict[str, Any]:
     if selection.scores:
         found["super_batch_size"] = round(arm.candidates)
     if selection.prefilter:
-        found["prefilter"] = 1.0
+        found["prefilter"] = "auto"
     return found
 
 

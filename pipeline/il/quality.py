@@ -14,9 +14,13 @@ from rhostream.schema import IL
 
 _ENOUGH: Final = 100_000  # samples, to estimate shares from
 _MOST_SHARDS: Final = 2_000  # to read for that: opening one takes longer than a thousand samples
-_MOST_CERTAIN: Final = 0.25  # share of the IL model's predictions that is taken at its word
+_MOST_CERTAIN: Final = 0.05  # share of the IL model's predictions that is taken at its word, and
+_FEWEST_CERTAIN: Final = 100  # of them at the least
+_RULED_OUT: Final = 2.0  # samples for each label that looks wrong: with it may go as many that are right
+_MOST_RULED_OUT: Final = 0.75  # of a class: the likeliest quarter of its samples stays
 _WEAK: Final = 0.08  # share of the labels' entropy: selecting by tables below it lost steps, by those above it won some
-_STARVED: Final = 0.5  # share of a class
+_HIGHEST: Final = 100.0  # nats; a probability that is not 0 in float64
+_MARGIN: Final = 1e-6  # by which the loss that is just kept stays below the threshold, through rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,8 @@ class ILQuality:
             what a guess by these shares would reach.
         overconfidence: mean confidence less accuracy.
         wrong: share of the labels that are wrong, about; None where the table does not tell how certain its model is.
-        ruled_out: share of the samples whose labels the prefilter holds for wrong.
-        starved: classes of which it rules out more than half, and how much of each.
+        prefilter: that the rest is of: the one that was asked about, or the one that this table asks for.
+        ruled_out: share of the samples that it rules out.
     """
 
     samples: int
@@ -39,13 +43,19 @@ class ILQuality:
     explained: float
     overconfidence: float | None
     wrong: float | None
+    prefilter: Prefilter
     ruled_out: float
-    starved: dict[str, float]
 
     @property
     def filters(self) -> bool:
-        """Is the prefilter mostly right about what it rules out? It rules out wrong labels first, then hard samples."""
-        return self.wrong is not None and self.wrong > self.ruled_out / 2
+        """Is the prefilter at least as often right as not? It rules out wrong labels first, then hard samples."""
+        return not self.weak and self.wrong is not None and self.ruled_out <= _RULED_OUT * self.wrong
+
+    @property
+    def error(self) -> float:
+        """Share of the right labels that the IL model does not predict, about."""
+        wrong = self.wrong or 0.0
+        return max(0.0, 1 - self.accuracy - wrong) / (1 - wrong) if wrong < 1 else 0.0
 
     @property
     def lost(self) -> float | None:
@@ -69,18 +79,11 @@ class ILQuality:
                 f"entropy (under {_WEAK:.0%}). More held-out data help most (two folds of the training split train on "
                 "all of it), then a larger model or augmentation"
             )
-        if not self.filters:
+        elif not self.filters:
             found.append(
                 f"what its filter rules out, {self.ruled_out:.0%}, is mostly not mislabeled"
                 + (f" (about {self.wrong:.0%} of the labels are)" if self.wrong is not None else "")
                 + ": don't filter or clean by it"
-            )
-        if self.starved:
-            worst = sorted(self.starved.items(), key=lambda item: -item[1])
-            named = ", ".join(f"{name} {share:.0%}" for name, share in worst[:3])
-            found.append(
-                f"its filter rules out more than half of {len(self.starved)} class"
-                f"{'es' if len(self.starved) > 1 else ''} ({named}): cleaning by it would lose them"
             )
         return found
 
@@ -89,6 +92,11 @@ def il_quality(
     workspace: Workspace, corpus: CorpusMetadata, il: str, prefilter: Prefilter | None = None
 ) -> ILQuality | None:
     """Judged by some 100,000 training samples from all over the split.
+
+    Args:
+        prefilter: None for the one that this table asks for, by what of it looks wrong. In each class it rules out
+            twice the share of labels that look wrong, the least likely first, as far as the IL model predicts another
+            class: where few labels are wrong that is little, and where 40% are nearly all that it contradicts.
 
     Returns:
         None where no sample has a finite IL, of a table that does not tell what its model predicts, and of a
@@ -99,7 +107,6 @@ def il_quality(
     """
     if corpus.task != "classification":
         return None
-    prefilter = prefilter or Prefilter()
     table = open_il_table(workspace, corpus, il)
     some = [read_shard_rows(workspace, shard) for shard in _spread(corpus.split("train"))]
     joined = [table.join(rows) for rows in some]
@@ -109,23 +116,25 @@ def il_quality(
     finite = np.isfinite(losses)
     if not finite.any() or (predicted < 0).all():
         return None
+    right = predicted == labels
+    confidence = _confidence(workspace, some, il)
+    wrong = None if confidence is None else _contradicted(right, confidence)
+    if prefilter is None:
+        prefilter = Prefilter() if wrong is None else _by_class(losses, labels, right, wrong, len(corpus.classes))
     out = np.concatenate(
         [prefilter.rules_out(part, rows.labels, len(corpus.classes)) for rows, part in zip(some, joined, strict=True)]
     )
     counts = np.bincount(labels, minlength=len(corpus.classes))
     shares = counts[counts > 0] / len(labels)
     entropy = float(-(shares * np.log(shares)).sum())
-    confidence = _confidence(workspace, some, il)
-    right = predicted == labels
-    by_class = np.bincount(labels[out], minlength=len(counts)) / np.maximum(counts, 1)
     return ILQuality(
         samples=len(labels),
         accuracy=float(right.mean()),
         explained=1 - float(losses[finite].mean()) / entropy if entropy else 0.0,
         overconfidence=None if confidence is None else float(confidence.mean() - right.mean()),
-        wrong=None if confidence is None else _contradicted(right, confidence),
+        wrong=wrong,
+        prefilter=prefilter,
         ruled_out=float(out.mean()),
-        starved={corpus.classes[at]: float(by_class[at]) for at in np.flatnonzero(by_class > _STARVED)},
     )
 
 
@@ -144,9 +153,25 @@ def _confidence(workspace: Workspace, some: Sequence[ShardRows], il: str) -> npt
 
 
 def _contradicted(right: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]) -> float:
-    """Share of the labels that the IL model contradicts where it is most certain: in a quarter of these rows.
-
-    There, few are errors of its own.
-    """
-    certain = confidence >= np.quantile(confidence, 1 - _MOST_CERTAIN)
+    """Share of the labels that the IL model contradicts where it is most certain: there few are errors of its own."""
+    count = min(len(confidence), max(_FEWEST_CERTAIN, round(_MOST_CERTAIN * len(confidence))))
+    certain = np.argsort(-confidence, kind="stable")[:count]
     return float((~right[certain]).mean())
+
+
+def _by_class(
+    losses: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int32],
+    right: npt.NDArray[np.bool_],
+    wrong: float,
+    classes: int,
+) -> Prefilter:
+    """Of each class the share that the labels which look wrong ask for; of those never seen, what a guess beats."""
+    share = min(_RULED_OUT * wrong, _MOST_RULED_OUT)
+    contradicted = np.where(right | ~np.isfinite(losses), 0.0, losses)
+    chance = np.ones(classes)
+    for label in np.unique(labels):
+        own = np.sort(contradicted[labels == label])[::-1]
+        highest_kept = own[min(int(share * len(own)), len(own) - 1)]
+        chance[label] = (1 - _MARGIN) * classes * np.exp(-min(highest_kept, _HIGHEST))
+    return Prefilter(chance=tuple(chance.tolist()))

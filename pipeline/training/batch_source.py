@@ -62,8 +62,9 @@ class Selecting(BatchSource):
         scorers: RemoteScorers | None,
     ) -> None:
         config = plan.config
+        with costs.charge("load"):
+            self._stream = train_stream(plan, Ranks(exchange.rank, exchange.size))
         self._setup = SelectionSetup(plan, model, optimizer, costs=costs, exchange=exchange)
-        self._stream = train_stream(plan, Ranks(exchange.rank, exchange.size))
         if scorers is not None:
             self._stream.reads = "nothing"
         self._selector = OnlineSelector(

@@ -1,7 +1,6 @@
 """The candidates of a training run, or the batches of one that is replayed."""
 
 from rhostream.loaders.decode import ReadOptions, available_cores
-from rhostream.loaders.reference import Prefilter
 from rhostream.loaders.storage import launched
 from rhostream.loaders.stream import CandidateStream, Order, Ranks
 from rhostream.pipeline.config import AUTO
@@ -17,8 +16,6 @@ MAX_UNREADABLE = 100  # images in an epoch, and at most a hundredth of them
 def train_stream(plan: TrainPlan, ranks: Ranks) -> CandidateStream:
     """The stream that the plan asks for, each super-batch of which these ranks share out."""
     config, auto = plan.config, plan.config.select == AUTO
-    # Under a handover the policy switches it on, if the table is good for it; lists of labels it cannot judge.
-    filters = config.prefilter or auto or (config.hands_over and plan.corpus.task == "classification")
     return CandidateStream(
         plan.workspace,
         il=plan.il,
@@ -30,7 +27,7 @@ def train_stream(plan: TrainPlan, ranks: Ranks) -> CandidateStream:
         augmentation=config.augmentation,
         core_set=config.core_set or None,
         validation_share=validation_share_of(plan.samples) if auto else 0.0,
-        prefilter=Prefilter(chance=config.prefilter or 1.0) if filters else None,
+        prefilter=plan.prefilter,
         on_missing=config.on_missing,
         extra=TRUTH,
         order=Order(last=config.last, chunk_size=plan.score_chunk or None),

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -11,11 +12,11 @@ import torch
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index import CorpusMetadata, Thumbnails, current_thumbnails, exact_thumbnails
-from rhostream.loaders.reference import il_digest
+from rhostream.loaders.reference import Prefilter, il_digest
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import distributed
-from rhostream.pipeline.config import TrainConfig, weights_digest
-from rhostream.pipeline.il import default_il_model
+from rhostream.pipeline.config import AUTO, TrainConfig, weights_digest
+from rhostream.pipeline.il import ILQuality, default_il_model, il_quality
 from rhostream.pipeline.jobs import require_same
 from rhostream.pipeline.models import choose_device, takes_any_size
 from rhostream.pipeline.training.budget import same_rates, steps_of
@@ -75,6 +76,24 @@ class TrainPlan:
     @property
     def name(self) -> str:
         return self.config.run_name
+
+    @cached_property
+    def quality(self) -> ILQuality | None:
+        """What the IL table tells of the corpus, as far as it can be judged; the first call reads some of it."""
+        asked = self.config.prefilter
+        prefilter = None if isinstance(asked, str) or not asked else Prefilter(chance=asked)
+        return None if self.il is None else il_quality(self.workspace, self.corpus, self.il, prefilter)
+
+    @property
+    def prefilter(self) -> Prefilter | None:
+        """What the stream may rule candidates out by: asked for, or for the policy to switch on."""
+        asked = self.config.prefilter
+        if asked and not isinstance(asked, str):
+            return Prefilter(chance=asked)
+        may = self.config.hands_over and self.corpus.task == "classification"
+        if not (asked or may or self.config.select == AUTO):
+            return None
+        return Prefilter() if self.quality is None else self.quality.prefilter
 
     def facts(self) -> dict[str, Any]:
         """All that the run's result depends on, as JSON values: what run.json records."""

@@ -44,7 +44,7 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         size = config.batch_size
         return SelectionPlan(config=None, scores=False, needs_il=False, drawn_at_once=size, candidates_per_step=None)
     require_selection(config.select)
-    by_il = config.prefilter > 0 or config.proxy or config.live_il
+    by_il = bool(config.prefilter) or config.proxy or config.live_il
     if config.select == AUTO:
         return SelectionPlan(
             config=None, scores=True, needs_il=True, drawn_at_once=config.super_batch_size, candidates_per_step=None
@@ -119,7 +119,7 @@ def require_task(config: TrainConfig, task: Task) -> None:
     auto = config.select == AUTO
     settings = {
         f"select {config.select!r}": auto or selection_function(config.select).reads_logits,
-        "prefilter": config.prefilter > 0,
+        "prefilter": bool(config.prefilter),
         "class_floor": config.class_floor > 0,
     }
     if asked := [name for name, given in settings.items() if given]:

@@ -8,9 +8,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec
-from rhostream.loaders.reference import Prefilter
 from rhostream.loaders.stream import Exchange
-from rhostream.pipeline.il import ILMetadata, ILQuality, il_quality
+from rhostream.pipeline.il import ILMetadata
 from rhostream.pipeline.models import Costs, build_model, resolve_precision
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
@@ -78,13 +77,9 @@ class SelectionSetup:
         if selection is None:
             return self._auto()
         if config.hands_over:
-            with self._costs.charge("score"):
-                quality = self._quality()
-            return Handover(
-                selection,
-                guess=self._guess,
-                prefilter=config.prefilter > 0 or (quality is not None and quality.filters),
-            )
+            quality = self._plan.quality
+            filters = bool(config.prefilter) or (quality is not None and quality.filters)
+            return Handover(selection, guess=self._guess, prefilter=filters)
         if config.select == "grad_norm_is" and config.rule == "default":
             return GatedImportance(selection, config.super_batch_size)
         return Fixed(selection)
@@ -93,7 +88,7 @@ class SelectionSetup:
         plan, config, costs = self._plan, self._config, self._costs
         assert plan.il is not None, "`plan_selection` sees to it"
         with costs.charge("auto"):
-            quality = self._quality()
+            quality = plan.quality
             if quality is None:
                 raise ConfigError(
                     f"select 'auto' with IL table {plan.il!r}, which does not tell what its model predicts: name a "
@@ -104,7 +99,6 @@ class SelectionSetup:
                 plan.corpus,
                 plan.il,
                 quality,
-                self._prefilter,
                 plan.spec,
                 threads=config.threads,
                 exchange=self._exchange,
@@ -122,7 +116,7 @@ class SelectionSetup:
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
-        arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong)
+        arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong, filters=quality.filters)
         for arm in arms.values():
             require_shares(arm.selection.batch_size, self._exchange.size)
         return Auto(
@@ -135,16 +129,6 @@ class SelectionSetup:
     @property
     def _guess(self) -> float:
         return self._plan.task.guess(len(self._plan.corpus.classes))
-
-    @property
-    def _prefilter(self) -> Prefilter:
-        return Prefilter(chance=self._config.prefilter or 1.0)
-
-    def _quality(self) -> ILQuality | None:
-        """Of the IL table, which every selection that asks for it needs."""
-        plan = self._plan
-        assert plan.il is not None, "`plan_selection` sees to it"
-        return il_quality(plan.workspace, plan.corpus, plan.il, self._prefilter)
 
     def _scorer(self) -> Scorer:
         config = self._config

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import InputSpec
 from rhostream.loaders.index import CorpusMetadata, ShardRows, is_validation_sample
-from rhostream.loaders.reference import Prefilter, open_il_table
+from rhostream.loaders.reference import open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import ILQuality
@@ -28,7 +28,6 @@ def validation_samples(
     corpus: CorpusMetadata,
     il: str,
     quality: ILQuality,
-    prefilter: Prefilter,
     spec: InputSpec,
     *,
     threads: int,
@@ -53,7 +52,7 @@ def validation_samples(
         part = table.join(rows)
         kept &= np.isfinite(part.il)
         if quality.filters:
-            kept &= ~prefilter.rules_out(part, rows.labels, classes)
+            kept &= ~quality.prefilter.rules_out(part, rows.labels, classes)
         return kept
 
     found = EvaluationSet(workspace, shards, spec, among=measured_on, threads=threads, exchange=exchange)

@@ -10,10 +10,12 @@ from rhostream.selection.policies.selection_config import SelectionConfig
 # What a gradient step is expected to gain, before it has been seen. A batch of twice the size gains twice as much where
 # gradient noise dominates, which it soon does, and as much where it does not (McCandlish et al., 2018). Taking the best
 # tenth of the candidates halves the steps in arXiv 2206.07137, Table 2, and `learnable` takes hardly a wrong label.
-# Wrong labels teach nothing. What is ruled out though its label is right is among the hardest, and not learnt without
-# it: errors that are left there cannot fall.
+# Wrong labels teach nothing, and cost steps to average out. What is ruled out though its label is right is among the
+# hardest; a part of it is not learnt from the others, so that errors that are left there cannot fall.
 _BATCH_POWER: Final = 0.75
 _CHOICE_POWER: Final = -0.3
+_RIGHT_POWER: Final = 1.5
+_NOT_LEARNT: Final = 0.25
 _LEAST_LEFT: Final = 0.1  # of the errors, that can fall
 
 
@@ -23,7 +25,8 @@ class Arm:
 
     Attributes:
         gain: what a gradient step is expected to gain under it, relative to the other arms.
-        hard: samples that it leaves out though their labels are right, per sample that it does not leave out.
+        hard: samples that it leaves out though their labels are right, and which the others do not teach, per sample
+            that it does not leave out.
         candidates: that are scored for a gradient step.
     """
 
@@ -46,7 +49,9 @@ class Arm:
         return self.gain * max(_LEAST_LEFT, left)
 
 
-def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: float) -> dict[str, Arm]:
+def usual_arms(
+    batch_size: int, super_batch_size: int, ruled_out: float, wrong: float, *, filters: bool
+) -> dict[str, Arm]:
     """What there is to choose from, each by the name under which it is reported.
 
     Uniform sampling, of all or of what the IL table does not rule out, and `learnable` at several ratios; with batches
@@ -55,20 +60,22 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
     Args:
         ruled_out: share of the candidates that the IL table rules out.
         wrong: share whose labels are wrong, about.
+        filters: is that mostly what is ruled out? Otherwise only large batches are tried with the filter.
     """
     small, large = batch_size, min(4 * batch_size, super_batch_size)
     ratio = batch_size / super_batch_size
-    mostly_right = wrong > ruled_out / 2  # the filter
-    plain = [(small, False), (large, False), (large, True), *([(small, True)] if mostly_right else [])]
+    plain = [(small, False), (large, False)]
+    if ruled_out:
+        plain += [(large, True), *([(small, True)] if filters else [])]
     scored = [(small, ratio), (small, 2.5 * ratio), (large, 4 * ratio)]
     choices = {
-        f"{'filter' if filters else 'uniform'}@{size}": SelectionConfig(
-            function="uniform", batch_size=size, share=1.0, prefilter=filters
+        f"{'filter' if filtered else 'uniform'}@{size}": SelectionConfig(
+            function="uniform", batch_size=size, share=1.0, prefilter=filtered
         )
-        for size, filters in plain
+        for size, filtered in plain
     } | {
         f"learnable@{size}/{share:.2g}": SelectionConfig(
-            function="learnable", batch_size=size, share=share, prefilter=mostly_right
+            function="learnable", batch_size=size, share=share, prefilter=filters
         )
         for size, share in scored
         if share < 1  # else nothing is chosen
@@ -81,10 +88,11 @@ def usual_arms(batch_size: int, super_batch_size: int, ruled_out: float, wrong: 
             gain *= selection.share**_CHOICE_POWER
             candidates = selection.batch_size / selection.share
         if selection.prefilter:
-            hard = max(0.0, ruled_out - wrong) / (1 - ruled_out) if ruled_out < 1 else math.inf
+            lost = _NOT_LEARNT * max(0.0, ruled_out - wrong)
+            hard = lost / (1 - ruled_out) if ruled_out < 1 else math.inf
         if not selection.scores:
             kept = 1 - ruled_out if selection.prefilter else 1.0
-            gain *= min(1.0, (1 - wrong) / kept) if kept else 0.0
+            gain *= min(1.0, (1 - wrong) / kept) ** _RIGHT_POWER if kept else 0.0
         return Arm(selection=selection, gain=gain, hard=hard, candidates=candidates)
 
     by_size = sorted(choices.items(), key=lambda item: item[1].batch_size)

@@ -32,7 +32,7 @@ def workspace_of(folder: Path, wrong: float) -> Workspace:
         rows = table.to_pylist()
         for place, row in enumerate(rows):
             contradicted = place % 10 < 10 * wrong
-            row["il"], row["confidence"] = (4.0 if contradicted else 0.05), 0.95
+            row["il"], row["confidence"] = (1.6 if contradicted else 0.05), 0.95
             row["predicted"] = (row["label"] + contradicted) % 3
         workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
     return workspace
@@ -53,8 +53,8 @@ def test_gains_follow_what_the_table_tells(tmp_path: Path) -> None:
     assert noisy.quality.wrong == pytest.approx(0.4)
     assert noisy.uniform.name == "uniform@4"
     assert steps["uniform@4"] == 1000
-    assert steps["filter@4"] == pytest.approx(600)  # nothing but wrong labels is ruled out
-    assert steps["learnable@4/0.2"] == pytest.approx(600 * 0.2**0.3)
+    assert steps["filter@4"] == pytest.approx(1000 * 0.6**1.5)  # nothing but wrong labels is ruled out
+    assert steps["learnable@4/0.2"] == pytest.approx(1000 * 0.6**1.5 * 0.2**0.3)
     clean = forecast(workspace_of(tmp_path / "clean", 0.0))
     assert "filter@4" not in {each.name for each in clean.selections}
     assert clean.quality.ruled_out == 0

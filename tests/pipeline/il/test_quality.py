@@ -12,13 +12,14 @@ from helpers.tiny import write_il, write_workspace
 
 from rhostream.cli.main import rho
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.reference.prefilter import Prefilter
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.il.quality import ILQuality, il_quality
 
 CLASSES = 3
 
 
-def table_of(folder: Path, scored: Any) -> ILQuality:
+def table_of(folder: Path, scored: Any, prefilter: Prefilter | None = None) -> ILQuality:
     """Of 900 samples; `scored` gives IL, predicted and confidence of each by its number and label."""
     workspace = write_workspace(folder, (300, 600))
     write_il(workspace)
@@ -28,7 +29,7 @@ def table_of(folder: Path, scored: Any) -> ILQuality:
         for row in rows:
             row["il"], row["predicted"], row["confidence"] = scored(int(row["key"][1:]), row["label"])
         workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
-    found = il_quality(workspace, CorpusMetadata.read(workspace), "small_cnn")
+    found = il_quality(workspace, CorpusMetadata.read(workspace), "small_cnn", prefilter)
     assert found is not None
     return found
 
@@ -53,7 +54,9 @@ def test_a_table_of_guesses_is_called_too_weak(tmp_path: Path) -> None:
 def test_a_filter_of_hard_samples_is_warned_of(tmp_path: Path) -> None:
     """Those that it rules out are doubtful, and its certain predictions are never contradicted."""
     found = table_of(
-        tmp_path, lambda number, label: (1.5, (label + 1) % CLASSES, 0.5) if number % 5 == 0 else (0.1, label, 0.9)
+        tmp_path,
+        lambda number, label: (1.5, (label + 1) % CLASSES, 0.5) if number % 5 == 0 else (0.1, label, 0.9),
+        Prefilter(chance=1.0),
     )
     assert found.wrong == 0
     assert not found.filters
@@ -61,11 +64,30 @@ def test_a_filter_of_hard_samples_is_warned_of(tmp_path: Path) -> None:
     assert any("don't filter or clean by it" in warning for warning in found.warnings)
 
 
-def test_a_class_that_would_be_lost_is_named(tmp_path: Path) -> None:
-    found = table_of(tmp_path, lambda number, label: (2.0, 0, 0.9) if label == 2 and number % 4 else (0.1, label, 0.8))
-    ((name, share),) = found.starved.items()
-    assert 0.5 < share < 1
-    assert any(name in warning and "more than half of 1 class" in warning for warning in found.warnings)
+@pytest.mark.parametrize("looks_wrong", [0, 10, 40, 90])
+def test_the_filter_rules_out_twice_what_looks_wrong(tmp_path: Path, looks_wrong: int) -> None:
+    """Of the 100 that the IL model is certain of so many are contradicted, and three fifths of the 800 others."""
+
+    def scored(number: int, label: int) -> tuple[float, int, float]:
+        contradicted = number // 9 % 100 < looks_wrong if number % 9 == 0 else number % 10 < 6
+        confidence = 0.9 if number % 9 == 0 else 0.5
+        return (1.2 + number / 1000, (label + 1) % CLASSES, confidence) if contradicted else (0.5, label, confidence)
+
+    found = table_of(tmp_path, scored)
+    assert found.wrong == pytest.approx(looks_wrong / 100)
+    most = 0.75 if looks_wrong == 90 else 1.0
+    assert found.ruled_out == pytest.approx(min(2 * found.wrong, 1 - found.accuracy, most), abs=0.01)
+    assert found.filters or found.weak
+
+
+def test_a_quarter_of_each_class_stays(tmp_path: Path) -> None:
+    """Of class 2 the IL model predicts nearly nothing."""
+    found = table_of(
+        tmp_path,
+        lambda number, label: (2.0 + number / 1000, 0, 0.9) if label == 2 and number % 9 else (0.1, label, 0.8),
+    )
+    assert found.wrong == 1
+    assert found.ruled_out == pytest.approx(0.75 / CLASSES, abs=0.01)
 
 
 def test_scoring_prints_what_the_table_is_good_for(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ from .selection import (
     images_and_tokens as images_and_tokens,
     pixel_values_and_labels as pixel_values_and_labels,
     register as register,
+    selective_token_loss as selective_token_loss,
+    token_losses as token_losses,
     tokens_and_labels as tokens_and_labels,
     transformers_outputs as transformers_outputs,
 )

@@ -54,4 +54,5 @@ from .tasks import (
     images_and_tokens as images_and_tokens,
     transformers_outputs as transformers_outputs,
 )
+from .token_selection import selective_token_loss as selective_token_loss, token_losses as token_losses
 from .transforms import PerBatch as PerBatch, PerSample as PerSample, Transform as Transform

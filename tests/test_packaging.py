@@ -38,6 +38,7 @@ ORDER = {
         "choice",
         "choosing",
         "replay",
+        "token_selection",
         "companions",
         "transforms",
         "selector",

@@ -86,6 +86,12 @@ def test_example_trains_an_albert_on_selected_texts(workspace, name, tmp_path, m
     assert step == 2
 
 
+def test_example_selects_the_tokens_of_a_language_model(workspace, monkeypatch):
+    found = run_example("token_selection", monkeypatch, workspace.location, "--steps", 2)
+    assert len(found["losses"]) == 3
+    assert all(2 < loss < 6 for loss in found["losses"].values())  # log(256) is 5.5
+
+
 def test_albert_of_a_folder_is_trained_by_its_own_tokens(workspace, tmp_path):
     transformers = pytest.importorskip("transformers")
     write_tokenizer(tmp_path / "albert")

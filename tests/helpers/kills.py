@@ -14,6 +14,7 @@ from helpers.killable import ENDS, end, start
 from helpers.pair_corpus import write_pairs_tar
 from helpers.shards_corpus import CLASSES
 from helpers.small_workspace import SmallWorkspace
+from helpers.texts import write_table
 
 IMAGES: Final = 160  # of the workspace that the commands are at work on
 _IMAGE: Final = "[image]\nsize = 16\n"
@@ -50,6 +51,14 @@ def _pairs(place: SmallWorkspace, *settings: str) -> list[str]:
     return ["shards", "--manifest", str(manifest), *settings, *_at(place, "shards")]
 
 
+def _texts(place: SmallWorkspace) -> list[str]:
+    manifest, root = place.folder / "texts.toml", place.folder / "texts"
+    write_table(root, IMAGES, test_rows=20)
+    columns = '[options]\ntext_column = "text"\nsplit_column = "split"\n'
+    manifest.write_text(f'format = "table"\nroot = "{root}"\nshard_size = 16\nholdout = 0.4\n{columns}')
+    return ["shards", "--manifest", str(manifest), "--workers", "0", *_at(place, "shards")]
+
+
 def _at(place: SmallWorkspace, workspace: str = "w") -> tuple[str, str]:
     return "--workspace", str(place.folder / workspace)
 
@@ -78,9 +87,19 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
         [*_TRAIN_IL, *_at(place)],
         ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place)],
     ],
+    "tokenize": lambda place: [_texts(place), ["tokenize", "--workers", "0", *_at(place, "shards")]],
     "coreset": lambda place: [["coreset", "--name", "killed", "--keep", "0.5", *_at(place)]],
     "train": lambda place: [
         ["train", "--name", "killed", "--steps", "40", "--evaluate-every", "8", *_TRAIN, *_CPU, *_at(place)]
+    ],
+    "train, texts": lambda place: [
+        _texts(place),
+        ["il", "train", "--model", "bag_of_ngrams", "--steps", "8", *_CPU, *_at(place, "shards")],
+        ["il", "score", *_CPU, *_at(place, "shards")],
+        [
+            *("train", "--name", "killed", "--model", "tiny_transformer", "--batch-size", "4", "--steps", "30"),
+            *("--super-batch-size", "20", "--evaluate-every", "8", *_CPU, *_at(place, "shards")),
+        ],
     ],
     "train, thumbnails scored ahead": lambda place: [
         ["thumbnails", "--size", "8", "--format", "raw", "--workers", "0", *_at(place)],

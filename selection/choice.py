@@ -102,20 +102,20 @@ class Choice:
 
     def batch(self, fields: dict[str, Tensor], mine: npt.NDArray[np.bool_]) -> SelectedBatch:
         """Those of the chosen at `mine`, bool (m,), this rank's, whose fields these are."""
-        chosen = replace(self.super_batch, fields={}, full=None, part=None).take(self.positions[mine])
-        specs = self.local.specs
+        whole, positions, specs = self.super_batch, self.positions[mine], self.local.specs
+        at = torch.from_numpy(positions).to(whole.labels.device)
         if self.local.full is not None:
             specs = specs | {"image": self.local.full.spec, "thumbnail": specs["image"]}
         elif "thumbnail" in fields:
             specs = specs | {"thumbnail": specs["image"]}
         return SelectedBatch(
             fields=fields,
-            labels=chosen.labels,
+            labels=whole.labels[at],
             weights=self.weights[torch.from_numpy(mine).to(self.weights.device)],
-            il=chosen.il,
-            correct=chosen.correct,
-            candidates=chosen.candidates,
+            il=None if whole.il is None else whole.il[at],
+            correct=None if whole.correct is None else whole.correct[at],
+            candidates=whole.candidates.take(positions),
             specs={name: specs[name] for name in fields},
-            epoch=self.super_batch.epoch,
-            state=self.super_batch.state,
+            epoch=whole.epoch,
+            state=whole.state,
         )

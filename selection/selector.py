@@ -314,9 +314,9 @@ class OnlineSelector:
 
     def _choose(self, pending: PendingScores) -> Choice:
         """Choose by the scores, once they are there, and begin to read the full images of the chosen."""
-        local, selection = pending.super_batch, pending.selection
-        found = Scores(super_batch=local if local.part is None else local.part.whole.to(self._device))
-        chosen = unweighted(torch.empty(0, dtype=torch.int64, device=self._device))
+        local, selection, device = pending.super_batch, pending.selection, pending.super_batch.labels.device
+        found = Scores(super_batch=local if local.part is None else local.part.whole.to(device))
+        chosen = unweighted(torch.empty(0, dtype=torch.int64, device=device))
         if pending.scores is not None:
             with self._meter.charge("score"):
                 found = pending.scores()
@@ -326,7 +326,7 @@ class OnlineSelector:
                 else:
                     if found.scored is not None and found.score is not None:
                         self.policy.scored(found.scored, found.score)
-                    chosen = self._choosing.choose(found, selection, self._ranks, self._device)
+                    chosen = self._choosing.choose(found, selection, self._ranks, device)
         super_batch, scored = found.super_batch, found.scored
         positions = chosen.positions.cpu().numpy()
         of_whole = positions if found.positions is None else found.positions[positions]

@@ -29,28 +29,30 @@ _scratch = threading.local()
 
 
 def fast_rgb(data: bytes, at_least: int, into: Pixels | None = None) -> Pixels | None:
-    """The pixels of a plain JPEG or 8-bit binary PGM or PPM, equal to those of `decode_rgb(data, at_least=at_least)`.
+    """The pixels of a plain JPEG, small PNG or 8-bit binary PGM or PPM, equal to those of `decode_rgb`.
 
     Args:
-        into: uint8 (height, width, channels), contiguous, filled and returned where the pixels have exactly this shape.
+        at_least: as of `decode_rgb`.
+        into: uint8 (height, width, channels), contiguous, filled and returned where the pixels of a JPEG, PGM or PPM
+            have exactly this shape.
 
     Returns:
-        uint8 (height, width, 3), or (height, width, 1) of a PGM, valid until this thread's next call; None for all
-        other files, damaged ones among them: `decode_rgb` knows what to make of those.
+        uint8 (height, width, 3), or (height, width, 1) of a PGM or gray PNG, valid until this thread's next call; None
+        for all other files, damaged ones among them: `decode_rgb` knows what to make of those.
     """
     if data.startswith(b"\xff\xd8\xff"):
         frame = plain_jpeg(data)
         return None if frame is None else _jpeg(data, frame, at_least, into)
-    return _raw(data, into)
+    return small_png(data) if data.startswith(_SIGNATURE) else _raw(data, into)
 
 
 def _raw(data: bytes, into: Pixels | None) -> Pixels | None:
     if into is not None:
-        ours = raw_header(into.shape[1], into.shape[0], into.shape[2])
+        height, width, channels = into.shape
+        ours = raw_header(width, height, channels)
         if data.startswith(ours) and len(data) == len(ours) + into.size:
-            into.data.cast("B")[:] = memoryview(data)[
-                len(ours) :
-            ]  # NumPy's copy of a small picture takes twice as long
+            # NumPy's copy of a small picture takes twice as long.
+            into.data.cast("B")[:] = memoryview(data)[len(ours) :]
             return into
     header = _RAW.match(data)
     if header is None:

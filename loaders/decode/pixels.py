@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from rhostream.loaders.decode.augmentation import Augmentation, crop_box, decode_size, shift_and_flip, uniform_draws
-from rhostream.loaders.decode.fast_paths import Pixels, fast_rgb, small_png
+from rhostream.loaders.decode.fast_paths import Pixels, fast_rgb
 from rhostream.loaders.decode.rgb import decode_rgb
 
 __all__ = ["Pixels", "fill_pixels"]
@@ -26,11 +26,9 @@ def fill_pixels(into: Pixels, data: bytes, augmentation: Augmentation = "none", 
     """
     size, _, channels = into.shape
     at_least = decode_size(size, augmentation)
-    fast = small_png(data)
-    if fast is None:
-        fast = fast_rgb(data, at_least, into if augmentation == "none" else None)
-        if fast is into:
-            return
+    fast = fast_rgb(data, at_least, into if augmentation == "none" else None)
+    if fast is into:
+        return
     draws = uniform_draws(seed) if augmentation != "none" else ()
     if fast is not None and augmentation != "resized_crop" and min(fast.shape[:2]) == size:
         top, left = (fast.shape[0] - size) // 2, (fast.shape[1] - size) // 2

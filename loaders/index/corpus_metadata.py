@@ -8,13 +8,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rhostream.errors import ConfigError, Remedy, ShardError, Stage, WorkspaceError
 from rhostream.former import manifest_today
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index.columns import values
-from rhostream.loaders.index.keys import SAFE_EXT, SAFE_KEY
+from rhostream.loaders.index.keys import SAFE_KEY, unsafe_ext, unsafe_key
 from rhostream.loaders.index.labels import LABEL_COLUMNS, Labels, labels_in
 from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.schema import MULTI_LABEL, SAMPLES, TEXT
@@ -293,12 +292,9 @@ def read_index(
 
 def _require_names(samples: pa.Table) -> None:
     """Raises UnreadableError where a key or extension of these rows would name a file elsewhere, see `keys`."""
-    for column, form in (("key", SAFE_KEY), ("ext", SAFE_EXT)):
-        if column in samples.column_names:
-            fits = pc.match_substring_regex(samples[column], rf"\A(?:{form.pattern})\z")
-            if not pc.all(fits, min_count=0).as_py():
-                first = samples[column].filter(pc.invert(fits))[0].as_py()
-                raise UnreadableError(f"has the {column} {first[:60]!r}, which no sample of ours has")
+    for column, unsafe in (("key", unsafe_key), ("ext", unsafe_ext)):
+        if column in samples.column_names and (found := unsafe(samples[column].to_pylist())) is not None:
+            raise UnreadableError(f"has the {column} {found[:60]!r}, which no sample of ours has")
 
 
 def undecodable(workspace: Workspace, shard: Shard, row: int, reason: str) -> ShardError:

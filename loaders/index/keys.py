@@ -3,6 +3,7 @@
 import hashlib
 import posixpath
 import re
+from collections.abc import Iterable
 
 MAX_GIVEN_KEY = 90  # with an extension it still fits the 100 bytes of a ustar name
 MAX_SLUG = 60
@@ -29,6 +30,19 @@ def key_of(source: str, given: str | None = None) -> str:
 def is_safe_name(key: str, ext: str) -> bool:
     """Could `key_of` have given this key, and is `ext` a plain extension? Then <key>.<ext> names no file elsewhere."""
     return bool(SAFE_KEY.fullmatch(key)) and bool(SAFE_EXT.fullmatch(ext))
+
+
+def unsafe_key(keys: list[str]) -> str | None:
+    """The first of these that `key_of` could not have given; None where there is none."""
+    # Keys are safe by their characters: all at once are looked through, as those of every shard are at every read.
+    if all(keys) and SAFE_KEY.fullmatch("".join(["-", *keys])):
+        return None
+    return next(key for key in keys if not SAFE_KEY.fullmatch(key))
+
+
+def unsafe_ext(exts: Iterable[str]) -> str | None:
+    """The first of these that is no plain extension; None where there is none."""
+    return next((ext for ext in dict.fromkeys(exts) if not SAFE_EXT.fullmatch(ext)), None)
 
 
 def webdataset_key(name: str, tar: str = "") -> str:

@@ -165,14 +165,14 @@ def read_thumbnail_rows(workspace: Workspace, name: str, rows: ShardRows) -> Thu
         WorkspaceError: it is missing, or was made from another shard than `rows` describes.
     """
     file = thumbnail_index(name, rows.shard.name)
-    remedy = thumbnails_remedy(workspace, name, rows.shard.split)
     if not workspace.exists(file):
-        raise WorkspaceError(f"{workspace.path(file)} is missing", remedy)
+        raise WorkspaceError(f"{workspace.path(file)} is missing", thumbnails_remedy(workspace, name, rows.shard.split))
     table = workspace.read_table(file, schema=THUMBNAIL_INDEX)
     digest = (table.schema.metadata or {}).get(SHARD_DIGEST_KEY)
     if digest != rows.shard.digest.encode() or not table.column("key").combine_chunks().equals(rows.keys):
         raise WorkspaceError(
-            f"{workspace.path(file)} describes other samples than shard {rows.shard.name} holds", remedy
+            f"{workspace.path(file)} describes other samples than shard {rows.shard.name} holds",
+            thumbnails_remedy(workspace, name, rows.shard.split),
         )
     return ThumbnailRows(
         tar=thumbnail_tar(name, rows.shard.name),

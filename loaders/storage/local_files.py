@@ -17,7 +17,7 @@ _REMEDIES: Final = {
 }
 
 
-def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_file(path: str | os.PathLike[str], *, buffered: bool = True) -> IO[bytes]:
     """A regular file, open for reading.
 
     Raises:
@@ -36,12 +36,12 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
         os.close(descriptor)
         kind = next((name for is_of, name in _KINDS if is_of(mode)), "a device")
         raise UnreadableError(f"is {kind}, not a file")
-    return open(descriptor, "rb")  # noqa: PTH123 - the caller closes it
+    return open(descriptor, "rb", -1 if buffered else 0)  # noqa: PTH123 - the caller closes it
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """All that a regular file holds; raises as `open_file` does."""
-    with open_file(path) as stream:
+    with open_file(path, buffered=False) as stream:
         try:
             return stream.read()
         except (OSError, MemoryError) as error:

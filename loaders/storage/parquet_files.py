@@ -73,14 +73,15 @@ def decode_table(
         UnreadableError: a broken seal, no Parquet file, a missing column, or one that is not as promised.
     """
     with opened_parquet(content) as file:
-        there = file.schema_arrow.names
-        wanted = schema.names if columns is None and schema is not None else columns or ()
-        _require_columns(file.schema_arrow, wanted)
         # No threads of Arrow's: they cost more than they give, and one that releases a buffer of Python's while the
         # interpreter ends aborts the process.
-        named = None if columns is None else [*columns, *(name for name in optional if name in there)]
-        table = file.read(named, use_threads=False)
-    _require_promised(table, schema)
+        table = file.read(None if columns is None else [*columns, *optional], use_threads=False)
+        wanted = schema.names if columns is None and schema is not None else columns or ()
+        there = table.column_names
+        if any(there.count(name) != 1 for name in wanted):
+            _require_columns(file.schema_arrow, wanted)
+    if schema is not None:
+        _require_promised(table, schema)
     return table.replace_schema_metadata(_without_name(table.schema.metadata))
 
 
@@ -207,18 +208,18 @@ def _require_columns(found: "pa.Schema", wanted: Sequence[str]) -> None:
 
 
 def _require_types(found: "pa.Schema", promised: "pa.Schema") -> None:
-    for field in promised:
-        if field.name in found.names and (kind := found.field(field.name).type) != field.type:
-            raise UnreadableError(f"has column {field.name} of type {kind}, which is {field.type}")
+    for name, kind in zip(found.names, found.types, strict=True):
+        at = promised.get_field_index(name)
+        if at >= 0 and kind != promised.field(at).type:
+            raise UnreadableError(f"has column {name} of type {kind}, which is {promised.field(at).type}")
 
 
-def _require_promised(table: "pa.Table", promised: "pa.Schema | None") -> None:
-    if promised is None:
-        return
+def _require_promised(table: "pa.Table", promised: "pa.Schema") -> None:
     _require_types(table.schema, promised)
-    for field in promised:
-        if not field.nullable and field.name in table.column_names and (nulls := table[field.name].null_count):
-            raise UnreadableError(f"has {nulls} nulls in column {field.name}, which has none")
+    for name, column in zip(table.column_names, table.itercolumns(), strict=True):
+        at = promised.get_field_index(name)
+        if at >= 0 and column.null_count and not promised.field(at).nullable:
+            raise UnreadableError(f"has {column.null_count} nulls in column {name}, which has none")
 
 
 def _repeats(column: "pa.ChunkedArray") -> bool:

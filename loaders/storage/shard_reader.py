@@ -4,7 +4,8 @@ import os
 import re
 import threading
 import time
-from collections import OrderedDict, deque
+import weakref
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -27,6 +28,10 @@ _THUMBNAILS = re.compile(
 _RANGED_SECONDS = 30.0  # so long a tar of which no copy could be made is read range by range before it is tried again
 
 
+#: Those of this process.
+_readers: "weakref.WeakSet[ShardReader]" = weakref.WeakSet()
+
+
 class ShardReader:
     """Reads image bytes out of tars by offset. Safe for threads; after a fork or pickling it opens its own files.
 
@@ -37,14 +42,14 @@ class ShardReader:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._begin()
+        _readers.add(self)
 
     def __reduce__(self) -> tuple[type["ShardReader"], tuple[Workspace]]:
         return (type(self), (self.workspace,))
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, IO[bytes]] = OrderedDict()
+        self._open: dict[str, IO[bytes]] = {}  # the one opened last at the end
         self._coming: dict[str, Future[IO[bytes]]] = {}
         self._ranged: dict[str, float] = {}  # until when, in seconds of the monotonic clock
         self._fetched_again: set[str] = set()
@@ -63,7 +68,7 @@ class ShardReader:
         """
         try:
             # The name keeps the file open until the read is over, even if another thread evicts it meanwhile.
-            stream = self._file(tar, whole)
+            stream = self._open.get(tar) or self._file(tar, whole)
             if stream is None:
                 data = remote.read_range(self.workspace.path(tar), offset, offset + size)
             else:
@@ -102,7 +107,6 @@ class ShardReader:
 
         Returns at once. What fails here is met, and raised, again when it is read.
         """
-        self._after_fork()
         with self._lock:
             self._wanted.extend(tar for tar in tars if tar not in self._open and tar not in self._wanted)
             while self._prefetching < min(PREFETCH_THREADS, len(self._wanted)):
@@ -123,12 +127,7 @@ class ShardReader:
                     os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _file(self, tar: str, whole: bool) -> IO[bytes] | None:
-        """None where it is to be read range by range."""
-        self._after_fork()
-        with self._lock:
-            if tar in self._open:
-                self._open.move_to_end(tar)
-                return self._open[tar]
+        """A tar that is not open yet; None where it is to be read range by range."""
         if remote.is_remote(self.workspace.path(tar)):
             if not whole or ShardCache().limit == 0 or time.monotonic() < self._ranged.get(tar, 0):
                 return None
@@ -167,7 +166,7 @@ class ShardReader:
             self._open[tar] = stream
             # Not closed here, another thread may be reading from it: the last reference to it does that.
             if len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
+                del self._open[next(iter(self._open))]
             removed = [name for name, file in self._open.items() if os.fstat(file.fileno()).st_nlink == 0]
             for name in removed[:-MAX_REMOVED_SHARDS]:
                 del self._open[name]
@@ -184,6 +183,11 @@ class ShardReader:
             return ShardError(f"{message} make it and its index again")
         return ShardError(message, Remedy(Stage.SHARDS, self.workspace.location))
 
-    def _after_fork(self) -> None:
-        if self._process != os.getpid():
-            self._begin()  # the parent's lock may have been held, and its threads are not here
+
+def _begin_in_fork() -> None:
+    """The parent's locks may have been held, and its threads are not here."""
+    for reader in _readers:
+        reader._begin()
+
+
+os.register_at_fork(after_in_child=_begin_in_fork)

@@ -111,7 +111,7 @@ class CandidateReader:
             reasons = block.reasons[positions]
             is_read = reasons == "" if prefiltering else (reasons == "") | (reasons == FILTERED)
             positions, passed = positions[is_read], positions[~is_read]
-        refs = dict(block.refs)
+        refs = block.refs.copy()
         # The rows count as read from now on.
         numbers = np.asarray(shards)[refs[self._field].numbers[positions]]
         if not (self._first_reads.mark(numbers, block.rows[positions]) and self._verify):
@@ -126,4 +126,4 @@ class CandidateReader:
             seeds = [f"{self._seed}/{epoch}/{key}" for key in candidates.keys]
             seeded = {name: replace(each, augmentation_seeds=seeds) for name, each in candidates.refs.items()}
             candidates = replace(candidates, refs=seeded)
-        return candidates, replace(block, refs={}).take(passed)
+        return candidates, block.passed_over(passed)

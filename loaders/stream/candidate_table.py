@@ -1,8 +1,8 @@
 """The one record in which a row travels, from the index joined with the IL table to the ledger."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from rhostream.loaders.decode import Positions, StoredRefs, take_texts
 from rhostream.loaders.index import Labels, concat_labels, take_labels, take_lists
+
+#: Columns of a reference table of pairs, among the extra ones of candidates that are read.
+EMBEDDINGS: Final = ("image_embedding", "text_embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,7 @@ class CandidateTable:
 
     def take(self, positions: Positions) -> Self:
         """The candidates at these positions, in this order."""
-        return replace(
-            self,
+        return type(self)(
             keys=take_texts(self.keys, positions),
             shards=take_texts(self.shards, positions),
             rows=self.rows[positions],
@@ -66,9 +68,19 @@ class CandidateTable:
             tokens=None if self.tokens is None else take_lists(self.tokens, positions),
         )
 
-    def passed_over(self, reason: str) -> Self:
-        """The same candidates, none of which is read."""
-        return replace(self, reasons=np.full(len(self), reason, object), refs={}, texts=None, tokens=None)
+    def passed_over(self, positions: Positions, reason: str | None = None) -> Self:
+        """The candidates at these positions, none of which is read: for this reason, or each for its own."""
+        reasons = None if self.reasons is None else self.reasons[positions]
+        rows = self.rows[positions]
+        return type(self)(
+            keys=take_texts(self.keys, positions),
+            shards=take_texts(self.shards, positions),
+            rows=rows,
+            labels=take_labels(self.labels, positions),
+            il=None if self.il is None else self.il[positions],
+            extra={name: column[positions] for name, column in self.extra.items() if name not in EMBEDDINGS},
+            reasons=reasons if reason is None else np.full(len(rows), reason, object),
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:

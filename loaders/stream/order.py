@@ -82,7 +82,7 @@ class EpochOrder:
 
     def block_at(self, position: int) -> tuple[int, int]:
         """The block which holds this position of the sequence, and the position of the block's first row."""
-        block = int(np.searchsorted(self._ends, position, side="right"))
+        block = int(self._ends.searchsorted(position, side="right"))
         return block, int(self._ends[block - 1]) if block else 0
 
     def shards_of(self, block: int) -> list[int]:

@@ -190,7 +190,7 @@ class SuperBatch(Batch):
         """The candidates at these positions; the others are passed over as unreadable. Fields of no rows stay so."""
         if len(readable) == len(self):
             return self
-        unreadable = self.candidates.take(np.setdiff1d(np.arange(len(self)), readable)).passed_over("unreadable")
+        unreadable = self.candidates.passed_over(np.setdiff1d(np.arange(len(self)), readable), "unreadable")
         empty = {name: each for name, each in self.fields.items() if not len(each)}
         rest = replace(self, fields={name: each for name, each in self.fields.items() if len(each)}).take(readable)
         passed_over = CandidateTable.concat([self.passed_over, unreadable])

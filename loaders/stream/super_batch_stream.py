@@ -27,16 +27,13 @@ from rhostream.loaders.index import CorpusMetadata, take_lists
 from rhostream.loaders.reference import PairReference
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.candidate_reader import Candidates
-from rhostream.loaders.stream.candidate_table import CandidateTable
+from rhostream.loaders.stream.candidate_table import EMBEDDINGS, CandidateTable
 from rhostream.loaders.stream.order import Order, Rounds
 from rhostream.loaders.stream.position import StreamPosition
 from rhostream.loaders.stream.ranks import Chunks, Ranks, distributed
 from rhostream.loaders.stream.stored_ids import StoredIds
 from rhostream.loaders.stream.super_batch import FullImages, Part, SuperBatch, Tolerance, shared_reader
 from rhostream.loaders.stream.targets import make_targets
-
-#: Columns of a reference table of pairs that become tensors of a super-batch.
-EMBEDDINGS = ("image_embedding", "text_embedding")
 
 
 class SuperBatchStream(IterableDataset[SuperBatch]):
@@ -302,11 +299,6 @@ class _Maker:
             texts = list(map(str, candidates.texts or []))
         embeddings = {name: torch.from_numpy(candidates.extra[name]) for name in EMBEDDINGS if name in candidates.extra}
         others = {name: column for name, column in candidates.extra.items() if name not in embeddings}
-        passed_over = replace(
-            pending.passed_over,
-            extra={name: column for name, column in pending.passed_over.extra.items() if name not in EMBEDDINGS},
-            texts=None,
-        )
         with_originals = "thumbnail" in candidates.refs and "image" in candidates.refs
         done = pending.turn == len(self._rounds) - 1
         epoch, position = (self._epoch + 1, 0) if done else (self._epoch, self._rounds.after(pending.turn))
@@ -316,7 +308,7 @@ class _Maker:
             labels=make_targets(candidates.labels, len(stream.corpus.classes)),
             il=None if candidates.il is None else torch.from_numpy(candidates.il),
             candidates=replace(candidates, refs={}, texts=texts, tokens=None, extra=others),
-            passed_over=passed_over,
+            passed_over=pending.passed_over,
             specs=specs,
             epoch=self._epoch,
             index=pending.turn,

@@ -114,7 +114,7 @@ class Ledger:
         def column(values: object, kind: pa.DataType) -> pa.Array:
             """Values of the scored candidates, null for those passed over."""
             known = pa.nulls(n, kind) if values is None else pa.array(values, kind)
-            return pa.concat_arrays([known, pa.nulls(len(passed), kind)])
+            return pa.concat_arrays([known, pa.nulls(len(passed), kind)]) if len(passed) else known
 
         columns = {
             "key": [*batch.keys, *passed.keys],

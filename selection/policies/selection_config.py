@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal, get_args
 
 from rhostream.errors import ConfigError
@@ -79,17 +80,17 @@ class SelectionConfig:
     def chosen_by(self) -> SelectionFunction:
         return selection_function(self.function)
 
-    @property
+    @cached_property
     def scores(self) -> bool:
         """Are candidates scored? Not for uniform sampling."""
         return self.chosen_by.score is not None
 
-    @property
+    @cached_property
     def queues(self) -> bool:
         """Are batches filled from more or less than one super-batch each?"""
         return self.full or self.share > 0 or self.score_floor is not None or self.make_rule().falls_short
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What the ledger says of it: the function, and what differs from the defaults ("rho_loss share=0.25")."""
         differing = [

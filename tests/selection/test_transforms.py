@@ -1,7 +1,9 @@
 """A trainer's own augmentation of what was selected: reproducible, and without a trace on the training."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,18 @@ import pytest
 import torch
 from helpers.tiny import write_il, write_workspace
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from rhostream import CandidateStream, ConfigError, OnlineSelector, PerBatch, PerSample, SelectedBatch
 from rhostream.loaders.storage import Workspace
 from rhostream.selection.transforms import transformed
+
+
+@pytest.fixture(scope="module")
+def v2() -> ModuleType:
+    """Its import takes seconds, of which a process that runs other files is spared."""
+    from torchvision.transforms import v2
+
+    return v2
 
 
 @pytest.fixture
@@ -43,22 +52,24 @@ def by_timm() -> PerSample:
 @pytest.mark.parametrize(
     "transform",
     [
-        v2.RandAugment(),
-        PerBatch(v2.ColorJitter(brightness=0.9)),
-        PerSample(v2.RandomCrop(12), pil=True),
-        pytest.param("timm", marks=pytest.mark.slow),  # its import
+        lambda v2: v2.RandAugment(),
+        lambda v2: PerBatch(v2.ColorJitter(brightness=0.9)),
+        lambda v2: PerSample(v2.RandomCrop(12), pil=True),
+        pytest.param(lambda _: by_timm(), marks=pytest.mark.slow),  # its import
     ],
     ids=["randaugment", "batch", "pil", "timm"],
 )
-def test_a_transform_is_repeatable_and_leaves_random_numbers_alone(workspace: Workspace, transform: Any) -> None:
-    transform = by_timm() if transform == "timm" else transform
-    first = batches(workspace, transform)
+def test_a_transform_is_repeatable_and_leaves_random_numbers_alone(
+    workspace: Workspace, v2: ModuleType, transform: Callable[[ModuleType], Any]
+) -> None:
+    chosen = transform(v2)
+    first = batches(workspace, chosen)
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    transformed(transform, images, ["a", "b"], "seed")
+    transformed(chosen, images, ["a", "b"], "seed")
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
-    second = batches(workspace, transform)
+    second = batches(workspace, chosen)
     plain = batches(workspace, None)
     for one, other, without in zip(first, second, plain, strict=True):
         assert one.keys == other.keys == without.keys
@@ -67,7 +78,7 @@ def test_a_transform_is_repeatable_and_leaves_random_numbers_alone(workspace: Wo
     assert not all(torch.equal(one.images, two.images) for one, two in zip(first, plain, strict=True))
 
 
-def test_a_resumed_selector_transforms_as_if_never_stopped(workspace: Workspace) -> None:
+def test_a_resumed_selector_transforms_as_if_never_stopped(workspace: Workspace, v2: ModuleType) -> None:
     whole = batches(workspace, v2.RandAugment())
     stream = CandidateStream(workspace, il="small_cnn", super_batch_size=20)
     first = selector_of(v2.RandAugment())
@@ -82,7 +93,7 @@ def test_a_resumed_selector_transforms_as_if_never_stopped(workspace: Workspace)
         assert torch.equal(one.images, other.images)
 
 
-def test_each_epoch_transforms_a_sample_otherwise(workspace: Workspace) -> None:
+def test_each_epoch_transforms_a_sample_otherwise(workspace: Workspace, v2: ModuleType) -> None:
     def images(epoch: int) -> dict[str, Tensor]:
         found = batches(workspace, v2.ColorJitter(brightness=0.9), epoch)
         return {key: image for batch in found for key, image in zip(batch.keys, batch.images, strict=True)}
@@ -93,7 +104,7 @@ def test_each_epoch_transforms_a_sample_otherwise(workspace: Workspace) -> None:
     assert not any(torch.equal(first[key], second[key]) for key in shared)
 
 
-def test_float_images_are_not_normalized_again(workspace: Workspace) -> None:
+def test_float_images_are_not_normalized_again(workspace: Workspace, v2: ModuleType) -> None:
     for batch in batches(workspace, v2.ToDtype(torch.float32, scale=True)):
         assert 0 <= float(batch.images.min()) < float(batch.images.max()) <= 1
 

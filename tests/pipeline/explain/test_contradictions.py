@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cleanlab.count import get_confident_thresholds
 from click.testing import CliRunner
 from helpers import tables
 
@@ -60,7 +59,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow  # its import
 def test_contradicted_labels_pass_the_thresholds_of_cleanlab(workspace: Workspace) -> None:
+    from cleanlab.count import get_confident_thresholds
+
     truth = np.load(str(Path(workspace.root) / "truth.npz"))
     labels, given = truth["labels"][:360], truth["given"][:360]
     thresholds = get_confident_thresholds(labels, given)

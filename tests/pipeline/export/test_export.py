@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -165,6 +164,7 @@ def test_reasons_of_a_run_need_a_run(made: Path) -> None:
 @pytest.mark.slow
 def test_cleanlab_trains_on_the_list_as_it_is(made: Path, tmp_path: Path) -> None:
     import cleanlab  # and scipy: seconds that no other test needs
+    import pandas
     from sklearn.linear_model import LogisticRegression
 
     run("list", "--workspace", str(made / "w"), "--output", str(tmp_path / "clean.parquet"))

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
 
 from rhostream.pipeline.models.average_precision import mean_average_precision
 
@@ -20,15 +19,29 @@ def by_definition(scores: list[float], present: list[bool]) -> float:
     return total
 
 
-@pytest.mark.parametrize("levels", [3, 1000])
-def test_it_is_the_mean_over_classes_as_defined(levels):
-    random = np.random.default_rng(levels)
-    scores = random.integers(0, levels, (60, 5)) / levels  # few levels: many ties
+@pytest.fixture(params=[3, 1000])
+def ranked(request):
+    """Scores and whether the class is present, (60, 5) each; the last class never occurs."""
+    random = np.random.default_rng(request.param)
+    scores = random.integers(0, request.param, (60, 5)) / request.param  # few levels: many ties
     present = random.random((60, 5)) < [0.05, 0.2, 0.5, 0.9, 0.0]
-    present[0, 0], present[:, 4] = True, False  # the last class never occurs
+    present[0, 0], present[:, 4] = True, False
+    return scores, present
+
+
+def test_it_is_the_mean_over_classes_as_defined(ranked):
+    scores, present = ranked
     found = mean_average_precision(torch.tensor(scores), torch.tensor(present))
     each = [by_definition(scores[:, c].tolist(), present[:, c].tolist()) for c in range(4)]
     assert found == pytest.approx(sum(each) / 4, abs=1e-12)
+
+
+@pytest.mark.slow  # its import
+def test_scikit_learn_finds_the_same(ranked):
+    from sklearn.metrics import average_precision_score
+
+    scores, present = ranked
+    found = mean_average_precision(torch.tensor(scores), torch.tensor(present))
     assert found == pytest.approx(average_precision_score(present[:, :4], scores[:, :4]), abs=1e-12)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
@@ -56,11 +56,11 @@ class Tally:
     rejects: dict[str, int]
     classes: dict[str, int]
     without_class: int
-    empty_captions: int
-    common_captions: int
+    empty_captions: int = 0
+    common_captions: int = 0
     shards: int
-    duplicates: Duplicates
-    examples: dict[str, str]
+    duplicates: Duplicates = field(default_factory=Duplicates)
+    examples: dict[str, str] = field(default_factory=dict)
 
 
 def tally(

@@ -6,7 +6,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ from rhostream.pipeline.shards.refusals import Refusals, add_refusals, refuse_mo
 from rhostream.pipeline.shards.scratch import Scratch, scratch_space
 from rhostream.pipeline.shards.sources import refuse_sources_inside
 from rhostream.pipeline.shards.straddling import Settled, refuse_straddling
-from rhostream.pipeline.shards.summary import Duplicates, tally, write_metadata
+from rhostream.pipeline.shards.summary import Tally, tally, write_metadata
 from rhostream.pipeline.shards.unit import (
     ENTRIES_BEFORE_GIVING_UP,
     UnitRecord,
@@ -53,15 +53,13 @@ FOLDERS = ("rejects", "index", "shards")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardsSummary:
+class ShardsSummary(Tally):
     """What `rho shards` has made of a corpus; entries = sum of samples + sum of rejects.
 
+    A dry run knows the listing only: its samples have not been read, "train" includes the holdout or the folds, and
+    there are no examples.
+
     Attributes:
-        samples: by split ("train", "holdout", "val", "test", "train-fold0"). A dry run knows the listing only: its
-            samples have not been read, and "train" includes the holdout or the folds.
-        rejects: by reason.
-        examples: for each reason one entry, and what is wrong with it; empty for a dry run.
-        classes, without_class, empty_captions, common_captions: see `rhostream.pipeline.shards.summary.Tally`.
         units, units_made: slices of the listing, and how many of them this run has written.
         complete: False of a static job that has ended before others: what it tells of samples, rejects and shards is
             what was made so far.
@@ -72,21 +70,12 @@ class ShardsSummary:
     workspace: str
     dry_run: bool
     entries: int
-    samples: dict[str, int]
-    rejects: dict[str, int]
-    classes: dict[str, int]
-    without_class: int
-    empty_captions: int = 0
-    common_captions: int = 0
     units: int
     units_made: int
-    shards: int
     complete: bool = True
     added: int = 0
     removed: int = 0
     changed: int = 0
-    duplicates: Duplicates = field(default_factory=Duplicates)
-    examples: dict[str, str] = field(default_factory=dict)
     seconds: float
 
 
@@ -196,15 +185,7 @@ def write_shards(
         workspace=workspace.location,
         dry_run=False,
         entries=sum(counts.samples.values()) + sum(counts.rejects.values()),
-        samples=counts.samples,
-        rejects=counts.rejects,
-        classes=counts.classes,
-        without_class=counts.without_class,
-        empty_captions=counts.empty_captions,
-        common_captions=counts.common_captions,
-        shards=counts.shards,
-        duplicates=counts.duplicates,
-        examples=counts.examples,
+        **vars(counts),
         units=plan.units,
         units_made=len(missing),
         added=plan.added,

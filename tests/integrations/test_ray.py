@@ -108,7 +108,7 @@ def test_a_killed_actor_is_replaced_and_its_units_made_again(tmp_path: Path) -> 
     assert sum(told) == 16
 
 
-def test_what_is_told_of_a_unit_outlives_the_record_of_another(tmp_path: Path) -> None:
+def test_progress_of_a_unit_outlives_another_units_record(tmp_path: Path) -> None:
     told: list[int] = []
     crew = on_ray._Crew(Fatal(workspace=Workspace(tmp_path), deaths=0), gpus=0, advance=told.append)
     member = on_ray._Member(None, 0)

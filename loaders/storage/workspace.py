@@ -27,7 +27,7 @@ from rhostream.loaders.storage.parquet_files import (
 )
 from rhostream.loaders.storage.remakes import remake
 from rhostream.loaders.storage.shapes import shaped
-from rhostream.loaders.storage.tensor_files import decode_safetensors, decode_torch
+from rhostream.loaders.storage.tensor_files import decode_safetensors
 from rhostream.loaders.storage.unreadable import UnreadableError
 from rhostream.loaders.storage.whole_files import whole_file
 
@@ -196,11 +196,6 @@ class Workspace:
         """Tensors by name, on the CPU."""
         with self.reading(name):
             return decode_safetensors(self._content(name))
-
-    def read_torch(self, name: str) -> Any:
-        """What `torch.save` wrote of tensors and plain values."""
-        with self.reading(name):
-            return decode_torch(self._content(name))
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[None]:

@@ -28,7 +28,8 @@ def _groups(kind: type[Any]) -> list[str]:
 
 def _row(each: Setting) -> str:
     name = f"`{each.name}`" if each.hidden else f"`{each.flag}`"
-    values = " · ".join(f"`{choice}`" for choice in each.choices) or each.range_text or each.form
+    allowed = [*(f"`{choice}`" for choice in each.choices), each.range_text]
+    values = " · ".join(filter(None, allowed)) or each.form
     variable = f"`{each.variable}`" if each.variable else ""
     cells = (name, variable, values, each.default_text, each.help)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -179,12 +179,10 @@ class TrainConfig(StageConfig):
     core_set: str = setting(
         "", group="Selection", metavar="NAME", unset="off", help="Train on a core set of `rho coreset` alone."
     )
-    prefilter: float | str = setting(
+    prefilter: float | Literal["auto"] = setting(
         0.0,
         group="Selection",
         minimum=0,
-        pattern="auto",
-        form="give a number, or auto",
         metavar="auto|X",
         unset="off",
         help="Pass over candidates, unread, whose IL model predicts another class and finds the label less likely than "

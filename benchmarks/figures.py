@@ -49,7 +49,6 @@ OURS = {
 UNSEEN = {
     "types-40": "product photographs by type, 40% wrong",
     "types": "the same, as found",
-    "synthetic": "drawn garments, 38% wrong",
 }
 
 
@@ -287,14 +286,15 @@ def _steps(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}"
 
 
-def unseen_table() -> str:
+def unseen_table(name: str = "unseen") -> str:
     """Steps of each seed to the target, the best accuracy, and what was wrong among the selected."""
-    cases = {case["case"]: case for case in result("unseen")["cases"]}
+    cases = {case["case"]: case for case in result(name)["cases"]}
+    titles = {case: told for case, told in UNSEEN.items() if case in cases}
     rows = []
-    for number, variant in enumerate(cases["types"]["variants"]):
+    for number, variant in enumerate(next(iter(cases.values()))["variants"]):
         cells = [variant["variant"]]
-        for name in UNSEEN:
-            seeds = cases[name]["variants"][number]["seeds"]
+        for case in titles:
+            seeds = cases[case]["variants"][number]["seeds"]
             steps = ", ".join(_steps(seed["steps_to_target"]) for seed in seeds)
             best = statistics.mean(seed["best_accuracy"] for seed in seeds)
             seconds = [seed["cpu_seconds_to_target"] for seed in seeds if seed["cpu_seconds_to_target"]]
@@ -303,7 +303,30 @@ def unseen_table() -> str:
             mislabeled = f", {statistics.mean(wrong):.0%} wrong" if wrong else ""
             cells.append(f"{steps}{cost}; {best:.1%}{mislabeled}")
         rows.append(cells)
-    return table(["", *(f"{told}: {cases[name]['target']:.1%}" for name, told in UNSEEN.items())], rows)
+    return table(["", *(f"{told}: {cases[case]['target']:.1%}" for case, told in titles.items())], rows)
+
+
+def foretold_table() -> str:
+    """Of uniform sampling's steps and CPU-seconds, what `rho plan` foretold and what each variant then took."""
+    rows = []
+    for name, target in (("unseen", "small CNN"), ("unseen-resnet18", "ResNet-18")):
+        for case in result(name)["cases"]:
+            found = {each["variant"]: each["seeds"] for each in case["variants"]}
+            planned = case["foretold"]["variants"]
+            for variant in planned:
+                if variant == "uniform" or variant not in found:
+                    continue
+                cells = [f"{UNSEEN[case['case']]}, {target}", variant]
+                for figure in ("steps", "cpu_seconds"):
+                    told = planned[variant][figure] / planned["uniform"][figure]
+                    means = [_mean(found[each], f"{figure}_to_target") for each in (variant, "uniform")]
+                    cells.append(f"{told:.2f}, {means[0] / means[1]:.2f}")
+                rows.append(cells)
+    return table(["", "", "steps: foretold, found", "CPU-seconds: foretold, found"], rows)
+
+
+def _mean(seeds: list[dict[str, Any]], figure: str) -> float:
+    return statistics.mean(seed[figure] for seed in seeds if seed[figure] is not None)
 
 
 def _unseen(variant: str, figure: str) -> list[float]:
@@ -324,7 +347,7 @@ def unseen_steps() -> str:
 
 
 def unseen_wrong(of: str = "selected") -> str:
-    """Mislabeled among what `learnable` selected, or among its candidates, by case."""
+    """Mislabeled among what `learnable` selected, or among its candidates, where it is known."""
     return " and ".join(f"{share:.0%}" for share in _unseen("learnable", f"{of}_mislabeled"))
 
 

@@ -7,8 +7,10 @@ A case is a name and a manifest; its corpus is split into two folds, so that eve
 loss from the other half. A small BatchNorm CNN on 32 pixels, n_b 32, AdamW at PyTorch's defaults and a constant rate,
 evaluated every 50 steps; small_cnn at its own length is the IL model. `rho_loss` chooses from 320 candidates as in the
 paper, `learnable` from 128, the number of our manifests. The target is 99% of the mean of uniform sampling's four best
-evaluations, over all seeds. `replay` trains another model on what the small CNN's `learnable` has chosen, whose scoring
-it does not pay for. One thread each; finished runs are taken up again.
+evaluations, over all seeds. `replay` trains another model on what the small CNN's `learnable` has chosen, whose
+scoring it does not pay for. What `rho plan` foretells for the steps that uniform sampling took is kept beside what came
+of it.
+One thread each; finished runs are taken up again.
 
 The cases reported in docs/benchmarks.md: `types` are 9,000 photographs of a web shop, drawn from the 41 types that have
 150 or more, a fifth of them for the test (a table with path, label and split); `types-40` the same with [noise] uniform
@@ -30,6 +32,7 @@ from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import load_manifest
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.config.train_config import TrainConfig
+from rhostream.pipeline.forecast import forecast_selections
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.shards.write import write_shards
@@ -51,6 +54,13 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     },
     "auto": {"select": "auto", "steps": 800},
     "replay": {"replay": "bn_cnn-learnable-0"},
+}
+#: What `rho plan` calls them.
+FORESEEN: Final = {
+    "uniform": "uniform@32",
+    "uniform, n_b 128": "uniform@128",
+    "IL filter": "filter@32",
+    "learnable, scored in bfloat16": "learnable@32/0.25",
 }
 
 
@@ -81,7 +91,21 @@ def run_case(name: str, manifest: str, folder: Path, seeds: int, model: str, var
                 ),
             )
             found.setdefault(variant, []).append(run.metrics)
-    return {"case": name, **judged(found)}
+    outcome = judged(found)
+    taken = [seed["steps_to_target"] for seed in outcome["variants"][0]["seeds"] if seed["steps_to_target"]]
+    planned = replace(common, steps=round(float(np.mean(taken))), super_batch_size=128)
+    return {"case": name, "foretold": foretold(workspace, planned), **outcome}
+
+
+def foretold(workspace: Workspace, config: TrainConfig) -> dict[str, Any]:
+    """Of each variant the steps and CPU-seconds that `rho plan` foretells, and the one that it would take."""
+    plan = forecast_selections(workspace, config)
+    by_name = {each.name: each for each in plan.selections}
+    expected = {variant: by_name[name] for variant, name in FORESEEN.items() if name in by_name}
+    return {
+        "best": plan.best.name,
+        "variants": {variant: {"steps": each.steps, "cpu_seconds": each.cost} for variant, each in expected.items()},
+    }
 
 
 def judged(runs: dict[str, list[list[dict[str, Any]]]]) -> dict[str, Any]:

@@ -326,7 +326,7 @@ def foretold_table() -> str:
 
 
 def _mean(seeds: list[dict[str, Any]], figure: str) -> float:
-    return statistics.mean(seed[figure] for seed in seeds if seed[figure] is not None)
+    return float(statistics.mean(seed[figure] for seed in seeds if seed[figure] is not None))
 
 
 def _unseen(variant: str, figure: str) -> list[float]:

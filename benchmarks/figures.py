@@ -384,6 +384,27 @@ def demo_table() -> str:
     return table(["", *(variant["variant"].split(":")[0] for variant in result("demo")["variants"])], rows)
 
 
+def pairs_demo_table() -> str:
+    """What `make demo-pairs` came to: one seed, a tenth of the reference model charged."""
+    runs = [variant["runs"][0] for variant in result("demo_pairs")["variants"]]
+    costs = ("load", "score", "train", "il_train", "il_score")
+    rows = [
+        ["steps", *(f"{run['steps']:,}" for run in runs)],
+        ["final recall@10", *(f"{run['final_accuracy']:.1%}" for run in runs)],
+        ["samples seen", *(f"{run['seen']:,}" for run in runs)],
+        ["samples trained on", *(f"{run['trained']:,}" for run in runs)],
+        ["wrong captions, of selected", *(f"{run['mislabeled']:.1%}" for run in runs)],
+        ["wrong captions, of candidates", *(f"{run['candidates_mislabeled']:.1%}" for run in runs)],
+        ["CPU-seconds", *(f"{sum(run['cpu_seconds'][cost] for cost in costs):.0f}" for run in runs)],
+        ["of these for the reference", *(f"{sum(run['cpu_seconds'][cost] for cost in costs[3:]):.0f}" for run in runs)],
+    ]
+    for number, aim in enumerate(runs[0]["reached"]):
+        cells = [run["reached"][number] for run in runs]
+        told = ["never" if c["steps"] is None else f"{c['steps']} steps, {c['cpu_seconds']:.0f} CPU-s" for c in cells]
+        rows.append([f"to {aim['target']:.1%}", *told])
+    return table(["", *(variant["variant"].split(":")[0] for variant in result("demo_pairs")["variants"])], rows)
+
+
 def render_picture() -> bytes:
     """Steps and CPU-seconds to the targets of `paying_table`, as SVG: the same bytes every time."""
     import io

@@ -46,6 +46,8 @@ def _column(variant: "VariantOutcome") -> dict[str, str]:
         evaluated_on += " (the IL model has trained on it)"
     lines = {
         "steps": str(first.steps),
+        "samples seen": over_seeds(lambda outcome: outcome.seen, whole),
+        "samples trained on": over_seeds(lambda outcome: outcome.trained, whole),
         f"{first.measure} on": evaluated_on,
         f"final {first.measure}": show_spread(variant.final_accuracy, percent, "unknown"),
         **{
@@ -82,6 +84,8 @@ def _target(comparison: "Comparison", target: float) -> Table:
     table = {f"to {percent(target)} {comparison.measure}": [variant.variant for variant in variants]}
     for figure, title, show in (
         ("steps", "steps", whole),
+        ("seen", "samples seen", whole),
+        ("trained", "trained on", whole),
         ("seconds", "seconds", seconds),
         ("cpu_seconds", "CPU-seconds", seconds),
         ("flops", "TFLOPs", tera),

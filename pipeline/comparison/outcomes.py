@@ -21,6 +21,7 @@ class Reached:
     """When a run first reported a target accuracy; None where it never did.
 
     Attributes:
+        seen, trained: samples that were candidates, and those that were trained on; one that came twice counts twice.
         seconds, cpu_seconds, flops: the run's costs up to then, its share of the IL model included; evaluation, our
             measuring, is not.
         seconds_whole_il, cpu_seconds_whole_il, flops_whole_il: the same, charged with the whole IL model.
@@ -28,6 +29,8 @@ class Reached:
 
     target: float
     steps: int | None = None
+    seen: int | None = None
+    trained: int | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
     flops: float | None = None
@@ -41,6 +44,7 @@ class Outcome:
     """What one run came to.
 
     Attributes:
+        seen, trained: samples that were candidates, and those that were trained on; one that came twice counts twice.
         mislabeled, correct: shares among the selected, over the whole run; None where not known.
         candidates_mislabeled, candidates_correct: the same of the candidates that they were chosen from.
         early_correct, early_candidates_correct: over those intervals at whose end the run's accuracy was at most
@@ -63,6 +67,8 @@ class Outcome:
     best_accuracy: float | None
     final_qualities: dict[str, float]
     reached: tuple[Reached, ...]
+    seen: int
+    trained: int
     mislabeled: float | None
     candidates_mislabeled: float | None
     correct: float | None
@@ -129,6 +135,8 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
         best_accuracy=max(curve) if curve else None,
         final_qualities=qualities(last),
         reached=tuple(_reached(lines, target, runs, metric) for target in targets),
+        seen=_sum(lines, "candidates"),
+        trained=_sum(lines, "selected"),
         mislabeled=_mean(lines, "selected_mislabeled", "selected"),
         candidates_mislabeled=_mean(lines, "candidates_mislabeled", "candidates"),
         correct=_mean(lines, "selected_correct", "selected"),
@@ -144,12 +152,18 @@ def _outcome(run: Run, targets: Sequence[float], weakest: float | None, il_runs:
 
 
 def _reached(lines: Sequence[dict[str, Any]], target: float, il_runs: int, metric: Metric) -> Reached:
-    for line in lines:
+    for place, line in enumerate(lines, 1):
         if (found := quality(line, metric)) is not None and found >= target:
+            until = lines[:place]
             costs = {unit: charged(line, unit, il_runs) for unit in COST_UNITS}
             whole = {f"{unit}_whole_il": charged(line, unit, 1) for unit in COST_UNITS}
-            return Reached(target=target, steps=line["step"], **costs, **whole)
+            seen, trained = _sum(until, "candidates"), _sum(until, "selected")
+            return Reached(target=target, steps=line["step"], seen=seen, trained=trained, **costs, **whole)
     return Reached(target=target)
+
+
+def _sum(lines: Sequence[dict[str, Any]], count: str) -> int:
+    return sum(line[count] or 0 for line in lines)
 
 
 def _mean(lines: Sequence[dict[str, Any]], share: str, count: str) -> float | None:

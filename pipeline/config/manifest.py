@@ -154,9 +154,10 @@ class Manifest(StageConfig):
 
     @property
     def _names_holdout(self) -> bool:
-        """Do the reader's options give the holdout files of its own?"""
+        """Do the reader's options give the holdout files of its own, or draw some for it?"""
         tables = [self.options.get(name) for name in ("splits", "file_splits")]
-        return any("holdout" in table.values() for table in tables if isinstance(table, Mapping))
+        named = any("holdout" in table.values() for table in tables if isinstance(table, Mapping))
+        return named or bool(self.options.get("holdout_images"))
 
     @property
     def place(self) -> str:

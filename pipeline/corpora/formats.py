@@ -17,6 +17,7 @@ FORMATS: Final[dict[str, str]] = {
     "hf_parquet": "rhostream.pipeline.corpora.hugging_face.parquet:HuggingFaceParquet",
     "imagefolder": "rhostream.pipeline.corpora.imagefolder:ImageFolder",
     "synthetic": "rhostream.pipeline.corpora.synthetic.corpus:Synthetic",
+    "synthetic_pairs": "rhostream.pipeline.corpora.synthetic.pairs:SyntheticPairs",
     "table": "rhostream.pipeline.corpora.table:Table",
     "torchvision": "rhostream.pipeline.corpora.torchvision:TorchvisionDataset",
     "webdataset": "rhostream.pipeline.corpora.webdataset:WebDatasetTars",
@@ -24,7 +25,7 @@ FORMATS: Final[dict[str, str]] = {
 
 _FLEXIBLE: Final = ("hf_disk", "hf_imagefolder", "hf_parquet", "table", "webdataset")
 #: Formats of other tasks than classification, and what the others give a sample.
-_OF_TASK: Final[dict[str, tuple[str, ...]]] = {"multi_label": _FLEXIBLE, "pairs": _FLEXIBLE}
+_OF_TASK: Final[dict[str, tuple[str, ...]]] = {"multi_label": _FLEXIBLE, "pairs": (*_FLEXIBLE, "synthetic_pairs")}
 
 
 def open_corpus(manifest: Manifest) -> Corpus:

@@ -4,7 +4,7 @@ What is evaluated and kept is an average of the weights over the training, of wh
 (Karras et al., 2024, arXiv 2312.02696, section 3: power-function averages). Unless a schedule is asked for, the
 learning rate stays constant: the average at *any* step is about as good as the end of a schedule that was made for that
 step, and no length has to be known beforehand. Evaluations come at steps that grow by a quarter. The training ends at
-the first one that has not lowered the validation loss by `least_gain`.
+the first one that has not lowered the validation loss by `least_gain`; of pairs, what recall@10 leaves to find.
 """
 
 import copy
@@ -54,7 +54,7 @@ _GROWTH: Final = 1.25  # of the steps from one evaluation to the next
 _POWER: Final = 6.94  # of the average over the training: a standard deviation of a tenth of its length
 # Before a model has learnt anything, its loss may not fall for a while.
 _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
-_PAIRS_LEARNT: Final = 0.9  # of pairs, which are learnt slowly at first, and never wholly where captions are wrong
+_PAIRS_LEARNT: Final = 0.9  # of what an untrained model does not find
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
 _RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
@@ -167,8 +167,12 @@ class Fit:
 
     @property
     def best_step(self) -> int:
-        """The first step of the lowest validation loss."""
-        return min(self.evaluations, key=lambda each: each.validation_loss).step
+        """The first step of the lowest validation loss, of pairs that of the highest recall."""
+        return min(self.evaluations, key=self._to_fall).step
+
+    def _to_fall(self, evaluation: ILEvaluation) -> float:
+        """What the training is to lower; not the loss of wrong captions, of which a better model is the surer."""
+        return 1 - evaluation.validation_accuracy if isinstance(self._task, Pairs) else evaluation.validation_loss
 
     @property
     def finished(self) -> bool:
@@ -177,12 +181,13 @@ class Fit:
         *before, last = self.evaluations
         if last.step == self.config.steps or self.config.schedule == "linear":
             return last.step == self.config.steps
-        lowest = min(each.validation_loss for each in before)
-        if last.validation_loss > _RISEN * lowest:
+        lowest, now = min(map(self._to_fall, before)), self._to_fall(last)
+        if now > _RISEN * lowest:
             return True
-        share = _PAIRS_LEARNT if isinstance(self._task, Pairs) else _LEARNT
-        learnt = min(lowest, last.validation_loss) < share * self.validation.guess or last.step >= _GIVEN_UP
-        return learnt and last.validation_loss > (1 - self.config.least_gain) * lowest
+        of_pairs = isinstance(self._task, Pairs)
+        nothing = _PAIRS_LEARNT * self._to_fall(before[0]) if of_pairs else _LEARNT * self.validation.guess
+        learnt = min(lowest, now) < nothing or last.step >= _GIVEN_UP
+        return learnt and now > (1 - self.config.least_gain) * lowest
 
     def run(self) -> None:
         """Train to the end, from the checkpoint where there is one. torch's global generators stay as they were.

@@ -46,7 +46,7 @@ class ILWeights:
         sha256: of that file.
         trained_on: name and digest of every shard it was trained on.
         trained_samples, validated_samples: how many samples trained it and chose its step.
-        best_step: the step of the lowest validation loss, whose weights these are.
+        best_step: the step of the lowest validation loss, of pairs of the highest recall, whose weights these are.
         evaluations: in the order of their steps.
     """
 

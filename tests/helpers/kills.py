@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from helpers.killable import ENDS, end, start
-from helpers.pair_corpus import write_pairs_tar
+from helpers.pair_corpus import tangled_pairs, write_tar_of
 from helpers.shards_corpus import CLASSES
 from helpers.small_workspace import SmallWorkspace
 from helpers.texts import write_table
@@ -21,6 +21,11 @@ _IMAGE: Final = "[image]\nsize = 16\n"
 _TRAIN: Final = ("--model", "bn_cnn", "--batch-size", "4", "--super-batch-size", "20", "--augmentation", "shift_flip")
 _CPU: Final = ("--device", "cpu", "--threads", "1")
 _TRAIN_IL: Final = ("il", "train", "--name", "killed", "--model", "bn_cnn", "--steps", "60", "--batch-size", "8", *_CPU)
+
+_TRAIN_IL_OF_PAIRS: Final = (
+    *("il", "train", "--name", "killed", "--model", "small_clip", "--steps", "16", "--batch-size", "8"),
+    *_CPU,
+)
 
 #: Of these, what was measured differs from run to run.
 _MEASURED: Final = ("costs", "metrics.jsonl", "checkpoints", "comparisons", "tensorboard")
@@ -45,8 +50,8 @@ def _shards(place: SmallWorkspace, *settings: str) -> list[str]:
 
 
 def _pairs(place: SmallWorkspace, *settings: str) -> list[str]:
-    tar, manifest = place.folder / "pairs/a.tar", place.folder / "pairs.toml"
-    write_pairs_tar(tar, range(IMAGES))
+    manifest = place.folder / "pairs.toml"
+    tar = write_tar_of(place.folder / "pairs/a.tar", tangled_pairs(IMAGES))  # some of them straddle the split
     manifest.write_text(f'format = "webdataset"\ntask = "pairs"\nroot = "{tar.parent}"\nshard_size = 16\n{_IMAGE}')
     return ["shards", "--manifest", str(manifest), *settings, *_at(place, "shards")]
 
@@ -75,6 +80,26 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
     "init": lambda place: [["init", "table", "--output", str(place.folder / "made.toml")]],
     "shards": lambda place: [_shards(place, "--workers", "0")],
     "shards, pairs": lambda place: [_pairs(place, "--workers", "0")],
+    "thumbnails of pairs": lambda place: [
+        _pairs(place, "--workers", "0"),
+        ["thumbnails", "--size", "12", "--workers", "0", *_at(place, "shards")],
+    ],
+    "tokenize of pairs": lambda place: [_pairs(place, "--workers", "0"), ["tokenize", *_at(place, "shards")]],
+    "il train of pairs": lambda place: [_pairs(place, "--workers", "0"), [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")]],
+    "il score of pairs": lambda place: [
+        _pairs(place, "--workers", "0"),
+        [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
+        ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place, "shards")],
+    ],
+    "train of pairs": lambda place: [
+        _pairs(place, "--workers", "0"),
+        [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
+        ["il", "score", "--name", "killed", *_CPU, *_at(place, "shards")],
+        [
+            *("train", "--name", "killed", "--select", "jest", "--model", "small_clip", "--steps", "16"),
+            *("--evaluate-every", "4", "--batch-size", "4", "--super-batch-size", "12", *_CPU, *_at(place, "shards")),
+        ],
+    ],
     "shards, two workers": lambda place: [_shards(place, "--workers", "2")],
     "index": lambda place: [["index", str(place.folder / "w/shards"), "--workers", "0", *_at(place, "killed")]],
     "index, two workers": lambda place: [

@@ -2,7 +2,9 @@
 
 import io
 import json
+import random
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,10 @@ def picture(color: str, shape: str, ground: str, seed: int, side: int = 16) -> b
 
 def pair(number: int, wrong: float = 0.0) -> tuple[bytes, str, bool]:
     """(image, caption, whether the caption is another one's), a function of the number."""
-    random = np.random.default_rng(number)
-    color, shape, ground = (str(random.choice(list(names))) for names in (COLORS, SHAPES, GROUNDS))
+    draws = np.random.default_rng(number)
+    color, shape, ground = (str(draws.choice(list(names))) for names in (COLORS, SHAPES, GROUNDS))
     moved = bool(np.random.default_rng((number, 1)).random() < wrong)
-    told = str(random.choice([each for each in COLORS if each != color])) if moved else color
+    told = str(draws.choice([each for each in COLORS if each != color])) if moved else color
     return picture(color, shape, ground, number), f"a {told} {shape} on a {ground} ground, number {number}", moved
 
 
@@ -55,6 +57,24 @@ def write_pairs_tar(path: Path, numbers: range, *, wrong: float = 0.0) -> Path:
             document = json.dumps({"caption": caption, "mismatched": moved}).encode()
             for name, data in (("png", image), ("txt", caption.encode()), ("json", document)):
                 add_member(tar, f"{number:05d}.{name}", data)
+    return path
+
+
+def tangled_pairs(pairs: int, seed: int = 0) -> list[tuple[str, bytes, str]]:
+    """(key, image, caption): images under several captions, captions of several images, and both at once."""
+    chance = random.Random(seed)
+    own = [f"caption {seed}-{number}" for number in range(pairs)]
+    told = [caption if chance.random() < 0.6 else f"one of {chance.randrange(40)}" for caption in own]
+    return [(f"{seed}-{number:04d}", pair(chance.randrange(240))[0], told[number]) for number in range(pairs)]
+
+
+def write_tar_of(path: Path, samples: Iterable[tuple[str, bytes, str]]) -> Path:
+    """Members `<key>.png` and `.txt`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for key, image, caption in samples:
+            add_member(tar, f"{key}.png", image)
+            add_member(tar, f"{key}.txt", caption.encode())
     return path
 
 

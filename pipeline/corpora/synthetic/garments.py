@@ -42,7 +42,12 @@ def _neckline(pen: Pen, depth: float, fill: Color, *, width: float = 0.15, rim: 
 def _stripes(pen: Pen, rng: random.Random, hem: float, *, likely: float = 0.35) -> None:
     """Prints and stripes occur on every plain garment: they tell nothing about its class."""
     kind = rng.random()
-    if kind < likely * 0.6:
+    if pen.pattern:
+        kind = {"striped": 0.0, "dotted": 1.0, "plain": 1.0}[pen.pattern]
+    if pen.pattern == "dotted":
+        for k in range(12):
+            pen.dot((-0.27 + 0.18 * (k % 4), -0.3 + 0.25 * (k // 4)), rng.uniform(0.05, 0.07), pen.accent)
+    elif kind < likely * 0.6:
         gap = rng.uniform(0.1, 0.2)
         for k in range(int((hem + 0.3) / gap)):
             pen.line([(-0.35, -0.25 + k * gap), (0.35, -0.25 + k * gap)], pen.accent, rng.uniform(0.03, 0.06))
@@ -62,7 +67,8 @@ def _ribs(pen: Pen, hem: float, fill: Color) -> None:
 
 
 def _t_shirt(pen: Pen, rng: random.Random) -> None:
-    _sleeve(pen, rng.uniform(0.28, 0.4), end=0.2)
+    short = rng.uniform(0.28, 0.4)
+    _sleeve(pen, 0.92 if pen.sleeves == "long" else short, end=0.2)
     _torso(pen)
     _stripes(pen, rng, 0.6)
     _neckline(pen, rng.uniform(0.08, 0.14), pen.dark, rim=pen.light if rng.random() < 0.5 else None)
@@ -70,6 +76,8 @@ def _t_shirt(pen: Pen, rng: random.Random) -> None:
 
 def _shirt(pen: Pen, rng: random.Random) -> None:
     long = rng.random() < 0.75
+    if pen.sleeves:
+        long = pen.sleeves == "long"
     _sleeve(pen, 0.95 if long else 0.42, end=0.14 if long else 0.2)
     if long:
         _cuff(pen, 0.95, pen.light, end=0.15)
@@ -202,13 +210,17 @@ def _shawl(pen: Pen, rng: random.Random) -> None:
 
 def _dress(pen: Pen, rng: random.Random) -> None:
     flare, waist = rng.uniform(0.48, 0.7), rng.uniform(-0.02, 0.1)
-    if rng.random() < 0.5:
+    if (rng.random() < 0.5 or pen.sleeves == "short") and pen.sleeves != "long":
         _sleeve(pen, 0.26, wide=0.18, end=0.18)
+    if pen.sleeves == "long":
+        _sleeve(pen, 0.92, wide=0.18, end=0.14)
     pen.both([(0, -0.6), (0.15, -0.6), (0.33, -0.54), (0.3, -0.25), (0.22, waist), (0, waist)], pen.main)
     pen.both([(0, waist), (0.22, waist), (flare, 0.88), (0, 0.92)], pen.main)
     for k in (0.25, 0.55, 0.85):
         pen.lines([(0.2 * k, waist + 0.08), (flare * k, 0.86)], pen.dark, 0.02)
     pen.area([(-0.23, waist - 0.04), (0.23, waist - 0.04), (0.23, waist + 0.05), (-0.23, waist + 0.05)], pen.accent)
+    if pen.pattern:
+        _stripes(pen, rng, 0.4)
     _neckline(pen, rng.uniform(0.1, 0.22), pen.dark)
 
 

@@ -25,9 +25,16 @@ class Pose:
 
 
 class Pen:
-    """Draws in a garment's coordinates, with its colors."""
+    """Draws in a garment's coordinates, with its colors.
 
-    def __init__(self, canvas: Image.Image, pose: Pose, main: Color, accent: Color) -> None:
+    Args:
+        pattern, sleeves: of an `Outfit`, for garments that have them; "" leaves them to chance.
+    """
+
+    def __init__(
+        self, canvas: Image.Image, pose: Pose, main: Color, accent: Color, *, pattern: str = "", sleeves: str = ""
+    ) -> None:
+        self.pattern, self.sleeves = pattern, sleeves
         self._draw = ImageDraw.Draw(canvas)
         half = canvas.width / 2
         cos, sin = (f(math.radians(pose.angle)) * half * pose.scale for f in (math.cos, math.sin))

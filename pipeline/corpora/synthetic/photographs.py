@@ -8,22 +8,24 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rhostream.pipeline.corpora.synthetic.garments import GARMENTS
+from rhostream.pipeline.corpora.synthetic.outfits import Outfit
 from rhostream.pipeline.corpora.synthetic.pen import Color, Pen, Pose, mix
 
 SUPERSAMPLING: Final = 2
 PROTOTYPES: Final = 3  # articles of a class that its studio pictures show again and again
 
 
-def draw(name: str, rng: random.Random, *, side: int, studio: bool) -> Image.Image:
+def draw(name: str, rng: random.Random, *, side: int, studio: bool, outfit: Outfit | None = None) -> Image.Image:
     """One garment, RGB, `side` x `side` pixels; all that varies comes from `rng`.
 
     Args:
         name: a key of `GARMENTS`.
         studio: one of the class's few prototypes on a plain background, hardly varied: what a catalog is full of.
             Otherwise a snapshot: any color, pose, background and light, perhaps partly hidden.
+        outfit: what is known of the garment beforehand; else all is left to chance.
     """
     style = random.Random(f"{name}/{rng.randrange(PROTOTYPES)}") if studio else rng
-    main, accent = _colors(style)
+    main, accent = _colors(style) if outfit is None else outfit.paints(style)
     if studio:
         pose = Pose(angle=rng.uniform(-3, 3), scale=rng.uniform(0.88, 0.94), arms=rng.uniform(60, 66))
         canvas = Image.new("RGB", (side * SUPERSAMPLING,) * 2, (style.randint(225, 250),) * 3)
@@ -37,7 +39,8 @@ def draw(name: str, rng: random.Random, *, side: int, studio: bool) -> Image.Ima
             arms=rng.uniform(52, 72),
         )
         canvas = _scene(rng, side * SUPERSAMPLING)
-    pen = Pen(canvas, pose, main, accent)
+    known = {} if outfit is None else {"pattern": outfit.pattern, "sleeves": outfit.sleeves}
+    pen = Pen(canvas, pose, main, accent, **known)
     GARMENTS[name](pen, style)
     if not studio:
         _hide(canvas, rng)

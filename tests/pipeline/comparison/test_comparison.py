@@ -78,6 +78,9 @@ def test_json_tells_every_seed_and_agrees_with_the_metrics(workspace):
             il = 0.0 if "uniform" in name else 600.0
             (target,) = outcome["reached"]
             assert target["steps"] == first["step"]
+            until = lines[: lines.index(first) + 1]
+            assert target["seen"] == sum(line["candidates"] for line in until)
+            assert target["trained"] == sum(line["selected"] for line in until)
             assert target["cpu_seconds"] == pytest.approx(own + il / 5)
             assert target["cpu_seconds_whole_il"] == pytest.approx(own + il)
             reached.append(first["step"])

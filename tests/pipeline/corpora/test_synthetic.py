@@ -17,7 +17,8 @@ from PIL import Image
 
 from rhostream.errors import ConfigError, CorpusError, UndecodableImageError
 from rhostream.loaders.decode.rgb import decode_rgb
-from rhostream.pipeline.corpora.synthetic.corpus import MARKER, STAMP, key, write_corpus
+from rhostream.pipeline.corpora.synthetic.corpus import MARKER, key, write_corpus
+from rhostream.pipeline.corpora.synthetic.drawn_folder import STAMP
 from rhostream.pipeline.corpora.synthetic.plan import (
     CLASSES,
     COMMONEST,

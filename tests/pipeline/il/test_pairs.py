@@ -33,6 +33,7 @@ def test_reference_model_learns_which_caption_an_image_has(workspace):
     metadata = ILMetadata.read(workspace, "small_clip")
     before, last = metadata.models[0].evaluations[0], metadata.models[0].best
     assert last.validation_loss < 0.9 * before.validation_loss
+    assert last.validation_accuracy == max(each.validation_accuracy for each in metadata.models[0].evaluations)
     corpus = CorpusMetadata.read(workspace)
     held = PairEvaluationSet(
         workspace, corpus.split("test"), metadata.spec, metadata.text_spec, task=Pairs(loss="softmax")

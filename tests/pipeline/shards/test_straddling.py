@@ -1,37 +1,16 @@
 """Equal images, and equal captions of few pairs, stand on one side of the split, whatever else they share."""
 
 import hashlib
-import random
-import tarfile
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from helpers.pair_corpus import add_member, pair, pairs_manifest
+from helpers.pair_corpus import pair, pairs_manifest, tangled_pairs, write_tar_of
 
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.in_place import index_tars
 from rhostream.pipeline.shards import write_shards
-
-IMAGES = [pair(number)[0] for number in range(240)]
-
-
-def tangled(pairs, seed=0):
-    """(key, image, caption): images under several captions, captions of several images, and both at once."""
-    draw = random.Random(seed)
-    own = [f"caption {seed}-{number}" for number in range(pairs)]
-    told = [caption if draw.random() < 0.6 else f"one of {draw.randrange(40)}" for caption in own]
-    return [(f"{seed}-{number:04d}", IMAGES[draw.randrange(len(IMAGES))], told[number]) for number in range(pairs)]
-
-
-def tar_of(path, samples):
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for key, image, caption in samples:
-            add_member(tar, f"{key}.png", image)
-            add_member(tar, f"{key}.txt", caption.encode())
-    return path
 
 
 def manifest_of(root, **settings):
@@ -67,7 +46,7 @@ def files_of(folder):
 @pytest.mark.parametrize("in_place", [False, True])
 def test_equal_images_and_equal_captions_stand_on_one_side(tmp_path, in_place):
     workspace = Workspace(tmp_path / "workspace")
-    tars = [tar_of(tmp_path / "tars" / f"{part}.tar", tangled(200, part)) for part in range(3)]
+    tars = [write_tar_of(tmp_path / "tars" / f"{part}.tar", tangled_pairs(200, part)) for part in range(3)]
     if in_place:
         summary = index_tars(workspace, [str(tar) for tar in tars], manifest_of(""), workers=0)
     else:
@@ -87,7 +66,7 @@ def test_equal_images_and_equal_captions_stand_on_one_side(tmp_path, in_place):
 
 def test_an_image_under_captions_of_its_own_loses_none(tmp_path):
     samples = [
-        (f"{image:03d}-{told}", IMAGES[image], f"{told} words on {image}") for image in range(80) for told in range(5)
+        (f"{image:03d}-{told}", pair(image)[0], f"{told} words on {image}") for image in range(80) for told in range(5)
     ]
     summary = write_shards(tmp_path, samples=samples, task="pairs", holdout=0.3, workers=0)
     assert summary.rejects == {}
@@ -107,10 +86,10 @@ def test_boilerplate_is_split_by_its_images(tmp_path):
 
 def test_what_is_appended_gives_way_to_what_was_there(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
-    tar_of(tmp_path / "tars" / "0.tar", tangled(200, 0))
+    write_tar_of(tmp_path / "tars" / "0.tar", tangled_pairs(200, 0))
     write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
     before = {row["key"]: row for row in rows_of(workspace)}
-    tar_of(tmp_path / "tars" / "1.tar", tangled(200, 1))
+    write_tar_of(tmp_path / "tars" / "1.tar", tangled_pairs(200, 1))
     summary = write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0, append=True)
     after = {row["key"]: row for row in rows_of(workspace)}
     assert (summary.added, summary.changed, summary.removed) == (200, 0, 0)
@@ -122,10 +101,10 @@ def test_what_is_appended_gives_way_to_what_was_there(tmp_path):
 @pytest.mark.parametrize("lost", ["index", "rejects", "shards"])
 def test_a_lost_unit_is_made_again_as_it_was(tmp_path, lost):
     workspace = Workspace(tmp_path / "workspace")
-    tar_of(tmp_path / "tars" / "0.tar", tangled(150, 0))
+    write_tar_of(tmp_path / "tars" / "0.tar", tangled_pairs(150, 0))
     write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0)
     if lost == "shards":  # of what is appended to, the indexes must be whole
-        tar_of(tmp_path / "tars" / "1.tar", tangled(80, 1))
+        write_tar_of(tmp_path / "tars" / "1.tar", tangled_pairs(80, 1))
         write_shards(workspace, manifest_of(tmp_path / "tars"), workers=0, append=True)
     before = digests(workspace)
     for file in files_of(workspace.path(lost))[:2]:
@@ -136,7 +115,7 @@ def test_a_lost_unit_is_made_again_as_it_was(tmp_path, lost):
 
 @pytest.mark.slow
 def test_several_processes_refuse_the_same(tmp_path):
-    tar_of(tmp_path / "tars" / "0.tar", tangled(300, 0))
+    write_tar_of(tmp_path / "tars" / "0.tar", tangled_pairs(300, 0))
     found = []
     for workers in (0, 2):
         workspace = Workspace(tmp_path / str(workers))
@@ -147,7 +126,10 @@ def test_several_processes_refuse_the_same(tmp_path):
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_pairs_of_an_official_holdout_stay(tmp_path, in_place):
-    tars = [tar_of(tmp_path / "tars" / f"{name}.tar", tangled(100, seed)) for seed, name in enumerate(("a", "clean"))]
+    tars = [
+        write_tar_of(tmp_path / "tars" / f"{name}.tar", tangled_pairs(100, seed))
+        for seed, name in enumerate(("a", "clean"))
+    ]
     manifest = manifest_of(
         "" if in_place else tmp_path / "tars", options={"extra": {}, "splits": {"clean.tar": "holdout"}}
     )
@@ -157,4 +139,4 @@ def test_pairs_of_an_official_holdout_stay(tmp_path, in_place):
     else:
         write_shards(workspace, manifest, workers=0)
     split_of = {row["key"]: row["split"] for row in rows_of(workspace)}
-    assert all(split_of[key] == "holdout" for key, _, _ in tangled(100, 1))
+    assert all(split_of[key] == "holdout" for key, _, _ in tangled_pairs(100, 1))

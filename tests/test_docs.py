@@ -109,6 +109,7 @@ def test_the_readme_has_at_most_150_lines() -> None:
     assert PAGES["README.md"].count("\n") <= 150
 
 
+@pytest.mark.slow
 def test_the_pages_and_picture_show_the_figures_of_the_results() -> None:
     check = [sys.executable, str(ROOT / "docs" / "render.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)

@@ -116,6 +116,7 @@ def choices(loss: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_one_two_and_four_ranks_choose_the_same_pairs():
     jobs = [(ranks, "choices", [loss]) for loss in LOSSES for ranks in (2, 4)]
     told = on_jobs("selection.test_pairs", jobs)

@@ -89,6 +89,7 @@ def address(images: np.ndarray) -> int:
     return int(images.__array_interface__["data"][0])
 
 
+@pytest.mark.slow
 def test_whole_pages_are_locked_and_unlocked_with_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Played().play(monkeypatch)
     pool = BufferPool(shared=True, pinned=True)
@@ -130,6 +131,7 @@ def test_memory_is_given_up_only_after_its_gpu_copies_ended(monkeypatch: pytest.
     assert cuda.contexts == {3, 5}
 
 
+@pytest.mark.slow
 def test_a_fork_forgetting_its_parents_locked_memory_asks_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Played(3).play(monkeypatch)
     pool = BufferPool(shared=False, pinned=True)
@@ -142,6 +144,7 @@ def test_a_fork_forgetting_its_parents_locked_memory_asks_no_gpu(monkeypatch: py
     assert len(cuda.locked) == 1
 
 
+@pytest.mark.slow
 def test_threads_without_a_chosen_gpu_touch_no_other_ranks_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Played(3).play(monkeypatch)
 

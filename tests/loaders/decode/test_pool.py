@@ -102,6 +102,7 @@ def test_only_the_tars_read_from_are_named_to_a_process(stored: Stored) -> None:
     reader.close()
 
 
+@pytest.mark.slow
 def test_a_process_starts_without_what_it_does_not_need() -> None:
     """Each would delay it by a second and more."""
     code = "import sys, rhostream.loaders.decode.process_main; print({'torch', 'pandas', 'pyarrow'} & set(sys.modules))"
@@ -121,6 +122,7 @@ def test_processes_load_no_torch_and_hold_little(stored: Stored) -> None:
     reader.close()
 
 
+@pytest.mark.slow
 def test_hundreds_of_super_batches_do_not_use_up_open_files(stored: Stored) -> None:
     _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     others = len(list(Path("/proc/self/fd").iterdir()))  # what earlier tests and their servers have open

@@ -140,6 +140,7 @@ def test_a_flipped_bit_is_noticed_or_changes_no_answer(
     assert not [line for line in told if "\n" in line]
 
 
+@pytest.mark.slow
 def test_a_bit_in_any_byte_of_a_table_is_sealed(tmp_path: Path) -> None:
     workspace, table = Workspace(tmp_path), pa.table({"key": ["a", "b"], "il": [1.0, 2.0]})
     workspace.write_table("t.parquet", table)

@@ -68,7 +68,7 @@ def test_an_epoch_has_the_stated_length_the_next_another_order(workspace):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, *(pytest.param(workers, marks=pytest.mark.slow) for workers in (1, 3))])
 def test_ranks_and_workers_share_out_one_and_the_same_sequence(workspace, monkeypatch, ranks, workers):
     expected = [batch.keys for batch in stream_of(workspace)]
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
@@ -154,6 +154,7 @@ def test_a_state_of_another_order_is_refused(workspace):
             stream_of(workspace).load_state_dict(stream_of(workspace, **other).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_follow_set_epoch_and_never_silently_repeat_an_epoch(workspace, persistent):
     expected = stream_of(workspace)

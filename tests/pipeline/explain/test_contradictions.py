@@ -75,6 +75,7 @@ def test_contradicted_labels_pass_the_thresholds_of_cleanlab(workspace: Workspac
     assert 0 < expected.sum() < without.sum()
 
 
+@pytest.mark.slow
 def test_a_list_that_drops_most_of_a_class_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the list drops \d+ of 400 .* 50% of 1 of 4 classes: d \(\d+ of \d+\)\."):
         clean_list(workspace)

@@ -263,6 +263,7 @@ def test_an_output_that_holds_something_is_left_alone(made: Path, tmp_path: Path
             run(kind, "--workspace", str(made / "w"), "--sql", "SELECT key FROM samples", "--output", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_static_jobs_export_what_one_process_exports(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subset = Subset(folder / "w", Choice(sql="SELECT key FROM samples"))
     write_webdataset(subset, str(folder / "one"), samples_per_tar=16)
@@ -278,6 +279,7 @@ def test_static_jobs_export_what_one_process_exports(folder: Path, monkeypatch: 
         write_webdataset(subset, str(folder / "two"), force=True, engine="static")
 
 
+@pytest.mark.slow
 def test_two_workers_export_what_this_process_exports(made: Path, tmp_path: Path) -> None:
     subset = Subset(str(made / "w"), Choice(sql="SELECT key FROM samples"))
     for workers in (0, 2):

@@ -29,6 +29,7 @@ def workspace(tmp_path_factory):
     return workspace
 
 
+@pytest.mark.slow
 def test_reference_model_learns_which_caption_an_image_has(workspace):
     metadata = ILMetadata.read(workspace, "small_clip")
     before, last = metadata.models[0].evaluations[0], metadata.models[0].best
@@ -43,6 +44,7 @@ def test_reference_model_learns_which_caption_an_image_has(workspace):
     assert found.samples == 40
 
 
+@pytest.mark.slow
 def test_wrong_captions_rank_low_in_the_table(workspace):
     scores, index = (workspace.path(name) for name in ("il/small_clip/scores", "index"))
     rows = duckdb.sql(
@@ -54,6 +56,7 @@ def test_wrong_captions_rank_low_in_the_table(workspace):
     assert il_wrong > il_right
 
 
+@pytest.mark.slow
 def test_explain_lists_likely_mismatches_with_precision_and_recall(workspace):
     rows = explain(workspace, "mislabeled").to_pylist()
     assert [row["beaten_by"] for row in rows] == sorted((row["beaten_by"] for row in rows), reverse=True)
@@ -69,6 +72,7 @@ def test_views_of_pairs_without_a_table_are_empty(tmp_path):
     assert found.num_rows == 0
 
 
+@pytest.mark.slow
 def test_streamed_embeddings_are_those_of_the_model(workspace):
     metadata = ILMetadata.read(workspace, "small_clip")
     model = metadata.load(workspace, metadata.models[0])
@@ -82,6 +86,7 @@ def test_streamed_embeddings_are_those_of_the_model(workspace):
     assert not {"image_embedding", "text_embedding"} & {*batch.extra}
 
 
+@pytest.mark.slow
 def test_ranks_join_the_embeddings_of_the_whole_super_batch(workspace):
     settings = {"il": "small_clip", "super_batch_size": 30}
     alone = next(iter(CandidateStream(workspace, **settings)))
@@ -90,6 +95,7 @@ def test_ranks_join_the_embeddings_of_the_whole_super_batch(workspace):
     assert torch.equal(part.image_embedding, alone.image_embedding[torch.from_numpy(part.part.positions)])
 
 
+@pytest.mark.slow
 def test_training_and_scoring_again_changes_no_byte(workspace):
     files = [f"il/small_clip/scores/{name}" for name in workspace.names("il/small_clip/scores")]
     before = {name: workspace.read_bytes(name) for name in files}
@@ -98,6 +104,7 @@ def test_training_and_scoring_again_changes_no_byte(workspace):
     assert {name: workspace.read_bytes(name) for name in files} == before
 
 
+@pytest.mark.slow
 def test_sigmoid_loss_tells_a_bias_and_learns_too(tmp_path):
     workspace = write_pairs(tmp_path, 60, holdout=120)
     train_il(workspace, train_config(contrastive_loss="sigmoid", steps=20))
@@ -108,6 +115,7 @@ def test_sigmoid_loss_tells_a_bias_and_learns_too(tmp_path):
     assert last.validation_loss < first.validation_loss
 
 
+@pytest.mark.slow
 def test_table_of_a_changed_width_is_refused(tmp_path):
     workspace = write_pairs(tmp_path, 40, holdout=40)
     train_il(workspace, train_config(steps=2))
@@ -128,6 +136,7 @@ def test_folds_of_pairs_are_refused(tmp_path):
         write_pairs(tmp_path, 20, folds=2, holdout=5)
 
 
+@pytest.mark.slow
 def test_evaluation_stream_tells_the_captions_of_what_it_chose(workspace):
     chosen = EvaluationStream(workspace, "train", at_most=20)
     assert len(chosen.captions) == 20

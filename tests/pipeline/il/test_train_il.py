@@ -310,6 +310,7 @@ def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None
         ILTrainConfig(**values)
 
 
+@pytest.mark.slow
 def test_a_linear_schedule_takes_all_its_steps_and_is_remembered(shapes: Workspace) -> None:
     settings: dict[str, Any] = {"model": "mlp", "schedule": "linear", "clip_grad_norm": 1.0, "least_gain": 0.9}
     config = ILTrainConfig(steps=40, device="cpu", **settings)

@@ -50,6 +50,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"), 60, [("gone.jpg", "cat")])
 
 
+@pytest.mark.slow
 def test_two_static_jobs_make_what_one_process_makes(corpus: Path, tmp_path: Path, job: Static) -> None:
     made(tmp_path / "one", corpus, "local", 0)
     job(1, 2)
@@ -65,6 +66,7 @@ def test_two_static_jobs_make_what_one_process_makes(corpus: Path, tmp_path: Pat
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_static_jobs_index_tars_where_they_lie(corpus: Path, tmp_path: Path, job: Static) -> None:
     write_shards(tmp_path / "w", manifest_of(corpus), workers=0)
     tars, manifest = [str(tmp_path / "w/shards")], manifest_of(Path(), format="webdataset", root="")

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from rhostream.pipeline.models.class_counts import macro_f1, matthews_correlation
 
 
+@pytest.mark.slow  # its import
 @pytest.mark.parametrize("classes", [2, 3, 40])
 def test_both_are_scikit_learns_for_many_predictions(classes):
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
     for seed in range(30):
         random = np.random.default_rng((classes, seed))
         labels = random.integers(0, classes, 50)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.corpus_fixture import write_shapes
-from sklearn.metrics import f1_score, matthews_corrcoef
 from torch.nn import functional
 
 from rhostream import ShardError, WorkspaceError
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
 from rhostream.loaders.storage.workspace import Workspace
+from rhostream.pipeline.models.class_counts import macro_f1, matthews_correlation
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.evaluation import EvaluationSet, calibrated_loss
 from rhostream.pipeline.models.registry import build_model
@@ -45,8 +45,8 @@ def test_loss_and_accuracy_are_the_samples_the_model_stays_unchanged(shapes: Wor
     assert evaluation.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
     assert evaluation.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     predicted = logits.argmax(1)
-    assert evaluation.matthews_correlation == pytest.approx(matthews_corrcoef(labels, predicted), abs=1e-12)
-    assert evaluation.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-12)
+    assert evaluation.matthews_correlation == pytest.approx(matthews_correlation(predicted, labels), abs=1e-12)
+    assert evaluation.macro_f1 == pytest.approx(macro_f1(predicted, labels), abs=1e-12)
     assert costs.seconds["evaluate"] > 0
     assert costs.operations["evaluate"] > 0
 

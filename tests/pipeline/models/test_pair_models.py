@@ -37,6 +37,7 @@ def test_embedding_depends_on_no_other_of_its_batch():
         assert torch.allclose(together[name][2:4], apart[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_some_steps_teach_pairs_by_heart():
     model, task = small_clip("softmax"), Pairs(loss="softmax")
     batch = pairs_of(8, side=16)

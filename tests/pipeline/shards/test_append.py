@@ -129,6 +129,7 @@ def test_a_new_entry_under_a_taken_key_is_a_reject(place: tuple[Path, Path]) -> 
     assert (new["reason"], new["detail"]) == ("duplicate_key", f"key {new['key']} belongs to {new['source']}")
 
 
+@pytest.mark.slow
 def test_a_killed_append_goes_on_to_the_same_bytes(place: tuple[Path, Path], tmp_path: Path) -> None:
     workspace, corpus = place
     card = (workspace / "corpus.json").read_bytes()
@@ -145,6 +146,7 @@ def test_a_killed_append_goes_on_to_the_same_bytes(place: tuple[Path, Path], tmp
     assert len(samples(workspace)) == 61
 
 
+@pytest.mark.slow
 def test_a_corpus_larger_than_memory_grows_the_same(
     place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def files_of(folder):
     return [path for path in [Path(folder), *Path(folder).rglob("*")] if path.is_file()]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("in_place", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_equal_images_and_equal_captions_stand_on_one_side(tmp_path, in_place):
     workspace = Workspace(tmp_path / "workspace")
     tars = [write_tar_of(tmp_path / "tars" / f"{part}.tar", tangled_pairs(200, part)) for part in range(3)]
@@ -84,6 +84,7 @@ def test_boilerplate_is_split_by_its_images(tmp_path):
     assert CorpusMetadata.read(Workspace(tmp_path)).counts["common_captions"] == 120
 
 
+@pytest.mark.slow
 def test_what_is_appended_gives_way_to_what_was_there(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     write_tar_of(tmp_path / "tars" / "0.tar", tangled_pairs(200, 0))
@@ -98,6 +99,7 @@ def test_what_is_appended_gives_way_to_what_was_there(tmp_path):
     assert all(after[key] == row for key, row in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["index", "rejects", "shards"])
 def test_a_lost_unit_is_made_again_as_it_was(tmp_path, lost):
     workspace = Workspace(tmp_path / "workspace")

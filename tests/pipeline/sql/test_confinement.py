@@ -86,13 +86,14 @@ READS = [
 
 
 @pytest.mark.parametrize("place", ["{house}", pytest.param("{house}/workspace/links/folder", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("sql", READS)
+@pytest.mark.parametrize("sql", [READS[0], *(pytest.param(sql, marks=pytest.mark.slow) for sql in READS[1:])])
 def test_no_function_reads_a_file_outside(house: Path, sql: str, place: str) -> None:
     with pytest.raises(RhostreamError) as error:
         query(house / "workspace", sql.format(place=place.format(house=house)))
     assert SECRET not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [

@@ -58,6 +58,7 @@ def test_tokenizing_again_makes_what_is_missing_alone(workspace):
     assert workspace.read_bytes(part) == before
 
 
+@pytest.mark.slow
 def test_two_static_jobs_store_what_one_process_stores(tmp_path, workspace, monkeypatch):
     alone = write_texts(tmp_path / "alone", 150, shard_size=60)
     write_tokens(alone, CONFIG)

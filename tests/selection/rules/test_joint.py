@@ -63,6 +63,7 @@ def test_softmax_conditionals_are_contrasts_with_the_batch(n):
     assert torch.allclose(conditionals(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_pairs_are_drawn_in_proportion_to_conditionals():
     scores, draws = pair_scores(4, "sigmoid", scale=2.0), 3_000
     generator = torch.Generator().manual_seed(3)

@@ -30,7 +30,7 @@ _GALLERIES: Final = {
         "The IL model is sure of another class and finds the label less likely than blind chance; highest IL first.",
     ),
     "redundant": ("Most redundant", "Already learnt and easy for both models; lowest loss and IL first."),
-    "never_selected": ("Never selected", "Drawn, and never chosen; most often drawn first."),
+    "never_selected": ("Never selected", "Candidates, and never chosen; most often read first."),
     "most_selected": ("Most selected", "Chosen most often."),
     "copies": (
         "Copies",

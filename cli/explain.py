@@ -95,8 +95,7 @@ def explain(
     prints the statement behind an answer, to be adapted.
     """
     from rhostream.loaders.storage import OutputFile
-    from rhostream.pipeline.explain import Options, explanation
-    from rhostream.pipeline.sql import query
+    from rhostream.pipeline.explain import Options, explain as answer, explanation
 
     # RHO_RUN and the like are set for many commands: only a flag is refused where it does not bear on the question.
     (_, environment), _ = given(*narrowed, "steps")
@@ -108,8 +107,8 @@ def explain(
     file = None if output is None else OutputFile(output, workspace=workspace, force=force)
     rows = (TABLE_ROWS if chosen == "table" else 0) if limit is None else limit
     options = Options(steps=steps or (None, None), limit=rows or None, **narrowed)
-    sql = explanation(workspace, question, *runs, options=options)
     if sql_only:
+        sql = explanation(workspace, question, *runs, options=options)
         say(f"-- {QUESTIONS[question].text}\n{sql}")
         return
-    print_table(query(workspace, sql), chosen, file)
+    print_table(answer(workspace, question, *runs, options=options), chosen, file)

@@ -8,7 +8,6 @@ checksums of the pages are compared, where there are any.
 
 import contextlib
 import hashlib
-import io
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+_FEW: Final = 100  # rows
 _MARK: Final = b"RHOSEAL1"
 _SEAL_BYTES: Final = len(_MARK) + hashlib.sha256().digest_size
 _LARGEST_FOOTER: Final = 16 << 20  # bytes, in which the mark of a damaged file is looked for
@@ -35,14 +35,17 @@ def encode_table(table: "pa.Table", row_group_rows: int | None = None, *, name: 
     Args:
         name: that the file will have; its metadata tells it.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq  # here, so that processes which only decode do not load it
 
     if name:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _NAME_KEY: name.encode()})
 
-    # A dictionary of values that hardly repeat, such as keys, makes a file larger and slower to read.
-    repeating = [name for name in table.column_names if _repeats(table.column(name))]
-    buffer = io.BytesIO()
+    # A dictionary of values that hardly repeat, such as keys, makes a file larger and slower to read, and so
+    # does any in a file of a few rows.
+    many = table.num_rows > _FEW
+    repeating = [name for name in table.column_names if _repeats(table.column(name))] if many else False
+    buffer = pa.BufferOutputStream()
     pq.write_table(
         table,
         buffer,
@@ -51,7 +54,7 @@ def encode_table(table: "pa.Table", row_group_rows: int | None = None, *, name: 
         row_group_size=row_group_rows,
         write_page_checksum=True,
     )
-    content = buffer.getvalue()
+    content = buffer.getvalue().to_pybytes()
     footer = _footer_start(content)
     return b"".join((content[:footer], _MARK, hashlib.sha256(content).digest(), content[footer:]))
 
@@ -108,11 +111,12 @@ def check_table(content: bytes, schema: "pa.Schema", name: str, owner: str | Non
         UnreadableError: the seal is broken, or the file is not as it should be.
     """
     with opened_parquet(content, schema) as file:
-        written = (file.schema_arrow.metadata or {}).get(_NAME_KEY)
+        there = file.schema_arrow
+        written = (there.metadata or {}).get(_NAME_KEY)
         if written is not None and (told := written.decode(errors="replace")) != name:
             raise UnreadableError(f"was written as {told}: another file has been put in its place")
         promised = [field.name for field in schema if not field.nullable]
-        _require_columns(file.schema_arrow, promised if written is None else schema.names)
+        _require_columns(there, promised if written is None else schema.names)
         owners = set()
         for group in range(file.metadata.num_row_groups):
             columns = file.metadata.row_group(group)
@@ -201,9 +205,10 @@ def _compare_seal(content: "bytes | mmap.mmap") -> None:
 
 
 def _require_columns(found: "pa.Schema", wanted: Sequence[str]) -> None:
-    if missing := sorted(set(wanted) - set(found.names)):
-        raise UnreadableError(f"has no column {', '.join(missing)} (it has {', '.join(found.names)})")
-    if twice := sorted({name for name in wanted if found.names.count(name) > 1}):
+    names = found.names  # made anew each time that it is asked for, as all of a schema
+    if missing := sorted(set(wanted) - set(names)):
+        raise UnreadableError(f"has no column {', '.join(missing)} (it has {', '.join(names)})")
+    if twice := sorted({name for name in wanted if names.count(name) > 1}):
         raise UnreadableError(f"has column {twice[0]} twice")
 
 

@@ -17,7 +17,7 @@ from rhostream.pipeline.explain.scope import Scope
 from rhostream.pipeline.explain.titles import QUESTIONS
 from rhostream.pipeline.il import default_il_model
 from rhostream.pipeline.jobs import read_run_facts
-from rhostream.pipeline.sql import query
+from rhostream.pipeline.sql import Reader, reading
 
 _SQL: Final[dict[str, Callable[[Scope], str]]] = {
     "reasons": samples.reasons,
@@ -61,14 +61,17 @@ def explain(workspace: Workspace | str, question: str, *runs: str, options: Opti
         ConfigError: see `explanation`.
         WorkspaceError: no workspace, or a file in it that cannot be read.
     """
-    return query(workspace, explanation(workspace, question, *runs, options=options))
+    workspace = Workspace(workspace)
+    _check_question(question, runs, options)
+    with reading(workspace, again=True) as reader:
+        return reader.ask(_explanation(reader, workspace, question, runs, options))
 
 
-def _of_pairs(workspace: Workspace, question: str, options: Options, known: Sequence[str]) -> str:
+def _of_pairs(reader: Reader, workspace: Workspace, question: str, options: Options, known: Sequence[str]) -> str:
     if question != "mislabeled" or options.run is not None or options.class_name is not None:
         CorpusMetadata.read(workspace).require_labels(f"question {question!r}")
     il = options.il or default_il_model(workspace, CorpusMetadata.read(workspace))
-    split = _one_of(workspace, "split", options.split, "split")
+    split = _one_of(reader, "split", options.split, "split")
     return mismatched(il, split=split, has_truth="mismatched" in known, limit=options.limit)
 
 
@@ -85,10 +88,15 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
     """
     workspace = Workspace(workspace)
     _check_question(question, runs, options)
+    with reading(workspace) as reader:
+        return _explanation(reader, workspace, question, runs, options)
+
+
+def _explanation(reader: Reader, workspace: Workspace, question: str, runs: tuple[str, ...], options: Options) -> str:
     takes = QUESTIONS[question].takes
-    known = query(workspace, "FROM samples LIMIT 0").column_names  # refuses what is no workspace
+    known = reader.ask("FROM samples LIMIT 0").column_names
     if "text_hash" in known and "label" not in known:
-        return _of_pairs(workspace, question, options, known)
+        return _of_pairs(reader, workspace, question, options, known)
     multi_label = "label" not in known
     if multi_label and question == "mislabeled":
         raise ConfigError(
@@ -96,8 +104,8 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
             "the corpus is multi-label: ask 'reasons', 'skipped' or 'duplicates'"
         )
     scope = Scope(
-        class_name=_one_of(workspace, "class", options.class_name, "unnest(classes)" if multi_label else "class"),
-        split=_one_of(workspace, "split", options.split, "split"),
+        class_name=_one_of(reader, "class", options.class_name, "unnest(classes)" if multi_label else "class"),
+        split=_one_of(reader, "split", options.split, "split"),
         by=_column(known, options.by, "classes" if multi_label else "class"),
         steps=_steps(options.steps),
         has_clean_label="clean_label" in known,
@@ -187,10 +195,10 @@ def _check_question(question: str, runs: tuple[str, ...], options: Options) -> N
         raise ConfigError(f"--steps without a run: name the run that question {question!r} is to look at with --run")
 
 
-def _one_of(workspace: Workspace, option: str, value: str | None, expression: str) -> str | None:
+def _one_of(reader: Reader, option: str, value: str | None, expression: str) -> str | None:
     if value is None:
         return None
-    found = query(workspace, f"SELECT DISTINCT {expression} AS name FROM samples ORDER BY name")
+    found = reader.ask(f"SELECT DISTINCT {expression} AS name FROM samples ORDER BY name")
     known = found.column("name").to_pylist()
     if value not in known:
         raise ConfigError(f"--{option} {value!r}: no sample has it{_hint(value, known)}; there are {_listed(known)}")

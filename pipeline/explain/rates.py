@@ -39,7 +39,7 @@ SELECT
   il,
   selection_rate < {SKIPPED_BELOW} * (SELECT sum(selected) / sum(drawn) FROM history) AS starved
 FROM rates
-ORDER BY selection_rate, samples DESC{scope.limited}"""
+ORDER BY selection_rate, samples DESC, value{scope.limited}"""
 
 
 def il(scope: Scope) -> str:

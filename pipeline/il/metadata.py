@@ -2,9 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rhostream.errors import ConfigError, IrreducibleLossError, Remedy, Stage, WorkspaceError
 from rhostream.former import il_model_today
@@ -12,8 +10,10 @@ from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.reference import PairReference
 from rhostream.loaders.storage import UnreadableError, Workspace, decode_safetensors
-from rhostream.pipeline.models import model_of_samples
 from rhostream.schema import COST_UNITS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT: Final = 3
 
@@ -136,12 +136,14 @@ class ILMetadata:
         """The model that scores this shard: the one that never saw its fold, else the first."""
         return next((model for model in self.models if model.fold == shard.fold), self.models[0])
 
-    def load(self, workspace: Workspace, weights: ILWeights) -> nn.Module:
+    def load(self, workspace: Workspace, weights: ILWeights) -> "nn.Module":
         """The trained model, in eval mode, on the CPU.
 
         Raises:
             WorkspaceError: its file is missing or is not the one that the metadata describes.
         """
+        from rhostream.pipeline.models import model_of_samples  # here: who asks for names alone needs no torch
+
         file = f"il/{self.name}/{weights.file}"
         content = workspace.read_bytes(file) if workspace.exists(file) else b""
         if hashlib.sha256(content).hexdigest() != weights.sha256:

@@ -1,7 +1,7 @@
 """From the scans of tars to the index of a workspace: labels, keys, split and fold of every sample."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -46,35 +46,37 @@ from rhostream.pipeline.shards import (
 FORMAT = 2  # of the index; another one makes it anew from the scans
 
 
-def classes_of(scanner: TarScanner, units: Sequence[TarUnit]) -> tuple[str, ...]:
-    """The manifest's classes, or all labels that occur.
+def looked_through(scanner: TarScanner, units: Sequence[TarUnit], scratch: Scratch) -> tuple[str, ...]:
+    """The manifest's classes, or all labels that occur; each scan is read once for this, and for the keys.
 
     Raises:
-        CorpusError: no sample has a label.
+        CorpusError: no sample has a label, or samples of two tars have one key.
     """
-    if scanner.manifest.classes or scanner.manifest.task == "pairs":
-        return scanner.manifest.classes
+    task, is_given = scanner.manifest.task, bool(scanner.manifest.classes) or scanner.manifest.task == "pairs"
     texts: set[str | None] = set()
-    for unit in units:
-        found = pc.unique(scanner.rows(unit.tar, ["label"])["label"]).to_pylist()
-        texts.update(
-            text for raw in found for text in label_texts(raw, scanner.manifest.task, scanner.options.separator)
-        )
-    return derive_classes(texts, f"{scanner.options.label} in the {len(units)} tars")
-
-
-def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit], scratch: Scratch) -> None:
-    """Raises CorpusError where samples of two tars have one key."""
 
     def keys_of(unit: TarUnit) -> pa.Table:
-        table = scanner.rows(unit.tar, ["key", "reason"])
+        table = scanner.rows(unit.tar, ["key", "reason", *([] if is_given else ["label"])])
+        if not is_given:
+            for raw in pc.unique(table["label"]).to_pylist():
+                texts.update(label_texts(raw, task, scanner.options.separator))
         names = table.filter(pc.equal(table["reason"], "")).column("key").to_pylist()
         keys = [sample_key(name, unit.tar, scanner.options) for name in names]
         tars = pa.array(np.full(len(names), unit.number, np.int32))
         return pa.table({HASH: key_hashes(keys, 0), "key": pa.array(keys, pa.string()), "tar": tars})
 
+    _require_unique_keys(map(keys_of, units), units, scanner.options, scratch)
+    if is_given:
+        return scanner.manifest.classes
+    return derive_classes(texts, f"{scanner.options.label} in the {len(units)} tars")
+
+
+def _require_unique_keys(
+    keys: Iterable[pa.Table], units: Sequence[TarUnit], options: WebDatasetOptions, scratch: Scratch
+) -> None:
+    """Raises CorpusError where samples of two tars have one key."""
     clashes, first = 0, None
-    for rows in bring_together(map(keys_of, units), scratch):
+    for rows in bring_together(keys, scratch):
         found = rows.group_by("key").aggregate([("tar", "count_distinct"), ("tar", "min"), ("tar", "max")])
         several = found.filter(pc.greater(found["tar_count_distinct"], 1)).sort_by("key")
         clashes += several.num_rows
@@ -84,7 +86,7 @@ def require_unique_keys(scanner: TarScanner, units: Sequence[TarUnit], scratch: 
         named = f"{units[first['tar_min']].tar.url} and {units[first['tar_max']].tar.url}"
         remedy = (
             "name the tar in every key with --keys tar"
-            if scanner.options.keys == "sample"
+            if options.keys == "sample"
             else "rename one of the tars, the keys are derived from their file names"
         )
         raise CorpusError(

@@ -100,7 +100,7 @@ class TarScanner(Maker[TarUnit, ScanRecord]):
         options = self.options
         said = [
             FORMAT,
-            asdict(tar),
+            vars(tar),
             options.label,
             options.images,
             options.extra,

@@ -15,9 +15,8 @@ from rhostream.pipeline.corpora import SampleReader, checked_splits, list_tars
 from rhostream.pipeline.in_place.indexer import (
     TarIndexer,
     captions_of,
-    classes_of,
+    looked_through,
     official_split,
-    require_unique_keys,
 )
 from rhostream.pipeline.in_place.scanner import SCANS, ScanRecord, TarScanner, TarUnit
 from rhostream.pipeline.jobs import (
@@ -108,10 +107,9 @@ def index_tars(
         made, missing = _scan(scanner, units, chosen)
         if missing:
             return _share(workspace, scanner, units, made, missing, time.monotonic() - begin)
-        classes = classes_of(scanner, units)
+        classes = looked_through(scanner, units, scratch)
         require_two_classes(classes, manifest)
         _require_same(workspace, known, {"classes": list(classes)})
-        require_unique_keys(scanner, units, scratch)
         captions = captions_of(scanner, units) if manifest.task == "pairs" else None
         records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes, captions=captions), units)
         common = 0

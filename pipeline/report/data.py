@@ -16,7 +16,7 @@ from rhostream.pipeline.report import questions
 from rhostream.pipeline.report.copies import Copies, find_copies
 from rhostream.pipeline.report.pictures import Thumbnail, thumbnails
 from rhostream.pipeline.report.runs import ReportedRun, reported_runs
-from rhostream.pipeline.sql import reading, run_interruptibly
+from rhostream.pipeline.sql import VIEWS, reading, run_interruptibly
 
 MEMORY: Final = "2GiB"  # DuckDB's; with Python, Arrow and the page the whole stays within 4 GiB
 PICTURES: Final = 24  # shown of a gallery before a filter is set
@@ -91,7 +91,9 @@ def gather(
     corpus = CorpusMetadata.read(workspace)
     corpus.require_labels("a report")
     copies = find_copies(workspace, corpus) if near_duplicates else None
-    with reading(workspace, memory=MEMORY) as connection:
+    with reading(workspace, memory=MEMORY, again=True) as reader:
+        reader.prepare(VIEWS.keys())
+        connection = reader.connection
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))
         metric = metric or corpus.manifest["train"].get("metric", "auto")
         runs = reported_runs(workspace, run_names, metrics.rows, metric)

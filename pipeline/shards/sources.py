@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,15 @@ def _places(source: str) -> set[tuple[str, str]]:
         return {(type(location).__name__, inside.rstrip("/"))}
     named = Path(source.removeprefix("file://").removeprefix("local://")).absolute()
     path = Path(os.path.normpath(named))
-    return {("", str(place)) for place in (path, path.parent.resolve() / path.name, named.resolve())}
+    where = _resolved(named.parent) / named.name
+    leads = where.resolve() if named.name == ".." or where.is_symlink() else where
+    return {("", str(place)) for place in (path, _resolved(path.parent) / path.name, leads)}
+
+
+@lru_cache(maxsize=64)
+def _resolved(folder: Path) -> Path:
+    """Of a folder with thousands of tars once."""
+    return folder.resolve()
 
 
 def _is_inside(place: tuple[str, str], folder: tuple[str, str]) -> bool:

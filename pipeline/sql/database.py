@@ -3,10 +3,11 @@
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import duckdb
 import fsspec
@@ -15,12 +16,16 @@ import pyarrow as pa
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
 from rhostream.loaders.storage import Workspace, remote, with_retries
 from rhostream.pipeline.sql.read_only import check_read_only
-from rhostream.pipeline.sql.verified import verify
-from rhostream.pipeline.sql.views import VIEWS, create_views, escape_glob, location, quote
+from rhostream.pipeline.sql.verified import Size, verify
+from rhostream.pipeline.sql.views import VIEWS, escape_glob, location, quote, require_workspace, rows_of
 
 Result = TypeVar("Result")
 
 SECONDS_TO_STOP = 2.0  # given to DuckDB after Ctrl-C
+
+_MANY_FILES: Final = 64
+_SMALL_FILE: Final = 64 << 10  # bytes, on average
+_MOST_HELD: Final = 256 << 20  # bytes of files, of one view
 
 _SQL_ERRORS = (
     duckdb.ParserException,
@@ -47,33 +52,67 @@ def query(workspace: str | os.PathLike[str] | Workspace, sql: str) -> pa.Table:
         ConfigError: SQL that is wrong, that does more than read, or that reaches outside the workspace.
         WorkspaceError: no workspace, or a file in it that cannot be read.
     """
-    workspace = Workspace(workspace)
-    with reading(workspace, views=()) as connection:
-        statement, tables = check_read_only(connection, sql)
-        verify(workspace, tables & VIEWS.keys())
-        table = run_interruptibly(connection, lambda: connection.sql(statement).to_arrow_table())
-    return table.rename_columns(_unique(table.column_names))
+    with reading(Workspace(workspace)) as reader:
+        return reader.ask(sql)
+
+
+class Reader:
+    """Answers statements about one workspace; each view is made when it is first asked for.
+
+    Attributes:
+        connection: to the views made so far.
+    """
+
+    def __init__(self, workspace: Workspace, root: str, connection: duckdb.DuckDBPyConnection, *, again: bool) -> None:
+        self.connection = connection
+        self._workspace, self._root, self._again = workspace, root, again
+        self._made: set[str] = set()
+
+    def ask(self, sql: str) -> pa.Table:
+        """What `query` answers."""
+        statement, tables = check_read_only(self.connection, sql)
+        self.prepare(tables & VIEWS.keys())
+        if tables - VIEWS.keys():  # a list of the views, or a name that is similar to one
+            self._make(VIEWS.keys(), {})
+        table = run_interruptibly(self.connection, lambda: self.connection.sql(statement).to_arrow_table())
+        return table.rename_columns(_unique(table.column_names))
+
+    def prepare(self, views: Set[str]) -> None:
+        """Verify the files of these views, see `verified.verify`, and make the views."""
+        new = views - self._made
+        self._make(new, verify(self._workspace, new) if new else {})
+
+    def _make(self, views: Set[str], sizes: Mapping[str, Size]) -> None:
+        for view in sorted(views - self._made):
+            rows, size = rows_of(self._workspace, view, self._root), sizes.get(view)
+            kind = "TABLE" if self._again and size is not None and _is_scattered(size) else "VIEW"
+            statement = f"CREATE {kind} {view} AS {rows}"
+            run_interruptibly(self.connection, partial(self.connection.execute, statement))
+            self._made.add(view)
+
+
+def _is_scattered(size: Size) -> bool:
+    """Do small files take longer to open than to read, and fit into memory together?"""
+    return size.files > _MANY_FILES and size.size <= min(_MOST_HELD, _SMALL_FILE * size.files)
 
 
 @contextmanager
-def reading(
-    workspace: Workspace, *, memory: str = "50%", views: Collection[str] = tuple(VIEWS)
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views of a workspace, for several statements of our own: it reads what `query` can.
+def reading(workspace: Workspace, *, memory: str = "50%", again: bool = False) -> Iterator[Reader]:
+    """Within the block, statements about a workspace are answered.
 
     Args:
         memory: that DuckDB may take, as it writes it: "2GiB", or a share of the machine's.
-        views: those to verify, see `verified.verify`.
+        again: will the same views be read several times? Those of many small files are then held in memory.
 
     Raises:
         ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
     """
-    verify(workspace, views)
+    require_workspace(workspace)
     try:
         with tempfile.TemporaryDirectory(prefix="rho-query-", ignore_cleanup_errors=True) as spill:
-            connection = _connect(workspace, spill, memory)
+            connection, root = _connect(workspace, spill, memory)
             try:
-                yield connection
+                yield Reader(workspace, root, connection, again=again)
             except KeyboardInterrupt:
                 raise  # a thread may still be at work with it, and to close it then aborts the process
             except BaseException:
@@ -106,7 +145,8 @@ def run_interruptibly(connection: duckdb.DuckDBPyConnection, work: Callable[[], 
         raise
 
 
-def _connect(workspace: Workspace, spill: str, memory: str) -> duckdb.DuckDBPyConnection:
+def _connect(workspace: Workspace, spill: str, memory: str) -> tuple[duckdb.DuckDBPyConnection, str]:
+    """A connection, and what the paths of the workspace start with there."""
     connection = duckdb.connect(
         config={
             "autoinstall_known_extensions": False,
@@ -127,8 +167,6 @@ def _connect(workspace: Workspace, spill: str, memory: str) -> duckdb.DuckDBPyCo
         allowed = ", ".join(quote(f"{path}/") for path in sorted({root, escape_glob(root)}))
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
-        for view in create_views(workspace, root):
-            connection.execute(view)
         # A question names a view more than once, and each time would read the footers of all of its files.
         connection.execute("SET parquet_metadata_cache = true")
         connection.execute("SET enable_progress_bar = false")  # it would be printed between the rows
@@ -136,7 +174,7 @@ def _connect(workspace: Workspace, spill: str, memory: str) -> duckdb.DuckDBPyCo
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, root
 
 
 class _ReadOnlyFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]

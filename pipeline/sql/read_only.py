@@ -8,6 +8,7 @@ from typing import Any, Final
 import duckdb
 
 from rhostream.errors import ConfigError
+from rhostream.pipeline.sql.views import VIEWS
 
 # DuckDB parses a COPY or an INSERT inside WITH as part of a SELECT statement, so the statement's type alone says
 # nothing: the parsed query must consist of these nodes only.
@@ -62,7 +63,7 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[st
     """The one statement in `sql`, if it reads and does nothing else; `connection` only parses it.
 
     Returns:
-        The statement, and the names of the tables and views that it reads, in lower case.
+        The statement, and the names of what it reads, in lower case: tables, views, and functions that list these.
 
     Raises:
         ConfigError: no statement, several, or one that is or contains anything but a query.
@@ -80,18 +81,25 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[st
     if parsed is None:
         hint = "give PIVOT its columns as IN (…)" if kind == "MULTI" else _REMEDY
         raise ConfigError(f"not a statement that only reads ({kind}): {hint}")
-    tables = set()
+    tables, inner = set(), set()
     for node in _nodes(parsed):
+        if "cte_map" in node:
+            inner |= {entry["key"].lower() for entry in node["cte_map"]["map"]}
         if isinstance(table := node.get("table_name"), str):
             tables.add(table.lower())
         part = node.get("type")
         if ("cte_map" in node or str(part).endswith("_NODE")) and part not in _READING_NODES:
             raise ConfigError(f"the query contains a part that does more than read ({part}): {_REMEDY}")
-        if part == "TABLE_FUNCTION" and (name := node["function"]["function_name"]) not in _TABLE_FUNCTIONS:
-            raise ConfigError(
-                f"table function {name!r} is none of those a query may call: {', '.join(sorted(_TABLE_FUNCTIONS))}"
-            )
-    return statement.query, tables
+        if part == "TABLE_FUNCTION":
+            name = node["function"]["function_name"]
+            if name not in _TABLE_FUNCTIONS:
+                raise ConfigError(
+                    f"table function {name!r} is none of those a query may call: {', '.join(sorted(_TABLE_FUNCTIONS))}"
+                )
+            if name.startswith("duckdb_"):
+                tables.add(name)
+    # A view may be read inside a part of WITH that bears its name.
+    return statement.query, {name for name in tables if name and (name not in inner or name in VIEWS)}
 
 
 def _type(statement: duckdb.Statement) -> str:

@@ -1,9 +1,12 @@
 """What DuckDB is about to read, verified once: it reads the files of a workspace itself, and compares no seal."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Final
 
@@ -22,28 +25,38 @@ _OWNERS: Final = {"il": "il_model", "core_sets": "core_set", "ledger": "run", "h
 _State = tuple[int, int]
 
 
-def verify(workspace: Workspace, views: Collection[str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a view's files are: how many, and their bytes."""
+
+    files: int
+    size: int
+
+
+def verify(workspace: Workspace, views: Collection[str]) -> dict[str, Size]:
     """Read the files of these views that have not been read since they were written, and compare their seals.
 
     Which have been is kept in the cache folder. Files in a store are left out: a store checks its own.
+
+    Returns:
+        By view, of what was looked at.
 
     Raises:
         WorkspaceError: a file is damaged, lies in the folder of another run or model, or has a column of another type.
     """
     if not workspace.is_local:
-        return
+        return {}
     memory = _memory(workspace)
-    known, found = _remembered(memory), dict[str, _State]()
+    known, sizes = _remembered(memory), dict[str, Size]()
     new: list[tuple[str, str]] = []
+    found: dict[str, _State] = {}
     for view in sorted(views):
-        pattern = VIEWS[view][1]
-        for path in sorted(Path(workspace.root).glob(pattern)):
-            name, status = path.relative_to(workspace.root).as_posix(), path.stat()
-            found[name] = (status.st_size, status.st_mtime_ns)
-            if known.get(name) != found[name]:
-                new.append((view, name))
+        states = dict(_states(workspace.root, VIEWS[view][1]))
+        sizes[view] = Size(files=len(states), size=sum(size for size, _ in states.values()))
+        new += [(view, name) for name, state in states.items() if known.get(name) != state]
+        found |= states
     if not new:
-        return
+        return sizes
     with ThreadPoolExecutor(available_cores()) as pool:
         list(
             pool.map(
@@ -52,6 +65,14 @@ def verify(workspace: Workspace, views: Collection[str]) -> None:
             )
         )
     _remember(memory, known | found)
+    return sizes
+
+
+def _states(root: str, pattern: str) -> Iterator[tuple[str, _State]]:
+    """Names, relative to `root`, of the files that the pattern matches, sorted, and their states."""
+    for name in sorted(glob(pattern, root_dir=root, include_hidden=True)):  # noqa: PTH207 - three times as fast
+        status = os.stat(f"{root}/{name}")  # noqa: PTH116 - tens of thousands of them
+        yield name, (status.st_size, status.st_mtime_ns)
 
 
 def _verify(workspace: Workspace, columns: Mapping[str, pa.Schema], view: str, name: str) -> None:

@@ -65,18 +65,19 @@ def create_views(workspace: Workspace, root: str | None = None) -> list[str]:
     Raises:
         WorkspaceError: there is no workspace.
     """
-    _check(workspace)
+    require_workspace(workspace)
     start = location(workspace) if root is None else root
-    return [
-        f"CREATE OR REPLACE VIEW {name} AS SELECT {_computed(name)} FROM ("
-        + (
-            _select(name, columns, f"{escape_glob(start)}/{pattern}")
-            if _any_file(workspace, "", pattern.split("/"))
-            else _select_nothing(promised(workspace, name))
-        )
-        + ");"
-        for name, (columns, pattern) in VIEWS.items()
-    ]
+    return [f"CREATE OR REPLACE VIEW {name} AS {rows_of(workspace, name, start)};" for name in VIEWS]
+
+
+def rows_of(workspace: Workspace, view: str, root: str) -> str:
+    """SQL: the rows of a view; `root` is what paths start with."""
+    columns, pattern = VIEWS[view]
+    if _any_file(workspace, "", pattern.split("/")):
+        rows = _select(view, columns, f"{escape_glob(root)}/{pattern}")
+    else:
+        rows = _select_nothing(promised(workspace, view))
+    return f"SELECT {_computed(view)} FROM ({rows})"
 
 
 def location(workspace: Workspace) -> str:
@@ -94,7 +95,8 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _check(workspace: Workspace) -> None:
+def require_workspace(workspace: Workspace) -> None:
+    """Raises WorkspaceError where there is none."""
     folders = {pattern.split("/")[0] for _, pattern in VIEWS.values()}
     if any(workspace.exists(name) for name in (METADATA_NAME, *sorted(folders))):
         return

@@ -16,6 +16,7 @@ from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.explain.ask import Options, explain, explanation
 from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
 from rhostream.pipeline.explain.titles import QUESTIONS
+from rhostream.pipeline.sql import database
 from rhostream.pipeline.sql.database import query
 from rhostream.pipeline.sql.views import create_views
 from rhostream.schema import IL, LEDGER, SAMPLES
@@ -284,6 +285,29 @@ def test_the_printed_sql_gives_the_answer_in_plain_duckdb(workspace: Workspace, 
     with duckdb.connect() as connection:
         connection.execute("\n".join(create_views(workspace)))
         assert len(connection.execute(printed).fetchall()) == len(answer) > 0
+
+
+def test_files_held_in_memory_give_the_same_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(question, ("rho_loss", "uniform") if question == "diff" else ()) for question in QUESTIONS]
+    narrowed = {
+        question: Options(
+            run="rho_loss" if "run" in QUESTIONS[question].takes else None,
+            il="small_cnn" if "il" in QUESTIONS[question].takes else None,
+        )
+        for question in QUESTIONS
+    }
+
+    def answers() -> list[list[list[Any]]]:
+        found = [rows(workspace, question, *runs, options=narrowed[question]) for question, runs in asked]
+        # Means of floats differ in their last bits, by the order of the rows.
+        return [
+            [[round(each, 6) if isinstance(each, float) else each for each in row.values()] for row in answer]
+            for answer in found
+        ]
+
+    from_files = answers()
+    monkeypatch.setattr(database, "_MANY_FILES", 0)
+    assert answers() == from_files
 
 
 @pytest.mark.slow

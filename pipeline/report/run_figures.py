@@ -6,13 +6,13 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from rhostream.pipeline.comparison import RUN_COLORS
-from rhostream.pipeline.models import COST_NAMES
 from rhostream.pipeline.report import charts
 from rhostream.pipeline.report.charts import Series
 from rhostream.pipeline.report.data import ReportData
 from rhostream.pipeline.report.figures import Figure, table
 from rhostream.pipeline.report.formatting import count, flops, number, percent, seconds
 from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, measure_of, spent
+from rhostream.schema import COSTS
 
 _MOST_POINTS: Final = 200  # of a curve
 _AXES: Final[dict[Unit, str]] = {"steps": "gradient steps", "seconds": "seconds", "flops": "FLOPs"}
@@ -26,7 +26,7 @@ _COST_WORDS: Final = {
     "il_score": "IL model, scoring",
 }
 _COST_COLORS: Final = dict(
-    zip(COST_NAMES, ("series1", "series2", "series6", "series0", "grid", "series3", "series4"), strict=True)
+    zip(COSTS, ("series1", "series2", "series6", "series0", "grid", "series3", "series4"), strict=True)
 )
 
 
@@ -166,18 +166,18 @@ def costs(data: ReportData) -> Figure | None:
                 f"costs-{unit}",
                 f"Costs of the runs in {words}",
                 [run.name for run in runs],
-                [(_COST_COLORS[cost], [_cost(run, unit, cost) for run in runs]) for cost in COST_NAMES],
+                [(_COST_COLORS[cost], [_cost(run, unit, cost) for run in runs]) for cost in COSTS],
                 x=words,
             )
             for unit, words in (("seconds", "seconds"), ("flops", "FLOPs"))
         ),
-        legend=tuple((_COST_COLORS[cost], _COST_WORDS[cost]) for cost in COST_NAMES),
+        legend=tuple((_COST_COLORS[cost], _COST_WORDS[cost]) for cost in COSTS),
         table=table(
             ("run", "spent on", "seconds", "FLOPs"),
             [
                 (run.name, _COST_WORDS[cost], seconds(_cost(run, "seconds", cost)), flops(_cost(run, "flops", cost)))
                 for run in runs
-                for cost in COST_NAMES
+                for cost in COSTS
             ],
             text=2,
         ),

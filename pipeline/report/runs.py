@@ -8,14 +8,14 @@ from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Metric
 from rhostream.pipeline.jobs import read_run_facts
-from rhostream.pipeline.models import COST_NAMES
 from rhostream.pipeline.training import measure, quality
+from rhostream.schema import COSTS
 
 Unit = Literal["steps", "seconds", "flops"]
 UNITS: Final[tuple[Unit, ...]] = ("steps", "seconds", "flops")
 
 #: Evaluation is our measuring; all the rest is charged.
-CHARGED: Final = tuple(name for name in COST_NAMES if name != "evaluate")
+CHARGED: Final = tuple(name for name in COSTS if name != "evaluate")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -287,6 +287,7 @@ def test_the_printed_sql_gives_the_answer_in_plain_duckdb(workspace: Workspace, 
         assert len(connection.execute(printed).fetchall()) == len(answer) > 0
 
 
+@pytest.mark.slow
 def test_files_held_in_memory_give_the_same_answers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [(question, ("rho_loss", "uniform") if question == "diff" else ()) for question in QUESTIONS]
     narrowed = {

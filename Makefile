@@ -3,6 +3,7 @@
 #
 #   make demo                                      all of it on the built-in synthetic corpus, selection against uniform
 #   make demo-pairs                                the same of image-text pairs: drawn garments, 40% of the captions wrong
+#   make demo-text                                 the same on texts: generated messages, half of them labeled wrongly
 #   make shards il train MANIFEST=… ROOT=… WORKSPACE=…   the same for a corpus of your own
 #   make report [WORKSPACE=…]                      what was skipped, and why, as one HTML file in the workspace
 #   make test-fast                                 tests that train little; make test: lint, types, docs, all tests
@@ -21,7 +22,7 @@ export RHO_WORKSPACE := $(WORKSPACE)
 # Cached bytecode halves the start of every process that imports torch; some images switch the cache off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-pairs shards il train report query browser install install-dev lock test test-fast lint types docs clean
+.PHONY: demo demo-pairs demo-text shards il train report query browser install install-dev lock test test-fast lint types docs clean
 .NOTPARALLEL:
 
 demo: shards il
@@ -34,6 +35,12 @@ demo-pairs: export RHO_WORKSPACE = $(WORKSPACE)
 demo-pairs: shards il
 	$(RHO) train --compare uniform,learnability:steps=180,jest:steps=180
 	$(RHO) explain mislabeled --limit 20
+
+demo-text: MANIFEST := data_manifests/synthetic_text.toml
+demo-text: export RHO_WORKSPACE = $(WORKSPACE)
+demo-text: shards il
+	$(RHO) train --compare uniform:prefilter=0:steps=500,learnable
+	$(RHO) explain reasons --run learnable
 
 shards: install
 	$(RHO) shards --manifest $(MANIFEST) $(if $(ROOT),--root $(ROOT))

@@ -366,9 +366,9 @@ def paying_table() -> str:
     return table(header, rows)
 
 
-def demo_table() -> str:
-    """What `make demo` came to: one seed, two cores, the whole IL model charged."""
-    runs = [variant["runs"][0] for variant in result("demo")["variants"]]
+def demo_table(name: str = "demo") -> str:
+    """What `make demo`, or another demo, came to: one seed, two cores, the whole IL model charged."""
+    runs = [variant["runs"][0] for variant in result(name)["variants"]]
     first = runs[0]
     costs = ("load", "score", "train", "il_train", "il_score")
     rows = [
@@ -381,7 +381,7 @@ def demo_table() -> str:
         cells = [run["reached"][number] for run in runs]
         told = ["never" if c["steps"] is None else f"{c['steps']} steps, {c['cpu_seconds']:.0f} CPU-s" for c in cells]
         rows.append([f"to {aim['target']:.1%}", *told])
-    return table(["", *(variant["variant"].split(":")[0] for variant in result("demo")["variants"])], rows)
+    return table(["", *(variant["variant"].split(":")[0] for variant in result(name)["variants"])], rows)
 
 
 def pairs_demo_table() -> str:

@@ -18,6 +18,7 @@ FORMATS: Final[dict[str, str]] = {
     "imagefolder": "rhostream.pipeline.corpora.imagefolder:ImageFolder",
     "synthetic": "rhostream.pipeline.corpora.synthetic.corpus:Synthetic",
     "synthetic_pairs": "rhostream.pipeline.corpora.synthetic.pairs:SyntheticPairs",
+    "synthetic_text": "rhostream.pipeline.corpora.synthetic.text_corpus:SyntheticTexts",
     "table": "rhostream.pipeline.corpora.table:Table",
     "torchvision": "rhostream.pipeline.corpora.torchvision:TorchvisionDataset",
     "webdataset": "rhostream.pipeline.corpora.webdataset:WebDatasetTars",

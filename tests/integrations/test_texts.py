@@ -1,9 +1,14 @@
 """Texts, end to end: shards, IL model, its table, training with selection, the questions and the report."""
 
+import re
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from helpers.dropin import run_example
 from helpers.texts import text_manifest, write_table, write_texts, write_tokenizer
 
+from rhostream.cli.main import rho
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig, TrainConfig
@@ -102,3 +107,27 @@ def test_albert_of_a_folder_is_trained_by_its_own_tokens(workspace, tmp_path):
     made = run(workspace, "rho_loss", name="albert", model=f"transformers/{folder}", tokenizer=folder, steps=2)
     assert made.metrics[-1]["step"] == 2
     assert len(workspace.names("tokenizers", ".json")) == 1
+
+
+def test_demo_on_texts_ends_with_table_and_plot(tmp_path):
+    root = Path(__file__).parents[2]
+    manifest = (root / "data_manifests" / "synthetic_text.toml").read_text()
+    small = {"root": f'"{tmp_path / "corpus"}"', "texts": "900", "test_texts": "120", "evaluate_every": "6"}
+    for name, value in small.items():
+        manifest = re.sub(rf"^{name} = .*$", f"{name} = {value}", manifest, count=1, flags=re.MULTILINE)
+    manifest = re.sub(r"^steps = .*$", "steps = 12", manifest, flags=re.MULTILINE)
+    (tmp_path / "small.toml").write_text(manifest)
+    recipe = re.search(r"^demo-text: shards il\n\t.* --compare (\S+)", (root / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    compare = re.sub(r"steps=\d+", "steps=18", recipe[1])
+    said = ""
+    for command in (
+        f"shards --manifest {tmp_path / 'small.toml'} --workers 0", "il train", "il score",
+        f"train --compare {compare} --no-tensorboard", "explain reasons --run " + compare.split(",")[-1].split(":")[0],
+    ):  # fmt: skip
+        done = CliRunner().invoke(rho, [*command.split(), "--workspace", str(tmp_path / "w")])
+        assert done.exit_code == 0, done.output
+        said += done.stdout
+    assert re.search(r"^\+ rejects +8$", said, re.MULTILINE)
+    assert re.search("^final accuracy", said, re.MULTILINE)
+    assert list((tmp_path / "w" / "comparisons").glob("*.png"))

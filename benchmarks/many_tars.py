@@ -7,7 +7,8 @@ Writes tars of two or three small photographs of noise each, as somebody else's 
 and runs the commands on them, each in a process of its own whose time and peak memory are measured. Then `rho shards`
 of a table whose manifest names 100,000 classes. The docs project what two numbers of tars cost to 10,000.
 
-Expected of 10,000 tars: 7 to 11 ms a tar for `index` and `il score`, 1 ms or less for queries, and 1.5 GiB at most.
+Expected of 10,000 tars: 6 to 11 ms a tar for `index` and `il score`, 1 to 3 ms for questions and the report,
+and 2 GiB at most.
 """
 
 import argparse

@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import braceexpand
+from fsspec.utils import glob_translate
 
 from rhostream.errors import CorpusError
 from rhostream.loaders.storage import open_file, read_file, remote, with_retries
@@ -102,13 +103,34 @@ def _local_tars(pattern: str) -> set[str]:
 def _remote_tars(pattern: str) -> set[str]:
     location, path = remote.filesystem(pattern)
     web = pattern.startswith(("http://", "https://"))  # where a question mark begins a query
-    if (_WEB_GLOB if web else _GLOB).search(path):
-        found = with_retries(lambda: location.glob(path), pattern)
+    if wildcard := (_WEB_GLOB if web else _GLOB).search(path):
+        root, rest = path[: wildcard.start()].rpartition("/")[0], path[wildcard.start() :]
+        fits = re.compile(glob_translate(path)).match
+        depth = None if "**" in rest else 1 + rest.count("/")
+        found = [url for url in _files(location, root, depth) if fits(url)]
     elif _is_tar(path.partition("?")[0]):
         return {pattern}
     else:
-        found = with_retries(lambda: location.find(path), pattern)
+        found = list(_files(location, path, None))
     return {with_references(location.unstrip_protocol(url)) for url in found if _is_tar(url)}
+
+
+def _files(location: Any, folder: str, depth: int | None) -> Iterator[str]:
+    """Every file of a folder of a store; its own `find` and `glob` leave out what could not be listed just then.
+
+    Args:
+        depth: folders to go down, this one counted; None for all.
+    """
+    try:
+        listed = with_retries(lambda: location.ls(folder, detail=True), location.unstrip_protocol(folder))
+    except FileNotFoundError:
+        return
+    for entry in listed:
+        name = entry["name"].rstrip("/")
+        if entry["type"] != "directory":
+            yield entry["name"]
+        elif depth != 1 and name != folder.rstrip("/"):
+            yield from _files(location, name, depth and depth - 1)
 
 
 def _is_tar(name: str) -> bool:

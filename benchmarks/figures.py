@@ -405,6 +405,30 @@ def pairs_demo_table() -> str:
     return table(["", *(variant["variant"].split(":")[0] for variant in result("demo_pairs")["variants"])], rows)
 
 
+def pairs_table() -> str:
+    """Product photographs with 40% wrong captions: what each selection took to the recall that uniform ends with."""
+    found = result("pairs")
+    rows = []
+    for run in found["runs"]:
+        at = run["reached"]
+        cells = (
+            [f"{at['step']:,}", f"{at['seen']:,}", f"{at['trained']:,}", f"{at['cpu_seconds']:.0f}"]
+            if at
+            else ["never"] * 4
+        )
+        wrong = [f"{run[share]:.0%}" for share in ("wrong_first_third", "wrong_selected")]
+        rows.append([run["variant"], *cells, f"{run['best']:.1%}", *wrong])
+    header = ["", f"steps to {found['target']:.1%}", "samples seen", "trained on", "CPU-seconds", "best recall@10"]
+    return table([*header, "wrong, first third", "wrong, whole run"], rows)
+
+
+def pairs_reference_table() -> str:
+    """How well the reference table of `pairs_table` tells wrong captions from true ones."""
+    found = result("pairs")["reference"]
+    rows = [[f"{each['listed']:,}", f"{each['precision']:.0%}", f"{each['recall']:.0%}"] for each in found["found"]]
+    return table(["pairs listed", "precision", "recall"], rows)
+
+
 def render_picture() -> bytes:
     """Steps and CPU-seconds to the targets of `paying_table`, as SVG: the same bytes every time."""
     import io

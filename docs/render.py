@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import faults_figures  # noqa: E402
 import figures  # noqa: E402
 import scaling_figures  # noqa: E402
+import selection_figures  # noqa: E402
 
 from rhostream import schema  # noqa: E402
 from rhostream.pipeline import config  # noqa: E402
@@ -76,7 +77,8 @@ def rendered(page: Path) -> str:
     return _MARKED.sub(render, page.read_text())
 
 
-_FUNCTIONS = {**vars(figures), **vars(scaling_figures), **vars(faults_figures), **globals()}
+_SOURCES = (figures, selection_figures, scaling_figures, faults_figures)
+_FUNCTIONS = {name: each for source in _SOURCES for name, each in vars(source).items()} | globals()
 
 
 def main() -> None:

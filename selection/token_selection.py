@@ -69,5 +69,6 @@ def selective_token_loss(logits: Tensor, labels: Tensor, reference: Tensor, *, s
     excess = losses.detach()[told] - reference.to(losses)[told]
     if not bool(torch.isfinite(reference.to(losses.device)[told]).all()):
         raise IrreducibleLossError("a reference loss is NaN or infinite: see to the reference model")
-    chosen = excess.topk(math.ceil(share * tokens)).indices
+    count = max(1, math.ceil(round(share * tokens, 6)))  # 0.07 * 100 is a little above 7
+    chosen = excess.topk(count).indices
     return losses[told][chosen].mean()

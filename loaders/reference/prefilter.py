@@ -24,15 +24,20 @@ class Prefilter:
     chance: float | tuple[float, ...] = 1.0
 
     def __post_init__(self) -> None:
-        if np.min(self.chance) <= 0:
-            raise ConfigError(f"prefilter {self.chance}: give a number above 0 (1 is the probability of a guess)")
+        each = np.atleast_1d(self.chance)
+        if not len(each) or not (each > 0).all() or not np.isfinite(each).all():
+            raise ConfigError(
+                f"prefilter {self.chance}: give a number above 0 (1 is the probability of a guess), or one a class"
+            )
 
     def rules_out(self, joined: JoinedRows, labels: npt.NDArray[np.int32], classes: int) -> npt.NDArray[np.bool_]:
         """bool (n,): the candidates that need not be read.
 
         Raises:
-            ConfigError: the IL table does not tell what its model predicts.
+            ConfigError: the IL table does not tell what its model predicts, or there are more or fewer classes.
         """
+        if isinstance(self.chance, tuple) and len(self.chance) != classes:
+            raise ConfigError(f"prefilter: {len(self.chance)} numbers for {classes} classes; give one of each")
         if len(labels) and (joined.predicted < 0).all():
             raise ConfigError(
                 "a prefilter (select=auto has one, too) needs the class that the IL model predicts; this IL table has "

@@ -9,7 +9,7 @@ from rhostream.pipeline.comparison.curves import charged
 from rhostream.pipeline.config import Metric
 from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.models import COST_NAMES
-from rhostream.pipeline.training import PASSED_OVER, Run, measure, qualities, quality
+from rhostream.pipeline.training import PASSED_OVER, Run, measure, qualities, quality, require_measured
 from rhostream.schema import COST_UNITS
 
 #: Targets where none are given, as shares of the weakest run's best accuracy.
@@ -96,7 +96,12 @@ def summarize(
         targets: accuracies in (0, 1]; shares of the weakest run's best accuracy where empty.
         il_runs: runs that share the IL model; None for as many as each run was charged for.
         metric: what accuracy is, see `TrainConfig`.
+
+    Raises:
+        ConfigError: a run was never evaluated by the metric.
     """
+    for run in runs:
+        require_measured(run.name, run.metrics, metric)
     curves = [curve for run in runs if (curve := _accuracies(run, metric))]
     finals, bests = [curve[-1] for curve in curves], [max(curve) for curve in curves]
     aims = tuple(targets) or (_default_targets(min(bests)) if bests else ())

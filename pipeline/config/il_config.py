@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import Augmentation, ContrastiveLoss, EngineName, Precision
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.schedules import rate_share
+from rhostream.pipeline.config.schedules import rate_share, require_warmup
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
@@ -25,6 +25,7 @@ from rhostream.pipeline.config.shared import (
     TEXT_LENGTH,
     THREADS,
     TOKENIZER,
+    WARMUP,
     WEIGHTS,
     WORKERS,
 )
@@ -88,7 +89,7 @@ class ILTrainConfig(StageConfig):
         group="Budget",
         minimum=0,
         metavar="N",
-        unset="until validation loss stops falling",
+        unset="until validation loss stops falling, or recall rising",
         help="Gradient steps, at most.",
     )
     least_gain: float = setting(
@@ -97,8 +98,8 @@ class ILTrainConfig(StageConfig):
         minimum=0,
         below=1,
         metavar="X",
-        help="End where a quarter more steps lower the validation loss by less than this share; 0 for as soon as it "
-        "rises.",
+        help="End where a quarter more steps lower the validation loss (of pairs the misses of recall@10) by less than "
+        "this share; 0 for as soon as it rises.",
     )
     batch_size: int = setting(128, group="Model", minimum=1, metavar="N", help="Samples of a gradient step.")
     learning_rate: float = setting(2e-3, group="Model", above=0, metavar="X", help="Of AdamW.")
@@ -108,13 +109,7 @@ class ILTrainConfig(StageConfig):
         group="Model",
         help="Of the learning rate. linear ends at 0 with the steps, all of which are taken.",
     )
-    warmup: float = setting(
-        100.0,
-        group="Model",
-        minimum=0,
-        metavar="X",
-        help="Steps during which the learning rate rises to its peak; below 1 a share of the steps.",
-    )
+    warmup: float = setting(100.0, group="Model", **WARMUP)
     clip_grad_norm: float = setting(0.0, group="Model", **CLIP_GRAD_NORM)
     checkpoint_minutes: float = setting(10.0, group="Budget", **CHECKPOINT_MINUTES)
     validation_share: float = setting(
@@ -170,8 +165,7 @@ class ILTrainConfig(StageConfig):
         if not self.steps and (self.schedule == "linear" or 0 < self.warmup < 1):
             asked = "schedule 'linear'" if self.schedule == "linear" else f"warmup {self.warmup}, a share of the steps,"
             raise ConfigError(f"IL {asked} without steps, which the validation loss would end: give steps")
-        if self.warmup > 1 and self.warmup != int(self.warmup):
-            raise ConfigError(f"IL warmup {self.warmup}: give a whole number of steps, or a share below 1")
+        require_warmup(self.warmup, self.STAGE)
 
     def of_result(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values; a weights file by its name and SHA-256.
@@ -180,7 +174,8 @@ class ILTrainConfig(StageConfig):
             ConfigError: the weights file cannot be read.
         """
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULT}
-        values = {name: value for name, value in values.items() if self.UNTOLD.get(name) != value}
+        untold = self.UNTOLD.items()
+        values = {name: value for name, value in values.items() if (name, value) not in untold}
         if self.weights is not None:
             values["weights"] = {"file": Path(self.weights).name, "sha256": weights_digest(self.weights)}
         return values

@@ -3,7 +3,15 @@
 import math
 from typing import Literal
 
+from rhostream.errors import ConfigError
+
 Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
+
+
+def require_warmup(warmup: float, stage: str = "") -> None:
+    """Raises ConfigError for a number of steps that is no whole one; `stage` begins the message."""
+    if warmup > 1 and warmup != int(warmup):
+        raise ConfigError(f"{stage}warmup {warmup}: give a whole number of steps, or a share below 1")
 
 
 def rate_share(schedule: Schedule, warmup: float, step: int, steps: int) -> float:

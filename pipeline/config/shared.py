@@ -36,6 +36,11 @@ TEXT_LENGTH: Final[dict[str, Any]] = {
 CONTRASTIVE_LOSS: Final[dict[str, Any]] = {
     "help": "Of pairs: softmax (CLIP) or sigmoid (SigLIP); that of the target should be the reference model's.",
 }
+WARMUP: Final[dict[str, Any]] = {
+    "minimum": 0,
+    "metavar": "X",
+    "help": "Steps during which the learning rate rises to its peak; below 1 a share of the budget.",
+}
 CLIP_GRAD_NORM: Final[dict[str, Any]] = {
     "minimum": 0,
     "metavar": "X",

@@ -15,7 +15,7 @@ from rhostream.pipeline.config.choices import (
     RuleName,
 )
 from rhostream.pipeline.config.definition import StageConfig, setting
-from rhostream.pipeline.config.schedules import Schedule
+from rhostream.pipeline.config.schedules import Schedule, require_warmup
 from rhostream.pipeline.config.shared import (
     AUGMENTATION,
     CHECKPOINT_MINUTES,
@@ -28,6 +28,7 @@ from rhostream.pipeline.config.shared import (
     SEED,
     TEXT_LENGTH,
     TOKENIZER,
+    WARMUP,
     WEIGHTS,
 )
 
@@ -84,14 +85,7 @@ class TrainConfig(StageConfig):
         help="Of the learning rate. cosine and linear end at 0 with the budget; under constant and inverse_sqrt a "
         "finished run can be extended.",
     )
-    warmup: float = setting(
-        0.0,
-        group="Model",
-        minimum=0,
-        metavar="X",
-        unset="off",
-        help="Steps during which the learning rate rises to its peak; below 1 a share of the budget.",
-    )
+    warmup: float = setting(0.0, group="Model", unset="off", **WARMUP)
     clip_grad_norm: float = setting(0.0, group="Model", **CLIP_GRAD_NORM)
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
     contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)
@@ -356,8 +350,7 @@ class TrainConfig(StageConfig):
             )
         if self.epochs and self.candidates:
             raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
-        if self.warmup > 1 and self.warmup != int(self.warmup):
-            raise ConfigError(f"warmup {self.warmup}: give a whole number of steps, or a share below 1")
+        require_warmup(self.warmup)
         if self.score_chunk == 1:
             raise ConfigError("score_chunk 1: BatchNorm has no statistics of one candidate; give 2 or more")
         if self.shard_model and (self.score_ahead or self.score_compile):

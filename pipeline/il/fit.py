@@ -182,7 +182,7 @@ class Fit:
         if last.step == self.config.steps or self.config.schedule == "linear":
             return last.step == self.config.steps
         lowest, now = min(map(self._to_fall, before)), self._to_fall(last)
-        if now > _RISEN * lowest:
+        if now > _RISEN * lowest or not lowest:  # risen, or nothing left to lower
             return True
         of_pairs = isinstance(self._task, Pairs)
         nothing = _PAIRS_LEARNT * self._to_fall(before[0]) if of_pairs else _LEARNT * self.validation.guess

@@ -12,6 +12,9 @@ from rhostream.loaders.reference import Prefilter, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.schema import IL
 
+#: By what `il_quality` chooses a prefilter. Raised when it would choose another one: a run goes on under its own alone.
+PREFILTER_RULE: Final = 1
+
 _ENOUGH: Final = 100_000  # samples, to estimate shares from
 _MOST_SHARDS: Final = 2_000  # to read for that: opening one takes longer than a thousand samples
 _MOST_CERTAIN: Final = 0.05  # share of the IL model's predictions that is taken at its word, and

@@ -29,6 +29,7 @@ from rhostream.pipeline.shards import (
     HASH,
     CaptionCounts,
     IndexRows,
+    PairFacts,
     SampleFacts,
     Scratch,
     UnitRecord,
@@ -217,7 +218,15 @@ class TarIndexer:
             shards[name].add(facts, offset=row["offset"], size=row["size"], content_hash=content_hash)
         rows = [(shards[name], tar.size) for name in sorted(shards)]
         listing = (table.num_rows, self.scanner.name(tar))
-        return write_unit(self.workspace, unit.number, rows, rejects, settings=self.settings(unit), listing=listing)
+        return write_unit(
+            self.workspace,
+            unit.number,
+            rows,
+            rejects,
+            settings=self.settings(unit),
+            listing=listing,
+            pairs=PairFacts(official=tuple(sorted(seen)) if official == "holdout" else ()) if task == "pairs" else None,
+        )
 
 
 def official_split(tar: TarFile, options: WebDatasetOptions) -> str | None:

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Final
 
 from rhostream.errors import ConfigError, CorpusError, WorkspaceError
@@ -16,7 +15,6 @@ from rhostream.pipeline.in_place.indexer import (
     TarIndexer,
     captions_of,
     looked_through,
-    official_split,
 )
 from rhostream.pipeline.in_place.scanner import SCANS, ScanRecord, TarScanner, TarUnit
 from rhostream.pipeline.jobs import (
@@ -24,6 +22,7 @@ from rhostream.pipeline.jobs import (
     chosen_engine,
     exclusive_lock,
     make_units,
+    one_at_a_time,
     progress,
     read_ahead,
     require_same,
@@ -111,30 +110,25 @@ def index_tars(
         require_two_classes(classes, manifest)
         _require_same(workspace, known, {"classes": list(classes)})
         captions = captions_of(scanner, units) if manifest.task == "pairs" else None
-        records = _index(TarIndexer(workspace=workspace, scanner=scanner, classes=classes, captions=captions), units)
-        common = 0
-        if manifest.task == "pairs":
-            settled = refuse_straddling(
+        indexer = TarIndexer(workspace=workspace, scanner=scanner, classes=classes, captions=captions)
+        with one_at_a_time(workspace, "rejects", chosen):
+            records, common = _index(indexer, units), 0
+            if manifest.task == "pairs":
+                extra = SampleReader(options, manifest.task).extra_columns
+                settled = refuse_straddling(workspace, records, manifest, scratch, extra_columns=extra)
+                records, common = settled.records, settled.common_captions
+            shards = {shard.name for record in records for shard, _, _ in record.shards}
+            remove_own(
                 workspace,
-                records,
-                manifest,
-                scratch,
-                extra_columns=SampleReader(options, manifest.task).extra_columns,
-                official=partial(_official, scanner, units),
+                {
+                    "rejects": {rejects_name(unit.number).rpartition("/")[2] for unit in units},
+                    "index": {f"{name}.parquet" for name in shards},
+                    SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
+                },
             )
-            records, common = settled.records, settled.common_captions
-        shards = {shard.name for record in records for shard, _, _ in record.shards}
-        remove_own(
-            workspace,
-            {
-                "rejects": {rejects_name(unit.number).rpartition("/")[2] for unit in units},
-                "index": {f"{name}.parquet" for name in shards},
-                SCANS: {scanner.name(unit.tar).rpartition("/")[2] for unit in units},
-            },
-        )
-        fields = scanner.fields
-        counts = tally(workspace, classes, manifest, records, scratch, fields=fields, common_captions=common)
-        write_metadata(workspace, classes, manifest, records, counts, fields=fields)
+            fields = scanner.fields
+            counts = tally(workspace, classes, manifest, records, scratch, fields=fields, common_captions=common)
+            write_metadata(workspace, classes, manifest, records, counts, fields=fields)
     return ShardsSummary(
         workspace=workspace.location,
         dry_run=False,
@@ -144,10 +138,6 @@ def index_tars(
         units_made=made,
         seconds=time.monotonic() - begin,
     )
-
-
-def _official(scanner: TarScanner, units: Sequence[TarUnit], number: int, keys: Sequence[str]) -> list[bool]:
-    return [official_split(units[number].tar, scanner.options) not in (None, "train")] * len(keys)
 
 
 def _options(manifest: Manifest) -> WebDatasetOptions:

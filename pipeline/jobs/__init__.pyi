@@ -10,7 +10,12 @@ from .interruption import (
     swallowed_signal as swallowed_signal,
 )
 from .job import joined as joined, require_agreement as require_agreement
-from .lock import exclusive_lock as exclusive_lock, hold_as_worker as hold_as_worker, remove_contents as remove_contents
+from .lock import (
+    exclusive_lock as exclusive_lock,
+    hold_as_worker as hold_as_worker,
+    one_at_a_time as one_at_a_time,
+    remove_contents as remove_contents,
+)
 from .maker import Advance as Advance, Maker as Maker
 from .per_shard import (
     ShardUnit as ShardUnit,

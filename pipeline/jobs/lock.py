@@ -47,6 +47,24 @@ def exclusive_lock(
 
 
 @contextmanager
+def one_at_a_time(workspace: Workspace, folder: str, engine: Engine) -> Iterator[None]:
+    """Within the block a static job is alone among those that hold the workspace with it; it waits for its turn.
+
+    In a store, and on a file system without locks, nothing holds them apart.
+
+    Args:
+        folder: name in the workspace that they take turns by, made where it is missing; no other lock's.
+    """
+    if not (engine.is_shared and workspace.is_local):
+        yield
+        return
+    with _opened(Path(workspace.path(folder))) as held:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _locked(workspace: Workspace, command: str, folder: str, workers: str, *, shared: bool) -> Iterator[None]:
     path = Path(workspace.path(folder))
     parts = [Path(workspace.path(workers))] if workers else []

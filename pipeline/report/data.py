@@ -95,7 +95,7 @@ def gather(
         reader.prepare(VIEWS.keys())
         connection = reader.connection
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))
-        metric = metric or corpus.manifest["train"].get("metric", "auto")
+        metric = metric or corpus.manifest.get("train", {}).get("metric", "auto")
         runs = reported_runs(workspace, run_names, metrics.rows, metric)
         subject = _subject(connection, runs)
         model = _il_model(workspace, corpus, subject, il_model)

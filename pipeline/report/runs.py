@@ -8,7 +8,7 @@ from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Metric
 from rhostream.pipeline.jobs import read_run_facts
-from rhostream.pipeline.training import measure, quality
+from rhostream.pipeline.training import measure, quality, require_measured
 from rhostream.schema import COSTS
 
 Unit = Literal["steps", "seconds", "flops"]
@@ -86,7 +86,7 @@ def reported_runs(
         metric: what accuracy is, see `TrainConfig`.
 
     Raises:
-        ConfigError: no such run.
+        ConfigError: no such run, or one that was never evaluated by the metric.
     """
     known = [
         name
@@ -105,11 +105,13 @@ def reported_runs(
 
 def _run(workspace: Workspace, name: str, lines: Sequence[dict[str, Any]], metric: Metric) -> ReportedRun:
     facts = read_run_facts(workspace, name)
+    own = tuple(line for line in lines if line["run"] == name and line["step"] is not None)
+    require_measured(name, own, metric)
     return ReportedRun(
         name=name,
         select=facts.get("config", {}).get("select", ""),
         il=facts.get("il"),
         evaluated_on=facts.get("evaluated_on"),
-        lines=tuple(line for line in lines if line["run"] == name and line["step"] is not None),
+        lines=own,
         metric=metric,
     )

@@ -23,6 +23,7 @@ from .unit import (
     ENTRIES_BEFORE_GIVING_UP as ENTRIES_BEFORE_GIVING_UP,
     ENTRIES_BETWEEN_REPORTS as ENTRIES_BETWEEN_REPORTS,
     METADATA as METADATA,
+    PairFacts as PairFacts,
     UnitRecord as UnitRecord,
     clean_text as clean_text,
     rejects_name as rejects_name,

@@ -6,7 +6,7 @@ was read and from the seed alone. Of what a run has appended, those on the side 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -25,7 +25,7 @@ from rhostream.pipeline.shards.captions import MOST_SHARED
 from rhostream.pipeline.shards.hash_buckets import HASH, bring_together
 from rhostream.pipeline.shards.index_rows import IndexRows, SampleFacts
 from rhostream.pipeline.shards.scratch import Scratch
-from rhostream.pipeline.shards.unit import UnitRecord, rejects_name, split_of, write_unit
+from rhostream.pipeline.shards.unit import PairFacts, UnitRecord, rejects_name, split_of, write_unit
 from rhostream.schema import PAIR, REJECTS, samples_of
 
 REASON: Final = "straddling"
@@ -35,9 +35,6 @@ _IMAGE, _CAPTION = 0, 1
 _WHAT: Final = ("its image is in the {} split, too, under another caption", "its caption is in the {} split, too")
 _AT_ONCE: Final = 8  # units being read
 _NONE: Final = normalized_hash("")
-
-#: Which of the pairs of a unit, by key, have a split that the corpus itself gives: these stay.
-Official = Callable[[int, Sequence[str]], Sequence[bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,6 @@ def refuse_straddling(
     scratch: Scratch,
     *,
     extra_columns: Mapping[str, pa.DataType],
-    official: Official,
     part_of: Callable[[int], int] = lambda unit: 0,
 ) -> Settled:
     """Refuse what would straddle, in the indexes and rejects of its units; tars stay as they are.
@@ -74,7 +70,7 @@ def refuse_straddling(
     """
 
     def of_unit(number: int) -> pa.Table:
-        rows = _pairs_of(workspace, number, records[number], official)
+        rows = _pairs_of(workspace, number, records[number])
         return _grouped(rows, number, part_of(number))
 
     settled, common = list(records), _Common()
@@ -83,7 +79,7 @@ def refuse_straddling(
     for found in bring_together((_by_unit(some) for some in losers if some), scratch):
         for number, of_one in groupby(found.sort_by("unit").to_pylist(), itemgetter("unit")):
             lost = {(each["relation"], each["hash_of"], each["split"]) for each in of_one}
-            settled[number] = _without(workspace, number, records[number], lost, extra_columns, official)
+            settled[number] = _without(workspace, number, records[number], lost, extra_columns)
     return Settled(records=settled, common_captions=common.pairs)
 
 
@@ -101,17 +97,15 @@ class _Loser:
     split: str
 
 
-def _pairs_of(workspace: Workspace, number: int, record: UnitRecord, official: Official) -> pa.Table:
+def _pairs_of(workspace: Workspace, number: int, record: UnitRecord) -> pa.Table:
     """Those that the hash has placed, refused ones too: `key`, `split`, `content_hash`, `text_hash`."""
-    columns = ["key", "split", "content_hash", "text_hash"]
+    columns, facts = ["key", "split", "content_hash", "text_hash"], PairFacts.read(workspace, number)
     shards = [shard for shard, _, _ in record.shards if shard.split in _SPLITS]
     tables = [read_index(workspace, shard, columns).select(columns) for shard in shards]
-    gone = [dict(zip(columns, each, strict=True)) for each in record.straddling]
+    gone = [dict(zip(columns, each, strict=True)) for each in facts.straddling]
     schema = pa.schema([pa.field(name, pa.string()) for name in columns])
     rows = pa.concat_tables([*(table.cast(schema) for table in tables), pa.Table.from_pylist(gone, schema)])
-    if not any(shard.split == "holdout" for shard in shards):
-        return rows
-    return rows.filter(pc.invert(pa.array(official(number, rows["key"].to_pylist()), pa.bool_())))
+    return rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(facts.official, pa.string()))))
 
 
 def _grouped(rows: pa.Table, number: int, part: int) -> pa.Table:
@@ -191,14 +185,13 @@ def _without(
     record: UnitRecord,
     lost: set[tuple[int, str, str]],
     extra_columns: Mapping[str, pa.DataType],
-    official: Official,
 ) -> UnitRecord:
     """The record of a unit without these, written where it was not."""
     rejects = workspace.read_table(rejects_name(number), schema=REJECTS).to_pylist()
-    shards, straddling = [], list(record.straddling)
+    facts = PairFacts.read(workspace, number)
+    shards, straddling, official = [], list(facts.straddling), {*facts.official}
     for shard, tar_size, _ in record.shards:
         table = read_index(workspace, shard, [*samples_of(_FIELDS, "pairs").names, *extra_columns])
-        stays = official(number, table["key"].to_pylist())
         rows = IndexRows(
             name=shard.name,
             split=shard.split,
@@ -208,11 +201,11 @@ def _without(
             extra=extra_columns,
             source=shard.source,
         )
-        for row, is_official in zip(table.to_pylist(), stays, strict=True):
+        for row in table.to_pylist():
             said = (row["key"], row["split"], row["content_hash"], row["text_hash"])
             relations = zip((_IMAGE, _CAPTION), said[2:], strict=True)
             found = [relation for relation, hash_of in relations if (relation, hash_of, shard.split) in lost]
-            if found and not is_official:
+            if found and row["key"] not in official:
                 straddling.append(said)
                 other = _SPLITS[1 - _SPLITS.index(shard.split)]
                 detail = _WHAT[found[0]].format(other)
@@ -221,7 +214,7 @@ def _without(
                 _add(rows, row)
         if len(rows):
             shards.append((rows, tar_size))
-    if len(straddling) == len(record.straddling):
+    if len(straddling) == len(facts.straddling):
         return record
     return write_unit(
         workspace,
@@ -231,7 +224,7 @@ def _without(
         settings=record.settings,
         listing=record.listing,
         tar_sha256={rows.name: record.tar_sha256[rows.name] for rows, _ in shards if rows.name in record.tar_sha256},
-        straddling=straddling,
+        pairs=replace(facts, straddling=tuple(straddling)),
     )
 
 

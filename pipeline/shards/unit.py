@@ -29,6 +29,7 @@ from rhostream.schema import MULTI_LABEL, REJECTS, SAMPLES
 FORMAT = 2  # of the shards; another one makes every unit anew
 SPLIT_OF_PAIRS = "captions that several share, else the image"  # what it follows, where a corpus has pairs
 METADATA = b"rhostream"
+_OF_PAIRS = b"rhostream.pairs"
 ENTRIES_BEFORE_GIVING_UP = 1000
 ENTRIES_BETWEEN_REPORTS = 16
 _PIECE_BYTES = 1 << 20
@@ -46,8 +47,6 @@ class UnitRecord:
         shards: with the size in bytes of tar and index.
         rejects: reason to number and an example.
         tar_sha256: of the tars that we have written, by the shard's name; a former release told of none.
-        straddling: of pairs refused for the side of the split that they stood on: key, split, hashes of image and
-            caption.
     """
 
     settings: dict[str, Any]
@@ -55,7 +54,6 @@ class UnitRecord:
     shards: tuple[tuple[Shard, int, int], ...]
     rejects: Refusals
     tar_sha256: dict[str, str] = field(default_factory=dict)
-    straddling: tuple[tuple[str, str, str, str], ...] = ()
 
     @classmethod
     def read(cls, workspace: Workspace, number: int) -> Self | None:
@@ -92,6 +90,31 @@ class UnitRecord:
     @property
     def entries(self) -> int:
         return sum(shard.rows for shard, _, _ in self.shards) + sum(count for count, _ in self.rejects.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFacts:
+    """What the indexes of a unit of pairs do not tell: in the metadata of its rejects, beside the record.
+
+    Attributes:
+        official: keys of those which the corpus itself puts into the holdout.
+        straddling: of those refused for the side of the split that they stood on: key, split, hashes of image and
+            caption.
+    """
+
+    official: tuple[str, ...] = ()
+    straddling: tuple[tuple[str, str, str, str], ...] = ()
+
+    @classmethod
+    def read(cls, workspace: Workspace, number: int) -> Self:
+        """Raises WorkspaceError where they are missing or damaged."""
+        file = rejects_name(number)
+        metadata = workspace.read_schema(file, REJECTS).metadata or {}
+        with workspace.reading(file):
+            try:
+                return shaped(json.loads(metadata.get(_OF_PAIRS, b"")), cls)
+            except ValueError as error:
+                raise UnreadableError("does not tell which of its pairs have an official split") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +189,7 @@ class UnitMaker(Maker[Unit, UnitRecord]):
     def _make(self, unit: Unit, advance: Advance) -> UnitRecord:
         rejects: list[dict[str, str]] = []
         writers: dict[str, ShardWriter] = {}
+        official: list[str] = []
         unreported = 0
         with ExitStack() as files:
             for position, (key, entry) in enumerate(unit.entries(), 1):
@@ -194,6 +218,8 @@ class UnitMaker(Maker[Unit, UnitRecord]):
                         )
                         writers[name] = ShardWriter(stream, rows)
                     writers[name].add(sample, stored)
+                    if entry.split == "holdout":
+                        official.append(key)
                 if position == ENTRIES_BEFORE_GIVING_UP:
                     refuse_mostly_bad(by_reason(rejects), position, self.manifest)
                 unreported += 1
@@ -209,6 +235,7 @@ class UnitMaker(Maker[Unit, UnitRecord]):
             settings=self.settings(),
             listing=self.listing(unit),
             tar_sha256={name: writer.sha256 for name, writer in sorted(writers.items())},
+            pairs=PairFacts(official=tuple(official)) if self.manifest.task == "pairs" else None,
         )
 
     def _sample(self, key: str, entry: Entry, binding: Set[str]) -> tuple[str, int, SampleFacts, bytes]:
@@ -264,14 +291,15 @@ def write_unit(
     settings: dict[str, Any],
     listing: tuple[int, str],
     tar_sha256: Mapping[str, str] = {},
-    straddling: Sequence[tuple[str, str, str, str]] = (),
+    pairs: PairFacts | None = None,
 ) -> UnitRecord:
     """Write the indexes of a unit and, last, its rejects with the record.
 
     Args:
         shards: rows, and the size of their tar in bytes.
         rejects: rows of `rhostream.schema.REJECTS`.
-        tar_sha256, straddling: see `UnitRecord`.
+        tar_sha256: see `UnitRecord`.
+        pairs: of a unit of pairs.
     """
     written = []
     for rows, tar_size in shards:
@@ -284,13 +312,15 @@ def write_unit(
         shards=tuple(written),
         rejects=by_reason(rejects),
         tar_sha256=dict(tar_sha256),
-        straddling=tuple(straddling),
     )
     table = pa.Table.from_pylist(rejects, schema=REJECTS)
-    said = {name: value for name, value in asdict(record).items() if name != "straddling" or value}
-    metadata = {METADATA: json.dumps(said, ensure_ascii=False).encode()}
+    metadata = {METADATA: _told(record)} | ({} if pairs is None else {_OF_PAIRS: _told(pairs)})
     workspace.write_table(rejects_name(number), table.replace_schema_metadata(metadata))
     return record
+
+
+def _told(record: UnitRecord | PairFacts) -> bytes:
+    return json.dumps(asdict(record), ensure_ascii=False).encode()
 
 
 def _sha256(workspace: Workspace, name: str) -> str:

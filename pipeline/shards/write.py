@@ -31,6 +31,7 @@ from rhostream.pipeline.jobs import (
     chosen_engine,
     exclusive_lock,
     make_units,
+    one_at_a_time,
     progress,
 )
 from rhostream.pipeline.shards.captions import CaptionCounts
@@ -104,10 +105,10 @@ def write_shards(
             for good: of several with one key one is kept, the others are refused as `duplicate_key`. An image is a
             file's bytes, stored as they are, its path, or a PIL image, stored as PNG; a label a class name or number,
             or a list of them with `task="multi_label"`. A split of train, holdout, val or test wins over the hash of
-            the image; None leaves the sample to it. With `task="pairs"` the caption, `text`, stands in the place of
-            the label, and the split follows it. Samples are gone through once and need not fit into memory: what is no
-            file yet is kept in the workspace until the shards are written. A generator gives its samples once: give a
-            function, or make it anew, where the call is to be repeated.
+            the image; None leaves the sample to it. With `task="pairs"` the caption, `text`, stands in the place of the
+            label, and the split follows what several pairs share, see docs/pairs.md. Samples are gone through once and
+            need not fit into memory: what is no file yet is kept in the workspace until the shards are written. A
+            generator gives its samples once: give a function, or make it anew, where the call is to be repeated.
         workers: processes or actors; 0 works in this one, None takes one per core. Processes import the script that
             calls, so call below `if __name__ == "__main__":`.
         engine: who does the work, see `rhostream.pipeline.jobs.Engine`. A static job makes its share of the units; the
@@ -163,22 +164,24 @@ def write_shards(
         if overwrite:
             workspace.remove(METADATA_NAME)  # first: it must never list what is not there
             remove_own(workspace, dict.fromkeys(FOLDERS, frozenset()))
-        records = finished_units(plan, chosen.makes)
+        with one_at_a_time(workspace, "rejects", chosen):
+            records = finished_units(plan, chosen.makes)
         missing = [number for number, record in records.items() if record is None]
         _make(plan, records, missing, chosen)
-        if chosen.is_shared:
-            records |= finished_units(plan, lambda number: not chosen.makes(number), read_tars=False)
-        made = [record for _, record in sorted(records.items()) if record is not None]
-        if len(made) < plan.units:
-            return _share(workspace, plan, made, len(missing), time.monotonic() - begin)
-        common = 0
-        if manifest.task == "pairs":
-            settled = _settled(plan, made, scratch)
-            made, common = settled.records, settled.common_captions
-        remove_own(workspace, _files_of(made))
-        fields = fields_of(corpus)
-        counts = tally(workspace, corpus.classes, manifest, made, scratch, fields=fields, common_captions=common)
-        write_metadata(workspace, corpus.classes, manifest, made, counts, plan.appended, fields=fields)
+        with one_at_a_time(workspace, "rejects", chosen):
+            if chosen.is_shared:  # others may have made some, and one of them may have settled all
+                records = finished_units(plan, lambda _: True, read_tars=False)
+            made = [record for _, record in sorted(records.items()) if record is not None]
+            if len(made) < plan.units:
+                return _share(workspace, plan, made, len(missing), time.monotonic() - begin)
+            common = 0
+            if manifest.task == "pairs":
+                settled = _settled(plan, made, scratch)
+                made, common = settled.records, settled.common_captions
+            remove_own(workspace, _files_of(made))
+            fields = fields_of(corpus)
+            counts = tally(workspace, corpus.classes, manifest, made, scratch, fields=fields, common_captions=common)
+            write_metadata(workspace, corpus.classes, manifest, made, counts, plan.appended, fields=fields)
     if isinstance(corpus, HoldsScratch):
         corpus.remove_scratch()
     return ShardsSummary(
@@ -327,15 +330,6 @@ def _settled(plan: ShardsPlan, made: Sequence[UnitRecord], scratch: Scratch) -> 
     """A corpus of pairs of which none straddles the split."""
     starts = [part.units.start for part in plan.parts]
 
-    def part_of(unit: int) -> int:
-        return bisect_right(starts, unit) - 1
-
-    def official(unit: int, keys: Sequence[str]) -> list[bool]:
-        rows = plan.parts[part_of(unit)].listing.unit(unit).rows
-        given = {key for key, split in zip(*(rows[name].to_pylist() for name in ("key", "split")), strict=True)
-                 if split not in (None, "train")}  # fmt: skip
-        return [key in given for key in keys]
-
     maker = plan.maker
     return refuse_straddling(
         maker.workspace,
@@ -343,8 +337,7 @@ def _settled(plan: ShardsPlan, made: Sequence[UnitRecord], scratch: Scratch) -> 
         maker.manifest,
         scratch,
         extra_columns=maker.extra_columns,
-        official=official,
-        part_of=part_of,
+        part_of=lambda unit: bisect_right(starts, unit) - 1,
     )
 
 

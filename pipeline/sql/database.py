@@ -67,6 +67,7 @@ class Reader:
         self.connection = connection
         self._workspace, self._root, self._again = workspace, root, again
         self._made: set[str] = set()
+        self._verified: set[str] = set()
 
     def ask(self, sql: str) -> pa.Table:
         """What `query` answers."""
@@ -79,8 +80,9 @@ class Reader:
 
     def prepare(self, views: Set[str]) -> None:
         """Verify the files of these views, see `verified.verify`, and make the views."""
-        new = views - self._made
+        new = views - self._verified
         self._make(new, verify(self._workspace, new) if new else {})
+        self._verified |= new
 
     def _make(self, views: Set[str], sizes: Mapping[str, Size]) -> None:
         for view in sorted(views - self._made):

@@ -16,7 +16,7 @@ from rhostream.loaders.reference import Prefilter, il_digest
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import distributed
 from rhostream.pipeline.config import AUTO, TrainConfig, weights_digest
-from rhostream.pipeline.il import ILQuality, default_il_model, il_quality
+from rhostream.pipeline.il import PREFILTER_RULE, ILQuality, default_il_model, il_quality
 from rhostream.pipeline.jobs import require_same
 from rhostream.pipeline.models import choose_device, takes_any_size
 from rhostream.pipeline.training.budget import same_rates, steps_of
@@ -90,10 +90,15 @@ class TrainPlan:
         asked = self.config.prefilter
         if asked and not isinstance(asked, str):
             return Prefilter(chance=asked)
-        may = self.config.hands_over and self.corpus.task == "classification"
-        if not (asked or may or self.config.select == AUTO):
+        if not self._filters_by_table:
             return None
         return Prefilter() if self.quality is None else self.quality.prefilter
+
+    @property
+    def _filters_by_table(self) -> bool:
+        """Does the IL table itself say what the stream may rule out?"""
+        asked, hands_over = self.config.prefilter, self.config.hands_over and self.corpus.task == "classification"
+        return asked == "auto" or (not asked and (hands_over or self.config.select == AUTO))
 
     def facts(self) -> dict[str, Any]:
         """All that the run's result depends on, as JSON values: what run.json records."""
@@ -112,6 +117,7 @@ class TrainPlan:
             "thumbnails": self.thumbnails,
             "evaluated_on": self.evaluated_on,
             **({"score_chunk": self.score_chunk} if self.score_chunk else {}),
+            **({"prefilter_rule": PREFILTER_RULE} if self._filters_by_table else {}),
         }
         if self.text_spec is None:
             del facts["config"]["contrastive_loss"]  # which run.json of a former release does not tell

@@ -4,6 +4,7 @@ the recall (pairs)."""
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from rhostream.errors import ConfigError
 from rhostream.pipeline.config import Metric
 
 _RECALL: Final = "recall@10"  # which stands as the accuracy of pairs
@@ -23,6 +24,16 @@ def quality(line: Mapping[str, Any], metric: Metric = "auto") -> float | None:
     """Of a line of `rhostream.schema.METRICS`, in [0, 1] but for the Matthews correlation; None where not measured."""
     found: float | None = line.get(_column(line, metric))
     return found
+
+
+def require_measured(run: str, lines: Iterable[Mapping[str, Any]], metric: Metric) -> None:
+    """Raises ConfigError where a run was evaluated, but never by this metric."""
+    evaluated = [line for line in lines if quality(line) is not None]
+    if evaluated and all(quality(line, metric) is None for line in evaluated):
+        raise ConfigError(
+            f"metric {metric!r}: run {run!r} has measured {', '.join(qualities(evaluated[-1]))} alone; choose auto, or "
+            "other runs"
+        )
 
 
 def measure(lines: Iterable[Mapping[str, Any]], metric: Metric = "auto") -> str:

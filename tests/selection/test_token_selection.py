@@ -35,6 +35,14 @@ def test_loss_is_the_mean_of_the_highest_excess() -> None:
         assert selective_token_loss(LOGITS, LABELS, REFERENCE, share=share).item() == pytest.approx(expected)
 
 
+def test_a_share_that_is_whole_takes_no_token_more() -> None:
+    logits = torch.randn(10, 11, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = torch.arange(110).view(10, 11) % 5
+    selective_token_loss(logits, labels, torch.zeros(10, 10), share=0.07).backward()  # 0.07 * 100 is a little above 7
+    assert logits.grad is not None
+    assert int(logits.grad.abs().sum(dim=2).gt(0).sum()) == 7
+
+
 def test_all_tokens_give_the_usual_loss_and_its_gradient() -> None:
     grown = torch.randn(3, 6, 11, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.arange(18).view(3, 6) % 11

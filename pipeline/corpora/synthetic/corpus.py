@@ -11,13 +11,12 @@ from typing import Final
 import pyarrow as pa
 from PIL import Image, ImageEnhance
 
-from rhostream.errors import CorpusError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.clothing1m import Clothing1M
-from rhostream.pipeline.corpora.synthetic.drawn_folder import check_root, draw_folder
+from rhostream.pipeline.corpora.synthetic.drawn_folder import draw_folder, root_of
 from rhostream.pipeline.corpora.synthetic.photographs import draw
 from rhostream.pipeline.corpora.synthetic.plan import CLASSES, SyntheticOptions, plan
 
@@ -42,10 +41,7 @@ class Synthetic:
         Raises:
             CorpusError: no root, or one that holds something else.
         """
-        if not manifest.root:
-            raise CorpusError(f"manifest {manifest.name!r} names no root to draw into: pass --root")
-        self._manifest, self._options, self._root = manifest, options, Path(manifest.root)
-        check_root(self._root, _stamp(options))
+        self._manifest, self._options, self._root = manifest, options, root_of(manifest, _stamp(options))
 
     def entries(self) -> Iterator[Entry]:
         write_corpus(self._root, self._options, processes=available_cores())

@@ -1,14 +1,15 @@
-"""A folder that a synthetic corpus is drawn into: killed and begun again it ends with the same bytes."""
+"""A folder that a synthetic corpus is written into: killed and begun again it ends with the same bytes."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from rhostream.errors import CorpusError
-from rhostream.loaders.storage import UnreadableError, decode_card, read_file
+from rhostream.loaders.storage import UnreadableError, decode_card, read_file, whole_file
+from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.jobs import in_processes, progress
 
 STAMP: Final = "synthetic.json"  # written first: whose folder this is, and how the corpus is drawn
@@ -17,12 +18,43 @@ _BLOCK: Final = 256  # images a process draws before it reports
 _PART: Final = ".part"
 
 
-def check_root(root: Path, stamp: Mapping[str, Any]) -> None:
-    """Whether the corpus of this stamp may be drawn, or finished, or read at `root`.
+def root_of(manifest: Manifest, stamp: Mapping[str, Any]) -> Path:
+    """Where the manifest wants the corpus of this stamp.
+
+    Raises:
+        CorpusError: it does not say where, or see `begin_folder`.
+    """
+    if not manifest.root:
+        raise CorpusError(f"manifest {manifest.name!r} names no root to draw into: pass --root")
+    _check_root(Path(manifest.root), stamp)
+    return Path(manifest.root)
+
+
+def begin_folder(root: Path, stamp: Mapping[str, Any], last: str) -> bool:
+    """Is the corpus still to be written? Then the folder is there, and says what is written into it.
+
+    Args:
+        stamp: what all of its bytes follow from.
+        last: name of the file that is written last.
 
     Raises:
         CorpusError: there is something else, or a synthetic corpus of other options.
     """
+    _check_root(root, stamp)
+    if (root / last).exists():
+        return False
+    root.mkdir(parents=True, exist_ok=True)
+    with filled(root / STAMP) as stream:
+        stream.write(json.dumps(stamp, indent=1).encode() + b"\n")
+    return True
+
+
+def filled(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """A file of the folder to fill; it has its name once it is whole."""
+    return whole_file(str(path), path.with_name(path.name + _PART))
+
+
+def _check_root(root: Path, stamp: Mapping[str, Any]) -> None:
     if not root.exists():
         return
     if not root.is_dir():
@@ -65,19 +97,17 @@ def draw_folder(
         processes: 0 draws in this one. Nothing in the corpus depends on it.
 
     Raises:
-        CorpusError: see `check_root`.
+        CorpusError: see `begin_folder`.
     """
-    check_root(root, stamp)
-    if (root / [*lists][-1]).exists():
+    if not begin_folder(root, stamp, last=[*lists][-1]):
         return
-    root.mkdir(parents=True, exist_ok=True)
-    _write_whole(root / STAMP, json.dumps(stamp, indent=1) + "\n")
     blocks = [range(start, min(start + _BLOCK, images)) for start in range(0, images, _BLOCK)]
     with progress("synthetic corpus", images, "images") as bar:
         for count in in_processes(partial(_draughtsman, root, draw, key), blocks, processes):
             bar.advance(count)
     for name, lines in lists.items():
-        _write_whole(root / name, "".join(f"{line}\n" for line in lines))
+        with filled(root / name) as stream:
+            stream.writelines(f"{line}\n".encode() for line in lines)
 
 
 def _draughtsman(
@@ -95,12 +125,3 @@ def _draughtsman(
         return len(block)
 
     return write
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + _PART)
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)

@@ -9,13 +9,13 @@ from typing import Final
 
 import pyarrow as pa
 
-from rhostream.errors import ConfigError, CorpusError
+from rhostream.errors import ConfigError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.storage import read_file
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.synthetic.corpus import encoded
-from rhostream.pipeline.corpora.synthetic.drawn_folder import check_root, draw_folder
+from rhostream.pipeline.corpora.synthetic.drawn_folder import draw_folder, root_of
 from rhostream.pipeline.corpora.synthetic.outfits import Outfit
 from rhostream.pipeline.corpora.synthetic.photographs import draw
 from rhostream.pipeline.corpora.table import Table, TableOptions
@@ -92,10 +92,7 @@ class SyntheticPairs:
         """
         if manifest.task != "pairs":
             raise ConfigError(f'manifest {manifest.name!r}: format synthetic_pairs has captions: say task = "pairs"')
-        if not manifest.root:
-            raise CorpusError(f"manifest {manifest.name!r} names no root to draw into: pass --root")
-        self._manifest, self._options, self._root = manifest, options, Path(manifest.root)
-        check_root(self._root, _stamp(options))
+        self._manifest, self._options, self._root = manifest, options, root_of(manifest, _stamp(options))
 
     def entries(self) -> Iterator[Entry]:
         write_pairs(self._root, self._options, processes=available_cores())

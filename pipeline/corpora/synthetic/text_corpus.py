@@ -1,24 +1,21 @@
 """The embedded demo corpus of texts: messages to a clothing shop, as a table, with every label's truth known."""
 
-import json
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rhostream.errors import ConfigError, CorpusError
-from rhostream.loaders.storage import whole_file
+from rhostream.errors import ConfigError
 from rhostream.pipeline.config import Manifest
 from rhostream.pipeline.corpora.base import Entry
 from rhostream.pipeline.corpora.columns import CLEAN_LABEL, CLEAN_LABEL_TYPE
-from rhostream.pipeline.corpora.synthetic.drawn_folder import STAMP, check_root
+from rhostream.pipeline.corpora.synthetic.drawn_folder import begin_folder, filled, root_of
 from rhostream.pipeline.corpora.synthetic.messages import REQUESTS, message
 from rhostream.pipeline.corpora.table import Table, TableOptions
 
@@ -89,13 +86,10 @@ class SyntheticTexts:
         Raises:
             CorpusError: no root, or one that holds something else.
         """
-        if not manifest.root:
-            raise CorpusError(f"manifest {manifest.name!r} names no root to write into: pass --root")
-        self._manifest, self._options = manifest, options
-        check_root(Path(manifest.root), _stamp(options))
+        self._manifest, self._options, self._root = manifest, options, root_of(manifest, _stamp(options))
 
     def entries(self) -> Iterator[Entry]:
-        write_messages(Path(self._manifest.root), self._options)
+        write_messages(self._root, self._options)
         yield from self._table.entries()
 
     def read(self, entry: Entry) -> bytes:
@@ -116,22 +110,14 @@ def write_messages(root: Path, options: SyntheticTextOptions) -> None:
     """Write the table unless it is there; what was begun and killed is written again, to the same bytes.
 
     Raises:
-        CorpusError: see `check_root`.
+        CorpusError: see `begin_folder`.
     """
-    check_root(root, _stamp(options))
-    if (root / TABLE).exists():
+    if not begin_folder(root, _stamp(options), last=TABLE):
         return
-    root.mkdir(parents=True, exist_ok=True)
-    with _filled(root / STAMP) as stream:
-        stream.write(json.dumps(_stamp(options), indent=1).encode() + b"\n")
-    with _filled(root / TABLE) as stream:
+    with filled(root / TABLE) as stream:
         stream.write(b"id\ttext\tlabel\tclean_label\twording\tsplit\n")
         for row in _rows(options):
             stream.write(b"\t".join(row) + b"\n")
-
-
-def _filled(path: Path) -> AbstractContextManager[IO[bytes]]:
-    return whole_file(str(path), path.with_name(path.name + ".part"))
 
 
 def _stamp(options: SyntheticTextOptions) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def test_reference_model_learns_which_caption_an_image_has(workspace):
 
 
 @pytest.mark.slow
+def test_training_ends_where_every_caption_is_found(tmp_path):
+    workspace = write_pairs(tmp_path, 20, holdout=60)
+    metadata = train_il(workspace, train_config(steps=0, validation_samples=8)).metadata
+    evaluations = metadata.models[0].evaluations
+    assert [each.validation_accuracy for each in evaluations] == [1.0] * 2  # one of eight is among the first ten
+
+
+@pytest.mark.slow
 def test_wrong_captions_rank_low_in_the_table(workspace):
     scores, index = (workspace.path(name) for name in ("il/small_clip/scores", "index"))
     rows = duckdb.sql(

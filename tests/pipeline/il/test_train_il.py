@@ -275,6 +275,16 @@ def test_without_a_holdout_the_remedy_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_from_scratch_is_no_model_from_weights(shapes: Workspace, tmp_path: Path) -> None:
+    weights = tmp_path / "start.safetensors"
+    model = build_model("mlp", 4, CorpusMetadata.read(shapes).image_spec(), seed=5)
+    safetensors.torch.save_file(model.state_dict(), weights)
+    train_il(shapes, ILTrainConfig(name="scratch", model="mlp", **QUICK))
+    with pytest.raises(WorkspaceError, match=r"weights.*None, asked for 'start\.safetensors'|weights None, asked for"):
+        train_il(shapes, ILTrainConfig(name="scratch", model="mlp", weights=str(weights), **QUICK))
+
+
+@pytest.mark.slow
 def test_a_weights_file_is_remembered_by_its_content(shapes: Workspace, tmp_path: Path) -> None:
     weights = tmp_path / "start.safetensors"
     safetensors.torch.save_file(

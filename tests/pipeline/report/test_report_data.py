@@ -247,6 +247,11 @@ def test_a_class_name_is_text_wherever_it_stands(data: ReportData) -> None:
     assert "<img src=x" not in page
 
 
+def test_a_metric_that_a_run_never_measured_is_one_line(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match=r"metric 'f1': run 'rho_loss' has measured accuracy alone; choose auto, or"):
+        gather(workspace, metric="f1")
+
+
 def test_a_foreign_trainers_run_without_metrics_has_a_report(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "w")
     workspace.remove("runs/rho_loss/metrics.jsonl")

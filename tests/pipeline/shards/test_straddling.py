@@ -1,6 +1,9 @@
 """Equal images, and equal captions of few pairs, stand on one side of the split, whatever else they share."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from rhostream.pipeline.shards import write_shards
 
 
 def manifest_of(root, **settings):
-    return pairs_manifest(root, shard_size=50, holdout=0.3, **({"options": {"extra": {}}} | settings))
+    return pairs_manifest(root, **({"shard_size": 50, "holdout": 0.3, "options": {"extra": {}}} | settings))
 
 
 def rows_of(workspace):
@@ -40,7 +43,7 @@ def digests(workspace):
 
 
 def files_of(folder):
-    return [path for path in [Path(folder), *Path(folder).rglob("*")] if path.is_file()]
+    return [path for path in [Path(folder), *sorted(Path(folder).rglob("*"))] if path.is_file()]
 
 
 @pytest.mark.parametrize("in_place", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -97,6 +100,54 @@ def test_what_is_appended_gives_way_to_what_was_there(tmp_path):
     assert none_straddles(workspace)
     assert len(after) > len(before) + 100
     assert all(after[key] == row for key, row in before.items())
+
+
+@pytest.mark.slow
+def test_appending_keeps_what_was_there_though_entries_are_gone(tmp_path):
+    """Some are of an official holdout, which nothing that is left of the corpus tells of those that are gone."""
+    workspace, tars = Workspace(tmp_path / "workspace"), tmp_path / "tars"
+    settings = {"shard_size": 10, "options": {"extra": {}, "splits": {"clean-*": "holdout"}}}
+    samples = {name: tangled_pairs(60, seed) for seed, name in enumerate(("a", "clean-0"))}
+    for name, some in samples.items():
+        write_tar_of(tars / f"{name}.tar", some)
+    write_shards(workspace, manifest_of(tars, **settings), workers=0)
+    before, found = digests(workspace), {row["key"]: row for row in rows_of(workspace)}
+    for name, some in samples.items():
+        write_tar_of(tars / f"{name}.tar", some[25:])
+    write_tar_of(tars / "b.tar", tangled_pairs(40, 2))
+    summary = write_shards(workspace, manifest_of(tars, **settings), workers=0, append=True)
+    assert (summary.added, summary.removed) == (40, 50)
+    after = digests(workspace)
+    assert all(after[path] == digest for path, digest in before.items() if path.name != "corpus.json")
+    assert {row["key"]: row for row in rows_of(workspace)}.items() >= found.items()
+
+
+@pytest.mark.slow
+def test_static_jobs_that_end_together_leave_what_one_process_does(tmp_path):
+    write_tar_of(tmp_path / "tars/0.tar", tangled_pairs(240, 0))
+    manifest = tmp_path / "pairs.toml"
+    root = tmp_path / "tars"
+    manifest.write_text(
+        f'format = "webdataset"\ntask = "pairs"\nroot = "{root}"\nshard_size = 20\nholdout = 0.3\n[image]\nsize = 16\n'
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "from rhostream.cli.main import main; main()",
+        "shards",
+        "--manifest",
+        str(manifest),
+    ]
+    subprocess.run([*command, "--workers", "0", "--workspace", str(tmp_path / "one")], check=True, capture_output=True)
+    static = [*command, "--engine", "static", "--workers", "0", "--workspace", str(tmp_path / "several")]
+    jobs = [
+        subprocess.Popen(static, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "3"}, stderr=subprocess.PIPE)
+        for rank in range(3)
+    ]
+    said = [job.communicate()[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * 3, said
+    of_one, of_several = (digests(Workspace(tmp_path / name)) for name in ("one", "several"))
+    assert [*of_several.values()] == [*of_one.values()]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from helpers import tables
 from rhostream import ConfigError, WorkspaceError
 from rhostream.cli.query import query as query_command, views as views_command
 from rhostream.loaders.storage.workspace import Workspace
-from rhostream.pipeline.sql.database import query
+from rhostream.pipeline.sql.database import query, reading
 from rhostream.pipeline.sql.views import VIEWS, create_views
 from rhostream.schema import METRICS_SO_FAR
 
@@ -186,6 +186,18 @@ def test_a_broken_file_is_named_in_a_workspace_error(tmp_path: Path) -> None:
     (tmp_path / "rejects" / "000000.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(WorkspaceError, match=r"rejects/000000\.parquet"):
         query(workspace, "FROM rejects")
+
+
+def test_a_list_of_views_verifies_none_for_later_questions(tmp_path: Path) -> None:
+    workspace = tables.fill(str(tmp_path / "w"))
+    (file, *_) = (Path(workspace.location) / "index").iterdir()
+    content = bytearray(file.read_bytes())
+    content[content.index(b"RHOSEAL1") + 8] ^= 1  # of its digest, which DuckDB does not read
+    file.write_bytes(content)
+    with reading(workspace) as reader:
+        assert reader.ask("SHOW TABLES").num_rows == len(VIEWS)
+        with pytest.raises(WorkspaceError, match=file.name):
+            reader.ask("SELECT count(*) FROM samples")
 
 
 def test_columns_of_the_same_name_are_all_kept(workspace: Workspace) -> None:

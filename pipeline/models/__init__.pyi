@@ -30,7 +30,5 @@ from .parallel import (
 )
 from .registry import build_model as build_model, count_parameters as count_parameters, takes_any_size as takes_any_size
 from .retrieval import (
-    class_embeddings as class_embeddings,
     retrieval_recall as retrieval_recall,
-    zero_shot_accuracy as zero_shot_accuracy,
 )

@@ -18,6 +18,7 @@ from rhostream.pipeline.jobs import (
     Interrupted,
     another_tells,
     interrupt_on_sigterm,
+    remove_temporary_folders,
     repeat_ignored_signals,
     swallowed_signal,
 )
@@ -105,6 +106,7 @@ def main() -> None:
     if code > EXIT_BY_SIGNAL:
         # At once: an orderly end of the interpreter would wait for threads that are still computing.
         sys.stdout.flush()
+        remove_temporary_folders()
         os._exit(code)
     sys.exit(code)
 

@@ -35,4 +35,8 @@ from .run_files import (
     write_run_facts as write_run_facts,
 )
 from .telling import another_tells as another_tells
+from .temporary_folder import (
+    TemporaryFolder as TemporaryFolder,
+    remove_temporary_folders as remove_temporary_folders,
+)
 from .units import make_units as make_units

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.jobs import TemporaryFolder
 
 _FOLDER: Final = ".listing"
 
@@ -20,17 +21,21 @@ class Scratch:
     """
 
     def __init__(self, inside: Path | None) -> None:
-        self._inside, self._folder = inside, None if inside is None else inside / _FOLDER
+        self._folder = None if inside is None else inside / _FOLDER
+        self._outside: TemporaryFolder | None = None
 
     def folder(self) -> Path:
         """A new folder of its own each time."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="rhostream-"))
+            self._outside = TemporaryFolder("rhostream-")
+            self._folder = self._outside.path
         self._folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=self._folder))
 
     def remove(self) -> None:
-        if self._folder is not None:
+        if self._outside is not None:
+            self._outside.remove()
+        elif self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -1,7 +1,6 @@
 """SQL over the tables of a workspace: read-only, and blind to everything outside the workspace."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
 from rhostream.loaders.storage import Workspace, remote, with_retries
+from rhostream.pipeline.jobs import TemporaryFolder
 from rhostream.pipeline.sql.read_only import check_read_only
 from rhostream.pipeline.sql.verified import Size, verify
 from rhostream.pipeline.sql.views import VIEWS, escape_glob, location, quote, require_workspace, rows_of
@@ -111,8 +111,8 @@ def reading(workspace: Workspace, *, memory: str = "50%", again: bool = False) -
     """
     require_workspace(workspace)
     try:
-        with tempfile.TemporaryDirectory(prefix="rho-query-", ignore_cleanup_errors=True) as spill:
-            connection, root = _connect(workspace, spill, memory)
+        with TemporaryFolder("rho-query-") as spill:
+            connection, root = _connect(workspace, str(spill), memory)
             try:
                 yield Reader(workspace, root, connection, again=again)
             except KeyboardInterrupt:

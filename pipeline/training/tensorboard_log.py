@@ -1,13 +1,12 @@
 """TensorBoard's event files of a run, in `runs/<name>/tensorboard/`."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from PIL.Image import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from rhostream.pipeline.jobs import TemporaryFolder
 from rhostream.pipeline.training.run import Run
 
 
@@ -23,8 +22,8 @@ class TensorBoardLog:
 
     def __init__(self, run: Run, first_step: int) -> None:
         self._workspace, self._folder = run.workspace, f"{run.folder}/tensorboard"
-        self._scratch = None if self._workspace.is_local else tempfile.TemporaryDirectory(prefix="rho-tensorboard-")
-        place = self._scratch.name if self._scratch is not None else self._workspace.path(self._folder)
+        self._scratch = None if self._workspace.is_local else TemporaryFolder("rho-tensorboard-")
+        place = str(self._scratch.path) if self._scratch is not None else self._workspace.path(self._folder)
         self._writer = SummaryWriter(place, purge_step=first_step)
 
     def evaluated(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, Image]) -> None:
@@ -34,10 +33,10 @@ class TensorBoardLog:
             self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
         self._writer.flush()
         if self._scratch is not None:
-            for file in Path(self._scratch.name).iterdir():
+            for file in self._scratch.path.iterdir():
                 self._workspace.write_bytes(f"{self._folder}/{file.name}", file.read_bytes())
 
     def close(self, failed: bool) -> None:
         self._writer.close()
         if self._scratch is not None:
-            self._scratch.cleanup()
+            self._scratch.remove()

@@ -99,7 +99,7 @@ class ILTrainConfig(StageConfig):
         below=1,
         metavar="X",
         help="End where a quarter more steps lower the validation loss (of pairs the misses of recall@10) by less than "
-        "this share; 0 for as soon as it rises.",
+        "this share, twice in a row, or where it rises.",
     )
     batch_size: int = setting(128, group="Model", minimum=1, metavar="N", help="Samples of a gradient step.")
     learning_rate: float = setting(2e-3, group="Model", above=0, metavar="X", help="Of AdamW.")

@@ -3,8 +3,9 @@
 What is evaluated and kept is an average of the weights over the training, of which the last tenth or so counts most
 (Karras et al., 2024, arXiv 2312.02696, section 3: power-function averages). Unless a schedule is asked for, the
 learning rate stays constant: the average at *any* step is about as good as the end of a schedule that was made for that
-step, and no length has to be known beforehand. Evaluations come at steps that grow by a quarter. The training ends at
-the first one that has not lowered the validation loss by `least_gain`; of pairs, what recall@10 leaves to find.
+step, and no length has to be known beforehand. Evaluations come at steps that grow by a quarter. The training ends
+where two in a row have not lowered the validation loss by `least_gain` (of pairs, what recall@10 leaves to find), and
+at the first one that has raised it: a small gain alone may be chance.
 """
 
 import copy
@@ -57,7 +58,7 @@ _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
 _PAIRS_LEARNT: Final = 0.9  # of what an untrained model does not find
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
-_RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation
+_RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation, before anything is learnt either
 
 
 def il_model(config: ILTrainConfig, corpus: CorpusMetadata) -> nn.Module:
@@ -178,16 +179,20 @@ class Fit:
     def finished(self) -> bool:
         if len(self.evaluations) < 2:
             return False
-        *before, last = self.evaluations
+        last = self.evaluations[-1]
         if last.step == self.config.steps or self.config.schedule == "linear":
             return last.step == self.config.steps
-        lowest, now = min(map(self._to_fall, before)), self._to_fall(last)
+        *before, now = map(self._to_fall, self.evaluations)
+        lowest = min(before)
         if now > _RISEN * lowest or not lowest:  # risen, or nothing left to lower
             return True
-        of_pairs = isinstance(self._task, Pairs)
-        nothing = _PAIRS_LEARNT * self._to_fall(before[0]) if of_pairs else _LEARNT * self.validation.guess
+        nothing = _PAIRS_LEARNT * before[0] if isinstance(self._task, Pairs) else _LEARNT * self.validation.guess
         learnt = min(lowest, now) < nothing or last.step >= _GIVEN_UP
-        return learnt and now > (1 - self.config.least_gain) * lowest
+        return learnt and (now > lowest or (self._stalls(before) and self._stalls([*before, now])))
+
+    def _stalls(self, falling: list[float]) -> bool:
+        """Has the last evaluation not lowered what the training is to lower by as much as it should?"""
+        return len(falling) > 1 and falling[-1] > (1 - self.config.least_gain) * min(falling[:-1])
 
     def run(self) -> None:
         """Train to the end, from the checkpoint where there is one. torch's global generators stay as they were.

@@ -17,7 +17,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.decode import keep_tokenizer
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Exchange
-from rhostream.pipeline.config import Precision, TrainConfig
+from rhostream.pipeline.config import AUTO, Precision, TrainConfig
 from rhostream.pipeline.il import il_costs
 from rhostream.pipeline.jobs import exclusive_lock, joined, progress, require_agreement, stop_request
 from rhostream.pipeline.models import (
@@ -92,6 +92,8 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
             "corpus a test split, or a holdout in place of folds, to know it",
             workspace.location,
         )
+    if first:
+        _warn_of_table(plan)
     learner = make_learner(plan, exchange)
     model, optimizer = learner.model, learner.optimizer
     precision = resolve_precision(device, config.precision)
@@ -246,6 +248,16 @@ def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet | Pair
         threads=plan.config.threads,
         exchange=exchange,
     )
+
+
+def _warn_of_table(plan: TrainPlan) -> None:
+    """Where choosing by the IL table would do harm; `auto` finds that out by itself."""
+    if plan.il is None or plan.config.select == AUTO:
+        return
+    quality = plan.quality
+    if quality is not None and (quality.weak or plan.config.prefilter):
+        for warning in quality.warnings:
+            _LOG.warning("run %r chooses by IL table %r: %s; uniform sampling is safer", plan.name, plan.il, warning)
 
 
 def _charge_il(workspace: Workspace, il: str, il_runs: int, costs: Costs) -> None:

@@ -70,3 +70,15 @@ def test_a_handover_without_irreducible_losses_is_refused(workspace: Workspace) 
     with pytest.raises(ConfigError, match="handover with 'train_loss'"):
         train(workspace, replace(CONFIG, name="refused", select="train_loss", handover=True))
     assert "refused" not in workspace.names("runs")
+
+
+def test_a_run_is_warned_of_a_table_too_weak_to_select_by(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = replace(CONFIG, steps=2, evaluate_every=2)
+    train(workspace, replace(short, name="warned", select="rho_loss"))
+    (warning,) = [record.getMessage() for record in caplog.records if "uniform sampling is safer" in record.message]
+    assert warning.startswith("run 'warned' chooses by IL table 'small_cnn': the IL model is too weak to select by")
+    caplog.clear()
+    train(workspace, replace(short, name="plain", select="uniform"))
+    assert not caplog.records

@@ -92,8 +92,9 @@ browser:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
-# Tests of a file run in one process: what they share is then made once.
-PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
+# Tests of a file run in one process: what they share is then made once. Many wait for a process of their own, so half
+# as many again as there are cores keep these busy.
+PYTEST = $(VENV)/bin/python -m pytest -n $$($(PYTHON) -c "import os; print(os.cpu_count() * 3 // 2)") --dist loadfile
 
 test: lint types docs
 	$(PYTEST)

@@ -281,21 +281,6 @@ def steps_of(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}"
 
 
-def paying_table() -> str:
-    """README's: CIFAR-10 with wrong labels, by the cost that each way of selecting had until the target."""
-    names = ("uniform", "uniform:prefilter=1", "rho_loss", "auto")
-    rows = []
-    for name in names:
-        cells = [VARIANTS[name]]
-        for case in ("cifar10-10", "cifar10-40"):
-            steps, seconds = (cost_to_target(case, name, figure) for figure in ("steps", "cpu_seconds"))
-            cells.append("never" if steps is None else f"{steps:,.0f} steps, {seconds:.0f} CPU-s")
-        rows.append(cells)
-    targets = {case["case"]: case["target"] for case in result("selection")["results"]}
-    header = ["until", *(f"{CASES[c]}: {targets[c]:.0%}" for c in ("cifar10-10", "cifar10-40"))]
-    return table(header, rows)
-
-
 def rows_to_targets(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Steps and CPU-seconds of runs of a comparison until each of its targets."""
     rows = []
@@ -318,33 +303,3 @@ def demo_table(name: str = "demo") -> str:
     ]
     rows += rows_to_targets(runs)
     return table(["", *(variant["variant"].split(":")[0] for variant in result(name)["variants"])], rows)
-
-
-def render_picture() -> bytes:
-    """Steps and CPU-seconds to the targets of `paying_table`, as SVG: the same bytes every time."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    names = ("uniform", "uniform:batch_size=128", "uniform:prefilter=1", "rho_loss", "auto")
-    colors = {"uniform": "#9aa5b1", "uniform:batch_size=128": "#cbd2d9", "rho_loss": "#d9480f", "auto": "#1971c2"}
-    with plt.rc_context({"svg.hashsalt": "rhostream", "svg.fonttype": "none", "font.size": 9}):
-        figure, panels = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
-        for panel, unit, title in zip(
-            panels, ("steps", "cpu_seconds"), ("gradient steps", "CPU-seconds, all costs charged"), strict=True
-        ):
-            for number, name in enumerate(reversed(names)):
-                value = cost_to_target("cifar10-40", name, unit)
-                panel.barh(number, value or 0, color=colors.get(name, "#74b816"))
-                panel.text(value or 0, number, " never" if value is None else f" {value:,.0f}", va="center")
-            panel.set_yticks(range(len(names)), [VARIANTS[name] for name in reversed(names)])
-            panel.set_title(title, fontsize=9, loc="left")
-            panel.spines[["top", "right"]].set_visible(False)
-            panel.margins(x=0.15)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    return buffer.getvalue()

@@ -1,41 +1,114 @@
 """Tables of what selecting came to on corpora that no default was chosen on, and on image-text pairs."""
 
+import io
 import statistics
 from typing import Any
 
+import matplotlib
 from figures import result, rows_to_targets, steps_of, table
 
 #: Cases of unseen.json as they are named to readers, in order.
 UNSEEN = {
     "types-40": "product photographs by type, 40% wrong",
     "types": "the same, as found",
+    "colors-40": "others by color, 40% wrong",
+    "colors": "the same, as found",
+    "emoji-40": "emoji by group, 40% wrong",
 }
+#: What the front page shows: the results of a target, and its name.
+TARGETS = {"unseen-resnet18": "ResNet-18", "unseen": "small CNN"}
 
 
 def unseen_table(name: str = "unseen") -> str:
     """Steps of each seed to the target, the best accuracy, and what was wrong among the selected."""
     cases = {case["case"]: case for case in result(name)["cases"]}
     titles = {case: told for case, told in UNSEEN.items() if case in cases}
-    rows = []
-    for number, variant in enumerate(next(iter(cases.values()))["variants"]):
-        cells = [variant["variant"]]
-        for case in titles:
-            seeds = cases[case]["variants"][number]["seeds"]
-            steps = ", ".join(steps_of(seed["steps_to_target"]) for seed in seeds)
-            best = statistics.mean(seed["best_accuracy"] for seed in seeds)
-            seconds = [seed["cpu_seconds_to_target"] for seed in seeds if seed["cpu_seconds_to_target"]]
-            wrong = [seed["selected_mislabeled"] for seed in seeds if seed["selected_mislabeled"] is not None]
-            cost = f" ({', '.join(f'{each:.0f}' for each in seconds)} CPU-s)" if seconds else ""
-            mislabeled = f", {statistics.mean(wrong):.0%} wrong" if wrong else ""
-            cells.append(f"{steps}{cost}; {best:.1%}{mislabeled}")
-        rows.append(cells)
+    variants = list(dict.fromkeys(each["variant"] for case in cases.values() for each in case["variants"]))
+    rows = [[variant, *(_outcome(_seeds(cases[case], variant)) for case in titles)] for variant in variants]
     return table(["", *(f"{told}: {cases[case]['target']:.1%}" for case, told in titles.items())], rows)
+
+
+def _outcome(seeds: list[dict[str, Any]]) -> str:
+    if not seeds:
+        return ""
+    steps = ", ".join(steps_of(seed["steps_to_target"]) for seed in seeds)
+    best = statistics.mean(seed["best_accuracy"] for seed in seeds)
+    seconds = [seed["cpu_seconds_to_target"] for seed in seeds if seed["cpu_seconds_to_target"]]
+    wrong = [seed["selected_mislabeled"] for seed in seeds if seed["selected_mislabeled"] is not None]
+    cost = f" ({', '.join(f'{each:.0f}' for each in seconds)} CPU-s)" if seconds else ""
+    mislabeled = f", {statistics.mean(wrong):.0%} wrong" if wrong else ""
+    return f"{steps}{cost}; {best:.1%}{mislabeled}"
+
+
+def _seeds(case: dict[str, Any], variant: str) -> list[dict[str, Any]]:
+    """Of a case what the seeds of a variant came to; none where it was not run."""
+    return next((each["seeds"] for each in case["variants"] if each["variant"] == variant), [])
+
+
+def paying_table() -> str:
+    """README's: steps to what uniform sampling reaches late, wherever 40% of the labels are wrong."""
+    columns = [
+        (target, case)
+        for name, target in TARGETS.items()
+        for case in result(name)["cases"]
+        if case["case"].endswith("-40")
+    ]
+    rows = []
+    for variant in ("uniform", "IL filter", "rho_loss", "learnable", "auto"):
+        found = [_seeds(case, variant) for _, case in columns]
+        steps = [[seed["steps_to_target"] for seed in seeds] for seeds in found]
+        rows.append([variant, *(", ".join(map(steps_of, each)) for each in steps)])
+    told = [f"{target}: {UNSEEN[case['case']].removesuffix(', 40% wrong')}" for target, case in columns]
+    return table(["steps", *told], rows)
+
+
+def render_picture() -> bytes:
+    """Steps and CPU-seconds of a ResNet-18 to what uniform sampling reaches late, as SVG: the same bytes every time."""
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    (case,) = result("unseen-resnet18")["cases"]
+    names = ("uniform", "IL filter", "learnable", "replay")
+    colors = {"uniform": "#9aa5b1", "IL filter": "#74b816", "learnable": "#d9480f", "replay": "#1971c2"}
+    titles = {"steps": "gradient steps", "cpu_seconds": "CPU-seconds, the whole IL model charged"}
+    with plt.rc_context({"svg.hashsalt": "rhostream", "svg.fonttype": "none", "font.size": 9}):
+        figure, panels = plt.subplots(1, 2, figsize=(8, 2.1), layout="constrained")
+        for panel, (unit, title) in zip(panels, titles.items(), strict=True):
+            for number, name in enumerate(reversed(names)):
+                value = _mean(_seeds(case, name), f"{unit}_to_target")
+                panel.barh(number, value, color=colors[name])
+                panel.text(value, number, f" {value:,.0f}", va="center")
+            panel.set_yticks(range(len(names)), list(reversed(names)))
+            panel.set_title(title, fontsize=9, loc="left")
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.margins(x=0.15)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return buffer.getvalue()
+
+
+def il_grid_table() -> str:
+    """The validation loss that `rho il train` comes to by itself, beside the best of the grid."""
+    rows = []
+    for case in result("il_grid")["cases"]:
+        found, best = case["found"], min(case["grid"], key=lambda each: each["validation_loss"])
+        rows.append(
+            [
+                UNSEEN[case["case"]],
+                f"{found['validation_loss']:.3f} ({found['steps']} steps, {found['cpu_seconds']:.0f} CPU-s)",
+                f"{best['validation_loss']:.3f} ({best['steps']} steps at {best['learning_rate']:g}, "
+                f"{best['cpu_seconds']:.0f} CPU-s)",
+                f"{sum(each['cpu_seconds'] for each in case['grid']):.0f} CPU-s",
+            ]
+        )
+    return table(["validation loss, nats", "by itself", "best of the grid", "the whole grid"], rows)
 
 
 def foretold_table() -> str:
     """Of uniform sampling's steps and CPU-seconds, what `rho plan` foretold and what each variant then took."""
     rows = []
-    for name, target in (("unseen", "small CNN"), ("unseen-resnet18", "ResNet-18")):
+    for name, target in reversed(TARGETS.items()):
         for case in result(name)["cases"]:
             found = {each["variant"]: each["seeds"] for each in case["variants"]}
             planned = case["foretold"]["variants"]
@@ -55,26 +128,26 @@ def _mean(seeds: list[dict[str, Any]], figure: str) -> float:
     return float(statistics.mean(seed[figure] for seed in seeds if seed[figure] is not None))
 
 
-def _unseen(variant: str, figure: str) -> list[float]:
-    """Of each case the mean over its seeds that know the figure; cases where none does are left out."""
-    found = []
-    for case in result("unseen")["cases"]:
-        (seeds,) = (each["seeds"] for each in case["variants"] if each["variant"] == variant)
-        known = [seed[figure] for seed in seeds if seed[figure] is not None]
-        found += [statistics.mean(known)] if known else []
-    return found
+def _unseen(variant: str, figure: str) -> dict[str, float]:
+    """By case the mean over the seeds that know the figure; cases where none does are left out."""
+    known = {
+        case["case"]: [seed[figure] for seed in _seeds(case, variant) if seed[figure] is not None]
+        for case in result("unseen")["cases"]
+    }
+    return {case: statistics.mean(figures) for case, figures in known.items() if figures}
 
 
 def unseen_steps() -> str:
     """`learnable`'s steps to the target over uniform sampling's, of the best case and the worst."""
-    pairs = zip(_unseen("learnable", "steps_to_target"), _unseen("uniform", "steps_to_target"), strict=True)
-    ratios = [steps / uniform for steps, uniform in pairs]
+    steps, uniform = _unseen("learnable", "steps_to_target"), _unseen("uniform", "steps_to_target")
+    ratios = [steps[case] / uniform[case] for case in uniform]
     return f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def unseen_wrong(of: str = "selected") -> str:
-    """Mislabeled among what `learnable` selected, or among its candidates, where it is known."""
-    return " and ".join(f"{share:.0%}" for share in _unseen("learnable", f"{of}_mislabeled"))
+    """Mislabeled among what `learnable` selected, or among its candidates, of the best case and the worst."""
+    shares = [f"{share:.0%}" for share in sorted(_unseen("learnable", f"{of}_mislabeled").values())]
+    return shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"
 
 
 def pairs_demo_table() -> str:

@@ -82,7 +82,7 @@ _FUNCTIONS = {name: each for source in _SOURCES for name, each in vars(source).i
 
 
 def main() -> None:
-    picture = figures.render_picture()
+    picture = selection_figures.render_picture()
     stale = [page for page in PAGES if rendered(page) != page.read_text()]
     if not PICTURE.exists() or PICTURE.read_bytes() != picture:
         stale.append(PICTURE)

@@ -103,7 +103,7 @@ class TrainConfig(StageConfig):
     )
 
     select: str = setting(
-        "rho_loss",
+        "learnable",
         group="Selection",
         metavar="FUNCTION",
         help=f"Selection function: {', '.join(SELECTION_FUNCTIONS)}; or auto, which finds out while training.",
@@ -128,7 +128,11 @@ class TrainConfig(StageConfig):
         32, group="Selection", minimum=1, metavar="N", help="n_b, trained on in each step, by all processes together."
     )
     super_batch_size: int = setting(
-        320, group="Selection", minimum=1, metavar="N", help="n_B, candidates that are scored in each step."
+        128,
+        group="Selection",
+        minimum=1,
+        metavar="N",
+        help="n_B, candidates that are scored in each step; the paper's Algorithm 1 is rho_loss with ten times n_b.",
     )
     share: float = setting(
         0.0,

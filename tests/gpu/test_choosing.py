@@ -20,6 +20,7 @@ from rhostream.pipeline.training.loop import train
 pytestmark = needs_gpu
 
 CONFIG = TrainConfig(
+    select="rho_loss",
     model="bn_cnn",
     batch_size=4,
     super_batch_size=16,

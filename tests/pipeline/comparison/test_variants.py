@@ -9,7 +9,7 @@ from rhostream.pipeline.config.train_config import TrainConfig
 
 def test_settings_are_typed_and_others_come_from_the_comparison():
     variant = parse_variant("rho_loss:super_batch_size=640:learning_rate=1e-2:score_ahead=true:schedule=constant")
-    config = variant.config(TrainConfig(weight_decay=0.5, epochs=3.0), steps=70)
+    config = variant.config(TrainConfig(select="rho_loss", weight_decay=0.5, epochs=3.0), steps=70)
     assert (config.select, config.super_batch_size, config.learning_rate, config.score_ahead, config.schedule) == (
         "rho_loss",
         640,
@@ -30,7 +30,7 @@ def test_settings_are_typed_and_others_come_from_the_comparison():
     ],
 )
 def test_a_variant_has_the_common_steps_or_its_own_budget(text, budget):
-    config = parse_variant(text).config(TrainConfig(), steps=70)
+    config = parse_variant(text).config(TrainConfig(select="rho_loss"), steps=70)
     assert (config.steps, config.epochs, config.candidates) == budget
 
 
@@ -74,11 +74,11 @@ def test_an_invalid_variant_is_quoted_and_refused_in_one_line(text, message):
 
 def test_settings_that_do_not_go_together_name_the_variant():
     with pytest.raises(ConfigError, match="variant 'uniform:batch_size=999': batch size 999 exceeds"):
-        parse_variant("uniform:batch_size=999").config(TrainConfig(), steps=1)
+        parse_variant("uniform:batch_size=999").config(TrainConfig(select="rho_loss"), steps=1)
 
 
 def test_a_comparisons_prefilter_spares_uniform_unless_it_asks():
-    base = TrainConfig(prefilter=1.0)
+    base = TrainConfig(select="rho_loss", prefilter=1.0)
     assert parse_variant("uniform").config(base, steps=1).prefilter == 0.0
     assert parse_variant("rho_loss").config(base, steps=1).prefilter == 1.0
     assert parse_variant("uniform:prefilter=2").config(base, steps=1).prefilter == 2.0

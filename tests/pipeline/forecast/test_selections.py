@@ -19,7 +19,15 @@ from rhostream.pipeline.training.plan import plan_training
 from rhostream.pipeline.training.step_cost import measure_step
 
 CONFIG = TrainConfig(
-    model="mlp", batch_size=4, super_batch_size=20, steps=1000, device="cpu", threads=1, workers="0", tensorboard=False
+    select="rho_loss",
+    model="mlp",
+    batch_size=4,
+    super_batch_size=20,
+    steps=1000,
+    device="cpu",
+    threads=1,
+    workers="0",
+    tensorboard=False,
 )
 
 

@@ -23,7 +23,7 @@ from rhostream.pipeline.il import train_il
 from rhostream.pipeline.training.loop import train
 from rhostream.selection.scoring import remote_scorers
 
-CONFIG = TrainConfig(
+CONFIG = TrainConfig(select="rho_loss", 
     model="mlp", batch_size=6, super_batch_size=24, score_chunk=6, steps=12, evaluate_every=5, device="cpu", threads=1,
     workers="0", schedule="constant", tensorboard=False,
 )  # fmt: skip

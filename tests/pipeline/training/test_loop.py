@@ -21,7 +21,14 @@ from rhostream.pipeline.training.budget import steps_of
 from rhostream.pipeline.training.loop import train
 
 CONFIG = TrainConfig(
-    model="mlp", batch_size=4, super_batch_size=16, steps=24, evaluate_every=6, device="cpu", threads=1
+    select="rho_loss",
+    model="mlp",
+    batch_size=4,
+    super_batch_size=16,
+    steps=24,
+    evaluate_every=6,
+    device="cpu",
+    threads=1,
 )
 
 

@@ -40,6 +40,7 @@ from rhostream.pipeline.training.loop import train
 from rhostream.selection.companions.live_il import LiveIL
 
 CONFIG = TrainConfig(
+    select="rho_loss",
     model="bn_cnn",
     batch_size=4,
     super_batch_size=16,

@@ -28,6 +28,7 @@ from rhostream.pipeline.training.run import Run
 from rhostream.selection.selected_batch import SelectedBatch
 
 CONFIG = TrainConfig(
+    select="rho_loss",
     model="mlp",
     batch_size=4,
     super_batch_size=16,

@@ -16,6 +16,7 @@ from rhostream.pipeline.training.run import Run
 from rhostream.pipeline.training.selection_plan import plan_selection, require_task
 
 CONFIG = TrainConfig(
+    select="rho_loss",
     model="mlp",
     batch_size=4,
     super_batch_size=16,

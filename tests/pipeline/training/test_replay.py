@@ -23,7 +23,14 @@ from rhostream.selection.replay import ReplayStream
 from rhostream.selection.scoring.scorer import Scorer
 
 CONFIG = TrainConfig(
-    model="mlp", batch_size=4, super_batch_size=16, steps=24, evaluate_every=6, device="cpu", threads=1
+    select="rho_loss",
+    model="mlp",
+    batch_size=4,
+    super_batch_size=16,
+    steps=24,
+    evaluate_every=6,
+    device="cpu",
+    threads=1,
 )
 REPLAY = replace(CONFIG, name="again", replay="first", model="small_mlp", select="uniform", steps=1000, seed=5)
 

@@ -14,7 +14,15 @@ from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.training.loop import train
 
 CONFIG = TrainConfig(
-    name="r", model="mlp", batch_size=4, super_batch_size=16, steps=24, evaluate_every=6, device="cpu", threads=1
+    select="rho_loss",
+    name="r",
+    model="mlp",
+    batch_size=4,
+    super_batch_size=16,
+    steps=24,
+    evaluate_every=6,
+    device="cpu",
+    threads=1,
 )
 
 

@@ -27,6 +27,7 @@ from rhostream.pipeline.training.budget import steps_of
 from rhostream.pipeline.training.loop import train
 
 CONFIG = TrainConfig(
+    select="rho_loss",
     model="bn_cnn",
     batch_size=4,
     super_batch_size=16,

@@ -73,7 +73,7 @@ def test_the_kept_step_has_the_lowest_loss_on_validation_samples(shapes: Workspa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("least_gain", [0.0, 0.05])
-def test_training_ends_where_two_evaluations_gain_too_little_or_one_rises(shapes: Workspace, least_gain: float) -> None:
+def test_training_ends_at_two_small_gains_or_one_rise(shapes: Workspace, least_gain: float) -> None:
     metadata = train_il(shapes, ILTrainConfig(model="mlp", least_gain=least_gain, device="cpu")).metadata
     losses = [each.validation_loss for each in metadata.models[0].evaluations]
     lowest = np.minimum.accumulate(losses)

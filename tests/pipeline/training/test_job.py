@@ -23,7 +23,7 @@ from rhostream.pipeline.il import train_il
 from rhostream.pipeline.training.loop import train
 from rhostream.selection.scoring import remote_scorers
 
-CONFIG = TrainConfig(select="rho_loss", 
+CONFIG = TrainConfig(select="rho_loss",
     model="mlp", batch_size=6, super_batch_size=24, score_chunk=6, steps=12, evaluate_every=5, device="cpu", threads=1,
     workers="0", schedule="constant", tensorboard=False,
 )  # fmt: skip
@@ -136,7 +136,7 @@ def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempP
             (2, "delayed", (place, json.dumps([("scorers-1", STALE | {"scorers": 1})]))),
             (3, "delayed", (place, json.dumps([("scorers-2", STALE | {"scorers": 2})]))),
             (3, "delayed", (place, json.dumps([("scorers-1-of-3", STALE | {"scorers": 1})]))),
-            (2, "command", (told, f"{of_rho} --batch-size 6 --scorers 2")),
+            (2, "command", (told, f"{of_rho} --select rho_loss --batch-size 6 --scorers 2")),
         ],
     )
 

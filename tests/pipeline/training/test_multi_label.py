@@ -212,8 +212,19 @@ def test_report_shows_classes_and_mean_average_precision(made, tmp_path):
 
 
 def test_comparison_is_by_mean_average_precision(made):
-    asked = ["train", "--workspace", made.location, "--name", "rho_loss", "--steps", "12", "--batch-size", "4"]
-    asked += ["--super-batch-size", "16", "--model", "bn_cnn", "--evaluate-every", "4", "--device", "cpu"]
+    asked = ["train", "--workspace", made.location, "--name", "rho_loss", "--select", "rho_loss", "--steps", "12"]
+    asked += [
+        "--batch-size",
+        "4",
+        "--super-batch-size",
+        "16",
+        "--model",
+        "bn_cnn",
+        "--evaluate-every",
+        "4",
+        "--device",
+        "cpu",
+    ]
     shown = CliRunner().invoke(rho, [*asked, "--threads", "1", "--no-tensorboard", "--json"])
     assert shown.exit_code == 0, shown.output
     told = json.loads(shown.stdout)

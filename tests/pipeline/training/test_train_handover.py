@@ -72,9 +72,7 @@ def test_a_handover_without_irreducible_losses_is_refused(workspace: Workspace) 
     assert "refused" not in workspace.names("runs")
 
 
-def test_a_run_is_warned_of_a_table_too_weak_to_select_by(
-    workspace: Workspace, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_is_warned_of_too_weak_a_table(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     short = replace(CONFIG, steps=2, evaluate_every=2)
     train(workspace, replace(short, name="warned", select="rho_loss"))
     (warning,) = [record.getMessage() for record in caplog.records if "uniform sampling is safer" in record.message]

@@ -10,9 +10,9 @@ from figures import result, rows_to_targets, steps_of, table
 #: Cases of unseen.json as they are named to readers, in order.
 UNSEEN = {
     "types-40": "product photographs by type, 40% wrong",
-    "types": "the same, as found",
+    "types": "product photographs by type, as found",
     "colors-40": "others by color, 40% wrong",
-    "colors": "the same, as found",
+    "colors": "others by color, as found",
     "emoji-40": "emoji by group, 40% wrong",
 }
 #: What the front page shows: the results of a target, and its name.

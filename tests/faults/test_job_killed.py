@@ -20,8 +20,8 @@ from rhostream.loaders.storage import Workspace
 #: How many jobs are killed; `benchmarks/ranks.py` has them killed more often.
 KILLS = int(os.environ.get("RHO_TEST_JOB_KILLS", "2"))
 COMMAND = (
-    "train --model mlp --batch-size 12 --super-batch-size 48 --score-chunk 12 --steps 40 --evaluate-every 4 "
-    "--device cpu --threads 1 --workers 0 --schedule constant --no-tensorboard"
+    "train --select rho_loss --model mlp --batch-size 12 --super-batch-size 48 --score-chunk 12 --steps 40 "
+    "--evaluate-every 4 --device cpu --threads 1 --workers 0 --schedule constant --no-tensorboard"
 )
 
 

@@ -7,15 +7,18 @@ PAIRS holds tars of product photographs and their titles: `train-*` (31,645 pair
 another color or saying nothing), `reference-*` (5,081, true: the holdout), `test-*` (1,579, true), and truth.csv, which
 only this script reads. Learner and reference are small_clip both (1.9M parameters, 32 pixels, softmax loss).
 Uniform sampling has a cosine schedule over its own budget; so has every selection over its own, shorter one. Evaluated
-on all test pairs; the target is the recall@10 (mean of both ways) that uniform ends with.
+on all test pairs; the target is the recall@10 (mean of both ways) that uniform ends with, by the seed where that is
+lowest.
 
 Of each run: steps, samples seen (candidates that were scored or, by uniform sampling, trained on), samples trained on
 and CPU-seconds until the target, a tenth of the reference model charged; the share of wrong captions among the selected
 in the first third and over the whole run; and of the reference table, how well it tells wrong captions from true ones.
-`small` rows score thumbnails of 16 pixels (Flexi-JEST's saving), made beforehand and not charged.
+`small` rows score thumbnails of 16 pixels (Flexi-JEST's saving), made beforehand and not charged; `flexi` rows train
+half of each batch on them, too.
 
-One seed, one thread; finished runs are taken up again. Expected: the table of docs/pairs.md. About 15 minutes of one
-core.
+One reference model for all seeds of the learner and its order; one thread. Finished runs of the workspace are taken up
+again, and what the output holds of other variants and seeds is kept. Expected: the table of docs/pairs.md. About a
+CPU-minute a run.
 """
 
 import argparse
@@ -42,16 +45,18 @@ OUTPUT = Path(__file__).parent / "results" / "pairs.json"
 SMALL: Final = 16  # pixels of the thumbnails
 IL_RUNS: Final = 10  # among which the reference model is shared
 
-#: By name: selection function, candidates for each sample trained on, share of uniform's steps, and what is scored.
-VARIANTS: Final[dict[str, tuple[str, float, float, str]]] = {
-    "uniform": ("uniform", 1, 1.0, "none"),
-    "learnability 0.5": ("learnability", 2, 0.6, "none"),
-    "easy_reference 0.5": ("easy_reference", 2, 0.6, "none"),
-    "jest 0.5": ("jest", 2, 0.6, "none"),
-    "jest 0.5 small": ("jest", 2, 0.6, f"{SMALL}-raw"),
-    "learnability 0.8": ("learnability", 5, 0.4, "none"),
-    "jest 0.8": ("jest", 5, 0.4, "none"),
-    "jest 0.8 small": ("jest", 5, 0.4, f"{SMALL}-raw"),
+#: By name: selection function, candidates for each sample trained on, share of uniform's steps, what is scored, and the
+#: share of each batch that is trained on these thumbnails.
+VARIANTS: Final[dict[str, tuple[str, float, float, str, float]]] = {
+    "uniform": ("uniform", 1, 1.0, "none", 0.0),
+    "learnability 0.5": ("learnability", 2, 0.6, "none", 0.0),
+    "easy_reference 0.5": ("easy_reference", 2, 0.6, "none", 0.0),
+    "jest 0.5": ("jest", 2, 0.6, "none", 0.0),
+    "jest 0.5 small": ("jest", 2, 0.6, f"{SMALL}-raw", 0.0),
+    "jest 0.5 flexi": ("jest", 2, 0.6, f"{SMALL}-raw", 0.5),
+    "learnability 0.8": ("learnability", 5, 0.4, "none", 0.0),
+    "jest 0.8": ("jest", 5, 0.4, "none", 0.0),
+    "jest 0.8 small": ("jest", 5, 0.4, f"{SMALL}-raw", 0.0),
 }
 
 
@@ -63,7 +68,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of uniform sampling")
     parser.add_argument("--reference-steps", type=int, default=0, help="at most; default: until recall rises no more")
     parser.add_argument("--only", nargs="+", choices=[*VARIANTS], default=[*VARIANTS], metavar="VARIANT")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=OUTPUT)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -72,18 +77,25 @@ def main() -> None:
         workspace = Workspace(asked.workspace or f"{folder}/workspace")
         truth = truth_of(asked.pairs / "truth.csv")
         prepare(workspace, asked)
-        found: dict[str, Any] = {
+        before = json.loads(asked.output.read_text())["runs"] if asked.output.exists() else []
+        runs = {(run["variant"], run["seed"]): run for run in before}
+        for seed in asked.seeds:
+            for name in asked.only:
+                run = run_of(workspace, name, seed, asked)
+                runs[name, seed] = {"variant": name, "seed": seed, **outcome(workspace, run, truth)}
+        ends = [run["end"]["recall"] for (name, _), run in runs.items() if name == "uniform"]
+        target = min(ends, default=0.0)
+        for run in runs.values():
+            run["reached"] = next((point for point in run["curve"] if (point["recall"] or 0.0) >= target), None)
+        found = {
             "benchmark": "pairs",
             "machine": machine(),
-            "seed": asked.seed,
             "batch_size": asked.batch_size,
             "wrong": sum(map(bool, truth.values())) / len(truth),
             "reference": reference(workspace, truth),
+            "target": target,
+            "runs": sorted(runs.values(), key=lambda run: ([*VARIANTS].index(run["variant"]), run["seed"])),
         }
-        runs = {name: run_of(workspace, name, asked) for name in asked.only}
-        target = quality_of(runs["uniform"].metrics)[-1] if "uniform" in runs else 0.0
-        found["target"] = target
-        found["runs"] = [outcome(workspace, name, run, target, truth) for name, run in runs.items()]
         asked.output.write_text(json.dumps(found, indent=1) + "\n")
         for each in found["runs"]:
             print({name: value for name, value in each.items() if name != "curve"})
@@ -145,21 +157,22 @@ def _share(noise: Sequence[str], kind: str, of: int) -> float:
     return noise.count(kind) / of
 
 
-def run_of(workspace: Workspace, name: str, asked: argparse.Namespace) -> Run:
-    select, ratio, share, thumbnails = VARIANTS[name]
+def run_of(workspace: Workspace, name: str, seed: int, asked: argparse.Namespace) -> Run:
+    select, ratio, share, thumbnails, mixed = VARIANTS[name]
     steps = round(share * asked.steps)
     config = TrainConfig(
-        name=f"{name.replace(' ', '-')}-{asked.seed}",
+        name=f"{name.replace(' ', '-')}-{seed}",
         select=select,
         model="small_clip",
         batch_size=asked.batch_size,
         super_batch_size=round(ratio * asked.batch_size),
         steps=steps,
         thumbnails=thumbnails,
+        mixed_resolution=mixed,
         warmup=0.05,
         evaluate_every=max(1, asked.steps // 20),
         il_runs=IL_RUNS,
-        seed=asked.seed,
+        seed=seed,
         device="cpu",
         threads=1,
         workers="0",
@@ -172,21 +185,17 @@ def quality_of(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
     return [line["test_accuracy"] for line in metrics if line["test_accuracy"] is not None]
 
 
-def outcome(workspace: Workspace, name: str, run: Run, target: float, truth: Mapping[str, str]) -> dict[str, Any]:
-    """What a run came to, and what it took until the target."""
-    curve, reached = [], None
+def outcome(workspace: Workspace, run: Run, truth: Mapping[str, str]) -> dict[str, Any]:
+    """What a run came to, and its curve."""
+    curve = []
     seen = trained = 0
     for line in run.metrics:
         seen, trained = seen + line["candidates"], trained + line["selected"]
         costs = {unit: sum(line[f"{unit}_{cost}"] or 0.0 for cost in COSTS) for unit in ("cpu_seconds", "flops")}
         point = {"step": line["step"], "seen": seen, "trained": trained, **costs, "recall": line["test_accuracy"]}
         curve.append(point)
-        if reached is None and point["recall"] is not None and point["recall"] >= target:
-            reached = point
     last = run.metrics[-1]["step"]
     return {
-        "variant": name,
-        "reached": reached,
         "end": curve[-1],
         "best": max(quality_of(run.metrics)),
         "wrong_first_third": _wrong(workspace, run.name, truth, last // 3),

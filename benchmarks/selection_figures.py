@@ -169,20 +169,41 @@ def pairs_demo_table() -> str:
 
 
 def pairs_table() -> str:
-    """Product photographs with 40% wrong captions: what each selection took to the recall that uniform ends with."""
+    """Product photographs with 40% wrong captions: what each selection took to the recall that uniform ends with.
+
+    Means over the seeds, with the range where there are several.
+    """
     found = result("pairs")
     rows = []
-    for run in found["runs"]:
-        at = run["reached"]
-        cells = (
-            [f"{at['step']:,}", f"{at['seen']:,}", f"{at['trained']:,}", f"{at['cpu_seconds']:.0f}"]
-            if at
-            else ["never"] * 4
-        )
-        wrong = [f"{run[share]:.0%}" for share in ("wrong_first_third", "wrong_selected")]
-        rows.append([run["variant"], *cells, f"{run['best']:.1%}", *wrong])
-    header = ["", f"steps to {found['target']:.1%}", "samples seen", "trained on", "CPU-seconds", "best recall@10"]
-    return table([*header, "wrong, first third", "wrong, whole run"], rows)
+    for variant in dict.fromkeys(run["variant"] for run in found["runs"]):
+        runs = [run for run in found["runs"] if run["variant"] == variant]
+        reached = [run["reached"] for run in runs if run["reached"]]
+        cells = [
+            _over([at[name] for at in reached], "{:,.0f}") if len(reached) == len(runs) else "never"
+            for name in ("step", "seen", "trained", "cpu_seconds")
+        ]
+        shares = [_over([run[name] for run in runs], "{:.0%}") for name in ("wrong_first_third", "wrong_selected")]
+        rows.append([variant, str(len(runs)), *cells, _over([run["best"] for run in runs], "{:.1%}"), *shares])
+    header = ["", "seeds", f"steps to {found['target']:.1%}", "samples seen", "trained on", "CPU-seconds"]
+    return table([*header, "best recall@10", "wrong, first third", "wrong, whole run"], rows)
+
+
+def _over(values: list[float], form: str) -> str:
+    """The mean, and the range of several."""
+    mean, ends = form.format(sum(values) / len(values)), [form.format(end) for end in (min(values), max(values))]
+    return mean if ends[0] == ends[1] else f"{mean} ({ends[0]} to {ends[1]})"
+
+
+def pair_rates_table() -> str:
+    """Pairs that a CPU-second reads, by reader, and how many times as many as open_clip's own pipeline."""
+    rows = []
+    for corpus in result("pair_rates")["corpora"]:
+        rates = {each["reader"]: each["rate"] for each in corpus["readers"]}
+        for reader, rate in rates.items():
+            rows.append(
+                [corpus["corpus"], f"{corpus['size']}", reader, f"{rate:,.0f}", f"{rate / rates['open_clip']:.1f}"]
+            )
+    return table(["tars", "pixels", "reader", "pairs per CPU-second", "of open_clip's"], rows)
 
 
 def pairs_reference_table() -> str:

@@ -21,6 +21,7 @@ Hugging Face model are: `--model transformers/FOLDER --il-model transformers/FOL
 
 import argparse
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,19 +75,23 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], float, Metric]]] = {
 
 
 def run_case(
-    name: str, texts: Path, folder: Path, seeds: int, il: ILTrainConfig, target: TrainConfig
+    name: str, folder: Path, il: ILTrainConfig, target: TrainConfig, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     place, settings, wrong, metric = CASES[name]
-    asked = {"name": name, "root": str(texts / place), "holdout": 0.5, **settings}
+    root = Path(arguments.texts) / place
+    if arguments.rows:
+        root = some_of(root, folder / "texts" / f"{place}-{arguments.rows}", arguments.rows)
+    asked = {"name": name, "root": str(root), "holdout": 0.5, **settings}
     manifest = replace(resolve_manifest(("benchmark", asked)), noise=Noise(rate=wrong) if wrong else None)
     workspace = Workspace(folder / name)
     write_shards(workspace, manifest, workers=0)
     metadata = train_il(workspace, il).metadata
     score_il(workspace, ILScoreConfig(name=metadata.name, threads=1))
     found: dict[str, list[list[dict[str, Any]]]] = {}
-    for seed in range(seeds):
-        for variant, own in VARIANTS.items():
+    for seed in range(arguments.seeds):
+        for variant in arguments.only:
             run = f"{variant.replace(' ', '-')}-{seed}"
+            own = VARIANTS[variant] | {"steps": round(arguments.budget * VARIANTS[variant]["steps"])}
             found.setdefault(variant, []).append(train(workspace, replace(target, name=run, seed=seed, **own)).metrics)
     corpus = CorpusMetadata.read(workspace)
     told = il_quality(workspace, corpus, metadata.name)
@@ -94,9 +99,21 @@ def run_case(
         "case": name,
         "metric": metric,
         "wrong_labels": wrong,
+        "training_texts": sum(shard.rows for shard in corpus.split("train")),
         "il_explained": None if told is None else told.explained,
+        "il_accuracy": None if told is None else told.accuracy,
         **judged(found, metric, guess_of(workspace, corpus, metric)),
     }
+
+
+def some_of(root: Path, to: Path, rows: int) -> Path:
+    """A copy of the folder whose training files hold so many lines in all, drawn at random, below their first."""
+    to.mkdir(parents=True, exist_ok=True)
+    for file in sorted(root.glob("*.tsv")):
+        first, *lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = sorted(random.Random(0).sample(range(len(lines)), rows)) if "train" in file.name else range(len(lines))
+        (to / file.name).write_text("".join([first, *(lines[at] for at in kept)]), encoding="utf-8")
+    return to
 
 
 def guess_of(workspace: Workspace, corpus: CorpusMetadata, metric: Metric) -> float:
@@ -164,6 +181,11 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--workspaces", default="workspaces/texts", help="where to work; can be continued")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=[*VARIANTS], default=[*VARIANTS], metavar="VARIANT")
+    parser.add_argument("--rows", type=int, default=0, help="of the training file, drawn at random; 0 for all")
+    parser.add_argument("--budget", type=float, default=1.0, help="times the steps of each variant")
+    parser.add_argument("--il-steps", type=int, default=0, help="0: until the validation loss falls no more")
+    parser.add_argument("--precision", default="auto", help="of training, the IL model's and scoring")
     parser.add_argument("--model", default="tiny_transformer")
     parser.add_argument("--il-model", default="bag_of_ngrams")
     parser.add_argument("--tokenizer", default="", help="of both models; the built-in words by default")
@@ -176,6 +198,10 @@ def main() -> None:
         model=arguments.il_model,
         tokenizer=arguments.tokenizer,
         learning_rate=arguments.il_learning_rate,
+        steps=arguments.il_steps,
+        validation_samples=500 if arguments.rows else 2_000,
+        precision=arguments.precision,
+        name=Path(arguments.il_model).name,
         threads=1,
     )
     target = TrainConfig(
@@ -183,15 +209,16 @@ def main() -> None:
         tokenizer=arguments.tokenizer,
         learning_rate=arguments.learning_rate,
         schedule="constant",
-        warmup=50,
+        warmup=0.1,
+        precision=arguments.precision,
         evaluate_every=EVERY,
         threads=1,
         workers="0",
         tensorboard=False,
     )
-    places = Path(arguments.texts), Path(arguments.workspaces)
-    cases = [run_case(name, *places, arguments.seeds, il, target) for name in arguments.cases]
-    models = {"model": arguments.model, "il_model": arguments.il_model, "seeds": arguments.seeds}
+    folder = Path(arguments.workspaces)
+    cases = [run_case(name, folder, il, target, arguments) for name in arguments.cases]
+    models = {"model": Path(arguments.model).name, "il_model": Path(arguments.il_model).name, "seeds": arguments.seeds}
     report = json.dumps({"benchmark": "texts", "machine": machine(), **models, "cases": cases}, indent=1)
     Path(arguments.output).write_text(report + "\n")
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "tokenize": "rhostream.cli.tokenize:tokenize",
     "il": "rhostream.cli.il:il",
     "coreset": "rhostream.cli.coreset:coreset",
+    "cluster": "rhostream.cli.cluster:cluster",
     "plan": "rhostream.cli.plan:plan",
     "train": "rhostream.cli.train:train",
     "explain": "rhostream.cli.explain:explain",

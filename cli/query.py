@@ -31,8 +31,8 @@ from rhostream.cli.output import FORMATS, chosen_format, print_table, say_result
 def query(sql: str, workspace: str, form: str | None, as_json: bool, output: str | None, force: bool) -> None:
     """Put one SQL statement to the tables of a workspace.
 
-    The tables are samples, rejects, il, core_sets, ledger and metrics; the dialect is DuckDB's; - reads the statement
-    from stdin. It can read the files of the workspace and nothing else, and write nothing.
+    The tables are samples, rejects, il, core_sets, clusters, ledger and metrics; the dialect is DuckDB's; - reads the
+    statement from stdin. It can read the files of the workspace and nothing else, and write nothing.
     """
     from rhostream.loaders.storage import OutputFile
     from rhostream.pipeline.sql import query as run_query

@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     Stage.IL_TRAIN: "rho il train",
     Stage.IL_SCORE: "rho il score",
     Stage.CORE_SET: "rho coreset",
+    Stage.CLUSTER: "rho cluster",
     Stage.TRAIN: "rho train",
     Stage.REPORT: "rho report",
     Stage.MISLABELED: "rho explain mislabeled",

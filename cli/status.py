@@ -44,6 +44,7 @@ def _text(found: "WorkspaceStatus") -> str:
             state = f"{model.scored} of {model.shards} shards scored" if model.trained else "not trained"
             lines.append(("IL model", f"{model.name}: {state}"))
         lines += [("core set", name) for name in found.core_sets]
+        lines += [("clusters", name) for name in found.clusters]
         lines += [
             ("run", f"{run.name}: {run.steps} steps, {'finished' if run.finished else 'not finished'}")
             for run in found.runs

@@ -21,6 +21,7 @@ class Stage(StrEnum):
     IL_TRAIN = "train the IL model"
     IL_SCORE = "score the shards by the IL model"
     CORE_SET = "choose the core set"
+    CLUSTER = "cluster the pairs"
     TRAIN = "train a model"
     REPORT = "write the report"
     MISLABELED = "list the samples that are likely mislabeled"

@@ -140,6 +140,23 @@ CLEAN_LIST: Final = pa.schema(
     ]
 )
 
+#: The same of image-text pairs, which have no other class to be given.
+CLEAN_LIST_OF_PAIRS: Final = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),  # the caption
+        pa.field("is_label_issue", pa.bool_(), nullable=False),  # is it likely another's?
+        pa.field("label_quality", pa.float32()),  # probability of the caption, by the reference model among a thousand
+        pa.field("similarity", pa.float32()),  # null where the reference model has not scored it, as the next two
+        pa.field("beaten_by", pa.float32()),  # share of the other captions that fit the image as well
+        pa.field("il", pa.float32()),  # nats
+        pa.field("reason", pa.string()),  # as of CLEAN_LIST
+        pa.field("action", pa.string(), nullable=False),  # keep or drop
+        pa.field("class", pa.string(), nullable=False),  # empty
+    ]
+)
+
 #: Every value of a clean list's `action`.
 CLEAN_ACTIONS: Final[dict[str, str]] = {
     "keep": "as it is",
@@ -182,6 +199,18 @@ CORE_SETS: Final = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
         pa.field("entropy", pa.float32(), nullable=False),  # of the proxy, nats
         pa.field("kept", pa.bool_(), nullable=False),
+    ]
+)
+
+#: One row per training sample, row-aligned with the shard: `clusters/<name>/rows/<shard>.parquet`.
+CLUSTERS: Final = pa.schema(
+    [
+        pa.field("clustering", pa.string(), nullable=False),  # name of the clusters
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("cluster", pa.int32(), nullable=False),  # 0 is the first
+        pa.field("similarity", pa.float32(), nullable=False),  # cosine of the embedding and the cluster's center
     ]
 )
 
@@ -281,6 +310,8 @@ METRICS: Final = pa.schema(
         pa.field(
             "test_map", pa.float64()
         ),  # mean average precision over the classes; null but for a multi-label corpus
+        # Of pairs: share of the images that are classified rightly by prompts; null where that was not asked for.
+        pa.field("test_zero_shot", pa.float64()),
         *(  # of pairs: share of the images whose caption is among the k most alike, and the other way
             pa.field(f"{way}_r{k}", pa.float64()) for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
         ),

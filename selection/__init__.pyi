@@ -22,6 +22,7 @@ from .replay import ReplayStream as ReplayStream
 from .rules import (
     Chosen as Chosen,
     ClassFloor as ClassFloor,
+    ClusterFloor as ClusterFloor,
     GumbelTop as GumbelTop,
     Importance as Importance,
     Joint as Joint,

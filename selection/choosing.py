@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.stream import Exchange, Ranks
+from rhostream.loaders.stream import Exchange, Ranks, SuperBatch
 from rhostream.selection.policies import SelectionConfig
 from rhostream.selection.rules import Chosen, Joint, Rule, unweighted
 from rhostream.selection.scoring import Scores
@@ -39,7 +39,7 @@ class Choosing:
         """The n_b highest, by the rule `rhostream.selection.rules.top.Top`, unless the selection has another rule.
 
         Raises:
-            ConfigError: n_b exceeds the super-batch.
+            ConfigError: n_b exceeds the super-batch, or a floor is of clusters that the stream does not join.
         """
         super_batch, score = found.super_batch, found.score
         if selection.batch_size > super_batch.size and not selection.queues:
@@ -55,14 +55,15 @@ class Choosing:
         # A function of the super-batch, so that there is nothing to restore, whatever the number of ranks.
         seed = hashlib.blake2b(f"{self._seed}/{super_batch.epoch}/{super_batch.keys[0]}".encode(), digest_size=8)
         random = torch.Generator().manual_seed(int.from_bytes(seed.digest()) >> 1)
+        labels = _clusters_of(super_batch) if selection.cluster_floor else super_batch.labels
         if found.scored is None or found.scored.pairs is None:
-            return rule.choose(score, super_batch.labels, quota, random)
+            return rule.choose(score, labels, quota, random)
         scored, together = found.scored, selection.chosen_by.together
 
         def choose() -> Tensor:
             if isinstance(rule, Joint) and together is not None:
                 return rule.choose_pairs(together(scored), quota, random).positions
-            return rule.choose(score, scored.labels, quota, random).positions
+            return rule.choose(score, labels, quota, random).positions
 
         return unweighted(self._of_the_first(choose, min(quota, len(score)), ranks).to(device))
 
@@ -91,3 +92,11 @@ class Choosing:
             if selection.label in self._states:
                 rule.load_state_dict(self._states.pop(selection.label))
         return self._rules[selection]
+
+
+def _clusters_of(super_batch: SuperBatch) -> Tensor:
+    """int64 (n,)."""
+    clusters = super_batch.extra.get("cluster")
+    if clusters is None:
+        raise ConfigError("a cluster floor needs the candidates' clusters: give the stream their name, clusters=…")
+    return torch.from_numpy(clusters.astype(np.int64)).to(super_batch.labels.device)

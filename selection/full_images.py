@@ -98,8 +98,11 @@ class FullImageReading:
                 field = fields[name]
                 if field is None or len(which) == len(readable):
                     fields[name] = read
-                else:
-                    field[torch.from_numpy(which).to(device)] = read
+                    continue
+                if field.shape[1:] != read.shape[1:]:  # of texts, each padded to the longest that was read with it
+                    field, read = super_batch.specs[name].joined([field, read]).split([len(field), len(read)])
+                field[torch.from_numpy(which).to(device)] = read
+                fields[name] = field
         found = {name: field for name, field in fields.items() if field is not None}
         # The captions of pairs: every rank knows those of all.
         known = super_batch if super_batch.part is None else super_batch.part.whole

@@ -1,3 +1,12 @@
+from .clusters import (
+    CLUSTERS_KEY as CLUSTERS_KEY,
+    Clusters as Clusters,
+    ClustersCard as ClustersCard,
+    clusters_file as clusters_file,
+    clusters_part as clusters_part,
+    clusters_rows as clusters_rows,
+    read_clusters_card as read_clusters_card,
+)
 from .columns import distinct as distinct, values as values
 from .core_set import (
     CORE_SET_KEY as CORE_SET_KEY,
@@ -22,7 +31,13 @@ from .corpus_metadata import (
     read_shard_rows as read_shard_rows,
     undecodable as undecodable,
 )
-from .hashing import EVALUATED as EVALUATED, REMEMBERED as REMEMBERED, key_hash as key_hash, key_hashes as key_hashes
+from .hashing import (
+    CLUSTERED as CLUSTERED,
+    EVALUATED as EVALUATED,
+    REMEMBERED as REMEMBERED,
+    key_hash as key_hash,
+    key_hashes as key_hashes,
+)
 from .keys import is_safe_name as is_safe_name, key_of as key_of, webdataset_key as webdataset_key
 from .labels import (
     LABEL_LISTS as LABEL_LISTS,

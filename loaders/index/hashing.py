@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-# Seeds, here together so that no two purposes share one: samples kept for validation, evaluated, and remembered.
+# Seeds, here together so that no two purposes share one: samples kept for validation, evaluated, remembered, clustered.
 VALIDATION: Final = 1
 EVALUATED: Final = 2
 REMEMBERED: Final = 3
+CLUSTERED: Final = 4
 
 
 def key_hash(key: str, seed: int) -> int:

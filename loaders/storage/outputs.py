@@ -24,7 +24,19 @@ from rhostream.loaders.storage.workspace import Workspace
 
 #: Everything that the stages write at the top of a workspace.
 OWNED: Final = frozenset(
-    ("corpus.json", "shards", "index", "rejects", "scans", "thumbnails", "il", "core_sets", "runs", "comparisons")
+    (
+        "corpus.json",
+        "shards",
+        "index",
+        "rejects",
+        "scans",
+        "thumbnails",
+        "il",
+        "core_sets",
+        "clusters",
+        "runs",
+        "comparisons",
+    )
 )
 _MARK: Final = "corpus.json"  # what tells a workspace from another folder
 

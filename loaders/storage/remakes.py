@@ -16,6 +16,7 @@ _STAGES: Final = (
     (r"il/(?P<name>[^/]+)/scores/(?P<only>.+)\.parquet", Stage.IL_SCORE, False),
     (r"il/(?P<name>[^/]+)/.+", Stage.IL_TRAIN, True),
     (r"core_sets/(?P<name>[^/]+)/.+", Stage.CORE_SET, True),
+    (r"clusters/(?P<name>[^/]+)/.+", Stage.CLUSTER, True),
     (r"runs/(?P<name>[^/]+)/.+", Stage.TRAIN, True),
 )
 

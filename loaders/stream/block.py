@@ -11,6 +11,7 @@ import pyarrow as pa
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import StoredRefs
 from rhostream.loaders.index import (
+    Clusters,
     CoreSet,
     Shard,
     ShardRows,
@@ -27,6 +28,8 @@ from rhostream.loaders.stream.candidate_table import CandidateTable
 
 #: The reason of what the prefilter rules out.
 FILTERED: Final = "filtered"
+#: The extra column of a stream that joins clusters, int32.
+CLUSTER: Final = "cluster"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class JoinSettings:
     Attributes:
         table: None where the stream joins no IL.
         core_set: the samples to stream; None where all are.
+        clusters: give the extra column "cluster"; None where none are joined.
         prefilter: rules candidates out before they are read, or None.
         on_missing: what to do with a sample that has no finite irreducible loss.
         validation_share: share of the samples that is not streamed, see `rhostream.loaders.index.validation_samples`.
@@ -44,6 +48,7 @@ class JoinSettings:
 
     table: ILTable | None
     core_set: CoreSet | None
+    clusters: Clusters | None
     validation_share: float
     prefilter: Prefilter | None
     on_missing: Literal["error", "drop"]
@@ -93,7 +98,8 @@ def load_block(
             for name in extra
             if all(name in part.extra for part in parts)
         }
-        | _embeddings(joined or []),
+        | _embeddings(joined or [])
+        | ({} if join.clusters is None else {CLUSTER: np.concatenate([join.clusters.of(part) for part in parts])}),
         texts=None if parts[0].texts is None else pa.concat_arrays([part.texts for part in parts]),
         reasons=reasons if (reasons != "").any() else None,
         refs=refs,

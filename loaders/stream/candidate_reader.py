@@ -11,10 +11,10 @@ import numpy.typing as npt
 from rhostream.loaders.decode import Augmentation
 from rhostream.loaders.index import Shard, thumbnail_tar
 from rhostream.loaders.storage import ShardReader, Workspace
-from rhostream.loaders.stream.block import FILTERED, JoinSettings, load_block
+from rhostream.loaders.stream.block import CLUSTER, FILTERED, JoinSettings, load_block
 from rhostream.loaders.stream.candidate_table import CandidateTable
 from rhostream.loaders.stream.first_reads import FirstReads
-from rhostream.loaders.stream.order import EpochOrder
+from rhostream.loaders.stream.order import EpochOrder, within_groups
 
 #: The candidates to read, and those passed over.
 Candidates = tuple[CandidateTable, CandidateTable]
@@ -31,6 +31,7 @@ class CandidateReader:
         thumbnails: name of the thumbnails to read in place of the images, or None.
         verify: have the contents of each sample compared when it is first read.
         with_originals: give the full-size images along, where thumbnails are read.
+        cluster_size: n_B, where super-batches are drawn within clusters, see `Order`; else None.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class CandidateReader:
         augmentation: Augmentation,
         verify: bool,
         with_originals: bool,
+        cluster_size: int | None,
     ) -> None:
         self._shards, self._seed, self._augmentation = shards, seed, augmentation
         self._load = functools.partial(
@@ -56,6 +58,7 @@ class CandidateReader:
         # No function here may hold this object or the stream: dropped, they are to end with their threads at once.
         kept = self._order = functools.lru_cache(maxsize=2)(order)
         self._rows = functools.lru_cache(maxsize=2)(lambda epoch, block: kept(epoch).rows_of(block))
+        self._cluster_size, self._clustered = cluster_size, dict[tuple[int, int], npt.NDArray[np.int64]]()
         self._blocks: dict[tuple[int, int], Future[CandidateTable]] = {}
         self._tars = ShardReader(workspace)
         self._field, self._thumbnails, self._to_score = field, thumbnails, "thumbnail" if thumbnails else field
@@ -76,9 +79,21 @@ class CandidateReader:
             rows = self._rows(epoch, number)
             stop = min(last, start + len(rows))
             block, shards = self._block(epoch, number), order.shards_of(number)
+            if self._cluster_size is not None:
+                rows = self._within_clusters(rows, block, epoch, number, start)
             parts.append(self._part(block, shards, rows[first - start : stop - start], epoch, prefiltering))
             first = stop
         return parts
+
+    def _within_clusters(
+        self, rows: npt.NDArray[np.int64], block: CandidateTable, epoch: int, number: int, start: int
+    ) -> npt.NDArray[np.int64]:
+        if (epoch, number) not in self._clustered:
+            assert self._cluster_size is not None, "asked by `read`"
+            stream = (self._seed, epoch, 1 + number, 1)
+            found = within_groups(rows, block.extra[CLUSTER], first=start, size=self._cluster_size, stream=stream)
+            self._clustered = {(epoch, number): found}
+        return self._clustered[epoch, number]
 
     def _block(self, epoch: int, number: int) -> CandidateTable:
         """This block, while the next one is being loaded and its tars are brought near."""

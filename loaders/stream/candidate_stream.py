@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import Augmentation, ImageSpec, InputSpec, ReadOptions, TextSpec
-from rhostream.loaders.index import CoreSet, CorpusMetadata, Shard, Thumbnails, stored_tokens
+from rhostream.loaders.index import Clusters, CoreSet, CorpusMetadata, Shard, Thumbnails, stored_tokens
 from rhostream.loaders.reference import Prefilter, il_spec, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.block import JoinSettings
@@ -48,6 +48,7 @@ class CandidateStream(SuperBatchStream):
             does an exact spec (see `rhostream.loaders.index.thumbnails.Thumbnails`), from which all pixels are read.
         augmentation: see `rhostream.loaders.decode.augmentation`; drawn from (seed, epoch, key).
         core_set: name of a core set: other samples are passed over, without being read.
+        clusters: name of clusters: each candidate's is joined, as `super_batch.extra["cluster"]`.
         validation_share: share of the samples that is passed over, for the trainer to measure its progress on.
         prefilter: rules candidates out by their IL before they are read (while `prefiltering` is on).
         on_missing: "drop" passes over samples without a finite IL; by default they are an error.
@@ -59,7 +60,7 @@ class CandidateStream(SuperBatchStream):
         mesh: or the data-parallel dimensions of the job's device mesh, `mesh["dp"]`.
 
     Raises:
-        WorkspaceError: the shards there are not finished, or there are no such shards, thumbnails or core set.
+        WorkspaceError: the shards there are not finished, or there are no such shards, thumbnails, core set, clusters.
         IrreducibleLossError: the IL table does not serve these shards.
     """
 
@@ -76,6 +77,7 @@ class CandidateStream(SuperBatchStream):
         thumbnails: str | None = None,
         augmentation: Augmentation = "none",
         core_set: str | None = None,
+        clusters: str | None = None,
         validation_share: float = 0.0,
         prefilter: Prefilter | None = None,
         on_missing: Literal["error", "drop"] = "error",
@@ -87,6 +89,8 @@ class CandidateStream(SuperBatchStream):
         dp_world_size: int | None = None,
         mesh: "DeviceMesh | None" = None,
     ) -> None:
+        if order.within_clusters and clusters is None:
+            raise ConfigError("within_clusters: name the clusters with clusters=")
         if prefilter is not None and il is None:
             raise ConfigError("a prefilter rules candidates out by their irreducible loss: name an IL table with il=")
         workspace = Workspace(workspace)
@@ -124,6 +128,7 @@ class CandidateStream(SuperBatchStream):
         self._join = JoinSettings(
             table=table,
             core_set=CoreSet.read(workspace, self.corpus, core_set) if core_set is not None else None,
+            clusters=Clusters.read(workspace, self.corpus, clusters) if clusters is not None else None,
             validation_share=validation_share,
             prefilter=prefilter,
             on_missing=on_missing,
@@ -138,7 +143,14 @@ class CandidateStream(SuperBatchStream):
         self._tokens = None if texts and not is_pairs else stored_tokens(workspace, self.corpus, tokenized, self.shards)
         self.reference = table.reference if table is not None else None
         self._reading: tuple[int, CandidateReader] | None = None  # with its process
-        made_of = [self.order.block_shards, *((shard.name, shard.rows, shard.digest) for shard in self.shards)]
+        clustered = self._join.clusters.identity if order.within_clusters and self._join.clusters else None
+        if clustered is not None:  # then the order depends on where super-batches begin, too
+            clustered = f"{clustered}/{super_batch_size}"
+        made_of = [
+            self.order.block_shards,
+            *([clustered] if clustered else []),
+            *((shard.name, shard.rows, shard.digest) for shard in self.shards),
+        ]
         self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         self._tell_specs(il)
 
@@ -186,6 +198,7 @@ class CandidateStream(SuperBatchStream):
             thumbnails=self.thumbnails.name if self.thumbnails else None,
             augmentation=self.augmentation,
             verify=read_options_here(self.read_options).verify,
+            cluster_size=min(self.super_batch_size, self.samples) if self.order.within_clusters else None,
             with_originals=not (self.thumbnails is None or self.thumbnails.shows(self.spec)),
         )
 

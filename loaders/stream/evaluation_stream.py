@@ -51,6 +51,7 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
         shards: what to read, in place of the split.
         among: which rows of a shard there are to choose from, bool (n,); None for all.
         at_most: upper bound on the number of samples, chosen by a salted hash of their keys; None for all.
+        extra: further columns of the index to carry along, those that there are: see `extra`.
         shard_by_rank: False gives every rank all samples: for trainers that put a sampler of their own around a
             dataset (Lightning, Accelerate, the Hugging Face Trainer).
         dp_rank, dp_world_size, mesh: as of `CandidateStream`.
@@ -69,6 +70,7 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
         shards: Sequence[Shard] | None = None,
         among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None = None,
         at_most: int | None = None,
+        extra: tuple[str, ...] = (),
         shard_by_rank: bool = True,
         read_options: ReadOptions = ReadOptions(workers=0),
         dp_rank: int | None = None,
@@ -86,13 +88,16 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
                 f"workspace {self.workspace.location!r}: {named} holds no samples, of {self.corpus.counts}; give the "
                 "corpus this split, or name another one"
             )
-        rows, labels, texts = self._chosen(total if at_most is None else min(total, at_most), total, among)
+        wanted = total if at_most is None else min(total, at_most)
+        rows, labels, texts, columns = self._chosen(wanted, total, among, extra)
         given = given_ranks(dp_rank, dp_world_size, mesh)
         rank, ranks = (given or distributed()) if shard_by_rank else Ranks()
         mine = np.arange(rank, len(rows), ranks)
         self._rows, self._labels = rows[mine], take_labels(labels, mine)
         #: The captions of pairs, of this rank; empty where there are none.
         self.captions: list[str] = [texts[at] for at in mine] if texts else []
+        #: Further columns of the index, of this rank: (n,) each.
+        self.extra = {name: column[mine] for name, column in columns.items()}
         self._reader = InputReader(self.workspace, read_options)
 
     def __len__(self) -> int:
@@ -138,15 +143,20 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
         self._reader.close()
 
     def _chosen(
-        self, wanted: int, total: int, among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None
-    ) -> tuple[npt.NDArray[np.void], Labels, list[str]]:
+        self,
+        wanted: int,
+        total: int,
+        among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None,
+        extra: tuple[str, ...],
+    ) -> tuple[npt.NDArray[np.void], Labels, list[str], dict[str, npt.NDArray[Any]]]:
         """The `wanted` samples of the smallest hashes, holding O(wanted + one shard) of the index."""
         columns = [("hash", "u8"), ("shard", "i4"), ("row", "i4"), ("offset", "i8"), ("size", "i8")]
         chosen: npt.NDArray[np.void] = np.zeros(0, columns)
         labels: list[Labels] = []
         texts: list[str] = []
+        others: dict[str, npt.NDArray[Any]] = {}
         for number, shard in enumerate(self.shards):
-            rows = read_shard_rows(self.workspace, shard)
+            rows = read_shard_rows(self.workspace, shard, extra)
             part = np.zeros(len(rows), columns)
             if wanted < total:
                 part["hash"] = key_hashes(rows.keys.to_pylist(), EVALUATED)
@@ -155,11 +165,14 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
             there = slice(None) if among is None else np.flatnonzero(among(rows))
             chosen, labels = np.concatenate([chosen, part[there]]), [*labels, take_labels(rows.labels, there)]
             texts += [] if rows.texts is None else map(str, take_texts(rows.texts, there))
+            for name, column in rows.extra.items():
+                others[name] = np.concatenate([*([others[name]] if name in others else []), column[there]])
             if len(chosen) > wanted:
                 smallest = np.sort(np.argsort(chosen["hash"], kind="stable")[:wanted])
                 chosen, labels = chosen[smallest], [take_labels(concat_labels(labels), smallest)]
                 texts = [texts[at] for at in smallest] if texts else []
-        return chosen, concat_labels(labels), texts
+                others = {name: column[smallest] for name, column in others.items()}
+        return chosen, concat_labels(labels), texts, others
 
 
 def _each(inputs: Mapping[str, Tensor]) -> Sequence[Any]:

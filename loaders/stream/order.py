@@ -45,6 +45,8 @@ class Order:
         last: what becomes of the candidates which do not fill a super-batch at the epoch's end. "drop" leaves them out
             of this epoch, others of the next: what would be chosen of them is a smaller batch, which hurts training
             and breaks transforms that want even ones. "keep" makes a shorter (or by one longer) super-batch of them.
+        within_clusters: draw each super-batch from one cluster as far as these go, where the stream joins clusters: the
+            texts of pairs that are alike are harder to tell apart (DnC, arXiv 2105.08054).
         chunk_size: candidates that are scored in one pass, at most. None is all of a process's: then each rank of a job
             scores its part in one pass. A chunk does not change with the number of ranks, and neither do the
             scores, in which BatchNorm's statistics and rounding follow the pass.
@@ -52,6 +54,7 @@ class Order:
 
     block_shards: int = 8
     last: Literal["drop", "keep"] = "drop"
+    within_clusters: bool = False
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +96,33 @@ class EpochOrder:
         """The block's rows in their shuffled order, int64: row i of the block's shards laid end to end."""
         start = int(self._ends[block - 1]) if block else 0
         return shuffled(int(self._ends[block]) - start, *self._stream, 1 + block)
+
+
+def within_groups(
+    rows: npt.NDArray[np.int64], groups: npt.NDArray[np.int32], *, first: int, size: int, stream: tuple[int, ...]
+) -> npt.NDArray[np.int64]:
+    """The same rows in an order in which most super-batches are of one group.
+
+    Each group is cut into runs of a super-batch's size, which are shuffled. What is left of the groups is laid end to
+    end, group after group, and fills what the block has of super-batches that it shares with its neighbors, and the
+    last ones.
+
+    Args:
+        rows: int64 (n,), of a block, shuffled.
+        groups: int32, of each row of the block.
+        first: position in the epoch of the first of these rows; super-batches begin at multiples of `size`.
+        size: n_B.
+        stream: numbers that the order of the runs follows from.
+    """
+    head = min(-first % size, len(rows))
+    places = (len(rows) - head) // size  # super-batches that lie in this block alone
+    of_group = [rows[groups[rows] == group] for group in np.unique(groups[rows])]
+    whole = [run for part in of_group for run in np.split(part, range(size, len(part) + 1, size)) if len(run) == size]
+    order = shuffled(len(whole), *stream)
+    runs = [whole[at] for at in order[:places]]
+    rest = [part[len(part) - len(part) % size :] for part in of_group] + [whole[at] for at in order[places:]]
+    left = np.concatenate(rest) if rest else rows[:0]
+    return np.concatenate([left[:head], *runs, left[head:]])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,13 @@ class StoredRows:
     ) -> None:
         self._shards, self._numbers = shards, {shard.name: number for number, shard in enumerate(shards)}
         join = JoinSettings(
-            table=None, core_set=None, prefilter=None, on_missing="error", validation_share=0.0, classes=classes
+            table=None,
+            core_set=None,
+            clusters=None,
+            prefilter=None,
+            on_missing="error",
+            validation_share=0.0,
+            classes=classes,
         )
         self._field, self._stored = field, "thumbnail" if thumbnails else field
         self._rows_of = functools.lru_cache(maxsize=_HELD)(

@@ -244,11 +244,8 @@ class _Maker:
     def __init__(self, stream: SuperBatchStream, epoch: int, rounds: Rounds) -> None:
         self._stream, self._epoch, self._rounds = stream, epoch, rounds
         self._ranks = stream.ranks
-        if stream.spec.field != "image" and (self._ranks.size > 1 or stream.reads != "its part"):
-            raise ConfigError(
-                f"a stream of {stream.spec.field}s over {self._ranks.size} ranks: texts are selected by one process, "
-                "without torchrun and scorers"
-            )
+        if stream.spec.field != "image" and stream.reads != "its part":
+            raise ConfigError("scorers of texts: these are scored by the processes that train; leave scorers out")
         self._read_options = read_options_here(stream.read_options)
         # Held by the stream, so that its threads and processes live from one epoch to the next.
         self._reader = stream._reader = shared_reader(stream.workspace, self._read_options)

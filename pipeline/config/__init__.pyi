@@ -12,6 +12,7 @@ from .choices import (
     TaskName as TaskName,
 )
 from .clean_list_config import CleanListConfig as CleanListConfig
+from .cluster_config import ClusterConfig as ClusterConfig
 from .core_set_config import CoreSetConfig as CoreSetConfig
 from .definition import Setting as Setting, StageConfig as StageConfig, definitions as definitions, setting as setting
 from .il_config import ILScoreConfig as ILScoreConfig, ILTrainConfig as ILTrainConfig

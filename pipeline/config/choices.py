@@ -13,7 +13,7 @@ TaskName = Literal["classification", "multi_label", "pairs"]
 ContrastiveLoss = Literal["sigmoid", "softmax"]
 RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
 #: What runs are compared by; auto: accuracy, the mean average precision, or the recall, by the task.
-Metric = Literal["auto", "accuracy", "mcc", "f1"]
+Metric = Literal["auto", "accuracy", "mcc", "f1", "zero_shot"]
 ThumbnailFormat = Literal["jpeg", "raw"]
 
 AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.policies.Auto`

@@ -135,9 +135,8 @@ class Manifest(StageConfig):
                 f"[noise] moves a label to another class, which a {self.task.replace('_', '-')} corpus has "
                 "not: leave it out"
             )
-        for name, given in (("classes", self.classes), ("clean_list", self.clean_list)):
-            if given and self.task == "pairs":
-                raise ConfigError(f"{name}: pairs of images and captions have no classes; leave it out")
+        if self.classes and self.task == "pairs":
+            raise ConfigError("classes: pairs of images and captions have no classes; leave it out")
         if self.folds and self.task == "pairs":
             raise ConfigError(
                 f"folds {self.folds}: the embeddings of several reference models cannot be compared, as the loss of a "

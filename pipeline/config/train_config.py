@@ -167,6 +167,27 @@ class TrainConfig(StageConfig):
         unset="off",
         help="Each class gets at least X of what uniform sampling would give it.",
     )
+    clusters: str = setting(
+        "",
+        group="Selection",
+        metavar="NAME",
+        unset="off",
+        help="Clusters of `rho cluster` that candidates are told by.",
+    )
+    within_clusters: bool = setting(
+        False,
+        group="Selection",
+        help="With clusters: draw each super-batch from one of them, where texts are harder to tell apart.",
+    )
+    cluster_floor: float = setting(
+        0.0,
+        group="Selection",
+        minimum=0,
+        maximum=1,
+        metavar="X",
+        unset="off",
+        help="With clusters: each gets at least X of what uniform sampling would give it.",
+    )
     score_floor: float | None = setting(
         None,
         group="Selection",
@@ -204,6 +225,15 @@ class TrainConfig(StageConfig):
         unset="auto: exact ones, else the largest that are smaller",
         help="Score thumbnails of the candidates (`rho thumbnails`), and read the full images of the selected only; "
         "none scores full images.",
+    )
+    mixed_resolution: float = setting(
+        0.0,
+        group="Scoring",
+        minimum=0,
+        maximum=1,
+        metavar="X",
+        unset="off",
+        help="Of pairs that are scored on thumbnails: train a share of each batch on these, too (Flexi-JEST: 0.5).",
     )
     batchnorm: BatchNormPolicy = setting(
         "batch", group="Scoring", help="Statistics while scoring: of the candidates, or the running ones."
@@ -320,7 +350,23 @@ class TrainConfig(StageConfig):
         group="Logging",
         unset="auto: accuracy; of multi-label corpora mean average precision, of pairs recall@10",
         help="What runs are compared by, in tables, charts and reports: accuracy, Matthews correlation (mcc) or the "
-        "mean over the classes of F1 (f1). All of them are measured.",
+        "mean over the classes of F1 (f1), all of which are measured; of pairs recall, or zero_shot.",
+    )
+    zero_shot: str = setting(
+        "",
+        group="Logging",
+        metavar="COLUMN",
+        unset="off",
+        help="Of pairs: classify the evaluated images by prompts, too; their classes are the values of this column of "
+        "samples.",
+    )
+    prompts: tuple[str, ...] = setting(
+        ("a photo of a {}",),
+        group="Logging",
+        flag="--prompt",
+        metavar="TEXT",
+        help="Of zero_shot: what is said of a class, whose name takes the place of {}; several are averaged, so it may "
+        "be repeated.",
     )
     tensorboard: bool | None = setting(
         None,
@@ -355,6 +401,17 @@ class TrainConfig(StageConfig):
         if self.epochs and self.candidates:
             raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
         require_warmup(self.warmup)
+        for name in ("within_clusters", "cluster_floor"):
+            if getattr(self, name) and not self.clusters:
+                raise ConfigError(f"{name} of no clusters: name them with clusters")
+        if self.within_clusters and self.cluster_floor:
+            raise ConfigError("within_clusters with cluster_floor: a super-batch of one cluster has no others to spare")
+        if self.metric == "zero_shot" and not self.zero_shot:
+            raise ConfigError("metric 'zero_shot' of no classes: name the column that tells them with zero_shot")
+        if strange := [prompt for prompt in self.prompts if "{}" not in prompt]:
+            raise ConfigError(f"prompt {strange[0]!r}: write {{}} where the name of the class belongs")
+        if not self.prompts:
+            raise ConfigError("prompts: give one at least")
         if self.score_chunk == 1:
             raise ConfigError("score_chunk 1: BatchNorm has no statistics of one candidate; give 2 or more")
         if self.shard_model and (self.score_ahead or self.score_compile):
@@ -391,7 +448,13 @@ class TrainConfig(StageConfig):
     def _check_auto(self) -> None:
         if self.handover:
             raise ConfigError("select 'auto' decides itself when to stop scoring: leave handover out")
-        if self.share or self.rule != "default" or self.class_floor or self.score_floor is not None:
+        if (
+            self.share
+            or self.rule != "default"
+            or self.class_floor
+            or self.cluster_floor
+            or self.score_floor is not None
+        ):
             raise ConfigError("select 'auto' decides on share, rule and floors itself: leave them out")
         if self.core_set:
             raise ConfigError("select 'auto' with core_set: it judges its filter by the whole corpus; leave one out")

@@ -2,6 +2,7 @@ from .ask import (
     Options as Options,
     explain as explain,
     explanation as explanation,
+    named_clusters as named_clusters,
     named_il_model as named_il_model,
     named_run as named_run,
 )

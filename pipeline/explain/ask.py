@@ -1,21 +1,20 @@
 """Ready questions over the tables of a workspace: `rho explain`."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, Remedy, Stage
-from rhostream.loaders.index import CorpusMetadata
+from rhostream.loaders.index import clusters_file
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
 from rhostream.pipeline.explain.mismatched import mismatched
 from rhostream.pipeline.explain.scope import Scope
 from rhostream.pipeline.explain.titles import QUESTIONS
-from rhostream.pipeline.il import default_il_model
 from rhostream.pipeline.jobs import read_run_facts
 from rhostream.pipeline.sql import Reader, reading
 
@@ -67,14 +66,6 @@ def explain(workspace: Workspace | str, question: str, *runs: str, options: Opti
         return reader.ask(_explanation(reader, workspace, question, runs, options))
 
 
-def _of_pairs(reader: Reader, workspace: Workspace, question: str, options: Options, known: Sequence[str]) -> str:
-    if question != "mislabeled" or options.run is not None or options.class_name is not None:
-        CorpusMetadata.read(workspace).require_labels(f"question {question!r}")
-    il = options.il or default_il_model(workspace, CorpusMetadata.read(workspace))
-    split = _one_of(reader, "split", options.split, "split")
-    return mismatched(il, split=split, has_truth="mismatched" in known, limit=options.limit)
-
-
 def explanation(workspace: Workspace | str, question: str, *runs: str, options: Options = Options()) -> str:
     """The SQL of a ready question, for `query`, or for any DuckDB with the views of the workspace.
 
@@ -95,21 +86,26 @@ def explanation(workspace: Workspace | str, question: str, *runs: str, options: 
 def _explanation(reader: Reader, workspace: Workspace, question: str, runs: tuple[str, ...], options: Options) -> str:
     takes = QUESTIONS[question].takes
     known = reader.ask("FROM samples LIMIT 0").column_names
-    if "text_hash" in known and "label" not in known:
-        return _of_pairs(reader, workspace, question, options, known)
-    multi_label = "label" not in known
+    task: str = "classification" if "label" in known else "pairs" if "text_hash" in known else "multi_label"
+    multi_label = task == "multi_label"
     if multi_label and question == "mislabeled":
         raise ConfigError(
             "question 'mislabeled' compares the one label of each sample with the one that the IL model predicts, and "
             "the corpus is multi-label: ask 'reasons', 'skipped' or 'duplicates'"
         )
+    clustering = named_clusters(workspace, options.run)
+    if clustering is not None:
+        known = [*known, "cluster"]
+    if task == "pairs":
+        options = _of_pairs(question, options, clustered=clustering is not None)
     scope = Scope(
         class_name=_one_of(reader, "class", options.class_name, "unnest(classes)" if multi_label else "class"),
         split=_one_of(reader, "split", options.split, "split"),
         by=_column(known, options.by, "classes" if multi_label else "class"),
         steps=_steps(options.steps),
         has_clean_label="clean_label" in known,
-        multi_label=multi_label,
+        task=task,
+        clustering=clustering,
         has_texts="normalized_hash" in known,
         limit=options.limit,
     )
@@ -123,7 +119,30 @@ def _explanation(reader: Reader, workspace: Workspace, question: str, runs: tupl
     if "il" in takes:
         required = question == "mislabeled"
         scope = replace(scope, il_model=named_il_model(workspace, options.il, scope.run, required=required))
+    if task == "pairs" and question == "mislabeled":
+        return mismatched(scope, has_truth="mismatched" in known)
     return _SQL[question](scope)
+
+
+def _of_pairs(question: str, options: Options, *, clustered: bool) -> Options:
+    """The options, with clusters in the place of classes; ConfigError where pairs are asked for by a class."""
+    if options.class_name is not None:
+        raise ConfigError("--class: image-text pairs have no classes; leave it out")
+    if question != "classes" or options.by is not None:
+        return options
+    if not clustered:
+        raise ConfigError("question 'classes' of image-text pairs, which have none: name a column of samples with --by")
+    return replace(options, by="cluster")
+
+
+def named_clusters(workspace: Workspace, run: str | None) -> str | None:
+    """The clusters that the run was told candidates by, else the only ones, else None."""
+    known = [name for name in workspace.names("clusters") if workspace.exists(clusters_file(name))]
+    if run is not None and run in workspace.names("runs"):
+        named = read_run_facts(workspace, run).get("config", {}).get("clusters")
+        if named in known:
+            return str(named)
+    return known[0] if len(known) == 1 else None
 
 
 def named_run(workspace: Workspace, name: str | None) -> str:

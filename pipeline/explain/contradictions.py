@@ -8,24 +8,40 @@ A label is contradicted by a model that never saw the sample where all of this h
    over the samples that bear the class's label (confident learning: Northcutt, Jiang & Chuang, JAIR 70, 2021, eq. 2).
 
 By the third, a class that the model overrates, and so predicts for others, condemns no sample on the strength of that.
+
+A caption is contradicted by a reference model that never saw the pair where it finds more than a quarter of the other
+captions more like the image. Of captions that are another's, three in four rank so low, whatever the model.
 """
+
+from typing import Final
 
 from rhostream.pipeline.sql import quote
 
+#: Of a pair: the share of the captions it was compared with that the reference model finds as much like the image.
+BEATEN_BY: Final = "(rank - 1) / greatest(compared, 1)"
+_CONTRADICTED_ABOVE: Final = 0.25
 
-def judgments(il_model: str | None, *, multi_label: bool = False) -> str:
+
+def judgments(il_model: str | None, task: str = "classification") -> str:
     """SQL: what the IL model says of each sample that it has scored.
 
-    Columns: key, il (nats), predicted (label), confidence, in_sample, contradicted.
+    Columns: key, il (nats), predicted (label), confidence, in_sample, contradicted; of pairs also similarity (cosine)
+    and beaten_by (share of the captions compared with that are as much like the image).
 
     Args:
         il_model: None gives no row.
-        multi_label: is the corpus? Then predicted and confidence are NULL, and nothing is contradicted.
+        task: of the corpus. Of a multi-label one predicted and confidence are NULL, and nothing is contradicted; of
+            pairs these are NULL, too.
     """
     rows = f"il_model = {quote(il_model)}" if il_model is not None else "false"
-    if multi_label:
+    if task != "classification":
+        contradicted, more = "false", ""
+        if task == "pairs":
+            contradicted = f"NOT in_sample AND {BEATEN_BY} > {_CONTRADICTED_ABOVE}"
+            more = f",\n  similarity, {BEATEN_BY} AS beaten_by"
         return f"""\
-SELECT key, il, NULL::INTEGER AS predicted, NULL::FLOAT AS confidence, in_sample, false AS contradicted
+SELECT
+  key, il, NULL::INTEGER AS predicted, NULL::FLOAT AS confidence, in_sample, {contradicted} AS contradicted{more}
 FROM il WHERE {rows}"""
     return f"""\
 SELECT

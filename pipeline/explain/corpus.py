@@ -5,9 +5,10 @@ from rhostream.pipeline.explain.scope import Scope
 
 def duplicates(scope: Scope) -> str:
     label, name, content = scope.label_column, scope.class_column, scope.content_column
+    labels, names = ("captions", "texts") if scope.task == "pairs" else ("labels", "classes")
     return f"""\
 SELECT
-  {content}, count(*) AS copies, count(DISTINCT {label}) AS labels, list({name} ORDER BY key) AS classes,
+  {content}, count(*) AS copies, count(DISTINCT {label}) AS {labels}, list({name} ORDER BY key) AS {names},
   list(split ORDER BY key) AS splits, list(key ORDER BY key) AS keys, list(source ORDER BY key) AS sources
 FROM samples
 WHERE {content} IN (

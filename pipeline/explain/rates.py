@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from rhostream.pipeline.explain.contradictions import judgments
 from rhostream.pipeline.explain.history import in_steps, sample_history
 from rhostream.pipeline.explain.reasons import SKIPPED_BELOW
 from rhostream.pipeline.explain.scope import Scope, identifier, indented
@@ -30,7 +31,7 @@ WITH history AS (
     sum(selected) / sum(drawn) AS selection_rate,
     count(*) FILTER (coalesce(selected, 0) = 0) / count(*) AS never_selected,
     avg(latest_correct::INT) AS accuracy, avg(latest_loss) AS latest_loss, avg(il) AS il
-  FROM (SELECT key, {value} AS value FROM samples WHERE split = 'train' AND {scope.of_class})
+  FROM (SELECT key, {value} AS value FROM {scope.samples} WHERE split = 'train' AND {scope.of_class})
   LEFT JOIN (SELECT key, drawn, selected, latest_correct, latest_loss, il FROM history) USING (key){alone}
   GROUP BY value
 )
@@ -43,9 +44,11 @@ ORDER BY selection_rate, samples DESC, value{scope.limited}"""
 
 
 def il(scope: Scope) -> str:
-    disagrees, predicted = "coalesce(predicted <> label, false)", ", predicted"
-    if scope.multi_label:
-        disagrees, predicted = "NULL::BOOLEAN", ""
+    disagrees, predicted = {
+        "classification": ("coalesce(predicted <> label, false)", ", predicted"),
+        "multi_label": ("NULL::BOOLEAN", ""),
+        "pairs": ("coalesce(contradicted, false)", ", contradicted"),
+    }[scope.task]
     return f"""\
 WITH history AS (
 {indented(sample_history(scope.run, scope.steps, several_ranks=scope.several_ranks))}
@@ -53,7 +56,9 @@ WITH history AS (
   SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, {disagrees} AS disagrees
   FROM (SELECT key, {scope.label_column} FROM samples WHERE split = 'train' AND {scope.of_class}) AS train
   JOIN history ON history.key = train.key
-  LEFT JOIN (SELECT key, il{predicted} FROM il WHERE il_model = {quote(scope.il_model or "")}) AS guess
+  LEFT JOIN (
+{indented(_guesses(scope, predicted))}
+  ) AS guess
     ON guess.key = train.key
 )
 SELECT
@@ -63,6 +68,12 @@ SELECT
 FROM (SELECT *, ntile({GROUPS}) OVER (ORDER BY loss) AS bucket FROM scored WHERE loss IS NOT NULL)
 GROUP BY bucket
 ORDER BY bucket{scope.limited}"""
+
+
+def _guesses(scope: Scope, columns: str) -> str:
+    if scope.task == "pairs":
+        return f"SELECT key, il{columns} FROM ({judgments(scope.il_model, scope.task)})"
+    return f"SELECT key, il{columns} FROM il WHERE il_model = {quote(scope.il_model or '')}"
 
 
 def run(scope: Scope) -> str:

@@ -29,6 +29,10 @@ outbid          Worth learning by its latest loss (at or above the bar): others 
 In a multi-label corpus all losses are means over the classes, and "predicts the label" is that every class is right. No
 sample is contradicted, and none is mislabeled: a verdict on one of many labels would need the probabilities of each.
 
+Of pairs the loss is that among the candidates of a super-batch, and the irreducible loss that among a thousand other
+captions, so that none is deducted: the bar is a loss. That the model predicts the label is that no other caption of the
+super-batch is more like the image.
+
 So a sample that the IL model contradicts, but which the model in training has learnt without being trained much on
 it, is redundant and not mislabeled: the stronger model sides with the label. The column `contradicted` has the IL
 model's word alone, whatever the reason.
@@ -49,7 +53,7 @@ REASONS: Final[dict[str, str]] = {
     "set_aside": "kept for validation, or not in the run's core set",
     "unscored": "never scored: skipped by chance",
     "redundant": "already learnt: the model predicts the label, and its loss is low",
-    "mislabeled": "likely mislabeled: held-out data contradict the label",
+    "mislabeled": "likely mislabeled: held-out data contradict the label, or the caption",
     "less_relevant": "less relevant, or not learnable so far: its irreducible loss is high",
     "outbid": "worth learning, but others were worth more",
 }
@@ -57,6 +61,13 @@ REASONS: Final[dict[str, str]] = {
 SKIPPED_BELOW: Final = 0.5  # of the run's own selection rate
 BAR_QUANTILE: Final = 0.1  # of the reducible losses of what was selected when last scored
 LEARNT: Final = 0.105  # nats, -ln 0.9
+#: The columns of `samples` that say what is to be learnt of a sample, by the task of the corpus.
+LABELS: Final[dict[str, str]] = {
+    "classification": "label, class",
+    "multi_label": "labels, classes",
+    "pairs": "text",
+}
+
 EVEN_ODDS: Final = 0.693  # nats, ln 2: an IL below it makes the label more likely than all other classes together
 
 
@@ -66,26 +77,29 @@ def sample_reasons(
     steps: Steps = ALL_STEPS,
     *,
     several_ranks: bool = True,
-    multi_label: bool = False,
+    task: str = "classification",
 ) -> str:
     """SQL: one row per sample of the training split, with the reason. Use it as `WITH sample_reasons AS (…)`.
 
-    Columns: key, shard, row, label, class (of a multi-label corpus labels, classes); drawn, selected (times);
-    latest_loss (nats), latest_correct and latest_selected, when it was last scored; il (nats), predicted (label),
-    confidence, in_sample, contradicted (false where nothing is known); bar (nats, the same in every row); reason.
+    Columns: key, shard, row, label, class (of a multi-label corpus labels, classes; of pairs the caption, text); drawn,
+    selected (times); latest_loss (nats), latest_correct and latest_selected, when it was last scored; il (nats),
+    predicted (label), confidence, in_sample, contradicted (false where nothing is known); of pairs similarity and
+    beaten_by, see `judgments`; bar (nats, the same in every row); reason.
 
     Args:
         il_model: whose table tells predicted labels; None where the run's IL came from elsewhere, or it had none.
         steps: only these of the run.
-        multi_label: is the corpus? Then predicted and confidence are NULL.
+        task: of the corpus. Predicted and confidence are NULL but of a classification.
         several_ranks: False where a single process wrote the run, which saves a second over a million samples.
     """
-    labels = "labels, classes" if multi_label else "label, class"
+    likeness = ", similarity, beaten_by" if task == "pairs" else ""
+    labels, deducted = LABELS[task], "0" if task == "pairs" else "coalesce(il, 0)"
+    learnt = f"\n    WHEN latest_correct AND il < {EVEN_ODDS} AND latest_loss - il < bar THEN 'redundant'"
     return f"""\
 WITH history AS (
 {_indented(sample_history(run, steps, several_ranks=several_ranks))}
 ), guesses AS (
-{_indented(judgments(il_model, multi_label=multi_label))}
+{_indented(judgments(il_model, task))}
 ), train AS (
   SELECT key, shard, row, {labels} FROM samples WHERE split = 'train'
 ), joined AS (
@@ -97,19 +111,19 @@ WITH history AS (
     coalesce(unreadable, 0) AS unreadable,
     latest_loss, latest_correct, latest_selected,
     coalesce(guesses.il, history.il) AS il, predicted, confidence, in_sample,
-    coalesce(contradicted, false) AS contradicted
+    coalesce(contradicted, false) AS contradicted{likeness}
   FROM train
   LEFT JOIN history ON history.key = train.key
   LEFT JOIN guesses ON guesses.key = train.key
 ), run_facts AS (
   SELECT
     sum(selected) / sum(drawn) AS selection_rate,
-    quantile_cont(latest_loss - coalesce(il, 0), {BAR_QUANTILE}) FILTER (latest_selected) AS bar
+    quantile_cont(latest_loss - {deducted}, {BAR_QUANTILE}) FILTER (latest_selected) AS bar
   FROM joined
 )
 SELECT
   key, shard, row, {labels}, drawn, selected, latest_loss, latest_correct, latest_selected,
-  il, predicted, confidence, in_sample, contradicted, bar,
+  il, predicted, confidence, in_sample, contradicted{likeness}, bar,
   CASE
     WHEN drawn = 0 THEN 'never_drawn'
     WHEN selected >= {SKIPPED_BELOW} * selection_rate * drawn AND selected > 0 THEN 'selected'
@@ -118,10 +132,9 @@ SELECT
     WHEN 2 * il_missing > drawn THEN 'il_missing'
     WHEN set_aside = drawn THEN 'set_aside'
     WHEN scored = 0 THEN 'unscored'
-    WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'
-    WHEN latest_correct AND il < {EVEN_ODDS} AND latest_loss - il < bar THEN 'redundant'
+    WHEN latest_correct AND latest_loss < greatest(bar, {LEARNT}) THEN 'redundant'{"" if task == "pairs" else learnt}
     WHEN contradicted THEN 'mislabeled'
-    WHEN latest_loss IS NULL OR latest_loss - coalesce(il, 0) < bar THEN 'less_relevant'
+    WHEN latest_loss IS NULL OR latest_loss - {deducted} < bar THEN 'less_relevant'
     ELSE 'outbid'
   END AS reason
 FROM joined CROSS JOIN run_facts"""

@@ -29,8 +29,8 @@ ORDER BY samples DESC, reason{scope.limited}"""
 
 def skipped(scope: Scope) -> str:
     predicted, joined = ", predicted_class", f"\nLEFT JOIN {_CLASS_OF_LABEL} USING (predicted)"
-    if scope.multi_label:
-        predicted = joined = ""
+    if scope.task != "classification":
+        predicted, joined = scope.likeness, ""
     return f"""\
 {_with_reasons(scope)}
 SELECT
@@ -40,20 +40,20 @@ FROM (
   WHERE reason <> 'selected' AND {scope.of_class}
   ORDER BY drawn DESC, selected, il DESC, key{scope.limited}
 )
-JOIN (SELECT key, {scope.shown_columns} FROM samples) USING (key){joined}
+JOIN (SELECT key, {scope.shown_columns} FROM {scope.samples}) USING (key){joined}
 ORDER BY drawn DESC, selected, il DESC, key"""
 
 
 def redundant(scope: Scope) -> str:
     return f"""\
 {_with_reasons(scope)}
-SELECT key, {scope.class_column}, drawn, selected, latest_loss, il, {scope.shown_columns}
+SELECT key, {scope.class_column}, drawn, selected, latest_loss, il{scope.likeness}, {scope.shown_columns}
 FROM (
   SELECT * FROM sample_reasons
   WHERE reason = 'redundant' AND {scope.of_class}
   ORDER BY latest_loss + coalesce(il, 0), key{scope.limited}
 )
-JOIN (SELECT key, {scope.shown_columns} FROM samples) USING (key)
+JOIN (SELECT key, {scope.shown_columns} FROM {scope.samples}) USING (key)
 ORDER BY latest_loss + coalesce(il, 0), key"""
 
 
@@ -100,7 +100,7 @@ WITH labeled AS (
 )
 SELECT rank, key, class, predicted_class, il, confidence{more}, {scope.shown_columns}{shown}
 FROM ranked
-JOIN (SELECT key, {scope.shown_columns} FROM samples) USING (key)
+JOIN (SELECT key, {scope.shown_columns} FROM {scope.samples}) USING (key)
 LEFT JOIN {_CLASS_OF_LABEL} USING (predicted){clean_class}
 ORDER BY rank"""
 
@@ -124,7 +124,7 @@ WITH first AS (
 )
 SELECT key, {scope.class_column}, compared.* EXCLUDE (key), {scope.shown_columns}
 FROM compared
-JOIN (SELECT key, {scope.class_column}, {scope.shown_columns} FROM samples) USING (key)
+JOIN (SELECT key, {scope.class_column}, {scope.shown_columns} FROM {scope.samples}) USING (key)
 ORDER BY abs(rate - other_rate) DESC, drawn + other_drawn DESC, key"""
 
 
@@ -146,6 +146,6 @@ def _with_reasons(scope: Scope) -> str:
         scope.il_model,
         scope.steps,
         several_ranks=scope.several_ranks,
-        multi_label=scope.multi_label,
+        task=scope.task,
     )
     return f"WITH sample_reasons AS (\n{indented(reasons)}\n)"

@@ -17,7 +17,8 @@ class Scope:
         by: column of `samples` to group by.
         steps: only these of the run.
         has_clean_label: does `samples` have the column `clean_label`?
-        multi_label: does it have lists, `labels` and `classes`, in place of `label` and `class`?
+        clustering: name of the clusters that samples are told by; None for none.
+        task: of the corpus, which says what the columns of labels are.
         has_texts: does it have the columns of texts, `rhostream.schema.TEXT`?
         limit: rows to return; None for all.
         several_ranks: was one of the runs written by several processes?
@@ -31,25 +32,45 @@ class Scope:
     by: str = "class"
     steps: Steps = ALL_STEPS
     has_clean_label: bool = False
-    multi_label: bool = False
+    task: str = "classification"
     has_texts: bool = False
+    clustering: str | None = None
     limit: int | None = None
     several_ranks: bool = True
 
     @property
+    def multi_label(self) -> bool:
+        """Does `samples` have lists, `labels` and `classes`, in place of `label` and `class`?"""
+        return self.task == "multi_label"
+
+    @property
     def label_column(self) -> str:
-        """Of `samples`: a number, or a list of them."""
-        return "labels" if self.multi_label else "label"
+        """Of `samples`: a number, or a list of them; of pairs what is the same of equal captions."""
+        return {"classification": "label", "multi_label": "labels", "pairs": "text_hash"}[self.task]
 
     @property
     def class_column(self) -> str:
-        """Of `samples`: a name, or a list of them."""
-        return "classes" if self.multi_label else "class"
+        """Of `samples`: a name, or a list of them; of pairs the caption."""
+        return {"classification": "class", "multi_label": "classes", "pairs": "text"}[self.task]
+
+    @property
+    def likeness(self) -> str:
+        """Further columns of `sample_reasons`, of pairs: what the reference model says of their likeness."""
+        return ", similarity, beaten_by" if self.task == "pairs" else ""
 
     @property
     def shown_columns(self) -> str:
         """Of `samples`, what a reader knows a sample by."""
-        return "excerpt, source" if self.has_texts else "source"
+        own = "excerpt, source" if self.has_texts else "source"
+        return own if self.clustering is None else f"cluster, {own}"
+
+    @property
+    def samples(self) -> str:
+        """What to read in place of the view `samples` for their clusters, too."""
+        if self.clustering is None:
+            return "samples"
+        told = f"SELECT key, cluster FROM clusters WHERE clustering = {quote(self.clustering)}"
+        return f"(SELECT * FROM samples LEFT JOIN ({told}) USING (key))"
 
     @property
     def content_column(self) -> str:

@@ -32,7 +32,7 @@ QUESTIONS: Final[dict[str, Title]] = {
         text="Which samples are never or rarely selected, and why?", takes=_takes("run", "il", "class", "steps")
     ),
     "mislabeled": Title(
-        text="Which labels are likely wrong? With clean_label: precision and recall at k.",
+        text="Which labels (or captions) are likely wrong? With clean_label (mismatched): precision and recall.",
         takes=_takes("run", "il", "class", "steps", "split"),
     ),
     "redundant": Title(
@@ -50,7 +50,9 @@ QUESTIONS: Final[dict[str, Title]] = {
         text="How did loss, IL, score and the shares of wrong and learnt labels move over the run?",
         takes=_takes("run", "class", "steps"),
     ),
-    "duplicates": Title(text="Which images stand under different labels?", takes=_takes("class", "split")),
+    "duplicates": Title(
+        text="Which images stand under different labels (or captions)?", takes=_takes("class", "split")
+    ),
     "rejects": Title(text="What was refused, and why?", takes=_takes()),
     "diff": Title(text="What did two runs choose differently?", takes=_takes("class", "steps"), runs=2),
 }

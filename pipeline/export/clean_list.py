@@ -12,20 +12,21 @@ from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import CleanListConfig
 from rhostream.pipeline.explain import REASONS, indented, judgments, named_il_model, named_run, sample_reasons
 from rhostream.pipeline.sql import query, quote
-from rhostream.schema import CLEAN_LIST
+from rhostream.schema import CLEAN_LIST, CLEAN_LIST_OF_PAIRS
 
 _NAMED: Final = 10  # classes
 
 
 def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListConfig()) -> pa.Table:
-    """A row per training sample, `rhostream.schema.CLEAN_LIST`, the likeliest issues first.
+    """A row per training sample, `rhostream.schema.CLEAN_LIST` (or `CLEAN_LIST_OF_PAIRS`), the likeliest issues first.
 
     Raises:
         ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus; a
             list that drops more than it may, see `refuse_heavy_drops`.
         WorkspaceError: no workspace.
     """
-    table = query(workspace, clean_list_sql(workspace, config)).cast(CLEAN_LIST)
+    table = query(workspace, clean_list_sql(workspace, config))
+    table = table.cast(CLEAN_LIST_OF_PAIRS if "similarity" in table.column_names else CLEAN_LIST)
     refuse_heavy_drops(workspace, table, config.max_drop_share)
     return table
 
@@ -37,8 +38,8 @@ def refuse_heavy_drops(workspace: Workspace | str, table: pa.Table, most: float)
     """
     if most >= 1:
         return
-    multi_label = "classes" in query(workspace, "FROM samples LIMIT 0").column_names
-    named = "unnest(classes)" if multi_label else "class"
+    known = query(workspace, "FROM samples LIMIT 0").column_names
+    named = "unnest(classes)" if "classes" in known else "class" if "class" in known else "'all pairs'"
     train = query(workspace, f"SELECT key, {named} AS class FROM samples WHERE split = 'train'")
     dropped = table.filter(pc.equal(table["action"], "drop"))["key"]
     left_out = train.filter(pc.is_in(train["key"], dropped.combine_chunks()))
@@ -49,6 +50,11 @@ def refuse_heavy_drops(workspace: Workspace | str, table: pa.Table, most: float)
         return
     listed = ", ".join(f"{name} ({drops[name]} of {samples[name]})" for name in heavy[:_NAMED])
     more = f" and {len(heavy) - _NAMED} more" if len(heavy) > _NAMED else ""
+    if "class" not in known and "classes" not in known:
+        raise ConfigError(
+            f"the list drops {lost} of {whole} training pairs, more than {most:.0%}: train a better reference model, "
+            "or allow it with --max-drop-share 1"
+        )
     of_classes = f", more than {most:.0%} of {len(heavy)} of {len(samples)} classes: {listed}{more}"
     raise ConfigError(
         f"the list drops {lost} of {whole} training samples{of_classes if heavy else ''}. A "
@@ -62,7 +68,6 @@ def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
         raise ConfigError(f"--drop {unknown[0]!r}: known reasons are {', '.join(REASONS)}")
     workspace = Workspace(workspace)
     corpus = CorpusMetadata.read(workspace)
-    corpus.require_labels("a clean list")
     if corpus.task == "multi_label":
         raise ConfigError(
             "a clean list says keep, drop or another class of each sample's one label, and the corpus is multi-label: "
@@ -70,8 +75,20 @@ def clean_list_sql(workspace: Workspace | str, config: CleanListConfig) -> str:
         )
     run = named_run(workspace, config.run) if config.run is not None else ""
     model = named_il_model(workspace, config.il, run, required=True)
+    if corpus.task == "pairs" and config.relabel is not None:
+        raise ConfigError("--relabel: image-text pairs have no other class to be given; leave it out")
     drops = ", ".join(quote(reason) for reason in sorted(set(config.drop) - {"mislabeled"})) or "''"
     issues = "drop" if "mislabeled" in config.drop else "keep"
+    if corpus.task == "pairs":
+        return f"""\
+SELECT
+  key, source, text, is_label_issue, exp(-il)::FLOAT AS label_quality, similarity, beaten_by::FLOAT AS beaten_by, il,
+  reason, CASE WHEN is_label_issue THEN {quote(issues)} WHEN reason IN ({drops}) THEN 'drop' ELSE 'keep' END AS action,
+  '' AS class
+FROM (
+{indented(_facts_of_pairs(run, model or ""))}
+)
+ORDER BY is_label_issue DESC, beaten_by DESC NULLS LAST, similarity, key"""
     relabel = "false" if config.relabel is None else f"is_label_issue AND confidence >= {config.relabel}"
     facts = f"WITH facts AS (\n{indented(_facts(run, model or ''))}\n)"
     return f"""\
@@ -97,6 +114,24 @@ FROM decided
 JOIN names AS given ON given.label = given_label
 LEFT JOIN names AS predicted ON predicted.label = predicted_label
 ORDER BY is_label_issue DESC, il DESC NULLS LAST, key"""
+
+
+def _facts_of_pairs(run: str, model: str) -> str:
+    """SQL: key, source, text, similarity, beaten_by, il, reason, is_label_issue of the training split."""
+    told = f"SELECT key, il, similarity, beaten_by, contradicted FROM (\n{indented(judgments(model, 'pairs'))}\n)"
+    issue, reason = "coalesce(contradicted, false)", "NULL::VARCHAR"
+    if run:
+        issue, reason = "contradicted AND NOT coalesce(latest_correct, false)", "reason"
+        told = (
+            "SELECT key, il, similarity, beaten_by, contradicted, latest_correct, reason FROM (\n"
+            f"{indented(sample_reasons(run, model, task='pairs'))}\n)"
+        )
+    return f"""\
+SELECT key, source, text, similarity, beaten_by, il, {reason} AS reason, {issue} AS is_label_issue
+FROM (SELECT key, source, text FROM samples WHERE split = 'train')
+LEFT JOIN (
+{indented(told)}
+) USING (key)"""
 
 
 def _facts(run: str, model: str) -> str:

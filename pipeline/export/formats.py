@@ -36,7 +36,7 @@ def write_webdataset(
     """Write `<output>/000000.tar` and so on: `<key>.<ext>`, `<key>.cls` and `<key>.json` with all that was known.
 
     Killed and started again, it writes only the tars that are not there yet.
-    As in the shards, a multi-label sample has no `.cls`: its labels stand in the `.json`.
+    As in the shards, a multi-label sample has no `.cls`: its labels stand in the `.json`. A pair has `<key>.txt`.
 
     Args:
         output: a folder or fsspec URL; empty, or with an unfinished export of the same samples.
@@ -79,13 +79,14 @@ def write_fiftyone(
         Names of the label files; none of a static job that has ended before others.
 
     Raises:
-        ConfigError: the folder holds something else, see `OutputFolder`, or the corpus is multi-label.
+        ConfigError: the folder holds something else, see `OutputFolder`, or a sample has not one label.
         ShardError: an image cannot be read.
         WorkspaceError: a key in the index is none, or another process writes to the folder.
     """
-    if subset.multi_label:
+    if subset.task != "classification":
+        are = "is multi-label" if subset.task == "multi_label" else "has image-text pairs"
         raise ConfigError(
-            "this format of FiftyOne has one label an image, and the corpus is multi-label: export WebDataset tars"
+            f"this format of FiftyOne has one label an image, and the corpus {are}: export WebDataset tars"
         )
     chosen = _engine(engine, workers, force)
     folder = OutputFolder(output, workspace=subset.workspace, force=force)
@@ -137,6 +138,8 @@ class _TarMaker(Maker[_Slice, None]):
                 tar.add(f"{sample.key}.{sample.ext}", sample.image)
                 if isinstance(sample.label, int):
                     tar.add(f"{sample.key}.cls", str(sample.label).encode())
+                if sample.caption is not None:
+                    tar.add(f"{sample.key}.txt", sample.caption.encode())
                 document = json.dumps(_document(sample), ensure_ascii=False)
                 tar.add(f"{sample.key}.json", hide_secrets(document).encode())
                 advance(1)
@@ -205,8 +208,10 @@ def _predicted(sample: Picked, classes: tuple[str, ...]) -> str | None:
 
 
 def _document(sample: Picked) -> dict[str, Any]:
-    names = ("label", "class") if isinstance(sample.label, int) else ("labels", "classes")
-    labeled = dict(zip(names, (sample.label, sample.class_name), strict=True))
+    labeled: dict[str, Any] = {"caption": sample.caption}
+    if sample.label is not None:
+        names = ("label", "class") if isinstance(sample.label, int) else ("labels", "classes")
+        labeled = dict(zip(names, (sample.label, sample.class_name), strict=True))
     facts = {name: _json_value(value) for name, value in sample.facts.items()}
     return {**facts, "key": sample.key, "source": sample.source, **labeled}
 

@@ -57,14 +57,12 @@ class Subset:
     def __init__(self, workspace: Workspace | str, choice: Choice) -> None:
         self._workspace = Workspace(workspace)
         self._corpus = CorpusMetadata.read(self._workspace)
-        self._corpus.require_labels("an export")
         chosen = self._chosen(choice)
         if "key" not in chosen.column_names:
             raise ConfigError(f"--sql returns {', '.join(chosen.column_names)}: it must return a column `key`")
         if chosen.num_rows == 0:
             raise ConfigError("no sample is chosen: nothing was written")
-        self._label, self._class = LABEL_COLUMNS[self._corpus.task]
-        columns = (*_OWN, self._label, self._class)
+        columns = (*_OWN, *LABEL_COLUMNS[self._corpus.task])
         own = query(self._workspace, f"SELECT {', '.join(map(identifier, columns))} FROM samples")
         chosen = chosen.rename_columns([name if name == "key" else f"chosen.{name}" for name in chosen.column_names])
         rows = _joined(own, chosen).sort_by([("shard", "ascending"), ("row", "ascending")])
@@ -88,8 +86,9 @@ class Subset:
         return self._workspace
 
     @property
-    def multi_label(self) -> bool:
-        return self._corpus.task == "multi_label"
+    def task(self) -> str:
+        """Of the corpus."""
+        return self._corpus.task
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,20 +118,19 @@ class Subset:
             return query(self._workspace, choice.sql)
         if choice.clean_list is not None:
             table = read_clean_list(choice.clean_list)
-            if self.multi_label and "relabel" in table["action"].to_pylist():
-                raise ConfigError(
-                    f"clean list {choice.clean_list} gives samples another class, and the corpus is multi-label"
-                )
+            if self.task != "classification" and "relabel" in table["action"].to_pylist():
+                are = "is multi-label" if self.task == "multi_label" else "has image-text pairs"
+                raise ConfigError(f"clean list {choice.clean_list} gives samples another class, and the corpus {are}")
             refuse_heavy_drops(self._workspace, table, choice.max_drop_share)
             return table.filter(pc.not_equal(table["action"], "drop"))
         run = named_run(self._workspace, choice.run)
         model = named_il_model(self._workspace, choice.il, run, required=False)
         listed = ", ".join(quote(reason) for reason in sorted(choice.reasons))
+        told = "similarity, beaten_by" if self.task == "pairs" else "predicted, confidence"
         return query(
             self._workspace,
-            "SELECT key, reason, drawn, selected, latest_loss, il, predicted, confidence, contradicted "
-            f"FROM (\n{sample_reasons(run, model, multi_label=self._corpus.task == 'multi_label')}\n) "
-            f"WHERE reason IN ({listed})",
+            f"SELECT key, reason, drawn, selected, latest_loss, il, {told}, contradicted "
+            f"FROM (\n{sample_reasons(run, model, task=self.task)}\n) WHERE reason IN ({listed})",
         )
 
 

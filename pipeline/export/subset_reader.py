@@ -11,24 +11,33 @@ from rhostream.loaders.decode import read_stored
 from rhostream.loaders.index import CorpusMetadata, is_safe_name
 from rhostream.loaders.storage import ShardReader, Workspace
 
-#: Of labels, and of the names of classes, by task.
-LABEL_COLUMNS: Final = {"classification": ("label", "class"), "multi_label": ("labels", "classes")}
+#: What the index says is to be learnt of a sample, by task: labels and the names of classes, or the caption.
+LABEL_COLUMNS: Final = {
+    "classification": ("label", "class"),
+    "multi_label": ("labels", "classes"),
+    "pairs": ("text",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """One sample: `label` and `class_name` are lists in a multi-label corpus.
+    """One sample.
 
-    `facts` is what the choice told of it beside its key.
+    Attributes:
+        label, class_name: lists in a multi-label corpus; None of pairs.
+        caption: of a pair; else None.
+        image: the stored bytes; of a corpus of texts the text's.
+        facts: what the choice told of it beside its key.
     """
 
     key: str
     ext: str
-    label: int | list[int]
-    class_name: str | list[str]
+    label: int | list[int] | None
+    class_name: str | list[str] | None
     source: str
     image: bytes
     facts: Mapping[str, Any]
+    caption: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,6 @@ class SubsetReader:
             ShardError: an image cannot be read, or is not the one that was indexed.
             WorkspaceError: a key or an extension of the index would name a file elsewhere.
         """
-        label, name_of_class = LABEL_COLUMNS[self.corpus.task]
         shards = {shard.name: shard for shard in self.corpus.shards}
         reader = ShardReader(self.workspace)
         for batch in rows.to_batches(max_chunksize=1000):
@@ -72,13 +80,23 @@ class SubsetReader:
                 facts = {
                     name.removeprefix("chosen."): value for name, value in row.items() if name.startswith("chosen.")
                 }
-                relabeled = facts.get("action") == "relabel"
+                label, class_name = self._label(row, facts)
                 yield Picked(
                     key=row["key"],
                     ext=row["ext"],
-                    label=self.corpus.classes.index(facts["class"]) if relabeled else row[label],
-                    class_name=facts["class"] if relabeled else row[name_of_class],
+                    label=label,
+                    class_name=class_name,
                     source=row["source"],
                     image=image,
                     facts=facts,
+                    caption=row.get("text"),
                 )
+
+    def _label(self, row: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Label and name of the class: those that a clean list gives, else the index's; None of pairs."""
+        if self.corpus.task == "pairs":
+            return None, None
+        if facts.get("action") == "relabel":
+            return self.corpus.classes.index(facts["class"]), facts["class"]
+        label, class_name = LABEL_COLUMNS[self.corpus.task]
+        return row[label], row[class_name]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from rhostream.errors import ConfigError, Remedy, Stage
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import TrainConfig
 from rhostream.pipeline.il import ILQuality, il_costs, trained_models
@@ -88,6 +89,11 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
             model predicts.
     """
     workspace = Workspace(workspace)
+    if CorpusMetadata.read(workspace).task == "pairs":
+        raise ConfigError(
+            "a plan for image-text pairs: what selecting them gains does not follow from the reference table; train a "
+            "few hundred steps with `--compare uniform,learnability,jest`"
+        )
     config = replace(config, select="learnable", replay="", handover=None)
     if not config.il and not trained_models(workspace):
         raise ConfigError(

@@ -1,3 +1,4 @@
+from .clusters import write_clusters as write_clusters
 from .core_set import write_core_set as write_core_set
 from .metadata import (
     ILMetadata as ILMetadata,

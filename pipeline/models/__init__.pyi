@@ -18,7 +18,7 @@ from .optimizers import (
     make_optimizer as make_optimizer,
     usual_options as usual_options,
 )
-from .pair_evaluation import PairEvaluationSet as PairEvaluationSet
+from .pair_evaluation import PairEvaluationSet as PairEvaluationSet, ZeroShot as ZeroShot
 from .pair_models import HIGHEST_SCALE as HIGHEST_SCALE, TwoTowers as TwoTowers, build_pairs_model as build_pairs_model
 from .parallel import (
     average_buffers as average_buffers,

@@ -41,6 +41,7 @@ class Evaluation:
         matthews_correlation, macro_f1: of one class a sample, see `class_counts`; else None.
         mean_average_precision: over the classes, of a multi-label corpus; else None.
         recall: of pairs, see `retrieval_recall`; else empty.
+        zero_shot: of pairs, share of the images that are classified rightly by prompts; None where not asked for.
     """
 
     loss: float
@@ -50,6 +51,7 @@ class Evaluation:
     macro_f1: float | None = None
     mean_average_precision: float | None = None
     recall: Mapping[str, float] = field(default_factory=dict)
+    zero_shot: float | None = None
 
     def metrics(self) -> dict[str, float | None]:
         """Columns of `rhostream.schema.METRICS`."""
@@ -59,6 +61,7 @@ class Evaluation:
             "test_mcc": self.matthews_correlation,
             "test_f1": self.macro_f1,
             "test_map": self.mean_average_precision,
+            "test_zero_shot": self.zero_shot,
             **self.recall,
         }
 

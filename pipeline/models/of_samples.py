@@ -8,7 +8,7 @@ from rhostream.loaders.reference import ContrastiveLoss
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models.evaluation import EvaluationSet
-from rhostream.pipeline.models.pair_evaluation import PairEvaluationSet
+from rhostream.pipeline.models.pair_evaluation import PairEvaluationSet, ZeroShot
 from rhostream.pipeline.models.pair_models import build_pairs_model
 from rhostream.pipeline.models.registry import build_model
 from rhostream.selection.tasks import Pairs, Task
@@ -45,15 +45,24 @@ def evaluation_set(
     at_most: int | None,
     threads: int,
     exchange: Exchange | None = None,
+    zero_shot: ZeroShot | None = None,
 ) -> EvaluationSet | PairEvaluationSet:
     """Samples of these shards to evaluate on.
 
     Args:
         exchange: see `EvaluationSet`; pairs are evaluated in one process.
+        zero_shot: see `PairEvaluationSet`.
     """
     if isinstance(task, Pairs) and text_spec is not None:
         return PairEvaluationSet(
-            workspace, shards, _of_images(spec), text_spec, task=task, at_most=at_most, threads=threads
+            workspace,
+            shards,
+            _of_images(spec),
+            text_spec,
+            task=task,
+            zero_shot=zero_shot,
+            at_most=at_most,
+            threads=threads,
         )
     return EvaluationSet(workspace, shards, spec, at_most=at_most, threads=threads, exchange=exchange)
 

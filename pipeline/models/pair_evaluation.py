@@ -1,13 +1,15 @@
 """Loss and retrieval of a two-tower model on pairs that it is not trained on."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, InputReader, ReadOptions, TextSpec, normalized_hash
 from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import Workspace
@@ -16,16 +18,65 @@ from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
 from rhostream.pipeline.models.evaluation import Evaluation, evaluating
-from rhostream.pipeline.models.retrieval import retrieval_recall
+from rhostream.pipeline.models.pair_models import TwoTowers
+from rhostream.pipeline.models.retrieval import class_embeddings, retrieval_recall, zero_shot_accuracy
 from rhostream.selection.tasks import PairEmbeddings, Pairs
 
 _TOGETHER: Final = 256  # pairs whose loss is computed together
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot:
+    """What images are classified by.
+
+    Attributes:
+        column: of `samples`, whose values are the classes; samples without one are left out.
+        prompts: of each class, whose name takes the place of {}.
+    """
+
+    column: str
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Classes:
+    """The classes of the samples, by the prompts.
+
+    Attributes:
+        labels: int64 (n,), -1 where a sample has no class.
+        tokens: int32 (count * prompts, length), of the prompts of one class after the other.
+    """
+
+    count: int
+    labels: Tensor
+    tokens: Tensor
+
+
+def _classes(zero_shot: ZeroShot, samples: EvaluationStream, reader: InputReader, spec: TextSpec) -> _Classes:
+    """Raises ConfigError where the column is not there, or tells no two classes."""
+    column = zero_shot.column
+    if column not in samples.extra:
+        raise ConfigError(
+            f"zero_shot {column!r}: the samples have no such column; name one that the corpus keeps ([options] extra)"
+        )
+    told = [None if value is None or value != value else str(value) for value in samples.extra[column]]
+    names = sorted({name for name in told if name})
+    if len(names) < 2:
+        raise ConfigError(f"zero_shot {column!r}: the samples to evaluate on have {len(names)} values there, need two")
+    places = {name: place for place, name in enumerate(names)}
+    said = [prompt.replace("{}", name) for name in names for prompt in zero_shot.prompts]
+    return _Classes(
+        count=len(names),
+        labels=torch.tensor([places.get(name or "", -1) for name in told]),
+        tokens=torch.from_numpy(reader.tokenize(said, spec).result()[0]),
+    )
 
 
 class PairEvaluationSet:
     """Pairs of some shards, held in memory as they were read: images uint8, and token ids.
 
     Args:
+        zero_shot: also classify the images by prompts.
         at_most: upper bound on the number of pairs, chosen by a salted hash of their keys; None for all.
         threads: of decoding; 0 for one a core.
     """
@@ -38,6 +89,7 @@ class PairEvaluationSet:
         text_spec: TextSpec,
         *,
         task: Pairs,
+        zero_shot: ZeroShot | None = None,
         at_most: int | None = None,
         batch_size: int = 500,
         threads: int = 0,
@@ -46,11 +98,18 @@ class PairEvaluationSet:
         self._specs = {"image": spec, "text": text_spec}
         options = ReadOptions(threads=threads, workers=0)
         self._samples = EvaluationStream(
-            workspace, spec=spec, shards=shards, at_most=at_most, shard_by_rank=False, read_options=options
+            workspace,
+            spec=spec,
+            shards=shards,
+            at_most=at_most,
+            extra=(zero_shot.column,) if zero_shot else (),
+            shard_by_rank=False,
+            read_options=options,
         )
         captions = self._samples.captions
         reader = InputReader(workspace, options)
         self._tokens = torch.from_numpy(reader.tokenize(captions, text_spec).result()[0])
+        self._classes = None if zero_shot is None else _classes(zero_shot, self._samples, reader, text_spec)
         reader.close()
         # Equal captions are equally right.
         self._said = [normalized_hash(text) for text in captions]
@@ -99,8 +158,22 @@ class PairEvaluationSet:
             groups = [every[start : start + _TOGETHER] for start in range(0, len(whole), _TOGETHER)]
             losses = torch.cat([whole.take(group).losses(self.task.loss) for group in groups])
             recall = retrieval_recall(whole.images, whole.texts, self._said)
+            zero_shot = self._zero_shot(model, whole.images, precision)
         accuracy = (recall["image_to_text_r10"] + recall["text_to_image_r10"]) / 2
-        return Evaluation(loss=float(losses.double().mean()), accuracy=accuracy, samples=len(self), recall=recall)
+        return Evaluation(
+            loss=float(losses.double().mean()), accuracy=accuracy, samples=len(self), recall=recall, zero_shot=zero_shot
+        )
+
+    def _zero_shot(self, model: nn.Module, images: Tensor, precision: Precision) -> float | None:
+        """Accuracy among the images whose class is known."""
+        if self._classes is None:
+            return None
+        device, known = images.device, self._classes.labels >= 0
+        tokens = model_inputs({"text": self._classes.tokens.to(device)}, self._specs)
+        with autocast(device, precision):
+            texts = cast(TwoTowers, model).encode_text(tokens)
+        classes = class_embeddings(texts.view(self._classes.count, -1, texts.shape[1]))
+        return zero_shot_accuracy(images[known.to(device)], classes, self._classes.labels[known].to(device))
 
     def close(self) -> None:
         """Let the reading threads and the images go."""

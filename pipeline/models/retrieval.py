@@ -1,9 +1,10 @@
-"""How well a two-tower model finds texts by images, and images by texts."""
+"""How well a two-tower model finds texts by images, images by texts, and classes by prompts."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError
@@ -48,3 +49,23 @@ def _wrong_before(queries: Tensor, keys: Tensor, same: Tensor) -> Iterator[Tenso
         alike, right = queries[rows] @ keys.T, same[rows, None] == same
         best = alike.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
         yield ((alike >= best) & ~right).sum(1)
+
+
+def class_embeddings(prompts: Tensor) -> Tensor:
+    """float32 (classes, D), normalized: the means of the embeddings of each class's prompts (CLIP, section 3.1.4).
+
+    Args:
+        prompts: (classes, prompts, D), normalized.
+    """
+    return F.normalize(prompts.float().mean(1), dim=1)
+
+
+def zero_shot_accuracy(images: Tensor, classes: Tensor, labels: Tensor) -> float:
+    """Share of the images that are most like the embedding of their own class.
+
+    Args:
+        images: (n, D), normalized.
+        classes: (classes, D), of `class_embeddings`.
+        labels: int64 (n,).
+    """
+    return float(((images.float() @ classes.float().T).argmax(1) == labels).double().mean())

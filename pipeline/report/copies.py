@@ -29,7 +29,7 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Keys of two images that look the same, and whether their labels differ."""
+    """Keys of two images that look the same, and whether their labels, or captions, differ."""
 
     first: str
     second: str
@@ -136,7 +136,7 @@ def _images(
                 sizes=of.sizes,
                 hashes=of.hashes.to_pylist(),
             )
-            keys, labels = rows.keys.to_pylist(), rows.labels
+            keys, labels = rows.keys.to_pylist(), rows.labels if rows.texts is None else rows.texts
             for start in range(0, min(len(rows), left), _BATCH):
                 numbers = np.arange(start, min(start + _BATCH, len(rows), left))
                 pixels, failures = reader.submit(refs.take(numbers), _SPEC).result()

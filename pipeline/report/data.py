@@ -10,7 +10,7 @@ from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Metric
-from rhostream.pipeline.explain import sample_reasons
+from rhostream.pipeline.explain import named_clusters, sample_reasons
 from rhostream.pipeline.il import default_il_model, trained_models
 from rhostream.pipeline.report import questions
 from rhostream.pipeline.report.copies import Copies, find_copies
@@ -42,11 +42,12 @@ class ReportData:
         run: the run that the pictures are about: its name, or None.
         il_model: whose irreducible losses and predicted labels they show, or None.
         runs: those that are compared.
-        answers: by the name of the question: reasons, classes, map, histogram, confusion (not of a multi-label corpus),
-            time, metrics, rejects, examples.
+        answers: by the name of the question: reasons, classes (of pairs clusters, or one row of all), map (not of
+            pairs), histogram, confusion (of a classification), time, metrics, rejects, examples.
         galleries: by name, see `questions.GALLERIES`; "copies" where these were looked for.
         pictures: by key.
-        truth: does the corpus know the true labels?
+        truth: does the corpus know the true labels, or which captions are wrong?
+        clustering: name of the clusters of pairs, or None.
         copies: images that look the same; None where nobody has looked.
     """
 
@@ -58,10 +59,14 @@ class ReportData:
     galleries: Mapping[str, Answer]
     pictures: Mapping[str, Thumbnail] = field(repr=False)
     truth: bool
+    clustering: str | None
     copies: Copies | None
 
     def right(self, class_name: str | None = None) -> float | None:
-        """Share of the labels, of all or of one class, that the IL model predicts where it never saw the sample."""
+        """Share of the labels, of all or of one class, that the IL model predicts where it never saw the sample.
+
+        Of pairs: of the images to which no other caption is more similar than the own.
+        """
         rows = [row for row in self.answers["classes"].rows if class_name in (None, row["class"])]
         judged = sum(row["judged"] or 0 for row in rows)
         return sum(row["agreed"] or 0 for row in rows) / judged if judged else None
@@ -89,7 +94,6 @@ def gather(
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
     corpus = CorpusMetadata.read(workspace)
-    corpus.require_labels("a report")
     copies = find_copies(workspace, corpus) if near_duplicates else None
     with reading(workspace, memory=MEMORY, again=True) as reader:
         reader.prepare(VIEWS.keys())
@@ -99,11 +103,12 @@ def gather(
         runs = reported_runs(workspace, run_names, metrics.rows, metric)
         subject = _subject(connection, runs)
         model = _il_model(workspace, corpus, subject, il_model)
-        multi_label = corpus.task == "multi_label"
-        reasons = sample_reasons(subject.name if subject else "", model, multi_label=multi_label)
+        task, clustering = corpus.task, named_clusters(workspace, subject.name if subject else None)
+        reasons = sample_reasons(subject.name if subject else "", model, task=task)
         create = f"CREATE TEMP TABLE sample_reasons AS {reasons}"
         run_interruptibly(connection, lambda: connection.execute(create))
-        truth = any(row["column_name"] == "clean_label" for row in _rows(connection, "DESCRIBE samples"))
+        known = {row["column_name"] for row in _rows(connection, "DESCRIBE samples")}
+        truth = questions.TRUTH[task] in known
 
         def ask(question: str) -> Answer:
             sql = question
@@ -114,26 +119,25 @@ def gather(
 
         asked = {
             "reasons": questions.reasons(),
-            "classes": questions.classes(truth, multi_label=multi_label),
-            "map": questions.loss_il_map(),
-            "histogram": questions.il_histogram(multi_label=multi_label),
+            "classes": questions.classes(truth, task, clustering),
+            "histogram": questions.il_histogram(task),
             "rejects": questions.rejects(),
             "examples": questions.rejects_examples(),
         }
-        if not multi_label:
+        if task != "pairs":  # whose losses are among other captions than their irreducible losses
+            asked["map"] = questions.loss_il_map()
+        if task == "classification":
             asked["confusion"] = questions.confusion()
         if subject is not None:
             asked["time"] = questions.over_time(subject.name)
         answers = {name: ask(question) for name, question in asked.items()} | {"metrics": metrics}
         each = min(_PER_GROUP, _MOST_BY_CLASS // max(1, len(corpus.classes)))
         galleries = {
-            name: ask(
-                questions.gallery(name, most=PICTURES, per_class=each, per_reason=_PER_GROUP, multi_label=multi_label)
-            )
+            name: ask(questions.gallery(name, most=PICTURES, per_class=each, per_reason=_PER_GROUP, task=task))
             for name in questions.GALLERIES
         }
         if copies is not None and copies.pairs:
-            galleries["copies"] = ask(questions.chosen(copies.keys, multi_label=multi_label))
+            galleries["copies"] = ask(questions.chosen(copies.keys, task))
     shards = {shard.name: shard for shard in corpus.shards}
     samples = [row for gallery in galleries.values() for row in gallery.rows]
     return ReportData(
@@ -145,6 +149,7 @@ def gather(
         galleries=galleries,
         pictures=thumbnails(workspace, shards, samples, corpus.input_field),
         truth=truth,
+        clustering=clustering,
         copies=copies,
     )
 

@@ -68,8 +68,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) 
 
 def loss_il_map(data: ReportData) -> Figure | None:
     """None where no run has scored its candidates against irreducible losses."""
-    answer = data.answers["map"]
-    if not answer.rows or data.run is None:
+    answer = data.answers.get("map")
+    if answer is None or not answer.rows or data.run is None:
         return None
     bounds = answer.rows[0]
     width = (bounds["il_to"] - bounds["il_from"]) / questions.COLUMNS
@@ -157,6 +157,19 @@ def _region_of(reason: str) -> str:
     return next((region for region, reasons in questions.REGIONS.items() if reason in reasons), "muted")
 
 
+#: Of the histogram: what its two parts are, in its legend and as columns of its table.
+_PARTS: Final = {
+    "labels": (
+        ("the IL model predicts the given label", "it predicts another class"),
+        ("label predicted", "another predicted"),
+    ),
+    "pairs": (
+        ("the caption fits", "a quarter of all other captions fit better"),
+        ("caption fits", "caption contradicted"),
+    ),
+}
+
+
 def il_histogram(data: ReportData) -> Figure | None:
     """None where there is no IL table."""
     answer = data.answers["histogram"]
@@ -170,7 +183,8 @@ def il_histogram(data: ReportData) -> Figure | None:
         [bins[place][name] if place in bins else 0 for place in range(questions.HISTOGRAM_BINS)]
         for name in ("agrees", "differs")
     )
-    known = data.il_model is not None and data.corpus.task == "classification"
+    known = data.il_model is not None and data.corpus.task != "multi_label"
+    parts = _PARTS["pairs" if data.corpus.task == "pairs" else "labels"]
     return Figure(
         name="histogram",
         title="Irreducible losses",
@@ -185,11 +199,9 @@ def il_histogram(data: ReportData) -> Figure | None:
                 y="training samples",
             ),
         ),
-        legend=(("learnable", "the IL model predicts the given label"), ("noisy", "it predicts another class"))
-        if known
-        else (),
+        legend=tuple(zip(("learnable", "noisy"), parts[0], strict=True)) if known else (),
         table=table(
-            ("from, nats", "to, nats", *(("label predicted", "another predicted") if known else ("samples",))),
+            ("from, nats", "to, nats", *(parts[1] if known else ("samples",))),
             [
                 (
                     number(edges[place]),
@@ -205,7 +217,10 @@ def il_histogram(data: ReportData) -> Figure | None:
 
 
 def classes(data: ReportData) -> Figure | None:
-    """None where nothing is known of any class but its size."""
+    """None where nothing is known of any class but its size, and of pairs without clusters, which stand for classes."""
+    of_pairs = data.corpus.task == "pairs"
+    if of_pairs and data.clustering is None:
+        return None
     answer = data.answers["classes"]
     selecting = any(row["drawn"] for row in answer.rows)
     judging = any(row["judged"] for row in answer.rows)
@@ -217,7 +232,13 @@ def classes(data: ReportData) -> Figure | None:
     if selecting:
         drawn.append(_rate_chart([row for row in answer.rows if row["drawn"]]))
     says = []
-    if judging:
+    if judging and of_pairs:
+        says.append(
+            f"Clusters {data.clustering}: of like pairs. A caption is contradicted where the reference model finds a "
+            "quarter of the other captions more like the image."
+            + (" The dots are the shares that really are wrong." if data.truth else "")
+        )
+    elif judging:
         says.append(
             "A label is predicted where the IL model, which never saw the sample, gives it, too; it is contradicted "
             "where the model is sure of another class (by the threshold of that class) and finds the label less likely "
@@ -229,7 +250,7 @@ def classes(data: ReportData) -> Figure | None:
         )
     return Figure(
         name="classes",
-        title="Classes: noise and selection",
+        title=f"{'Clusters' if of_pairs else 'Classes'}: noise and selection",
         says=" ".join(says),
         charts=tuple(drawn),
         table=class_table(data),
@@ -239,11 +260,11 @@ def classes(data: ReportData) -> Figure | None:
 
 def class_table(data: ReportData) -> Table:
     """All that is known of each class, in columns."""
-    judged = data.corpus.task == "classification"
+    judged, of_pairs = data.corpus.task != "multi_label", data.corpus.task == "pairs"
     columns = [
-        "class",
+        "cluster" if of_pairs else "class",
         "samples",
-        *(["predicted", "contradicted"] if judged else []),
+        *(["caption found" if of_pairs else "predicted", "contradicted"] if judged else []),
         *(["really wrong"] if data.truth else []),
     ]
     columns += ["drawn", "selected", "selection rate", "never selected"] if data.run is not None else []

@@ -11,6 +11,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup, escape
 
+from rhostream.loaders.decode import excerpt
 from rhostream.loaders.storage import OutputFile, Workspace
 from rhostream.pipeline.comparison import RUN_COLORS
 from rhostream.pipeline.config import Metric
@@ -18,7 +19,8 @@ from rhostream.pipeline.explain import REASONS
 from rhostream.pipeline.report import figures, run_figures, summary
 from rhostream.pipeline.report.data import ReportData, gather
 from rhostream.pipeline.report.formatting import count, number, percent
-from rhostream.plain_text import told
+from rhostream.pipeline.report.pictures import CHARACTERS
+from rhostream.plain_text import hide_secrets, told
 
 _TEMPLATES: Final = "rhostream.pipeline.report"
 _SHOWN: Final = 14  # pictures of a gallery before more are asked for: two rows on a desk, seven on a phone
@@ -39,12 +41,37 @@ _GALLERIES: Final = {
     ),
 }
 
+#: Of pairs, what differs.
+_GALLERIES_OF_PAIRS: Final = {
+    "suspicious": (
+        "Most suspicious captions",
+        "A quarter of the other captions, or more, are more like the image by the reference model; those that most "
+        "others beat first.",
+    ),
+    "redundant": (
+        "Most redundant",
+        "Already learnt: no other caption of the super-batch is more like the image, and the loss is low.",
+    ),
+    "copies": (
+        "Copies",
+        "Training images that look the same: equal files, or encoded, resized or brightened again; those under other "
+        "captions first.",
+    ),
+}
+
 #: What `Copy SQL` on a picture gives, with the key in place of the question mark.
 _SAMPLE_SQL: Final = """\
-SELECT run, step, samples.{labeled}, loss, ledger.il, score, correct, selected, ledger.reason, samples.source
+SELECT run, step, {labeled}, loss, ledger.il, score, correct, selected, ledger.reason, samples.source
 FROM samples LEFT JOIN ledger USING (key)
 WHERE samples.key = '?'
 ORDER BY run, step"""
+
+
+_LABELED: Final = {
+    "classification": "samples.class",
+    "multi_label": "samples.classes",
+    "pairs": "samples.text",
+}
 
 
 def write_report(
@@ -127,7 +154,7 @@ def render(data: ReportData) -> str:
             if any(sample["reason"] == name for gallery in galleries for sample in gallery["samples"])
         },
         rejects=_rejects(data),
-        sample_sql=_SAMPLE_SQL.format(labeled="classes" if data.corpus.task == "multi_label" else "class"),
+        sample_sql=_SAMPLE_SQL.format(labeled=_LABELED[data.corpus.task]),
         style=Markup(_resource("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -137,17 +164,19 @@ def render(data: ReportData) -> str:
 
 def _galleries(data: ReportData) -> list[dict[str, Any]]:
     """The galleries that have pictures; those beyond the first `_SHOWN` show when a filter asks for them."""
+    titles = _GALLERIES | (_GALLERIES_OF_PAIRS if data.corpus.task == "pairs" else {})
     return [
         {
             "name": name,
-            "title": _GALLERIES[name][0],
-            "says": " ".join((_GALLERIES[name][1], *_beside(name, data))),
+            "title": titles[name][0],
+            "says": " ".join((titles[name][1], *_beside(name, data))),
             "sql": answer.sql,
             "samples": [
                 row
                 | {
                     "classes": list(map(told, row["classes"])),  # the script compares them as they are shown
                     "predicted_class": None if row["predicted_class"] is None else told(row["predicted_class"]),
+                    "caption": None if row["caption"] is None else _caption(row["caption"]),
                     "thumbnail": data.pictures[row["key"]],
                     "extra": row["rank"] > _SHOWN,
                     "facts": [(name, told(text)) for name, text in _facts(row, data) if text],
@@ -165,8 +194,13 @@ def _beside(gallery: str, data: ReportData) -> list[str]:
     if gallery == "copies" and data.copies is not None:
         found, looked_at = count(data.copies.found), count(data.copies.looked_at)
         return [f"{found} pairs among {looked_at} of {count(data.copies.images)} images."]
-    right = data.right() if gallery == "suspicious" else None
+    right = data.right() if gallery == "suspicious" and data.corpus.task != "pairs" else None
     return [] if right is None else [f"{data.il_model} predicts {percent(right)} of the labels that it never saw."]
+
+
+def _caption(text: str) -> str:
+    """How it begins, on one line."""
+    return told(hide_secrets(excerpt(text, CHARACTERS))) or "no caption"
 
 
 def _facts(row: Mapping[str, Any], data: ReportData) -> list[tuple[str, str]]:
@@ -178,8 +212,16 @@ def _facts(row: Mapping[str, Any], data: ReportData) -> list[tuple[str, str]]:
         for name in dict.fromkeys((*given, *([guess] if guess is not None else [])))
         if guess is not None and (right := data.right(name)) is not None
     ]
+    if row["caption"] is not None:
+        what = [
+            ("caption", hide_secrets(row["caption"]) or "empty"),
+            ("similarity", number(row["similarity"])),
+            ("beaten by", "" if row["beaten_by"] is None else f"{percent(row['beaten_by'])} of the other captions"),
+        ]
+    else:
+        what = [("label", ", ".join(given) or "no class")]
     return [
-        ("label", ", ".join(given) or "no class"),
+        *what,
         (f"{data.il_model} says", "; ".join([f"{guess}{sure}", *of_class]) if guess is not None else ""),
         ("irreducible loss", f"{number(row['il'])} nats" if row["il"] is not None else ""),
         ("latest loss", f"{number(row['loss'])} nats" if row["loss"] is not None else ""),

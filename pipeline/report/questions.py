@@ -28,25 +28,40 @@ def reasons() -> str:
     return "SELECT reason, count(*) AS samples FROM sample_reasons GROUP BY reason ORDER BY samples DESC, reason"
 
 
-def classes(truth: bool, *, multi_label: bool = False) -> str:
-    """One row per class.
+#: Columns of `samples` that tell which labels, or captions of pairs, are wrong; where the truth is known.
+TRUTH: Final[dict[str, str]] = {
+    "classification": "clean_label",
+    "multi_label": "clean_label",
+    "pairs": "mismatched",
+}
+
+
+def classes(truth: bool, task: str = "classification", clustering: str | None = None) -> str:
+    """One row per class; of pairs, which have none, one of all, or one per cluster.
 
     Args:
-        truth: does the corpus have a column `clean_label`?
-        multi_label: a sample counts in each of its classes, and none is judged.
+        truth: does the corpus have the column of `TRUTH`?
+        task: in a multi-label corpus a sample counts in each of its classes, and none is judged. With pairs "agreed"
+            are those of which no other caption is more like the image, and "beaten" those of which half are.
     """
-    if multi_label:
+    judged, of_class, name = "count(*) FILTER (in_sample IS FALSE)", "sample_reasons", "class"
+    agreed, beaten = "count(*) FILTER (in_sample IS FALSE AND predicted = label)", ""
+    if task == "multi_label":
         judged = agreed = "NULL::BIGINT"
         of_class = "(SELECT *, unnest(classes) AS class FROM sample_reasons)"
-    else:
-        judged, of_class = "count(*) FILTER (in_sample IS FALSE)", "sample_reasons"
-        agreed = "count(*) FILTER (in_sample IS FALSE AND predicted = label)"
-    wrong = "count(*) FILTER (clean_label <> label)" if truth else "NULL::BIGINT"
-    found = "count(*) FILTER (clean_label <> label AND contradicted)" if truth else "NULL::BIGINT"
-    known = "count(clean_label)" if truth else "NULL::BIGINT"
-    joined = f"\nLEFT JOIN ({_truth()}) USING (key)" if truth else ""
+    elif task == "pairs":
+        name, agreed = "'all pairs' AS class", "count(*) FILTER (in_sample IS FALSE AND beaten_by = 0)"
+        if clustering is not None:
+            told = f"SELECT key, cluster FROM clusters WHERE clustering = {quote(clustering)}"
+            name, of_class = "'cluster ' || cluster AS class", f"sample_reasons\nJOIN ({told}) USING (key)"
+        beaten = " count(*) FILTER (in_sample IS FALSE AND beaten_by > 0.5) AS beaten,"
+    is_wrong = "mismatched" if task == "pairs" else "clean_label <> label"
+    wrong = f"count(*) FILTER ({is_wrong})" if truth else "NULL::BIGINT"
+    found = f"count(*) FILTER ({is_wrong} AND contradicted)" if truth else "NULL::BIGINT"
+    known = f"count({TRUTH[task]})" if truth else "NULL::BIGINT"
+    joined = f"\nLEFT JOIN ({_truth(task)}) USING (key)" if truth else ""
     return f"""\
-SELECT class, count(*) AS samples,
+SELECT {name}, count(*) AS samples,{beaten}
        {judged} AS judged, {agreed} AS agreed, count(*) FILTER (contradicted) AS contradicted,
        {wrong} AS wrong, {found} AS wrong_and_contradicted, {known} AS truth_known,
        sum(drawn)::BIGINT AS drawn, sum(selected)::BIGINT AS selected,
@@ -57,8 +72,9 @@ GROUP BY class
 ORDER BY samples DESC, class"""
 
 
-def _truth() -> str:
-    return "SELECT key, try_cast(clean_label AS INTEGER) AS clean_label FROM samples WHERE split = 'train'"
+def _truth(task: str) -> str:
+    column, kind = TRUTH[task], "BOOLEAN" if task == "pairs" else "INTEGER"
+    return f"SELECT key, try_cast({column} AS {kind}) AS {column} FROM samples WHERE split = 'train'"
 
 
 def loss_il_map() -> str:
@@ -87,12 +103,17 @@ GROUP BY x, y
 ORDER BY x, y"""
 
 
-def il_histogram(*, multi_label: bool = False) -> str:
+def il_histogram(task: str = "classification") -> str:
     """Counts by bin of the irreducible loss, of samples whose label the IL model predicts and of the others.
 
-    Of a multi-label corpus all are others.
+    Of a multi-label corpus all are others, of pairs those whose caption is contradicted.
     """
-    other = "true" if multi_label else "predicted IS DISTINCT FROM label"
+    others: dict[str, str] = {
+        "classification": "predicted IS DISTINCT FROM label",
+        "multi_label": "true",
+        "pairs": "contradicted",
+    }
+    other = others[task]
     return f"""\
 WITH judged AS (
   SELECT il, {other} AS other FROM sample_reasons WHERE isfinite(il) AND in_sample IS NOT TRUE
@@ -164,43 +185,53 @@ GALLERIES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-#: Of a classification: the classes of a sample, the class that is predicted, and the join that tells it.
-_GUESS: Final = (
-    "[samples.class]",
-    "guess.class",
-    "\nLEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted",
-)
+#: The same of pairs, where it differs: the captions that most others beat, first.
+_SUSPICIOUS_PAIRS: Final = ("contradicted", "beaten_by DESC, similarity")
+
+_UNPAIRED: Final = "NULL::VARCHAR AS caption, NULL::FLOAT AS similarity, NULL::DOUBLE AS beaten_by"
+#: The classes of a sample, the class that is predicted, its caption, similarity and what beats it, and a join.
+_GUESS: Final[dict[str, tuple[str, str, str, str]]] = {
+    "classification": (
+        "[samples.class]",
+        "guess.class",
+        _UNPAIRED,
+        "\nLEFT JOIN (SELECT DISTINCT label, class FROM samples) AS guess ON guess.label = predicted",
+    ),
+    "multi_label": ("samples.classes", "NULL::VARCHAR", _UNPAIRED, ""),
+    "pairs": ("[]::VARCHAR[]", "NULL::VARCHAR", "samples.text AS caption, similarity, beaten_by", ""),
+}
 
 
-def chosen(keys: Sequence[str], *, multi_label: bool = False) -> str:
+def chosen(keys: Sequence[str], task: str = "classification") -> str:
     """These samples, in this order, with the columns of a gallery."""
-    classes, guess, joined = ("samples.classes", "NULL::VARCHAR", "") if multi_label else _GUESS
     return f"""\
-SELECT key, list_position(keys, key) AS rank, {_card(classes, guess)}
+SELECT key, list_position(keys, key) AS rank, {_card(task)}
 FROM sample_reasons
 CROSS JOIN (SELECT [{", ".join(map(quote, keys))}] AS keys)
-JOIN samples USING (key){joined}
+JOIN samples USING (key){_GUESS[task][-1]}
 WHERE samples.split = 'train' AND list_contains(keys, key)
 ORDER BY rank"""
 
 
-def _card(classes: str, guess: str) -> str:
+def _card(task: str) -> str:
     """The columns that a picture is made of, beside its key and rank."""
+    classes, guess, caption, _ = _GUESS[task]
     return f"""\
-{classes} AS classes, {guess} AS predicted_class, il, confidence, latest_loss AS loss, drawn,
+{classes} AS classes, {guess} AS predicted_class, {caption}, il, confidence, latest_loss AS loss, drawn,
        selected, reason, samples.shard, samples."offset", samples.size, content_hash, samples.source"""
 
 
-def gallery(name: str, *, most: int, per_class: int, per_reason: int, multi_label: bool = False) -> str:
+def gallery(name: str, *, most: int, per_class: int, per_reason: int, task: str = "classification") -> str:
     """The first `most` samples of a gallery, and the first few of each class and of each reason.
 
-    `classes` are the names of a sample's classes: one, or of a multi-label corpus all.
+    `classes` are the names of a sample's classes: one, of a multi-label corpus all, and of pairs none.
     """
-    condition, order = GALLERIES[name]
-    classes, guess, joined = _GUESS
-    ranked = f"\n         row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,"
-    if multi_label:
-        classes, guess, ranked = "samples.classes", "NULL::VARCHAR", ""
+    condition, order = _SUSPICIOUS_PAIRS if (name, task) == ("suspicious", "pairs") else GALLERIES[name]
+    ranked, joined = "", _GUESS[task][-1]
+    in_class = f"\n         row_number() OVER (PARTITION BY label ORDER BY {order}, key) AS rank_in_class,"
+    if task == "classification":
+        ranked = in_class
+    elif task == "multi_label":
         joined = f"""
 LEFT JOIN (
   SELECT key, min(place) AS rank_in_class
@@ -210,8 +241,9 @@ LEFT JOIN (
   )
   GROUP BY key
 ) AS in_class USING (key)"""
+    few_of_each = "" if task == "pairs" else f" OR rank_in_class <= {per_class}"
     return f"""\
-SELECT key, rank, {_card(classes, guess)}
+SELECT key, rank, {_card(task)}
 FROM (
   SELECT *, row_number() OVER (ORDER BY {order}, key) AS rank,{ranked}
          row_number() OVER (PARTITION BY reason ORDER BY {order}, key) AS rank_in_reason
@@ -219,5 +251,5 @@ FROM (
   WHERE {condition}
 ) AS chosen
 JOIN samples USING (key){joined}
-WHERE samples.split = 'train' AND (rank <= {most} OR rank_in_class <= {per_class} OR rank_in_reason <= {per_reason})
+WHERE samples.split = 'train' AND (rank <= {most}{few_of_each} OR rank_in_reason <= {per_reason})
 ORDER BY rank"""

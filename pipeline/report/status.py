@@ -6,7 +6,7 @@ from typing import Any
 
 from rhostream.errors import Remedy, Stage
 from rhostream.former import THUMBNAILS_FOLDER
-from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, core_set_file, metadata_file
+from rhostream.loaders.index import METADATA_NAME, CorpusMetadata, clusters_file, core_set_file, metadata_file
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.jobs import read_run_facts, read_run_metrics
 
@@ -41,7 +41,7 @@ class WorkspaceStatus:
 
     Attributes:
         corpus: name, format, classes, shards, entries, rejects and the samples by split; None where not finished.
-        thumbnails, core_sets: the finished ones by name.
+        thumbnails, core_sets, clusters: the finished ones by name.
         missing: what is not there or not finished, in words.
         next: the stage to run.
     """
@@ -51,6 +51,7 @@ class WorkspaceStatus:
     thumbnails: tuple[str, ...] = ()
     il_models: tuple[ModelStatus, ...] = ()
     core_sets: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
     runs: tuple[RunStatus, ...] = ()
     missing: tuple[str, ...] = field(default=())
     next: Remedy
@@ -103,6 +104,7 @@ def workspace_status(workspace: Workspace | str) -> WorkspaceStatus:
         thumbnails=tuple(name for name in workspace.names("thumbnails") if workspace.exists(metadata_file(name))),
         il_models=models,
         core_sets=tuple(name for name in workspace.names("core_sets") if workspace.exists(core_set_file(name))),
+        clusters=tuple(name for name in workspace.names("clusters") if workspace.exists(clusters_file(name))),
         runs=runs,
         missing=tuple(missing),
         next=_next(workspace, corpus, models, runs),

@@ -19,7 +19,13 @@ from rhostream.pipeline.jobs import read_run_metrics
 from rhostream.pipeline.sql.views import VIEWS, promised
 
 #: The column that says whose file it is; the name of its folder says so, too.
-_OWNERS: Final = {"il": "il_model", "core_sets": "core_set", "ledger": "run", "history": "run"}
+_OWNERS: Final = {
+    "il": "il_model",
+    "core_sets": "core_set",
+    "clusters": "clustering",
+    "ledger": "run",
+    "history": "run",
+}
 
 #: Of a file: its size and time.
 _State = tuple[int, int]

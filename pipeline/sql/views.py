@@ -19,6 +19,7 @@ VIEWS: Final[dict[str, tuple[pa.Schema, str]]] = {
     "rejects": (schema.REJECTS, "rejects/*.parquet"),
     "il": (schema.IL, "il/*/scores/*.parquet"),
     "core_sets": (schema.CORE_SETS, "core_sets/*/rows/*.parquet"),
+    "clusters": (schema.CLUSTERS, "clusters/*/rows/*.parquet"),
     "ledger": (schema.LEDGER, "runs/*/ledger/*.parquet"),
     "history": (schema.HISTORY, "runs/*/history/*.parquet"),
     "metrics": (schema.METRICS, "runs/*/metrics.jsonl"),

@@ -24,6 +24,7 @@ from rhostream.pipeline.models import (
     Costs,
     EvaluationSet,
     PairEvaluationSet,
+    ZeroShot,
     autocast,
     evaluation_set,
     repeatable_convolutions,
@@ -32,6 +33,7 @@ from rhostream.pipeline.models import (
 from rhostream.pipeline.training.batch_source import BatchSource, Replaying, Selecting
 from rhostream.pipeline.training.budget import learning_rate
 from rhostream.pipeline.training.learner import make_learner
+from rhostream.pipeline.training.mixed_resolution import mixed_outputs
 from rhostream.pipeline.training.observers import Observers
 from rhostream.pipeline.training.plan import TrainPlan, plan_training
 from rhostream.pipeline.training.properties import Properties
@@ -134,7 +136,8 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, source.step, steps)
                 with costs.charge("train"):
-                    step = partial(forward_backward, model, batch, plan.task, device, precision)
+                    mixed = config.mixed_resolution
+                    step = partial(forward_backward, model, batch, plan.task, device, precision, mixed)
                     logits, loss = costs.flops("train", batch.shape, step)
                     learner.take_step()
                     properties.add(batch, logits, loss)
@@ -215,11 +218,23 @@ def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
 
 
 def forward_backward(
-    model: torch.nn.Module, batch: SelectedBatch, task: Task, device: torch.device, precision: Precision
+    model: torch.nn.Module,
+    batch: SelectedBatch,
+    task: Task,
+    device: torch.device,
+    precision: Precision,
+    mixed_resolution: float = 0.0,
 ) -> tuple[Any, Tensor]:
-    """The gradients of one step: logits (n_b, classes) or outputs of two towers, and the mean loss, nats; detached."""
+    """The gradients of one step: logits (n_b, classes) or outputs of two towers, and the mean loss, nats; detached.
+
+    Args:
+        mixed_resolution: share of the pairs that are trained on by their thumbnails.
+    """
     with autocast(device, precision):
-        outputs = task.outputs(model, batch)
+        if isinstance(task, Pairs) and mixed_resolution:
+            outputs: Any = mixed_outputs(model, batch, task, mixed_resolution)
+        else:
+            outputs = task.outputs(model, batch)
         if not isinstance(task, Pairs):
             outputs = logits_of(outputs)
     loss = (task.losses(outputs, batch) * batch.weights).mean()
@@ -238,6 +253,7 @@ def _place(step: int, steps: int) -> str:
 
 
 def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet | PairEvaluationSet:
+    column, prompts = plan.config.zero_shot, plan.config.prompts
     return evaluation_set(
         plan.workspace,
         plan.corpus.split(plan.evaluated_on or ""),
@@ -247,6 +263,7 @@ def _evaluation_set(plan: TrainPlan, exchange: Exchange) -> EvaluationSet | Pair
         at_most=plan.config.evaluate_at_most or None,
         threads=plan.config.threads,
         exchange=exchange,
+        zero_shot=ZeroShot(column=column, prompts=prompts) if column else None,
     )
 
 

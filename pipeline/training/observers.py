@@ -88,6 +88,7 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
         "matthews_correlation/test": line.get("test_mcc"),
         "macro_f1/test": line.get("test_f1"),
         "mean_average_precision/test": line.get("test_map"),
+        "zero_shot/test": line.get("test_zero_shot"),
         "loss/test": line["test_loss"],
         "loss/selected": line["train_loss"],
         "learning_rate": line["learning_rate"],

@@ -16,8 +16,14 @@ _WORDS: Final = {
     "test_accuracy": "accuracy",
     "test_mcc": "Matthews correlation",
     "test_f1": "macro F1",
+    "test_zero_shot": "zero-shot accuracy",
 }
-_COLUMNS: Final[dict[Metric, str]] = {"accuracy": "test_accuracy", "mcc": "test_mcc", "f1": "test_f1"}
+_COLUMNS: Final[dict[Metric, str]] = {
+    "accuracy": "test_accuracy",
+    "mcc": "test_mcc",
+    "f1": "test_f1",
+    "zero_shot": "test_zero_shot",
+}
 
 
 def quality(line: Mapping[str, Any], metric: Metric = "auto") -> float | None:
@@ -54,4 +60,5 @@ def _column(line: Mapping[str, Any], metric: Metric) -> str:
 
 
 def _words(line: Mapping[str, Any], column: str) -> str:
-    return _RECALL if line.get("image_to_text_r10") is not None else _WORDS[column]
+    is_recall = column == "test_accuracy" and line.get("image_to_text_r10") is not None
+    return _RECALL if is_recall else _WORDS[column]

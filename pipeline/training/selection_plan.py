@@ -59,6 +59,7 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         temperature=config.temperature,
         chunks=config.chunks,
         class_floor=config.class_floor,
+        cluster_floor=config.cluster_floor,
         score_floor=config.score_floor,
         # What the stream passes over would leave short batches.
         full=not scores and bool(config.prefilter or config.core_set),
@@ -102,16 +103,22 @@ def require_task(config: TrainConfig, task: Task) -> None:
             f"metric {config.metric!r} is of one class a sample, and the corpus "
             f"{'has image-text pairs' if isinstance(task, Pairs) else 'is multi-label'}: leave it out"
         )
+    if config.zero_shot and not isinstance(task, Pairs):
+        raise ConfigError(
+            f"zero_shot {config.zero_shot!r} is for image-text pairs, which the corpus has not: leave it out"
+        )
     if isinstance(task, Pairs):
         if not (config.replay or of_pairs or (function is not None and function.score is None)):
             raise ConfigError(
                 f"select {config.select!r}, and the corpus has image-text pairs: choose learnability, jest, "
                 "easy_reference, hard_learner or uniform"
             )
-        unfit = ("replay", "prefilter", "class_floor", "live_il", "proxy", "scorers")
+        unfit = ("replay", "prefilter", "class_floor", "live_il", "scorers")
         if asked := [name for name in unfit if getattr(config, name)]:
             raise ConfigError(f"{asked[0]} is not for image-text pairs, which the corpus has: leave it out")
         return
+    if config.mixed_resolution:
+        raise ConfigError("mixed_resolution is for image-text pairs, which the corpus does not have: leave it out")
     if of_pairs:
         raise ConfigError(f"select {config.select!r} scores image-text pairs, which the corpus does not have")
     if not isinstance(task, MultiLabel):

@@ -10,7 +10,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.il import ILMetadata
-from rhostream.pipeline.models import Costs, build_model, resolve_precision
+from rhostream.pipeline.models import Costs, model_of_samples, resolve_precision
 from rhostream.pipeline.training.plan import TrainPlan
 from rhostream.pipeline.training.validation_samples import validation_samples
 from rhostream.selection.companions import LiveIL, ProxyScorer
@@ -137,12 +137,20 @@ class SelectionSetup:
             return Scorer(self._model, options, task=self._plan.task, seed=config.seed)
         il_metadata = self._il_metadata("proxy")
         spec = il_metadata.spec
-        if not isinstance(spec, ImageSpec) and spec != self._plan.spec:
+        texts = il_metadata.text_spec or spec
+        if not isinstance(texts, ImageSpec) and texts != (self._plan.text_spec or self._plan.spec):
             raise ConfigError(
                 f"proxy with IL model {il_metadata.name!r}, which has another tokenizer or length than "
                 "the run: train both with the same --tokenizer and --text-length"
             )
-        proxy = build_model(il_metadata.architecture, len(self._plan.corpus.classes), spec, seed=config.seed)
+        proxy = model_of_samples(
+            il_metadata.architecture,
+            len(self._plan.corpus.classes),
+            spec,
+            il_metadata.text_spec,
+            loss=config.contrastive_loss,
+            seed=config.seed,
+        )
         size = spec.size if isinstance(spec, ImageSpec) else None
         options = ScoringOptions(batchnorm=config.batchnorm, precision=options.precision, size=size)
         return ProxyScorer(

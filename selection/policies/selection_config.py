@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from rhostream.errors import ConfigError
-from rhostream.selection.rules import ClassFloor, GumbelTop, Importance, Joint, Rule, ScoreFloor, Top
+from rhostream.selection.rules import ClassFloor, ClusterFloor, GumbelTop, Importance, Joint, Rule, ScoreFloor, Top
 from rhostream.selection.scoring import SelectionFunction, selection_function
 
 RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
@@ -27,6 +27,7 @@ class SelectionConfig:
         temperature: of the rule "gumbel".
         chunks: of a batch, which the rule "joint" chooses one after the other; 0 for the paper's number.
         class_floor: no class gets less than this share of what uniform sampling would give it; 0 is off.
+        cluster_floor: the same of clusters, where the stream joins them.
         score_floor: candidates whose score is not above it are not chosen; batches are then filled from several
             super-batches. None is off.
         full: take steps on whole batches only: what is chosen beyond them waits for the next super-batch.
@@ -43,6 +44,7 @@ class SelectionConfig:
     temperature: float = 1.0
     chunks: int = 0
     class_floor: float = 0.0
+    cluster_floor: float = 0.0
     score_floor: float | None = None
     full: bool = False
 
@@ -58,10 +60,13 @@ class SelectionConfig:
         by_score = (
             ("rule", self.rule != "default"),
             ("class_floor", self.class_floor > 0),
+            ("cluster_floor", self.cluster_floor > 0),
             ("score_floor", self.score_floor is not None),
         )
         if not self.scores and (given := [name for name, is_given in by_score if is_given]):
             raise ConfigError(f"{', '.join(given)} with {self.function}, which has no scores: use another function")
+        if self.class_floor and self.cluster_floor:
+            raise ConfigError("class_floor and cluster_floor: a batch is shared out by the one or the other")
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -71,7 +76,7 @@ class SelectionConfig:
                 f"rule joint with {self.function}, which scores each candidate alone: use learnability, easy_reference "
                 "or hard_learner"
             )
-        if isinstance(rule, Joint) and (self.class_floor or self.score_floor is not None):
+        if isinstance(rule, Joint) and (self.class_floor or self.cluster_floor or self.score_floor is not None):
             raise ConfigError("the rule joint with a floor, which would choose each alone: leave one out")
         if together is not None and isinstance(rule, Importance):
             raise ConfigError(f"rule importance with {self.function}, whose scores may be negative: use gumbel")
@@ -105,6 +110,8 @@ class SelectionConfig:
         rule = self._inner_rule()
         if self.class_floor:
             rule = ClassFloor(rule, self.class_floor)
+        if self.cluster_floor:
+            rule = ClusterFloor(rule, self.cluster_floor)
         return rule if self.score_floor is None else ScoreFloor(rule, self.score_floor)
 
     def _inner_rule(self) -> Rule:

@@ -1,4 +1,4 @@
-from .constraints import ClassFloor as ClassFloor, ScoreFloor as ScoreFloor
+from .constraints import ClassFloor as ClassFloor, ClusterFloor as ClusterFloor, ScoreFloor as ScoreFloor
 from .gumbel import GumbelTop as GumbelTop
 from .importance import Importance as Importance
 from .joint import Joint as Joint, PairScores as PairScores

@@ -106,6 +106,14 @@ class ClassFloor(Rule):
         self.rule.load_state_dict(state)
 
 
+class ClusterFloor(ClassFloor):
+    """`ClassFloor` with clusters in the place of classes: no cluster gets less than its share.
+
+    `choose` is given the clusters of the candidates as their labels, int64 (n,); streams that join clusters know them
+    (`CandidateStream(…, clusters=…)`).
+    """
+
+
 def _require_no_weights(floor: str, rule: Rule) -> None:
     if isinstance(rule, Importance):
         raise ConfigError(

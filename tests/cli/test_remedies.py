@@ -27,6 +27,7 @@ SETTINGS = {
     Stage.IL_TRAIN: ("name", "overwrite"),
     Stage.IL_SCORE: ("name", "only"),
     Stage.CORE_SET: ("name", "overwrite"),
+    Stage.CLUSTER: ("name", "overwrite"),
     Stage.TRAIN: ("name", "select", "overwrite"),
     Stage.REPORT: (),
     Stage.MISLABELED: (),

@@ -48,13 +48,18 @@ def pair(number: int, wrong: float = 0.0) -> tuple[bytes, str, bool]:
     return picture(color, shape, ground, number), f"a {told} {shape} on a {ground} ground, number {number}", moved
 
 
+def color_of(number: int) -> str:
+    """What the image of `pair` shows."""
+    return str(np.random.default_rng(number).choice(list(COLORS)))
+
+
 def write_pairs_tar(path: Path, numbers: range, *, wrong: float = 0.0) -> Path:
-    """Members `<key>.png`, `.txt` and `.json`, which also holds the caption, and `mismatched`."""
+    """Members `<key>.png`, `.txt` and `.json`, which also holds the caption, `mismatched`, and the true `color`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for number in numbers:
             image, caption, moved = pair(number, wrong)
-            document = json.dumps({"caption": caption, "mismatched": moved}).encode()
+            document = json.dumps({"caption": caption, "mismatched": moved, "color": color_of(number)}).encode()
             for name, data in (("png", image), ("txt", caption.encode()), ("json", document)):
                 add_member(tar, f"{number:05d}.{name}", data)
     return path

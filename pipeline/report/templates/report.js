@@ -41,6 +41,7 @@ function show() {
 // --- Tags: what is to become of a sample, by its key; kept in this browser, and exported as a clean list.
 
 const classNames = JSON.parse(document.getElementById("class-names")?.dataset.names ?? "[]");
+const ofPairs = document.body.dataset.task === "pairs";
 const relabels = document.body.dataset.task === "classification";
 const storage = `rhostream tags ${document.body.dataset.fingerprint}`;
 const tags = new Map();  // key: {action, class}
@@ -102,7 +103,7 @@ function addOption(select, value, text) {
 
 function addTagChoices(card) {
   const select = card.querySelector(".tag");
-  addOption(select, "keep", "keep: the label is right");
+  addOption(select, "keep", `keep: the ${ofPairs ? "caption" : "label"} is right`);
   addOption(select, "drop", "drop");
   const guess = card.dataset.predicted;
   if (relabels && guess && !JSON.parse(card.dataset.classes).includes(guess)) addOption(select, `relabel ${guess}`, `→ ${guess}`);

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.models import retrieval, retrieval_recall
+from rhostream.pipeline.models.retrieval import class_embeddings, zero_shot_accuracy
 
 
 @pytest.mark.parametrize("rows", [1_024, 3])
@@ -38,3 +39,11 @@ def test_constant_model_finds_nothing():
 def test_captions_of_another_number_are_refused():
     with pytest.raises(ConfigError, match="2 images, 2 texts and 1 captions"):
         retrieval_recall(torch.eye(2), torch.eye(2), ["a"])
+
+
+def test_classes_are_found_by_the_mean_of_their_prompts():
+    prompts = F.normalize(torch.tensor([[[1.0, 0.1], [1.0, -0.2]], [[0.0, 1.0], [0.3, 1.0]]]), dim=2)
+    classes = class_embeddings(prompts)
+    assert torch.allclose(classes.norm(dim=1), torch.ones(2))
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert zero_shot_accuracy(images, classes, torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)

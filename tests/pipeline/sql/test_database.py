@@ -61,6 +61,7 @@ def test_every_table_is_read_whatever_the_workspaces_path(tmp_path: Path, name: 
         "rejects": 1,
         "il": 28,
         "core_sets": 0,
+        "clusters": 0,
         "ledger": 3 * 12 + 3 * 11,
         "history": 12 + 11,
         "metrics": 4,

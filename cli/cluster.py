@@ -1,0 +1,42 @@
+"""`rho cluster`: groups of like pairs, by the embeddings of the reference table."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
+from rhostream.cli.output import say, say_json, say_result
+from rhostream.pipeline.config import ClusterConfig
+
+
+@command(
+    "rho cluster --workspace runs/shop --count 20",
+    "rho cluster --workspace runs/shop --of text --name captions",
+)
+@workspace_option
+@settings_options(ClusterConfig)
+@click.option("--overwrite", is_flag=True, help="Make them anew, in the place of clusters of this name.")
+@json_option
+def cluster(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
+    """Sort image-text pairs into clusters of like ones: k-means of the stored embeddings.
+
+    `rho train --clusters NAME` then draws super-batches from one cluster each (--within-clusters), or gives every
+    cluster its share of what is selected (--cluster-floor); `rho explain` and the report tell of each.
+    """
+    from rhostream.loaders.storage import Workspace
+    from rhostream.pipeline.il import write_clusters
+
+    summary = write_clusters(Workspace(workspace), chosen_settings(ClusterConfig), overwrite=overwrite)
+    if summary is None:
+        told = "the parts of this job are written: the job that writes the last of all writes the clusters' card"
+        say_result({"complete": False}, told, as_json)
+        return
+    if as_json:
+        say_json(asdict(summary))
+        return
+    state = "were already made" if summary.already_made else "made"
+    say(
+        f"clusters {summary.name} {state}: {len(summary.sizes)} of {sum(summary.sizes)} training pairs by their "
+        f"{summary.of}s, {min(summary.sizes)} to {max(summary.sizes)} each"
+    )

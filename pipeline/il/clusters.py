@@ -1,0 +1,247 @@
+"""`rho cluster`: k-means of the embeddings that the reference table of pairs holds.
+
+The clusters of DnC (divide and contrast, arXiv 2105.08054): negatives out of the own cluster are harder. Centers are
+found from at most `_FITTED` samples, those of the smallest hashes of their keys, so that memory does not grow with the
+corpus, and kept; then the samples of each shard go to the nearest one.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rhostream import schema
+from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.extras import install_command
+from rhostream.loaders.index import (
+    CLUSTERED,
+    CLUSTERS_KEY,
+    SHARD_DIGEST_KEY,
+    ClustersCard,
+    CorpusMetadata,
+    Shard,
+    clusters_file,
+    clusters_part,
+    clusters_rows,
+    key_hashes,
+    read_clusters_card,
+    read_shard_rows,
+)
+from rhostream.loaders.reference import ILTable, open_il_table
+from rhostream.loaders.storage import Workspace
+from rhostream.pipeline.config import ClusterConfig
+from rhostream.pipeline.il.metadata import ILMetadata, default_il_model, model_digest
+from rhostream.pipeline.jobs import (
+    Advance,
+    Engine,
+    Maker,
+    ShardUnit,
+    chosen_engine,
+    exclusive_lock,
+    make_shards,
+    read_ahead,
+    require_same,
+    units_due,
+    units_of,
+)
+from rhostream.pipeline.shards import remove_own
+
+_FORMAT: Final = 1
+_FITTED: Final = 100_000  # samples that centers are found from
+_READ_AHEAD: Final = 8  # parts of the reference table being read
+
+Embeddings = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClustersSummary:
+    """What was made.
+
+    Attributes:
+        il: name of the reference model.
+        sizes: samples of each cluster.
+        already_made: was it there before?
+    """
+
+    name: str
+    il: str
+    of: str
+    sizes: tuple[int, ...]
+    already_made: bool
+
+
+def write_clusters(
+    workspace: Workspace | str, config: ClusterConfig, *, overwrite: bool = False
+) -> ClustersSummary | None:
+    """Write `clusters/<name>/rows/<shard>.parquet` for every training shard and, last, `clusters.json`.
+
+    Returns:
+        None of a static job that has ended before others.
+
+    Raises:
+        ConfigError: the samples are no pairs, no reference model to take, or scikit-learn is not installed.
+        WorkspaceError: clusters of this name were made otherwise, or another process is making them.
+        IrreducibleLossError: the reference table does not serve the training shards.
+    """
+    workspace = Workspace(workspace)
+    engine = chosen_engine(config.engine, config.workers)
+    if engine.is_shared and overwrite:
+        raise ConfigError(
+            "--overwrite with --engine static: each job would remove what others have made; give another --name"
+        )
+    corpus = CorpusMetadata.read(workspace)
+    if corpus.task != "pairs":
+        raise ConfigError(
+            f"clusters of a corpus of task {corpus.task}: they are made of embeddings, which the reference table of "
+            "image-text pairs alone holds"
+        )
+    metadata = ILMetadata.read(workspace, config.il or default_il_model(workspace, corpus))
+    made_of = {
+        "format": _FORMAT,
+        "count": config.count,
+        "of": config.of,
+        "seed": config.seed,
+        "il": metadata.name,
+        "il_sha256": model_digest(workspace, metadata.name),
+        "fingerprint": corpus.fingerprint,
+    }
+    file, folder = clusters_file(config.name), f"clusters/{config.name}"
+    with exclusive_lock(workspace, "rho cluster", folder, workers=clusters_rows(config.name), engine=engine):
+        there = workspace.exists(file) and not overwrite
+        card = (
+            read_clusters_card(workspace, config.name)
+            if there
+            else _write(workspace, corpus, config.name, made_of, engine)
+        )
+        if card is None:
+            return None
+        if there:
+            before = {name: value for name, value in asdict(card).items() if name in made_of}
+            remedy = "give another --name, or replace them with --overwrite"
+            require_same(f"clusters {config.name!r} were made", before, made_of, remedy)
+    return ClustersSummary(name=config.name, il=metadata.name, of=config.of, sizes=card.sizes, already_made=there)
+
+
+def _write(
+    workspace: Workspace, corpus: CorpusMetadata, name: str, made_of: dict[str, Any], engine: Engine
+) -> ClustersCard | None:
+    """The card; None where other static jobs have yet to write parts."""
+    shards = corpus.split("train")
+    if not engine.is_shared:
+        # First, so that clusters that are half rewritten never look whole.
+        workspace.remove(clusters_file(name))
+    table = open_il_table(workspace, corpus, made_of["il"])
+    centers = _centers(workspace, shards, table, made_of)
+    identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode() + centers.tobytes()).hexdigest()
+    maker = _PartMaker(
+        workspace=workspace,
+        corpus=corpus,
+        name=name,
+        il=made_of["il"],
+        of=made_of["of"],
+        identity=identity,
+        centers=centers,
+    )
+    due = units_due(units_of(shards, engine), maker.is_made)
+    make_shards(maker, due, engine, f"cluster {name}")
+    if engine.is_shared and not all(read_ahead(maker.is_made, shards, _READ_AHEAD)):
+        return None
+    remove_own(workspace, {clusters_rows(name): {f"{shard.name}.parquet" for shard in shards}})
+    sizes: npt.NDArray[np.int64] = np.zeros(len(centers), np.int64)
+    for of_shard in read_ahead(maker.sizes, shards, _READ_AHEAD):
+        sizes += of_shard
+    card = ClustersCard(**made_of, name=name, identity=identity, sizes=tuple(sizes.tolist()))
+    workspace.write_json(clusters_file(name), asdict(card))
+    return card
+
+
+def _centers(workspace: Workspace, shards: tuple[Shard, ...], table: ILTable, made_of: dict[str, Any]) -> Embeddings:
+    """float32 (clusters, D), normalized: a function of the reference table and the settings."""
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+    except ImportError as error:
+        raise ConfigError(
+            f"clusters: the package scikit-learn is not installed; run `{install_command('scikit-learn')}`"
+        ) from error
+    samples = sum(shard.rows for shard in shards)
+    if samples < made_of["count"]:
+        raise ConfigError(f"{made_of['count']} clusters of {samples} training samples: ask for fewer")
+    hashes: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+    fitted: Embeddings | None = None
+
+    def read(shard: Shard) -> tuple[npt.NDArray[np.uint64], Embeddings]:
+        rows = read_shard_rows(workspace, shard)
+        return key_hashes(rows.keys.to_pylist(), CLUSTERED), _embeddings(table, rows, made_of["of"])
+
+    for of_rows, embeddings in read_ahead(read, shards, _READ_AHEAD):
+        hashes = np.concatenate([hashes, of_rows])
+        fitted = embeddings if fitted is None else np.concatenate([fitted, embeddings])
+        if len(hashes) > _FITTED:
+            kept = np.sort(np.argsort(hashes, kind="stable")[:_FITTED])
+            hashes, fitted = hashes[kept], fitted[kept]
+    assert fitted is not None, "there is a sample"
+    means = MiniBatchKMeans(made_of["count"], random_state=made_of["seed"], n_init=3, batch_size=4096).fit(fitted)
+    return _normalized(np.asarray(means.cluster_centers_, np.float32))
+
+
+def _embeddings(table: ILTable, rows: Any, of: str) -> Embeddings:
+    """float32 (n, D), normalized."""
+    return _normalized(table.join(rows).embeddings[f"{of}_embedding"].astype(np.float32))
+
+
+def _normalized(vectors: Embeddings) -> Embeddings:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Embeddings = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PartMaker(Maker[ShardUnit, None]):
+    """Writes the parts of clusters: each sample goes to the center that it is most like."""
+
+    corpus: CorpusMetadata
+    name: str
+    il: str
+    of: str
+    identity: str
+    centers: Embeddings
+
+    @property
+    def folder(self) -> str:
+        return clusters_rows(self.name)
+
+    def __call__(self, unit: ShardUnit, advance: Advance) -> None:
+        shard, rows = unit.shard, read_shard_rows(self.workspace, unit.shard)
+        likeness = _embeddings(open_il_table(self.workspace, self.corpus, self.il), rows, self.of) @ self.centers.T
+        columns = {
+            "clustering": pa.repeat(self.name, shard.rows),
+            "key": rows.keys,
+            "shard": pa.repeat(shard.name, shard.rows),
+            "row": np.arange(shard.rows, dtype=np.int32),
+            "cluster": likeness.argmax(1).astype(np.int32),
+            "similarity": likeness.max(1),
+        }
+        table = pa.table(columns, schema=schema.CLUSTERS.with_metadata(self._made_from(shard)))
+        self.workspace.write_table(clusters_part(self.name, shard.name), table)
+        advance(shard.rows)
+
+    def is_made(self, shard: Shard) -> bool:
+        """Is the part of this shard there?"""
+        try:
+            found = self.workspace.read_schema(clusters_part(self.name, shard.name), schema.CLUSTERS).metadata or {}
+        except (FileNotFoundError, WorkspaceError):
+            return False
+        return all(found.get(key) == value for key, value in self._made_from(shard).items())
+
+    def sizes(self, shard: Shard) -> npt.NDArray[np.int64]:
+        """int64 (clusters,): samples of the shard in each."""
+        column = self.workspace.read_table(clusters_part(self.name, shard.name), ["cluster"], schema.CLUSTERS)
+        found: npt.NDArray[np.int64] = np.bincount(column["cluster"].to_numpy(), minlength=len(self.centers))
+        return found
+
+    def _made_from(self, shard: Shard) -> dict[bytes, bytes]:
+        return {SHARD_DIGEST_KEY: shard.digest.encode(), CLUSTERS_KEY: self.identity.encode()}

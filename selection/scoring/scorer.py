@@ -114,17 +114,25 @@ def scoring_mode(
 def _has_parts(model: nn.Module) -> bool:
     """Has this process parts of the parameters alone?"""
     tensors = sys.modules.get("torch.distributed.tensor")  # who has such parameters has imported it
-    return tensors is not None and any(isinstance(each, tensors.DTensor) for each in model.parameters())
+    if tensors is not None and any(isinstance(each, tensors.DTensor) for each in model.parameters()):
+        return True
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and any(isinstance(each, fsdp.FullyShardedDataParallel) for each in model.modules())
 
 
 def _release_gathered(model: nn.Module) -> None:
-    """Have FSDP2 gather the parameters anew: else the next pass would see those of before the optimizer's step."""
+    """Have FSDP gather the parameters anew: else the next pass would see those of before the optimizer's step."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return
     for module in model.modules():
         if isinstance(module, fsdp.FSDPModule):
             module.reshard()
+        elif isinstance(module, fsdp.FullyShardedDataParallel):
+            # The first version, which keeps the outermost gathered, and has no method for this.
+            handle = module._handle
+            if handle is not None and handle.uses_sharded_strategy and not handle.needs_unshard():
+                fsdp._runtime_utils._reshard(module, handle, True)
 
 
 class Scorer:

@@ -24,15 +24,19 @@ def on_ranks(module: str, function: str, *arguments: str, ranks: int = 2) -> lis
 
 
 def on_jobs(
-    module: str, jobs: Sequence[tuple[int, str, Sequence[str]]], where: Path = Path(__file__).parents[1]
+    module: str,
+    jobs: Sequence[tuple[int, str, Sequence[str]]],
+    where: Path = Path(__file__).parents[1],
+    imports: Sequence[str] = (),
 ) -> list[list[Any]]:
     """The same for several jobs, one after the other: each a number of ranks, a function and its arguments.
 
     Args:
         where: the folder that `module` is in.
+        imports: what the functions import, each of which takes a second or more.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, str(where), module, folder, json.dumps(jobs)]
+        command = [sys.executable, __file__, str(where), module, folder, json.dumps(jobs), json.dumps(imports)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -60,10 +64,10 @@ def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments:
     faulthandler.cancel_dump_traceback_later()
 
 
-def _main(where: str, module: str, folder: str, jobs: str) -> None:
+def _main(where: str, module: str, folder: str, jobs: str, imports: str) -> None:
     sys.path[0] = where  # in place of this folder, where other modules have the same names
     target = importlib.import_module(module)
-    for name in _ON_THE_WAY:
+    for name in (*_ON_THE_WAY, *json.loads(imports)):
         importlib.import_module(name)
     for job, (ranks, function, arguments) in enumerate(json.loads(jobs)):
         _run(getattr(target, function), ranks, f"{folder}/{job}", arguments)

@@ -5,7 +5,7 @@ from .evaluation_stream import EvaluationStream as EvaluationStream
 from .exchange import Exchange as Exchange
 from .mixture import MixedStream as MixedStream
 from .order import Order as Order
-from .ranks import Ranks as Ranks, distributed as distributed, given_ranks as given_ranks
+from .ranks import Chunks as Chunks, Ranks as Ranks, distributed as distributed, given_ranks as given_ranks
 from .stored_rows import StoredRows as StoredRows
 from .super_batch import (
     Part as Part,

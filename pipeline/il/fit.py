@@ -12,7 +12,7 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -23,11 +23,11 @@ from rhostream.errors import IrreducibleLossError
 from rhostream.loaders.decode import InputSpec
 from rhostream.loaders.index import CorpusMetadata, Shard
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import Batch, model_inputs
+from rhostream.loaders.stream import Batch, Exchange, Ranks, model_inputs
 from rhostream.pipeline.config import ILTrainConfig, Precision
 from rhostream.pipeline.il.metadata import ILEvaluation
-from rhostream.pipeline.il.samples import TrainingSamples
-from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_same, stop_request
+from rhostream.pipeline.il.samples import Share, TrainingSamples
+from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_agreement, require_same, stop_request
 from rhostream.pipeline.models import (
     Costs,
     autocast,
@@ -114,6 +114,7 @@ class Fit:
     Args:
         checkpoint: name of the file in the workspace that a killed training goes on from.
         identity: what must be equal for it to go on; JSON values.
+        exchange: of the processes that train the model together (DDP).
 
     Raises:
         WorkspaceError: the checkpoint is of another training.
@@ -128,8 +129,9 @@ class Fit:
         *,
         checkpoint: str,
         identity: Mapping[str, Any],
+        exchange: Exchange,
     ) -> None:
-        self.plan, self.config = plan, config
+        self.plan, self.config, self._exchange = plan, config, exchange
         self.evaluations: list[ILEvaluation] = []
         self.best: dict[str, torch.Tensor] = {}
         self._workspace, self._checkpoint, self._identity = workspace, checkpoint, dict(identity)
@@ -138,9 +140,16 @@ class Fit:
         spec = self._spec = config.input_spec(corpus)
         text_spec = config.text_spec(corpus)
         self._specs: dict[str, InputSpec] = {spec.field: spec, **({} if text_spec is None else {"text": text_spec})}
-        self.model = place(il_model(config, corpus), self._device)
+        self.model = self._trained = place(il_model(config, corpus), self._device)
         self._precision = _precision(self._device, self.model, config.precision)
         self._average = copy.deepcopy(self.model)
+        self._average_buffers: Callable[[], None] | None = None
+        if exchange.size > 1:
+            from rhostream.pipeline.models import average_buffers, in_parallel  # they import FSDP, which takes a second
+
+            group = exchange.of_device()
+            self._trained = in_parallel(self.model, self._device, group=group, shard=False, sync_batchnorm=False)
+            self._average_buffers = functools.partial(average_buffers, self.model, group)
         self._meanwhile = self._nothing_since(0)
         self._task = task_of(corpus, config.contrastive_loss)
         self._optimizer = make_optimizer(
@@ -154,6 +163,7 @@ class Fit:
             task=self._task,
             at_most=config.validation_size(sum(shard.rows for shard in plan.validate)),
             threads=config.threads,
+            exchange=exchange,
         )
         self._samples = TrainingSamples(
             workspace,
@@ -164,6 +174,7 @@ class Fit:
             augmentation=config.augmentation,
             seed=config.seed,
             threads=config.threads,
+            ranks=Ranks(exchange.rank, exchange.size),
         )
 
     @property
@@ -202,12 +213,14 @@ class Fit:
             Interrupted: by SIGINT or SIGTERM, after one more step and its checkpoint.
         """
         devices = [self._device] if self._device.type == "cuda" else []
-        stopping = stop_request(f"IL model {self.config.resolved_name + self.plan.label!r}")
+        first = self._exchange.rank == 0
+        stopping = stop_request(f"IL model {self.config.resolved_name + self.plan.label!r}", tells=first)
         with torch.random.fork_rng(devices), repeatable_convolutions(), stopping as stop:
-            seed_random(self.config.seed)
+            self._seed_own(0)
             self._resume()
             step = self._meanwhile.step
-            with progress(f"il train{self.plan.label}", self.config.steps or None, "steps", step) as reporter:
+            name = f"il train{self.plan.label}"
+            with progress(name, self.config.steps or None, "steps", initial=step, shown=first) as reporter:
                 if not self.evaluations:
                     self._evaluate(0, None, None)
                     self._save()
@@ -231,8 +244,8 @@ class Fit:
         following = max(first, math.ceil(_GROWTH * step))
         return min(following, self.config.steps) if self.config.steps else following
 
-    def _batches(self, step: int) -> Iterator[Batch]:
-        """The batches from this step on, without end."""
+    def _batches(self, step: int) -> Iterator[Share]:
+        """The shares of the batches from this step on, without end."""
         epoch, first = divmod(step, len(self._samples))
         while True:
             yield from self._samples.batches(epoch, first)
@@ -263,7 +276,7 @@ class Fit:
 
     def _train(
         self,
-        batches: Iterator[Batch],
+        batches: Iterator[Share],
         until: int,
         reporter: Progress,
         stop: StopRequest,
@@ -273,29 +286,44 @@ class Fit:
         self.model.train()
         note = self._note()
         for number in range(so_far.step, until):
-            batch = next(batches)
+            batch, of, weight, counts = next(batches)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.rate_at(number)
             # BatchNorm has no variance of a single sample, which an epoch may end in.
-            if len(batch) > 1 or len(self._samples) == 1:
+            if of > 1 or len(self._samples) == 1:
                 inputs = self._inputs(batch)
                 shape = ("il_train", *inputs.shape)
-                loss, correct = self.costs.flops("il_train", shape, functools.partial(self._step, self.model, inputs))
-                so_far.losses = so_far.losses + loss.double() * len(batch)
-                so_far.hits = so_far.hits + correct
-                so_far.seen += len(batch)
+                step = functools.partial(self._step, self._trained, inputs, weight)
+                loss, correct = self.costs.flops("il_train", shape, step)
+                if counts:
+                    so_far.losses = so_far.losses + loss.double() * len(batch)
+                    so_far.hits = so_far.hits + correct
+                    so_far.seen += len(batch)
+            if self._average_buffers is not None:
+                self._average_buffers()
             self._average_in(number + 1)
             so_far.step = number + 1
             if number % _STEPS_BETWEEN_CHECKS == 0:
-                self._require_finite(float(so_far.losses), so_far.step)
+                self._require_finite(float(self._together().losses), so_far.step)
             reporter.advance(note=note)
-            due = 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - saved
-            if (due or stop.signal is not None) and so_far.step < until:
+            due = stop.agreed(self._exchange, 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - saved)
+            if (due or stop.asked) and so_far.step < until:
                 self._save()
                 stop.at(f"step {so_far.step}")
                 saved = time.monotonic()
+        so_far = self._together()
         self._require_finite(float(so_far.losses), until)
         return float(so_far.losses) / max(so_far.seen, 1), int(so_far.hits) / max(so_far.seen, 1)
+
+    def _together(self) -> _Meanwhile:
+        """What the steps came to in all processes."""
+        own = self._meanwhile
+        if self._exchange.size == 1:
+            return own
+        losses, hits, seen = self._exchange.sums([float(own.losses), int(own.hits), own.seen])
+        together = self._nothing_since(own.step)
+        together.losses, together.hits, together.seen = together.losses + losses, together.hits + int(hits), int(seen)
+        return together
 
     def _note(self) -> str:
         """What the last evaluation came to."""
@@ -319,13 +347,17 @@ class Fit:
         batch = batch.to(self._device, non_blocking=True)
         return Batch(fields=model_inputs(batch.fields, self._specs), labels=batch.labels)
 
-    def _step(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device."""
+    def _step(self, model: nn.Module, batch: Batch, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device.
+
+        Args:
+            weight: of the loss that is gone down.
+        """
         with autocast(self._device, self._precision):
             outputs = self._task.outputs(model, batch)
         loss = self._task.losses(outputs, batch).mean()
         self._optimizer.zero_grad()
-        loss.backward()
+        (loss * weight).backward()
         clip_gradients(model, self.config.clip_grad_norm)
         self._optimizer.step()
         correct = self._task.correct(outputs, batch)
@@ -340,21 +372,26 @@ class Fit:
             )
 
     def _save(self) -> None:
+        randoms = self._exchange.objects(random_state(self._device))
         state = {
             "identity": self._identity,
             "evaluations": [asdict(each) for each in self.evaluations],
             "model": self.model.state_dict(),
             "average": self._average.state_dict(),
-            "meanwhile": vars(self._meanwhile),
+            "meanwhile": vars(self._together()),
             "best": self.best,
             "optimizer": self._optimizer.state_dict(),
-            "random": random_state(self._device),
-            "costs": self.costs.state_dict(),
+            "random": randoms[0],
+            "costs": self.costs.over_ranks(self._exchange).state_dict(),
+            **({} if len(randoms) == 1 else {"random_of_ranks": randoms}),
         }
-        save_checkpoint(self._workspace, self._checkpoint, state)
+        if self._exchange.rank == 0:
+            save_checkpoint(self._workspace, self._checkpoint, state)
 
     def _resume(self) -> None:
         state = load_checkpoint(self._workspace, self._checkpoint, "train again with --overwrite")
+        found = None if state is None else state["meanwhile"]["step"]
+        require_agreement(self._exchange, {"step": found}, "checkpoints")
         if state is None:
             return
         path = self._workspace.path(self._checkpoint)
@@ -363,11 +400,22 @@ class Fit:
         self.best = {name: value.cpu() for name, value in state["best"].items()}
         self.model.load_state_dict(state["model"])
         self._average.load_state_dict(state["average"])
-        so_far = self._meanwhile = _Meanwhile(**state["meanwhile"])
+        first = self._exchange.rank == 0  # goes on with what all have found and spent
+        so_far = _Meanwhile(**state["meanwhile"])
         so_far.losses, so_far.hits = so_far.losses.to(self._device), so_far.hits.to(self._device)
+        self._meanwhile = so_far if first else self._nothing_since(so_far.step)
         self._optimizer.load_state_dict(state["optimizer"])
-        self.costs.load_state_dict(state["costs"])
-        restore_random_state(state["random"], self._device)
+        self.costs.load_state_dict(state["costs"], first=first)
+        randoms = state.get("random_of_ranks", [state["random"]])
+        if len(randoms) == self._exchange.size:
+            restore_random_state(randoms[self._exchange.rank], self._device)
+        else:  # another number of processes draws other numbers
+            self._seed_own(so_far.step)
+
+    def _seed_own(self, step: int) -> None:
+        """Of several processes each draws numbers of its own."""
+        own = self.config.seed, step, self._exchange.rank
+        seed_random(self.config.seed if self._exchange.size == 1 else hash(own) & (2**63 - 1))
 
 
 def _precision(device: torch.device, model: nn.Module, asked: Precision) -> Precision:

@@ -1,7 +1,7 @@
 """The samples that an IL model is trained on, batch by batch, in the order of the stream."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,26 @@ from rhostream.loaders.decode import (
 )
 from rhostream.loaders.index import Shard, distinct, read_shard_rows, undecodable
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import Batch, CandidateStream, CandidateTable, Order, make_targets
+from rhostream.loaders.stream import Batch, CandidateStream, CandidateTable, Chunks, Order, Ranks, make_targets
 
+ALONE: Final = Ranks()
 _READ_AT_ONCE: Final = 500  # samples
+
+
+class Share(NamedTuple):
+    """What one process has of the batch of a step.
+
+    Attributes:
+        batch: its samples; where there are fewer than two for each process, several have the same.
+        of: samples of the whole batch.
+        weight: of the mean loss over its samples, so that the mean over the processes is that over the whole batch.
+        counts: False where another process has the same samples.
+    """
+
+    batch: Batch
+    of: int
+    weight: float = 1.0
+    counts: bool = True
 
 
 class TrainingSamples:
@@ -34,6 +51,7 @@ class TrainingSamples:
     Args:
         held_bytes: of read samples, at most.
         threads: of decoding; 0 for one a core.
+        ranks: that share out each batch, and this process's own.
     """
 
     def __init__(
@@ -47,6 +65,7 @@ class TrainingSamples:
         augmentation: Augmentation,
         seed: int,
         threads: int,
+        ranks: Ranks = ALONE,
         held_bytes: int = 512 << 20,
     ) -> None:
         self._stream = CandidateStream(
@@ -59,9 +78,10 @@ class TrainingSamples:
             augmentation=augmentation,
             order=Order(last="keep"),
             read_options=ReadOptions(threads=threads),
-            dp_rank=0,
-            dp_world_size=1,
+            dp_rank=ranks.rank,
+            dp_world_size=ranks.size,
         )
+        self._ranks = ranks
         # A crop at random needs more pixels than the spec has.
         fits = self._stream.samples * spec.values <= held_bytes
         self._holds = fits and augmentation != "resized_crop"
@@ -74,8 +94,8 @@ class TrainingSamples:
         """Batches of an epoch."""
         return len(self._stream)
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Those of one epoch, their field as it was read: see `SuperBatch`.
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Share]:
+        """This process's share of those of one epoch, their field as it was read: see `SuperBatch`.
 
         Args:
             first: the batch of the epoch to begin with.
@@ -86,21 +106,37 @@ class TrainingSamples:
         stream = self._stream
         if not self._holds:
             stream.load_state_dict(stream.state_at(epoch, first * stream.super_batch_size))
-            yield from stream
+            for batch in stream:
+                yield self._share(batch, len(batch if batch.part is None else batch.part.whole))
             return
         if self._held is None:
             self._held = self._read()
         rounds = stream.rounds()
         for turn in range(first, len(rounds)):
             samples, _ = stream.read(epoch, *rounds.bounds(turn))
+            count = len(samples)
+            if self._ranks.size > 1:
+                samples = samples.take(self._chunks(count).positions(self._ranks.rank))
             stored = torch.from_numpy(self._taken(*self._held, samples))
             labels = make_targets(samples.labels, len(stream.corpus.classes))
-            yield Batch(fields={stream.spec.field: stored, **self._tokens(samples)}, labels=labels)
+            yield self._share(Batch(fields={stream.spec.field: stored, **self._tokens(samples)}, labels=labels), count)
 
     def close(self) -> None:
         """Let the samples and the threads go."""
         self._held = None
         self._reader.close()
+
+    def _chunks(self, count: int) -> Chunks:
+        return Chunks.of(count, None, self._ranks.size)
+
+    def _share(self, batch: Batch, count: int) -> Share:
+        rank, size = self._ranks
+        if size == 1:
+            return Share(batch, count)
+        chunks = self._chunks(count).count
+        (chunk,) = self._chunks(count).scored_by(rank)
+        holders = len(range(chunk, size, chunks))
+        return Share(batch, count, weight=size * len(batch) / (count * holders), counts=rank == chunk)
 
     def _tokens(self, samples: CandidateTable) -> dict[str, torch.Tensor]:
         """The captions of pairs, as they are read; empty for other samples."""

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -52,7 +52,8 @@ class ILTraining:
 def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bool = False) -> ILTraining:
     """Train the IL model, or go on with a training that was interrupted: the result is the same, byte for byte.
 
-    Under torchrun the processes share out the models of the folds; the result is the same, too.
+    Under torchrun the processes share out the models of the folds; the result is the same, too. Of a single model they
+    share out each batch (DDP): it is the same up to rounding, for models without BatchNorm and dropout.
 
     Args:
         overwrite: remove a model of this name, with its scores, and start anew.
@@ -60,7 +61,7 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
     Raises:
         WorkspaceError: nothing to train or validate on, a model of this name was trained otherwise, or another process
             is at work on it.
-        ConfigError: an unknown model, device or weights file; or more processes than models.
+        ConfigError: an unknown model, device or weights file; or processes that cannot share the work out.
         IrreducibleLossError: the training diverged.
     """
     with joined() as exchange:
@@ -69,11 +70,13 @@ def train_il(workspace: Workspace | str, config: ILTrainConfig, *, overwrite: bo
 
 def _train_il(workspace: Workspace, config: ILTrainConfig, exchange: Exchange, *, overwrite: bool) -> ILTraining:
     corpus = CorpusMetadata.read(workspace)
+    settings = {**asdict(config), "overwrite": overwrite, "workspace": corpus.fingerprint}
+    require_agreement(exchange, settings, "settings")
     name = config.resolved_name
     if overwrite or not workspace.exists(metadata_file(name)):
         # Nothing is removed, and no folder made, for a command that could not have been carried out.
         choose_device(config.device)
-        _require_models(_plans(workspace, corpus), exchange)
+        _require_job(_plans(workspace, corpus), corpus, exchange)
         il_model(config, corpus)
     first, folder = exchange.rank == 0, f"il/{name}"
     locked = exclusive_lock(workspace, "rho il", folder, workers=f"{folder}/scores") if first else nullcontext()
@@ -83,7 +86,7 @@ def _train_il(workspace: Workspace, config: ILTrainConfig, exchange: Exchange, *
             remove_contents(workspace, folder)
         exchange.wait()
         there = workspace.exists(metadata_file(name))
-        require_agreement(exchange, {"model": there, "fingerprint": corpus.fingerprint}, f"IL model {name!r}")
+        require_agreement(exchange, {"model": there}, f"IL model {name!r}")
         metadata = _trained(workspace, corpus, config) if there else _train(workspace, corpus, config, exchange)
         exchange.wait()
         if first:
@@ -108,12 +111,17 @@ def _trained(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig
     return metadata
 
 
-def _require_models(plans: Sequence[FitPlan], exchange: Exchange) -> None:
-    if exchange.size > len(plans):
-        models = "model" if len(plans) == 1 else "models, one a fold"
+def _require_job(plans: Sequence[FitPlan], corpus: CorpusMetadata, exchange: Exchange) -> None:
+    """Raises ConfigError for what several processes cannot do."""
+    if exchange.size > len(plans) > 1:
         raise ConfigError(
-            f"il train by {exchange.size} processes, and {len(plans)} {models} to train: start {len(plans)} with "
-            "--nproc-per-node, or write the shards with more --folds"
+            f"il train by {exchange.size} processes, and {len(plans)} models, one a fold, to train: start "
+            f"{len(plans)} with --nproc-per-node, or write the shards with more --folds"
+        )
+    if exchange.size > len(plans) and corpus.task == "pairs":
+        raise ConfigError(
+            f"image-text pairs by {exchange.size} processes: il train has one, as the loss of a batch needs the "
+            "embeddings of all; train in one"
         )
 
 
@@ -124,12 +132,15 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, 
     if exchange.rank == 0:
         keep_tokenizer(workspace, text_spec or spec)
     plans = _plans(workspace, corpus)
-    for number in range(exchange.rank, len(plans), exchange.size):
+    together = len(plans) < exchange.size
+    for number in [0] if together else range(exchange.rank, len(plans), exchange.size):
         plan = plans[number]
         checkpoint = f"il/{name}/checkpoints/model{plan.label}.pt"
-        fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity)
+        of_model = exchange if together else Exchange(alone=True)
+        fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity, exchange=of_model)
         fit.run()
-        own[number] = _write_weights(workspace, name, fit)
+        if of_model.rank == 0:
+            own[number] = _write_weights(workspace, name, fit)
         own_spent = {unit: own_spent[unit] + more for unit, more in fit.costs.spent("il_train").items()}
     models = {number: model for told in exchange.objects(own) for number, model in told.items()}
     spent = dict(zip(own_spent, exchange.sums(list(own_spent.values())), strict=True))

@@ -34,6 +34,7 @@ class StopRequest:
 
     Attributes:
         signal: the one that asked; None as long as none did.
+        asked: had one asked as the processes last agreed?
         kept: what a training that ends at once has kept, as the end of a sentence.
     """
 
@@ -41,6 +42,7 @@ class StopRequest:
         self.what = what
         self._tells = tells
         self.signal: signal.Signals | None = None
+        self.asked = False
         self.kept = "nothing of it is kept, and the same command begins anew"
 
     def at(self, place: str) -> None:
@@ -57,6 +59,7 @@ class StopRequest:
         """Is `due` true in any process of a job? And a signal that one of them has got asks all to stop."""
         told = exchange.gathered(bytes([self.signal or 0, due]))
         number = max(each[0] for each in told)
+        self.asked = number > 0
         if number and self.signal is None:
             self.signal = signal.Signals(number)
         return any(each[1] for each in told)

@@ -32,3 +32,9 @@ from .registry import build_model as build_model, count_parameters as count_para
 from .retrieval import (
     retrieval_recall as retrieval_recall,
 )
+from .sharded_checkpoint import (
+    load_parts as load_parts,
+    save_parts as save_parts,
+    take_parts as take_parts,
+    with_parts as with_parts,
+)

@@ -84,13 +84,13 @@ def whole_state(state: Any) -> Any:
 
 
 def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load whole tensors into a model whose parameters may be shared out."""
+    """Load tensors, whole or shared out as its own, into a model whose parameters may be shared out."""
     own = model.state_dict()
     model.load_state_dict({name: _like(own.get(name), value) for name, value in state.items()})
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the whole state of an optimizer whose parameters may be shared out."""
+    """The same of the state of an optimizer."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shared_out = {
         number: {name: _like(parameters[number], value) for name, value in of_parameter.items()}
@@ -101,6 +101,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 def _like(own: Any, value: Any) -> Any:
     """This process's part of a tensor, where its own is one."""
+    if isinstance(value, DTensor):
+        return value
     if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
     return value

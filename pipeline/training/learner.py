@@ -45,12 +45,16 @@ class Learner:
         return self.module.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must carry; any number of processes can go on from it."""
+        """What a checkpoint must carry; any number of processes can go on from it. Tensors may be shared out."""
         return {
             "model": self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(self._device),
         }
+
+    def own_part(self, name: str) -> torch.Tensor | None:
+        """A tensor that is shared out here as the one of this name in a checkpoint is to be; None where none is."""
+        return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["model"])

@@ -121,7 +121,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
         state = run.load_checkpoint(kept=lambda step: step % every == 0 or step == steps)
         require_agreement(exchange, {"step": None if state is None else state["step"]}, "checkpoints")
         if state is not None:
-            learner.load_state_dict(state)
+            learner.load_state_dict(run.with_parts(state, learner.own_part, exchange))
             costs.load_state_dict(state["costs"], first=first)
             properties.load_state_dict(state["properties"], first=first)
             source.load_state_dict(state["source"])
@@ -170,7 +170,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                     observers.evaluated(batch)
                     if in_turn:
                         properties = Properties(plan.task)
-                if evaluated or due or stop.signal is not None:
+                if evaluated or due or stop.asked:
                     run.save_checkpoint(
                         {
                             "step": source.step,
@@ -178,7 +178,8 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                             "properties": properties.over_ranks(exchange).state_dict(),
                             "costs": costs.over_ranks(exchange).state_dict(),
                             **learner.state_dict(),
-                        }
+                        },
+                        exchange,
                     )
                     checkpoint_at = time.monotonic()
                     if source.step < steps:

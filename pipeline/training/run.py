@@ -7,6 +7,7 @@ import torch
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.storage import Workspace, encode_safetensors
+from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.jobs import (
     read_run_facts,
     read_run_metrics,
@@ -19,6 +20,8 @@ from rhostream.pipeline.models import load_checkpoint, save_checkpoint
 from rhostream.schema import METRICS
 
 RUN_FORMAT: Final = 3  # of run.json
+_PARTS: Final = "parts-"  # and the step: a folder of what processes share out
+_AFRESH: Final = "start the run afresh with --overwrite"
 
 
 class Run:
@@ -54,6 +57,7 @@ class Run:
                 f"{RUN_FORMAT}), which can be read but not continued: choose another --name, or start afresh with "
                 "--overwrite"
             )
+        self._parts = ""  # the folder that the checkpoint names
         self.metrics = [] if self._afresh else read_run_metrics(workspace, name)
 
     def begin(self, facts: Mapping[str, Any]) -> None:
@@ -90,10 +94,28 @@ class Run:
         self.metrics.append({name: line.get(name) for name in METRICS.names} | {"run": self.name})
         self._write_metrics()
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint; tensors, numbers and texts only."""
+    def save_checkpoint(self, state: Mapping[str, Any], exchange: Exchange) -> None:
+        """Replace the checkpoint; tensors, numbers and texts only.
+
+        All processes call it: of tensors that they share out, each writes its part, in a folder that the checkpoint
+        names. Killed anywhere, the former checkpoint is whole, or this one.
+        """
+        parts: Mapping[str, Any] = {}
+        if exchange.size > 1:
+            from rhostream.pipeline.models import save_parts, take_parts  # they import much of torch.distributed
+
+            state, parts = take_parts(state)
+        folder, digest = "", ""
+        if parts:
+            self._remove_parts(but=self._parts)  # of a process that was killed before it named them
+            exchange.wait()
+            folder = f"{_PARTS}{state['step']:09d}"
+            digest = save_parts(self.workspace, f"{self.folder}/checkpoints/{folder}", parts, exchange)
+        self._parts = folder
         if self._writes:
-            save_checkpoint(self.workspace, self._checkpoint, {**state, "run": self.name})
+            place = {"parts": {"folder": folder, "sha256": digest}} if parts else {}
+            save_checkpoint(self.workspace, self._checkpoint, {**state, **place, "run": self.name})
+            self._remove_parts(but=folder)
 
     def load_checkpoint(self, kept: Callable[[int], bool]) -> dict[str, Any] | None:
         """The last checkpoint, or None; metrics of later steps are taken back.
@@ -101,7 +123,7 @@ class Run:
         Args:
             kept: is a step one of those to evaluate at? Where a smaller budget ended between two, its line goes.
         """
-        state = load_checkpoint(self.workspace, self._checkpoint, "start the run afresh with --overwrite")
+        state = load_checkpoint(self.workspace, self._checkpoint, _AFRESH)
         if state is None:
             self.metrics = []
             return None
@@ -109,7 +131,31 @@ class Run:
             raise WorkspaceError(f"{self.workspace.path(self._checkpoint)} is of the run {run!r}: restore its own")
         self.metrics = [line for line in self.metrics if line["step"] <= state["step"] and kept(line["step"])]
         self._write_metrics()
+        self._parts = state.get("parts", {}).get("folder", "")
         return state
+
+    def with_parts(
+        self, state: dict[str, Any], own: Callable[[str], torch.Tensor | None], exchange: Exchange
+    ) -> dict[str, Any]:
+        """A checkpoint that was loaded, with the tensors that were shared out where it was written.
+
+        Args:
+            own: a tensor of this training that is shared out as the one of such a name is to be; None for it whole.
+        """
+        if (place := state.pop("parts", None)) is None:
+            return state
+        from rhostream.pipeline.models import load_parts, with_parts
+
+        folder = f"{self.folder}/checkpoints/{place['folder']}"
+        parts = load_parts(self.workspace, folder, place["sha256"], own=own, exchange=exchange, remedy=_AFRESH)
+        found: dict[str, Any] = with_parts(state, parts)
+        return found
+
+    def _remove_parts(self, *, but: str) -> None:
+        if self._writes:
+            for name in self.workspace.names(f"{self.folder}/checkpoints"):
+                if name.startswith(_PARTS) and name != but:
+                    self.workspace.remove(f"{self.folder}/checkpoints/{name}")
 
     def save_model(self, state: Mapping[str, torch.Tensor]) -> None:
         """Write the weights, which marks the run as finished."""

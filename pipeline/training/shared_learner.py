@@ -55,11 +55,20 @@ class SharedLearner(Learner):
     def state_dict(self) -> dict[str, Any]:
         randoms = self._exchange.objects(random_state(self._device))
         return {
-            "model": self.weights(),
-            "optimizer": whole_state(self.optimizer.state_dict()),
+            "model": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "random": randoms[0],
             "random_of_ranks": randoms,
         }
+
+    def own_part(self, name: str) -> torch.Tensor | None:
+        kind, _, place = name.partition("/")
+        if kind == "model":
+            return dict(self.module.named_parameters()).get(place)
+        parameters: list[torch.Tensor] = [
+            parameter for group in self.optimizer.param_groups for parameter in group["params"]
+        ]
+        return parameters[int(place.split("/")[1])]  # of state/<number>/<what is kept of the parameter>
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not is_sharded(self.module):

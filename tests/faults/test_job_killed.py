@@ -44,12 +44,35 @@ def test_killed_jobs_go_on_under_other_numbers_of_processes(tmp_path: Path) -> N
     killable.finish([*COMMAND.split(), "--workspace", whole.location])
     command, chance, times = [*COMMAND.split(), "--workspace", killed.location], random.Random(3), 0
     while times < KILLS:
-        processes = jobs.start(command, ranks=chance.choice((2, 3, 4)))
+        shared_out = ["--shard-model"] if times % 2 else []
+        processes = jobs.start([*command, *shared_out], ranks=chance.choice((2, 3, 4)))
         processes[0].join(chance.uniform(0.5, 4))
         times += jobs.kill_one(processes, chance)
         if killed.exists("runs/rho_loss/model.safetensors"):  # it got to the end: from the beginning again
             killed.remove("runs/rho_loss")
     (last,) = jobs.start(command, ranks=1)
+    last.join(120)
+    assert last.exitcode == 0
+    require_same_run(whole, killed)
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_without_its_killed_scorer(tmp_path: Path) -> None:
+    whole, killed = places(tmp_path)
+    stale = [*COMMAND.split(), "--staleness", "2", "--workspace"]
+    killable.finish([*stale, whole.location])
+    ended = 0
+    while not ended:
+        learner, scorer = jobs.start([*stale, killed.location, "--scorers", "1"], ranks=2)
+        while learner.is_alive() and not killed.exists("runs/rho_loss/checkpoints/last.pt"):
+            time.sleep(0.01)
+        scorer.kill()
+        learner.join(120)
+        ended = learner.exitcode  # by itself; 0 where it was done
+        if killed.exists("runs/rho_loss/model.safetensors"):
+            killed.remove("runs/rho_loss")
+    assert ended == 1
+    (last,) = jobs.start([*stale, killed.location], ranks=1)
     last.join(120)
     assert last.exitcode == 0
     require_same_run(whole, killed)

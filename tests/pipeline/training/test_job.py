@@ -1,5 +1,6 @@
 """`rho train` and `rho il train` in several processes: one run, whatever their number; one line, whatever fails."""
 
+import importlib.metadata
 import json
 import os
 import random
@@ -13,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from helpers.corpus_fixture import write_shapes
 from helpers.ranks import on_jobs
 from helpers.tiny import write_corpus_card, write_il, write_workspace
 from safetensors.torch import load
 
+from rhostream.errors import WorkspaceError
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ILTrainConfig, TrainConfig
 from rhostream.pipeline.il import train_il
@@ -34,6 +37,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "shared": {"share": 0.5, "score_age": 3},
     "gated": {"select": "grad_norm_is", "clip_grad_norm": 0.1},
 }
+
+#: Names the files of a checkpoint whose tensors are shared out.
+PARTS = "parts.json"
 
 #: Of runs whose scores are two steps old, in one process and by any number of scorers.
 STALE: dict[str, Any] = {"staleness": 2, "score_chunk": 0}
@@ -61,6 +67,13 @@ def folds(workspace: str) -> None:
     train_il(workspace, ILTrainConfig(model="mlp", steps=4, device="cpu"))
 
 
+def one_model(workspace: str) -> list[float]:
+    """Train the IL model of a corpus without folds; the losses of its evaluations."""
+    config = ILTrainConfig(model="mlp", batch_size=50, steps=12, device="cpu", precision="float32")
+    (model,) = train_il(workspace, config).metadata.models
+    return [loss for each in model.evaluations for loss in (each.validation_loss, each.train_loss) if loss is not None]
+
+
 def command(told: str, *by_rank: str) -> list[Any]:
     """What `rho` says on stderr, called with the arguments of this rank, and its exit code."""
     from rhostream.cli.main import main
@@ -77,6 +90,14 @@ def command(told: str, *by_rank: str) -> list[Any]:
         lines = [line for line in file.read_text().splitlines() if line.startswith("rho: ")]
         return [lines, end.code]
     raise AssertionError("`main` exits")
+
+
+def of_mixed_versions(told: str, arguments: str) -> list[Any]:
+    """The same, where one process runs another release than the others."""
+    if os.environ["RANK"] == "1":
+        version = importlib.metadata.version
+        importlib.metadata.version = lambda name: "0.0.9" if name == "rhostream" else version(name)
+    return command(told, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +122,15 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Of 102 samples, the last batch of 50 has fewer than two for each of three processes."""
+    return write_shapes(tmp_path_factory.mktemp("one") / "w", splits={"train": 60, "holdout": 102})
+
+
+@pytest.fixture(scope="module")
+def jobs(
+    workspace: Workspace, folded: Workspace, held_out: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> list[list[Any]]:
     """All that is run by two and three processes here: what is slow to import is imported once."""
     told = str(tmp_path_factory.mktemp("told"))
     place = workspace.location
@@ -113,6 +142,7 @@ def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempP
         return json.dumps([(f"{name}-{ranks}", settings | steps) for name, settings in names.items()])
 
     of_rho = f"train --workspace {place} --device cpu --model mlp --steps 2 --super-batch-size 24"
+    il_train = f"il train --workspace {held_out.location} --device cpu --name other"
     return on_jobs(
         "pipeline.training.test_job",
         [
@@ -137,6 +167,9 @@ def jobs(workspace: Workspace, folded: Workspace, tmp_path_factory: pytest.TempP
             (3, "delayed", (place, json.dumps([("scorers-2", STALE | {"scorers": 2})]))),
             (3, "delayed", (place, json.dumps([("scorers-1-of-3", STALE | {"scorers": 1})]))),
             (2, "command", (told, f"{of_rho} --select rho_loss --batch-size 6 --scorers 2")),
+            (3, "one_model", (held_out.location,)),
+            (2, "of_mixed_versions", (told, f"{of_rho} --batch-size 6")),
+            (2, "command", (told, f"{il_train} --batch-size 16", f"{il_train} --batch-size 8")),
         ],
     )
 
@@ -183,9 +216,28 @@ def test_any_number_of_processes_makes_the_same_run(workspace, jobs, name):
 
 
 def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
+    folder = "runs/elastic/checkpoints"
+    assert workspace.names(folder) == ["last.pt", "parts-000000009"]  # of three processes that share the model out
+    assert workspace.names(f"{folder}/parts-000000009") == [*(f"0000{rank}.safetensors" for rank in range(3)), PARTS]
+    workspace.write_bytes(f"{folder}/parts-000000010/00000.safetensors", b"")  # of a job that was killed as it wrote
     train(workspace, replace(CONFIG, name="elastic"))
+    assert workspace.names(folder) == ["last.pt"]
     train(workspace, replace(CONFIG, name="whole"))
     require_same_run(workspace, "elastic", "whole")
+
+
+@pytest.mark.parametrize("file", ["00001.safetensors", PARTS])
+def test_a_damaged_part_of_a_checkpoint_is_told_of(workspace, jobs, file):
+    (parts,) = (name for name in workspace.names("runs/sharded-3/checkpoints") if name.startswith("parts-"))
+    name = f"runs/sharded-3/checkpoints/{parts}/{file}"
+    content = workspace.read_bytes(name)
+    workspace.write_bytes(name, content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(WorkspaceError, match=f"{file} is no readable part of a checkpoint.*--overwrite"):
+        train(workspace, replace(CONFIG, name="sharded-3", steps=14, **RUNS["sharded"]))
+    workspace.remove(name)
+    with pytest.raises(WorkspaceError, match=r"is no readable part of a checkpoint \(is missing\)"):
+        train(workspace, replace(CONFIG, name="sharded-3", steps=14, **RUNS["sharded"]))
+    workspace.write_bytes(name, content)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +248,8 @@ def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
         (6, "settings differ between the ranks: workspace is "),
         (7, "corpus.json"),
         (12, "scorers 2 of 2 processes: at least one must learn; start more, or ask for fewer scorers"),
+        (14, "versions differ between the ranks: rhostream is "),
+        (15, "settings differ between the ranks: batch_size is 16 on rank 0 and 8 on rank 1"),
     ],
 )
 def test_what_a_job_cannot_do_is_told_by_one_process(jobs, number, said):
@@ -213,6 +267,17 @@ def test_processes_train_the_models_of_folds_as_one_does(folded, jobs, tmp_path)
     for name in names:
         assert folded.read_bytes(f"il/mlp/{name}") == alone.read_bytes(f"il/mlp/{name}")
     assert jobs[8] == [None, None]
+
+
+def test_processes_train_one_model_as_one_does(held_out, jobs, tmp_path):
+    alone = write_shapes(tmp_path / "w", splits={"train": 60, "holdout": 102})
+    losses = one_model(alone.location)
+    assert len(losses) > 3
+    for found in jobs[13]:
+        assert found == pytest.approx(losses, rel=1e-4)
+    weights, others = (load(place.read_bytes("il/mlp/model.safetensors")) for place in (alone, held_out))
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_scorers_write_the_ledger_of_one_process_byte_for_byte(workspace, jobs):

@@ -19,6 +19,7 @@ from rhostream import ConfigError
 from rhostream.loaders.decode.image_spec import ImageSpec
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_table import CandidateTable
+from rhostream.loaders.stream.exchange import Exchange
 from rhostream.loaders.stream.super_batch import SuperBatch
 from rhostream.pipeline.config.train_config import TrainConfig
 from rhostream.pipeline.training import observers
@@ -82,10 +83,10 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     save = Run.save_checkpoint
 
     def at(step: int) -> None:
-        def save_or_die(run: Run, state: Any) -> None:
+        def save_or_die(run: Run, state: Any, exchange: Exchange) -> None:
             if state["step"] == step:
                 raise Killed
-            save(run, state)
+            save(run, state, exchange)
 
         monkeypatch.setattr(Run, "save_checkpoint", save_or_die)
 

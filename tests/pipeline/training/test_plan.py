@@ -82,7 +82,7 @@ def test_what_a_selection_needs_follows_from_its_settings(settings, expected):
             "select 'rho_loss', and the corpus has image-text pairs: choose",
         ),
         (Pairs(), {"select": "auto"}, "select 'auto', and the corpus has image-text pairs"),
-        (Pairs(), {"select": "jest", "proxy": True}, "proxy is not for image-text pairs"),
+        (Pairs(), {"select": "jest", "live_il": True}, "live_il is not for image-text pairs"),
         (Classification(), {"select": "jest"}, "select 'jest' scores image-text pairs, which the corpus does not have"),
     ],
 )
@@ -92,7 +92,7 @@ def test_selections_that_do_not_fit_the_task_are_refused(task, settings, told):
 
 
 def test_pairs_may_be_selected_jointly():
-    for settings in ({"select": "jest"}, {"select": "uniform"}):
+    for settings in ({"select": "jest"}, {"select": "uniform"}, {"select": "jest", "proxy": True}):
         require_task(replace(CONFIG, **settings), Pairs())
 
 

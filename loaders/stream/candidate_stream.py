@@ -105,6 +105,7 @@ class CandidateStream(SuperBatchStream):
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no shards to stream, of {self.corpus.counts}: name other shards"
             )
+        self._samples = sum(shard.rows for shard in self.shards)  # once, not in every step
         spec = spec or self.corpus.input_spec()
         is_pairs = self.corpus.task == "pairs"
         if text_spec is not None and not is_pairs:
@@ -157,7 +158,7 @@ class CandidateStream(SuperBatchStream):
     @property
     def samples(self) -> int:
         """Candidates of an epoch, over all ranks."""
-        return sum(shard.rows for shard in self.shards)
+        return self._samples
 
     @property
     def order_digest(self) -> str:

@@ -73,8 +73,9 @@ class EpochOrder:
         self._stream = (seed, epoch)
         rows = np.asarray(shard_rows, np.int64)
         shards = shuffled(len(rows), *self._stream)
-        self._blocks = [shards[start : start + block_shards] for start in range(0, len(shards), block_shards)]
-        self._ends = np.cumsum([rows[block].sum() for block in self._blocks])
+        starts = np.arange(0, len(shards), block_shards)
+        self._blocks = [shards[start : start + block_shards] for start in starts]
+        self._ends = np.cumsum(np.add.reduceat(rows[shards], starts)) if len(starts) else rows
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

@@ -71,10 +71,10 @@ def _reached(variant: dict[str, Any], figure: str) -> tuple[float | None, int, i
     return (None if median == float("inf") else median), len(known), len(values)
 
 
-def cost_to_target(case: str, variant: str, figure: str = "cpu_seconds") -> float | None:
-    """Median cost until the case's target accuracy, a tenth of the IL model charged; None where most never arrive."""
+def cost_to_target(case: str, variant: str) -> float | None:
+    """Median CPU-seconds to the case's target accuracy, a tenth of the IL model charged; None where most never do."""
     found = next(entry for entry in result("selection")["results"] if entry["case"] == case)
-    return _reached(next(v for v in found["variants"] if _variant(v["variant"]) == variant), figure)[0]
+    return _reached(next(v for v in found["variants"] if _variant(v["variant"]) == variant), "cpu_seconds")[0]
 
 
 def selection_table() -> str:

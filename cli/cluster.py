@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from rhostream.cli.options import chosen_settings, command, json_option, settings_options, workspace_option
-from rhostream.cli.output import say, say_json, say_result
+from rhostream.cli.output import say, say_json
 from rhostream.pipeline.config import ClusterConfig
 
 
@@ -28,10 +28,6 @@ def cluster(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     from rhostream.pipeline.il import write_clusters
 
     summary = write_clusters(Workspace(workspace), chosen_settings(ClusterConfig), overwrite=overwrite)
-    if summary is None:
-        told = "the parts of this job are written: the job that writes the last of all writes the clusters' card"
-        say_result({"complete": False}, told, as_json)
-        return
     if as_json:
         say_json(asdict(summary))
         return

@@ -34,12 +34,12 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
     + "\n".join(f"  {name:<12}{title.text}" for name, title in QUESTIONS.items())
     + "\n\n"
     + examples(
-        "rho explain reasons --workspace runs/demo --run rho_loss",
-        "rho explain skipped --workspace runs/demo --run rho_loss --class shirt --limit 50",
+        "rho explain reasons --workspace runs/demo --run learnable",
+        "rho explain skipped --workspace runs/demo --run learnable --class shirt --limit 50",
         "rho explain mislabeled --workspace runs/demo --output mislabeled.csv",
-        "rho explain classes --workspace runs/demo --run rho_loss --by clean_label --format json",
-        "rho explain diff uniform rho_loss --workspace runs/demo",
-        "rho explain redundant --workspace runs/demo --run rho_loss --sql",
+        "rho explain classes --workspace runs/demo --run learnable --by clean_label --format json",
+        "rho explain diff uniform learnable --workspace runs/demo",
+        "rho explain redundant --workspace runs/demo --run learnable --sql",
     )
 )
 @click.argument("question")

@@ -62,7 +62,7 @@ def _choice(given: dict[str, Any]) -> "Choice":
     "list",
     epilog=examples(
         "rho export list --workspace runs/demo --output clean.parquet",
-        "rho export list --workspace runs/demo --run rho_loss --drop mislabeled --drop redundant --output clean.csv",
+        "rho export list --workspace runs/demo --run learnable --drop mislabeled --drop redundant --output clean.csv",
         "rho export list --workspace runs/demo --relabel 0.95 --output clean.parquet",
     ),
 )
@@ -125,7 +125,7 @@ def manifest(
 
 @export.command(
     epilog=examples(
-        "rho export webdataset --workspace runs/demo --reason mislabeled --run rho_loss --output suspects",
+        "rho export webdataset --workspace runs/demo --reason mislabeled --run learnable --output suspects",
         "rho export webdataset --workspace runs/demo --clean-list clean.parquet --output cleaned",
         'rho export webdataset --workspace runs/demo --sql "SELECT key FROM il WHERE il > 4" --output high_il',
     )
@@ -165,7 +165,7 @@ def webdataset(
 
 @export.command(
     epilog=examples(
-        "rho export fiftyone --workspace runs/demo --reason mislabeled --run rho_loss --output suspects",
+        "rho export fiftyone --workspace runs/demo --reason mislabeled --run learnable --output suspects",
     )
 )
 @workspace_option

@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
     epilog=examples(
         "rho shards   --manifest data_manifests/synthetic.toml --workspace runs/demo",
         "rho il train --workspace runs/demo && rho il score --workspace runs/demo",
-        "rho train    --workspace runs/demo --select rho_loss --steps 1000",
+        "rho train    --workspace runs/demo --steps 1000",
         "rho report   --workspace runs/demo --output report.html",
         'rho query    --workspace runs/demo "SELECT reason, count(*) FROM rejects GROUP BY reason"',
     ),

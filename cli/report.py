@@ -10,7 +10,7 @@ from rhostream.pipeline.config import Metric, TrainConfig
 @click.command(
     epilog=examples(
         "rho report --workspace runs/demo --output report.html",
-        "rho report --workspace runs/demo --run rho_loss --run uniform --output report.html",
+        "rho report --workspace runs/demo --run learnable --run uniform --output report.html",
         "rho report --workspace runs/demo --near-duplicates",
     )
 )

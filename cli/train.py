@@ -27,9 +27,9 @@ MAX_CHART_NAME = 150
 
 
 @command(
-    "rho train --workspace runs/demo --select rho_loss --steps 2000",
-    "rho train --workspace runs/demo --compare uniform,rho_loss --targets 0.6,0.7",
-    "rho train --workspace runs/demo --compare uniform:batch_size=128,rho_loss --seeds 0,1,2 --il-runs 10",
+    "rho train --workspace runs/demo --steps 2000",
+    "rho train --workspace runs/demo --compare uniform,learnable --targets 0.6,0.7",
+    "rho train --workspace runs/demo --compare uniform:batch_size=128,learnable --seeds 0,1,2 --il-runs 10",
     "rho train --workspace runs/demo --model resnet50 --weights resnet50.safetensors --epochs 2",
     "torchrun --nproc-per-node 8 --no-python rho train --workspace runs/demo --batch-size 256 --super-batch-size 2560",
 )
@@ -70,10 +70,10 @@ def train(
 ) -> None:
     """Train a model on the candidates that a selection function picks.
 
-    The workspace needs shards (`rho shards`) and, for rho_loss, irreducible_loss and auto, an IL table (`rho il train`,
-    `rho il score`). Under torchrun the processes train one model together, by DDP or `--shard-model`; n_b and n_B are
-    those of all. Killed and started again, by any number of processes, a run goes on from its last checkpoint and ends
-    as if never killed (but for auto, whose decisions depend on measured time).
+    The workspace needs shards (`rho shards`) and, for learnable, rho_loss, irreducible_loss and auto, an IL table
+    (`rho il train`, `rho il score`). Under torchrun the processes train one model together, by DDP or `--shard-model`;
+    n_b and n_B are those of all. Killed and started again, by any number of processes, a run goes on from its last
+    checkpoint and ends as if never killed (but for auto, whose decisions depend on measured time).
     """
     from rhostream.pipeline.jobs import joined
 

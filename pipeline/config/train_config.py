@@ -128,11 +128,7 @@ class TrainConfig(StageConfig):
         32, group="Selection", minimum=1, metavar="N", help="n_b, trained on in each step, by all processes together."
     )
     super_batch_size: int = setting(
-        128,
-        group="Selection",
-        minimum=1,
-        metavar="N",
-        help="n_B, candidates that are scored in each step; the paper's Algorithm 1 is rho_loss with ten times n_b.",
+        320, group="Selection", minimum=1, metavar="N", help="n_B, candidates that are scored in each step."
     )
     share: float = setting(
         0.0,
@@ -425,8 +421,13 @@ class TrainConfig(StageConfig):
             raise ConfigError(f"scorers with {asked}, which the learners decide on or learn along: leave one out")
         if self.proxy and self.live_il:
             raise ConfigError("proxy and live_il: score by the one or the other")
-        if self.handover and self.live_il:
-            raise ConfigError("handover with live_il: the IL model learns along, and is never caught up with")
+        if self.hands_over and self.live_il:
+            raise ConfigError(
+                f"live_il with handover, which {self.select!r} has by default: the IL model learns along, and is never "
+                "caught up with; give --select rho_loss or --no-handover"
+                if self.handover is None
+                else "handover with live_il: the IL model learns along, and is never caught up with"
+            )
         if self.select == AUTO:
             self._check_auto()
 

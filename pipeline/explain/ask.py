@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from rhostream.errors import ConfigError, Remedy, Stage
-from rhostream.loaders.index import clusters_file
+from rhostream.loaders.index import CorpusMetadata, clusters_file, read_clusters_card
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
@@ -131,13 +131,21 @@ def _of_pairs(question: str, options: Options, *, clustered: bool) -> Options:
     if question != "classes" or options.by is not None:
         return options
     if not clustered:
-        raise ConfigError("question 'classes' of image-text pairs, which have none: name a column of samples with --by")
+        raise ConfigError(
+            "question 'classes' of image-text pairs, which have none: make clusters, or name a column of samples with "
+            "--by"
+        )
     return replace(options, by="cluster")
 
 
 def named_clusters(workspace: Workspace, run: str | None) -> str | None:
-    """The clusters that the run was told candidates by, else the only ones, else None."""
-    known = [name for name in workspace.names("clusters") if workspace.exists(clusters_file(name))]
+    """The clusters that the run was told candidates by, else the only ones, else None; those of these samples count."""
+    fingerprint = CorpusMetadata.read(workspace).fingerprint
+    known = [
+        name
+        for name in workspace.names("clusters")
+        if workspace.exists(clusters_file(name)) and read_clusters_card(workspace, name).fingerprint == fingerprint
+    ]
     if run is not None and run in workspace.names("runs"):
         named = read_run_facts(workspace, run).get("config", {}).get("clusters")
         if named in known:

@@ -70,7 +70,9 @@ class Scope:
         if self.clustering is None:
             return "samples"
         told = f"SELECT key, cluster FROM clusters WHERE clustering = {quote(self.clustering)}"
-        return f"(SELECT * FROM samples LEFT JOIN ({told}) USING (key))"
+        # A corpus may have a column of this name.
+        own = "SELECT COLUMNS(lambda name: name <> 'cluster') FROM samples"
+        return f"(SELECT * FROM ({own}) LEFT JOIN ({told}) USING (key))"
 
     @property
     def content_column(self) -> str:

@@ -74,13 +74,8 @@ class ClustersSummary:
     already_made: bool
 
 
-def write_clusters(
-    workspace: Workspace | str, config: ClusterConfig, *, overwrite: bool = False
-) -> ClustersSummary | None:
+def write_clusters(workspace: Workspace | str, config: ClusterConfig, *, overwrite: bool = False) -> ClustersSummary:
     """Write `clusters/<name>/rows/<shard>.parquet` for every training shard and, last, `clusters.json`.
-
-    Returns:
-        None of a static job that has ended before others.
 
     Raises:
         ConfigError: the samples are no pairs, no reference model to take, or scikit-learn is not installed.
@@ -89,10 +84,8 @@ def write_clusters(
     """
     workspace = Workspace(workspace)
     engine = chosen_engine(config.engine, config.workers)
-    if engine.is_shared and overwrite:
-        raise ConfigError(
-            "--overwrite with --engine static: each job would remove what others have made; give another --name"
-        )
+    if engine.is_shared:
+        raise ConfigError("engine 'static': each job would fit centers of its own; take local or ray")
     corpus = CorpusMetadata.read(workspace)
     if corpus.task != "pairs":
         raise ConfigError(
@@ -117,8 +110,6 @@ def write_clusters(
             if there
             else _write(workspace, corpus, config.name, made_of, engine)
         )
-        if card is None:
-            return None
         if there:
             before = {name: value for name, value in asdict(card).items() if name in made_of}
             remedy = "give another --name, or replace them with --overwrite"
@@ -128,12 +119,10 @@ def write_clusters(
 
 def _write(
     workspace: Workspace, corpus: CorpusMetadata, name: str, made_of: dict[str, Any], engine: Engine
-) -> ClustersCard | None:
-    """The card; None where other static jobs have yet to write parts."""
+) -> ClustersCard:
     shards = corpus.split("train")
-    if not engine.is_shared:
-        # First, so that clusters that are half rewritten never look whole.
-        workspace.remove(clusters_file(name))
+    # First, so that clusters that are half rewritten never look whole.
+    workspace.remove(clusters_file(name))
     table = open_il_table(workspace, corpus, made_of["il"])
     centers = _centers(workspace, shards, table, made_of)
     identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode() + centers.tobytes()).hexdigest()
@@ -148,8 +137,6 @@ def _write(
     )
     due = units_due(units_of(shards, engine), maker.is_made)
     make_shards(maker, due, engine, f"cluster {name}")
-    if engine.is_shared and not all(read_ahead(maker.is_made, shards, _READ_AHEAD)):
-        return None
     remove_own(workspace, {clusters_rows(name): {f"{shard.name}.parquet" for shard in shards}})
     sizes: npt.NDArray[np.int64] = np.zeros(len(centers), np.int64)
     for of_shard in read_ahead(maker.sizes, shards, _READ_AHEAD):

@@ -224,7 +224,7 @@ class Fit:
                 if not self.evaluations:
                     self._evaluate(0, None, None)
                     self._save()
-                stop.at(f"step {step}")
+                stop.at(f"step {step}", self._exchange)
                 batches = self._batches(step)
                 while not self.finished:
                     until = self._next_evaluation(self.evaluations[-1].step)
@@ -234,7 +234,7 @@ class Fit:
                     self._evaluate(until, loss, accuracy)
                     self._save()
                     if not self.finished:
-                        stop.at(f"step {until}")
+                        stop.at(f"step {until}", self._exchange)
         self.validation.close()
         self._samples.close()
 
@@ -309,7 +309,7 @@ class Fit:
             due = stop.agreed(self._exchange, 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - saved)
             if (due or stop.asked) and so_far.step < until:
                 self._save()
-                stop.at(f"step {so_far.step}")
+                stop.at(f"step {so_far.step}", self._exchange)
                 saved = time.monotonic()
         so_far = self._together()
         self._require_finite(float(so_far.losses), until)

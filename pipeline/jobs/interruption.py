@@ -45,14 +45,15 @@ class StopRequest:
         self.asked = False
         self.kept = "nothing of it is kept, and the same command begins anew"
 
-    def at(self, place: str) -> None:
-        """Tell that all up to this place ("step 37 of 60") is kept.
+    def at(self, place: str, exchange: "Exchange") -> None:
+        """Tell that all up to this place ("step 37 of 60") is kept; every process of a job tells so.
 
         Raises:
-            Interrupted: a signal has asked for the end.
+            Interrupted: a signal has asked for the end, in any of the processes: none ends alone.
         """
         self.kept = f"it is kept up to {place}, and the same command goes on from there"
-        if self.signal is not None:
+        self.agreed(exchange, False)
+        if self.asked and self.signal is not None:
             raise Interrupted(f"{self.what} stopped by {self.signal.name} at {place}: {self.kept}", self.signal)
 
     def agreed(self, exchange: "Exchange", due: bool) -> bool:

@@ -38,6 +38,6 @@ class TemporaryFolder:
 @atexit.register
 def remove_temporary_folders() -> None:
     """Remove what a signal has kept its user from removing; for a process that ends without the interpreter's end."""
-    for path in _held:
+    for path in tuple(_held):  # threads may still be at work
         shutil.rmtree(path, ignore_errors=True)
-    _held.clear()
+        _held.discard(path)

@@ -158,5 +158,5 @@ def _next(
         if not run.finished:
             return stage(Stage.TRAIN, name=run.name, select=run.select, **({"overwrite": True} if run.former else {}))
     if not runs:
-        return stage(Stage.TRAIN)
+        return stage(Stage.TRAIN, **({"select": "learnability"} if corpus.task == "pairs" else {}))
     return stage(Stage.MISLABELED if corpus.task == "pairs" else Stage.REPORT)

@@ -1,4 +1,4 @@
-"""`rho train`: Algorithm 1 of arXiv 2206.07137, and what a run records."""
+"""`rho train`: training with online selection, and what a run records."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Training with online selection: Algorithm 1 of arXiv 2206.07137.
+"""Training with online selection, in the loop of Algorithm 1 of arXiv 2206.07137.
 
 The main path is `train`; it reads top to bottom.
 """
@@ -94,8 +94,9 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
             "corpus a test split, or a holdout in place of folds, to know it",
             workspace.location,
         )
-    if first:
-        _warn_of_table(plan)
+    if first and run.facts is None:
+        with costs.charge("load"):
+            _warn_of_table(plan)
     learner = make_learner(plan, exchange)
     model, optimizer = learner.model, learner.optimizer
     precision = resolve_precision(device, config.precision)
@@ -125,7 +126,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
             costs.load_state_dict(state["costs"], first=first)
             properties.load_state_dict(state["properties"], first=first)
             source.load_state_dict(state["source"])
-            stop.at(_place(source.step, steps))
+            stop.at(_place(source.step, steps), exchange)
         else:
             ledger.go_on_after(0)
         checkpoint_at = time.monotonic()
@@ -183,7 +184,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                     )
                     checkpoint_at = time.monotonic()
                     if source.step < steps:
-                        stop.at(_place(source.step, steps))
+                        stop.at(_place(source.step, steps), exchange)
         run.save_model(learner.weights())
         if scorers is not None:
             scorers.end()

@@ -60,7 +60,13 @@ def rho(arguments: list[str], said: Path = Path(os.devnull), temporary: Path | N
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     except KeyboardInterrupt:  # nothing of `rho` has begun
         os._exit(1)
-    main()
+    try:
+        main()
+    except KeyboardInterrupt as error:
+        called = error.__traceback__ and error.__traceback__.tb_next
+        if called is None or called.tb_lineno != main.__code__.co_firstlineno:
+            raise
+        os._exit(1)  # it came before the first line of `main`
 
 
 def begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:

@@ -107,7 +107,7 @@ def wrong_captions(data: ReportData) -> Finding:
         # Another's caption is as likely above as below the middle, a true one hardly ever below (Storey, 2002).
         f"In {percent(beaten / judged)} half of them are, as in every second pair whose caption is another's: "
         f"so about {percent(min(1.0, 2 * beaten / judged))} are.",
-        f"To {percent(data.right())} of the images no other caption is more similar: so far can its verdicts be "
+        f"For {percent(data.right())} of the images no other caption is more similar: so far can its verdicts be "
         "trusted.",
     ]
     if known := _total(rows, "truth_known"):

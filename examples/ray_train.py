@@ -11,16 +11,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import train
 from ray.train.torch import TorchTrainer, prepare_model
-from torch import nn
+from torch import cuda, nn
 from torch.nn.functional import cross_entropy
 
 import rhostream as rho
 
 
 def train_on_worker(settings: dict[str, Any]) -> None:
+    import torch  # here: of a global `torch` Ray pickles what has a name that occurs below, as `torch.classes` has
+
     stream = rho.CandidateStream(settings["workspace"], il="small_cnn", super_batch_size=320)  # rhostream
     network = nn.Sequential(
         nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
@@ -79,7 +80,7 @@ if __name__ == "__main__":
             "steps": options.steps,
             "save_every": options.save_every,
         },
-        scaling_config=train.ScalingConfig(num_workers=options.workers, use_gpu=torch.cuda.is_available()),
+        scaling_config=train.ScalingConfig(num_workers=options.workers, use_gpu=cuda.is_available()),
         run_config=train.RunConfig(storage_path=options.storage, failure_config=train.FailureConfig(max_failures=3)),
     )
     result = trainer.fit()

@@ -6,7 +6,9 @@ Every stage that takes an engine works on a table of so many names of 200 JPEGs 
 and by two actors of a Ray cluster on this machine. What counts is the CPU time of these workers, from their first
 units' end on: so neither what starting takes nor who else uses the cores is in it. Then `rho shards` runs on Ray while
 its actors are killed at random moments, and again and again while its drivers are. Trees are compared byte for byte,
-but for what stages have cost. Results of an earlier call stay in the file, but for what this one measures.
+but for what stages have cost. `--raylet-kills 3` does the same on a cluster of so many nodes more on this machine, of
+which all but one are killed, one after the other. Results of an earlier call stay in the file, but for what this one
+measures; `--kills-only` measures no rates.
 
 Expected: equal trees, and on an idle machine Ray at 0.95 of the local rate or more. A quarter of an hour on two cores.
 """
@@ -207,11 +209,48 @@ def kill_drivers(kills: int, corpus: Path, workspace: Path, images: int) -> int:
     return at_work
 
 
+def kill_raylets(kills: int, corpus: Path, workspace: Path, images: int) -> int:
+    """Make the shards on nodes of one worker each, and kill one after the other of them, but for the first."""
+    from ray.cluster_utils import Cluster
+
+    node_of = {"num_cpus": 1, "object_store_memory": 128 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node_of, "include_dashboard": False})
+    killed, ended, chance = 0, threading.Event(), random.Random(2)
+
+    def done() -> int:
+        return len(list(workspace.glob("rejects/*.parquet")))
+
+    def kill() -> None:
+        nonlocal killed
+        for node in nodes:
+            until = done() + chance.randrange(4, 8)
+            while done() < until:
+                if ended.wait(0.05):
+                    return
+            cluster.remove_node(node, allow_graceful=False)
+            killed += 1
+
+    thread = threading.Thread(target=kill)
+    try:
+        nodes = [cluster.add_node(**node_of) for _ in range(kills)]
+        ray.init(cluster.address, log_to_driver=False)
+        thread.start()
+        write_shards(str(workspace), manifest(corpus, images), workers=1 + kills, engine="ray")
+    finally:
+        ended.set()
+        thread.join()
+        ray.shutdown()
+        cluster.shutdown()
+    return killed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--actor-kills", type=int, default=20)
     parser.add_argument("--driver-kills", type=int, default=20)
+    parser.add_argument("--raylet-kills", type=int, default=0)
+    parser.add_argument("--kills-only", action="store_true", help="measure no rates")
     parser.add_argument("--output", type=Path, help="a JSON file for the results")
     arguments = parser.parse_args()
     images = arguments.images
@@ -222,29 +261,38 @@ def main() -> None:
         found: dict[str, Any] = {"benchmark": "engines"}
         if arguments.output and arguments.output.exists():
             found = json.loads(arguments.output.read_text())
-        found |= {"images": images, "workers": WORKERS, "published": PUBLISHED}
-        local = folder / "local" / "w"
-        found["local"] = measure("local", corpus, local, images, None)
-        print("local:", found["local"], flush=True)
-        model = folder / "model"
-        shutil.copytree(local / "il/small_cnn", model, ignore=shutil.ignore_patterns("scores", "costs"))
-        begin = time.perf_counter()
-        with on_ray._cluster(WORKERS):
-            found["ray_start_seconds"] = time.perf_counter() - begin
+        if arguments.kills_only:
+            write_shards(str(folder / "kept" / "w"), manifest(corpus, images), workers=WORKERS)
+        else:
+            found |= {"images": images, "workers": WORKERS, "published": PUBLISHED}
+            local = folder / "local" / "w"
+            found["local"] = measure("local", corpus, local, images, None)
+            print("local:", found["local"], flush=True)
+            model = folder / "model"
+            shutil.copytree(local / "il/small_cnn", model, ignore=shutil.ignore_patterns("scores", "costs"))
             # Under the same path, which the index tells.
             local.parent.rename(folder / "kept")
-            found["ray"] = measure("ray", corpus, local, images, model)
-            print("ray:", found["ray"], flush=True)
-            kept, again = tree(folder / "kept" / "w"), tree(local)
-            found["equal"] = kept == again
-            made = ("shards/", "index/", "rejects/", "corpus.json")
-            shards = {name: digest for name, digest in kept.items() if name.startswith(made)}
-            killers = {"actor": (kill_actors, arguments.actor_kills), "driver": (kill_drivers, arguments.driver_kills)}
-            for victim, (kill, kills) in killers.items():
-                if kills:
-                    found[f"{victim}_kills"] = kill(kills, corpus, folder / victim, images)
-                    found[f"equal_after_{victim}_kills"] = shards.items() <= tree(folder / victim).items()
-                    print(victim, found[f"{victim}_kills"], found[f"equal_after_{victim}_kills"], flush=True)
+        kept = tree(folder / "kept" / "w")
+        made = ("shards/", "index/", "rejects/", "corpus.json")
+        shards = {name: digest for name, digest in kept.items() if name.startswith(made)}
+
+        def killed(victim: str, kill: Any, kills: int) -> None:
+            if kills:
+                found[f"{victim}_kills"] = kill(kills, corpus, folder / victim, images)
+                found[f"equal_after_{victim}_kills"] = shards.items() <= tree(folder / victim).items()
+                print(victim, found[f"{victim}_kills"], found[f"equal_after_{victim}_kills"], flush=True)
+
+        if arguments.actor_kills or arguments.driver_kills or not arguments.kills_only:
+            begin = time.perf_counter()
+            with on_ray._cluster(WORKERS):
+                if not arguments.kills_only:
+                    found["ray_start_seconds"] = time.perf_counter() - begin
+                    found["ray"] = measure("ray", corpus, local, images, model)
+                    print("ray:", found["ray"], flush=True)
+                    found["equal"] = kept == tree(local)
+                killed("actor", kill_actors, arguments.actor_kills)
+                killed("driver", kill_drivers, arguments.driver_kills)
+        killed("raylet", kill_raylets, arguments.raylet_kills)
     if arguments.output:
         arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -79,8 +79,9 @@ def engines_table() -> str:
 
 
 def engine_kills() -> str:
-    """How often actors and drivers were killed, and what became of the bytes."""
+    """How often actors, drivers and nodes were killed, and what became of the bytes."""
     found = result("engines")
-    kept = found["equal"] and found["equal_after_actor_kills"] and found["equal_after_driver_kills"]
+    kept = found["equal"] and all(found[f"equal_after_{victim}_kills"] for victim in ("actor", "driver", "raylet"))
     ended = "every tree was, byte for byte, that of local processes" if kept else "TREES DIFFERED"
-    return f"{found['actor_kills']} actors and {found['driver_kills']} drivers were killed at random moments: {ended}"
+    actors, drivers, nodes = (found[f"{victim}_kills"] for victim in ("actor", "driver", "raylet"))
+    return f"{actors} actors, {drivers} drivers and {nodes} nodes were killed at random moments: {ended}"

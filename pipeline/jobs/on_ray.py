@@ -127,13 +127,23 @@ class _Crew:
 
     def make(self, units: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
         waiting = iter(units)
-        again: deque[Any] = deque()  # units of actors that have died
+        left: deque[Any] = deque()  # units of actors that have died, and the next of those that wait
+
+        def is_any_left() -> bool:
+            if not left:
+                left.extend(islice(waiting, 1))
+            return bool(left)
+
+        def give() -> None:
+            # To none that has not begun: on a cluster that has no room for it, it may never begin.
+            for _ in range(IN_FLIGHT):
+                for member in self._members:
+                    if member.has_begun and len(member.units) < IN_FLIGHT and is_any_left():
+                        self._give(member, left.popleft())
+
         for number in range(count):
             self._hire(number)
-        for _ in range(IN_FLIGHT):
-            for member in self._members:
-                self._give(member, next(waiting, None))
-        while self._pending:
+        while is_any_left() or any(member.units for member in self._members):
             ready, _ = ray.wait(list(self._pending), timeout=_SECONDS_BETWEEN_REPORTS)
             self._report()
             for reference in ready:
@@ -142,11 +152,9 @@ class _Crew:
                 member, unit = self._pending.pop(reference)
                 try:
                     found = ray.get(reference)
-                except ray.exceptions.RayActorError as error:
-                    again.extend(self._replace(member, error))
-                    for each in list(self._members):
-                        while again and len(each.units) < IN_FLIGHT:
-                            self._give(each, again.popleft())
+                except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+                    left.extendleft(reversed(self._replace(member, error)))
+                    give()
                     continue
                 except ray.exceptions.RayTaskError as error:
                     self._stop()
@@ -154,12 +162,13 @@ class _Crew:
                 if unit is None:
                     member.has_begun = True
                     self._failures.pop(_AT_BEGINNING, None)
+                    give()
                     continue
                 # An actor may end its units in another order than it was given them.
                 member.units.remove(unit)
                 done, record = found
                 self._advance(done - self._taken_back(member, unit))
-                self._give(member, again.popleft() if again else next(waiting, None))
+                give()
                 yield unit.number, record
 
     def end(self) -> None:
@@ -174,9 +183,8 @@ class _Crew:
         self._pending[member.actor.begin.remote(self._maker, number)] = member, None
 
     def _give(self, member: _Member, unit: Any) -> None:
-        if unit is not None:
-            member.units.append(unit)
-            self._pending[member.actor.make.remote(unit)] = member, unit
+        member.units.append(unit)
+        self._pending[member.actor.make.remote(unit)] = member, unit
 
     def _replace(self, member: _Member, error: Exception) -> list[Any]:
         """Another actor in the place of one that has died; what that one had to do comes back.
@@ -187,9 +195,10 @@ class _Crew:
         self._pending = {reference: told for reference, told in self._pending.items() if told[0] is not member}
         self._members.remove(member)
         left = list(member.units)
-        if not left:  # it had done all that it was given
+        if left:
+            self._advance(-self._taken_back(member, left[0]))
+        elif member.has_begun:  # it had done all that it was given
             return []
-        self._advance(-self._taken_back(member, left[0]))
         at = left[0].number if member.has_begun else _AT_BEGINNING
         self._failures[at] += 1
         if self._failures[at] >= _TRIES:
@@ -225,8 +234,10 @@ class _Crew:
 
     def _stop(self) -> None:
         """Have the others leave their units unfinished, in good order."""
-        asked = [member.actor.stop.options(concurrency_group=_MADE_BY).remote() for member in self._members]
-        ray.wait([*asked, *self._pending], num_returns=len(asked) + len(self._pending), timeout=_SECONDS_TO_STOP)
+        begun = [member for member in self._members if member.has_begun]
+        ends = [member.actor.stop.options(concurrency_group=_MADE_BY).remote() for member in begun]
+        ends += [reference for reference, (member, _) in self._pending.items() if member.has_begun]
+        ray.wait(ends, num_returns=len(ends), timeout=_SECONDS_TO_STOP)
 
 
 @contextmanager

@@ -108,6 +108,13 @@ def test_a_killed_actor_is_replaced_and_its_units_made_again(tmp_path: Path) -> 
     assert sum(told) == 16
 
 
+def test_more_workers_than_the_cluster_has_cores_hang_nothing(tmp_path: Path) -> None:
+    units = [Number(number) for number in range(8)]
+    idle = Fatal(workspace=Workspace(tmp_path), deaths=0)
+    found = dict(make_units(idle, units, engine=Engine(name="ray", workers=4), advance=lambda _: None))
+    assert found == {number: number * 2 for number in range(8)}
+
+
 def test_progress_of_a_unit_outlives_another_units_record(tmp_path: Path) -> None:
     told: list[int] = []
     crew = on_ray._Crew(Fatal(workspace=Workspace(tmp_path), deaths=0), gpus=0, advance=told.append)

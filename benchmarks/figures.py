@@ -233,16 +233,18 @@ def report_figures() -> str:
     )
 
 
-def near_duplicates_figures() -> str:
-    """Which copies of photographs are found."""
-    found = result("near_duplicates")
-    kinds = [f"{count} {way}" for way, count in found["found"].items()]
-    other = found["not_planted"]
-    return (
-        f"Of {found['photographs']:,} photographs {found['copies_of_each_kind']} were copied in each way. It found "
-        f"{', '.join(kinds[:-1])} and {kinds[-1]}, in {found['cpu_seconds']:.0f} s of one core; beside them "
-        f"{other['equal files']} pairs of equal files and {other['others']} more that the data set has by itself."
-    )
+def near_duplicates_table() -> str:
+    """Which copies are found, and how many pairs that nobody planted."""
+    corpora = result("near_duplicates")["corpora"]
+    rows = [
+        [way, *(f"{found['found'][way] / found['copies_of_each_kind']:.1%}" for found in corpora)]
+        for way in corpora[0]["found"]
+    ]
+    rows.append(["copies of each kind", *(f"{found['copies_of_each_kind']:,}" for found in corpora)])
+    rows.append(["pairs of equal files", *(f"{found['not_planted']['equal files']:,}" for found in corpora)])
+    rows.append(["other pairs", *(f"{found['not_planted']['others']:,}" for found in corpora)])
+    rows.append(["CPU-s", *(f"{found['cpu_seconds']:.0f}" for found in corpora)])
+    return table(["copies found", *(f"{found['images']:,} {found['corpus']}" for found in corpora)], rows)
 
 
 def steps_table(name: str) -> str:

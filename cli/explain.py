@@ -39,6 +39,7 @@ class StepsType(click.ParamType[tuple[int | None, int | None]]):
         "rho explain mislabeled --workspace runs/demo --output mislabeled.csv",
         "rho explain classes --workspace runs/demo --run learnable --by clean_label --format json",
         "rho explain diff uniform learnable --workspace runs/demo",
+        "rho explain copies --workspace runs/demo --split train --output copies.csv",
         "rho explain redundant --workspace runs/demo --run learnable --sql",
     )
 )

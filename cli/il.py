@@ -44,9 +44,12 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
         place = Workspace(workspace)
         manifest = CorpusMetadata.read(place).manifest.get("il", {})
         config = chosen_settings(ILTrainConfig, ("corpus.json [il]", manifest))
-        training = train_il(place, config, overwrite=overwrite).to_dict()
+        trained = train_il(place, config, overwrite=overwrite)
         if exchange.rank:
             return
+    for warning in trained.warnings:
+        say(f"rho: {warning}", err=True)
+    training = trained.to_dict()
     if as_json:
         say_json(training)
         return

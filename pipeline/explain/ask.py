@@ -1,6 +1,7 @@
 """Ready questions over the tables of a workspace: `rho explain`."""
 
 import difflib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,6 +12,8 @@ from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.index import CorpusMetadata, clusters_file, read_clusters_card
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.explain import corpus, rates, samples
+from rhostream.pipeline.explain.contradictions import why_doubted
+from rhostream.pipeline.explain.copies import find_copies
 from rhostream.pipeline.explain.history import ALL_STEPS, Steps
 from rhostream.pipeline.explain.mismatched import mismatched
 from rhostream.pipeline.explain.scope import Scope
@@ -32,6 +35,9 @@ _SQL: Final[dict[str, Callable[[Scope], str]]] = {
 }
 #: Questions that the IL model alone can answer: a run is taken only where it is named.
 _RUN_IS_OPTIONAL: Final = frozenset({"mislabeled"})
+#: Questions that call labels wrong.
+_VERDICTS: Final = frozenset({"mislabeled", "reasons", "skipped"})
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,14 @@ def _explanation(reader: Reader, workspace: Workspace, question: str, runs: tupl
     if "il" in takes:
         required = question == "mislabeled"
         scope = replace(scope, il_model=named_il_model(workspace, options.il, scope.run, required=required))
+    if question in _VERDICTS and scope.il_model is not None and task == "classification":
+        doubt = why_doubted(reader.ask, scope.il_model)
+        if doubt is not None:
+            _LOG.warning("%s", doubt)
+    if question == "copies":
+        card = CorpusMetadata.read(workspace)
+        splits = [scope.split] if scope.split else list(dict.fromkeys(shard.split for shard in card.shards))
+        return corpus.copies(scope, find_copies(workspace, card, splits=splits).pairs)
     if task == "pairs" and question == "mislabeled":
         return mismatched(scope, has_truth="mismatched" in known)
     return _SQL[question](scope)
@@ -140,12 +154,11 @@ def _of_pairs(question: str, options: Options, *, clustered: bool) -> Options:
 
 def named_clusters(workspace: Workspace, run: str | None) -> str | None:
     """The clusters that the run was told candidates by, else the only ones, else None; those of these samples count."""
+    written = [name for name in workspace.names("clusters") if workspace.exists(clusters_file(name))]
+    if not written:
+        return None
     fingerprint = CorpusMetadata.read(workspace).fingerprint
-    known = [
-        name
-        for name in workspace.names("clusters")
-        if workspace.exists(clusters_file(name)) and read_clusters_card(workspace, name).fingerprint == fingerprint
-    ]
+    known = [name for name in written if read_clusters_card(workspace, name).fingerprint == fingerprint]
     if run is not None and run in workspace.names("runs"):
         named = read_run_facts(workspace, run).get("config", {}).get("clusters")
         if named in known:

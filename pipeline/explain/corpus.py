@@ -1,6 +1,10 @@
 """Questions about the corpus, which need no run."""
 
+from collections.abc import Sequence
+
+from rhostream.pipeline.explain.copies import Pair
 from rhostream.pipeline.explain.scope import Scope
+from rhostream.pipeline.sql import quote
 
 
 def duplicates(scope: Scope) -> str:
@@ -18,6 +22,28 @@ WHERE {content} IN (
 )
 GROUP BY {content}
 ORDER BY copies DESC, {content}{scope.limited}"""
+
+
+def copies(scope: Scope, pairs: Sequence[Pair]) -> str:
+    """Images that look the same, those under other labels first, then those that straddle the split."""
+    label, name = scope.label_column, scope.class_column
+    first, second = (", ".join(map(quote, keys)) for keys in ([p.first for p in pairs], [p.second for p in pairs]))
+    of_class = f"(SELECT key FROM samples WHERE {scope.of_class})"
+    return f"""\
+SELECT
+  pairs.likeness, pairs.first, pairs.second, one.{name} AS first_{name}, other.{name} AS second_{name},
+  one.split AS first_split, other.split AS second_split, one.source AS first_source, other.source AS second_source
+FROM (
+  SELECT
+    unnest([{first}]::VARCHAR[]) AS first,
+    unnest([{second}]::VARCHAR[]) AS second,
+    unnest([{", ".join(f"{p.likeness:.3f}" for p in pairs)}]::DOUBLE[]) AS likeness
+) AS pairs
+JOIN samples AS one ON one.key = pairs.first
+JOIN samples AS other ON other.key = pairs.second
+WHERE pairs.first IN {of_class} OR pairs.second IN {of_class}
+ORDER BY
+  one.{label} = other.{label}, one.split = other.split, pairs.likeness DESC, pairs.first, pairs.second{scope.limited}"""
 
 
 def rejects(scope: Scope) -> str:

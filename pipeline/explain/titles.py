@@ -53,6 +53,9 @@ QUESTIONS: Final[dict[str, Title]] = {
     "duplicates": Title(
         text="Which images stand under different labels (or captions)?", takes=_takes("class", "split")
     ),
+    "copies": Title(
+        text="Which images look the same: encoded, resized or cropped again?", takes=_takes("class", "split")
+    ),
     "rejects": Title(text="What was refused, and why?", takes=_takes()),
     "diff": Title(text="What did two runs choose differently?", takes=_takes("class", "steps"), runs=2),
 }

@@ -1,5 +1,6 @@
 """`rho export list`: which samples to keep, to relabel and to leave out."""
 
+import logging
 from collections import Counter
 from typing import Final
 
@@ -10,15 +11,26 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import CleanListConfig
-from rhostream.pipeline.explain import REASONS, indented, judgments, named_il_model, named_run, sample_reasons
+from rhostream.pipeline.explain import (
+    REASONS,
+    indented,
+    judgments,
+    named_il_model,
+    named_run,
+    sample_reasons,
+    why_doubted,
+)
 from rhostream.pipeline.sql import query, quote
 from rhostream.schema import CLEAN_LIST, CLEAN_LIST_OF_PAIRS
 
 _NAMED: Final = 10  # classes
+_LOG: Final = logging.getLogger(__name__)
 
 
 def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListConfig()) -> pa.Table:
     """A row per training sample, `rhostream.schema.CLEAN_LIST` (or `CLEAN_LIST_OF_PAIRS`), the likeliest issues first.
+
+    A warning is logged where the IL model is too weak to call labels wrong by.
 
     Raises:
         ConfigError: an unknown reason, run or IL model, or several where none is named; a multi-label corpus; a
@@ -26,7 +38,12 @@ def clean_list(workspace: Workspace | str, config: CleanListConfig = CleanListCo
         WorkspaceError: no workspace.
     """
     table = query(workspace, clean_list_sql(workspace, config))
-    table = table.cast(CLEAN_LIST_OF_PAIRS if "similarity" in table.column_names else CLEAN_LIST)
+    of_pairs = "similarity" in table.column_names
+    table = table.cast(CLEAN_LIST_OF_PAIRS if of_pairs else CLEAN_LIST)
+    model = named_il_model(Workspace(workspace), config.il, config.run or "", required=True)
+    doubt = None if of_pairs else why_doubted(lambda sql: query(workspace, sql), model or "")
+    if doubt is not None:
+        _LOG.warning("%s", doubt)
     refuse_heavy_drops(workspace, table, config.max_drop_share)
     return table
 

@@ -6,6 +6,12 @@ from .metadata import (
     il_costs as il_costs,
     trained_models as trained_models,
 )
-from .quality import PREFILTER_RULE as PREFILTER_RULE, ILQuality as ILQuality, il_quality as il_quality
+from .quality import (
+    FEWEST_CERTAIN as FEWEST_CERTAIN,
+    MOST_CERTAIN as MOST_CERTAIN,
+    PREFILTER_RULE as PREFILTER_RULE,
+    ILQuality as ILQuality,
+    il_quality as il_quality,
+)
 from .score import score_il as score_il
 from .train import train_il as train_il

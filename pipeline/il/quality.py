@@ -12,13 +12,14 @@ from rhostream.loaders.reference import Prefilter, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.schema import IL
 
+#: The model's predictions that are taken at their word: this share, and so many at the least.
+MOST_CERTAIN: Final = 0.05
+FEWEST_CERTAIN: Final = 100
 #: By what `il_quality` chooses a prefilter. Raised when it would choose another one: a run goes on under its own alone.
 PREFILTER_RULE: Final = 1
 
 _ENOUGH: Final = 100_000  # samples, to estimate shares from
 _MOST_SHARDS: Final = 2_000  # to read for that: opening one takes longer than a thousand samples
-_MOST_CERTAIN: Final = 0.05  # share of the IL model's predictions that is taken at its word, and
-_FEWEST_CERTAIN: Final = 100  # of them at the least
 _RULED_OUT: Final = 2.0  # samples for each label that looks wrong: with it may go as many that are right
 _MOST_RULED_OUT: Final = 0.75  # of a class: the likeliest quarter of its samples stays
 _WEAK: Final = 0.08  # share of the labels' entropy: selecting by tables below it lost steps, by those above it won some
@@ -157,7 +158,7 @@ def _confidence(workspace: Workspace, some: Sequence[ShardRows], il: str) -> npt
 
 def _contradicted(right: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]) -> float:
     """Share of the labels that the IL model contradicts where it is most certain: there few are errors of its own."""
-    count = min(len(confidence), max(_FEWEST_CERTAIN, round(_MOST_CERTAIN * len(confidence))))
+    count = min(len(confidence), max(FEWEST_CERTAIN, round(MOST_CERTAIN * len(confidence))))
     certain = np.argsort(-confidence, kind="stable")[:count]
     return float((~right[certain]).mean())
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -22,6 +22,8 @@ from rhostream.pipeline.jobs import exclusive_lock, joined, remove_contents, req
 from rhostream.pipeline.models import HIGHEST_SCALE, choose_device, count_parameters
 from rhostream.schema import COST_UNITS
 
+_FEWEST_RIGHT: Final = 0.5  # share of the labels: with fewer, most of what it contradicts is its own error
+
 
 @dataclass(frozen=True, kw_only=True)
 class ILTraining:
@@ -35,6 +37,18 @@ class ILTraining:
     already_trained: bool
     seconds: float
     flops: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its validation says of its use, a sentence each."""
+        accuracy = min(model.best.validation_accuracy for model in self.metadata.models)
+        if self.metadata.task != "classification" or accuracy >= _FEWEST_RIGHT:
+            return []
+        return [
+            f"IL model {self.metadata.name!r} predicts {accuracy:.0%} of the validation labels: unless most of the "
+            "others are wrong, it is too weak to call labels wrong by. More held-out data help most (two folds of the "
+            "training split train on all of it), then a larger model or augmentation"
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """What `rho il train --json` prints; "models" has one entry, or one per fold."""

@@ -10,16 +10,16 @@ from rhostream.errors import ConfigError, Remedy, Stage
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import Metric
-from rhostream.pipeline.explain import named_clusters, sample_reasons
+from rhostream.pipeline.explain import Copies, find_copies, named_clusters, sample_reasons, why_doubted
 from rhostream.pipeline.il import default_il_model, trained_models
 from rhostream.pipeline.report import questions
-from rhostream.pipeline.report.copies import Copies, find_copies
 from rhostream.pipeline.report.pictures import Thumbnail, thumbnails
 from rhostream.pipeline.report.runs import ReportedRun, reported_runs
 from rhostream.pipeline.sql import VIEWS, reading, run_interruptibly
 
 MEMORY: Final = "2GiB"  # DuckDB's; with Python, Arrow and the page the whole stays within 4 GiB
 PICTURES: Final = 24  # shown of a gallery before a filter is set
+COPIES: Final = 24  # pairs that are shown
 _PER_GROUP: Final = 6  # further ones of a gallery, of each class and of each reason
 _MOST_BY_CLASS: Final = 96  # of these, over all classes
 
@@ -48,6 +48,7 @@ class ReportData:
         pictures: by key.
         truth: does the corpus know the true labels, or which captions are wrong?
         clustering: name of the clusters of pairs, or None.
+        doubt: why the IL model is too weak to call labels wrong by; None where it is not known to be.
         copies: images that look the same; None where nobody has looked.
     """
 
@@ -61,6 +62,7 @@ class ReportData:
     truth: bool
     clustering: str | None
     copies: Copies | None
+    doubt: str | None = None
 
     def right(self, class_name: str | None = None) -> float | None:
         """Share of the labels, of all or of one class, that the IL model predicts where it never saw the sample.
@@ -94,7 +96,7 @@ def gather(
         WorkspaceError: no workspace, or files in it that cannot be read.
     """
     corpus = CorpusMetadata.read(workspace)
-    copies = find_copies(workspace, corpus) if near_duplicates else None
+    copies = find_copies(workspace, corpus, pairs=COPIES) if near_duplicates else None
     with reading(workspace, memory=MEMORY, again=True) as reader:
         reader.prepare(VIEWS.keys())
         connection = reader.connection
@@ -107,6 +109,9 @@ def gather(
         reasons = sample_reasons(subject.name if subject else "", model, task=task)
         create = f"CREATE TEMP TABLE sample_reasons AS {reasons}"
         run_interruptibly(connection, lambda: connection.execute(create))
+        doubt = None
+        if model is not None and task == "classification":
+            doubt = why_doubted(lambda sql: connection.sql(sql).to_arrow_table(), model)
         known = {row["column_name"] for row in _rows(connection, "DESCRIBE samples")}
         truth = questions.TRUTH[task] in known
 
@@ -151,6 +156,7 @@ def gather(
         truth=truth,
         clustering=clustering,
         copies=copies,
+        doubt=doubt,
     )
 
 

@@ -36,8 +36,8 @@ _GALLERIES: Final = {
     "most_selected": ("Most selected", "Chosen most often."),
     "copies": (
         "Copies",
-        "Training images that look the same: equal files, or encoded, resized or brightened again; those under other "
-        "labels first. Look before you drop one: drawings that differ in a few lines look the same, too.",
+        "Training images that look the same: equal files, or encoded, resized, cropped or brightened again; those "
+        "under other labels first. Look before you drop one: drawings that differ in a few lines look the same, too.",
     ),
 }
 
@@ -195,7 +195,8 @@ def _beside(gallery: str, data: ReportData) -> list[str]:
         found, looked_at = count(data.copies.found), count(data.copies.looked_at)
         return [f"{found} pairs among {looked_at} of {count(data.copies.images)} images."]
     right = data.right() if gallery == "suspicious" and data.corpus.task != "pairs" else None
-    return [] if right is None else [f"{data.il_model} predicts {percent(right)} of the labels that it never saw."]
+    told_of = [] if right is None else [f"{data.il_model} predicts {percent(right)} of the labels that it never saw."]
+    return [*told_of, f"{data.doubt}."] if gallery == "suspicious" and data.doubt is not None else told_of
 
 
 def _caption(text: str) -> str:

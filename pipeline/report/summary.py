@@ -81,17 +81,22 @@ def noisy_classes(data: ReportData) -> Finding:
         f"({percent(contradicted / judged)}).",
         f"It predicts {percent(data.right())} of all labels, right or wrong: so far can its verdicts be trusted.",
     ]
+    if data.doubt is not None:
+        sentences.insert(0, f"{data.doubt}.")
     if clean:
         sentences.append(f"Least contradicted: {listed([_noise(row) for row in clean])}.")
     known = _total(rows, "truth_known")
     if known:
         wrong, found = _total(rows, "wrong"), _total(rows, "wrong_and_contradicted")
         sentences.append(_truth_of(known, wrong, found, contradicted))
+    headline = f"{listed([_noise(row) for row in noisy])}" if noisy else "No label is contradicted"
+    if data.doubt is not None:
+        headline = "Not known: the IL model is too weak to tell"
     return Finding(
         question=question,
-        headline=f"{listed([_noise(row) for row in noisy])}" if noisy else "No label is contradicted",
+        headline=headline,
         sentences=tuple(sentences),
-        classes=tuple(row["class"] for row in noisy),
+        classes=() if data.doubt is not None else tuple(row["class"] for row in noisy),
     )
 
 

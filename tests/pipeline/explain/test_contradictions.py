@@ -3,6 +3,7 @@
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from rhostream.cli.main import rho
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.clean_list_config import CleanListConfig
-from rhostream.pipeline.explain.contradictions import judgments
+from rhostream.pipeline.explain.ask import explain
+from rhostream.pipeline.explain.contradictions import judgments, why_doubted
 from rhostream.pipeline.export.clean_list import clean_list
 from rhostream.pipeline.sql.database import query
 from rhostream.schema import IL, SAMPLES
@@ -73,6 +75,48 @@ def test_contradicted_labels_pass_the_thresholds_of_cleanlab(workspace: Workspac
     assert [found[f"k{n}"] for n in range(360)] == expected.tolist()
     assert not any(found[f"k{n}"] for n in range(360, 400))
     assert 0 < expected.sum() < without.sum()
+
+
+def test_a_model_that_contradicts_most_of_a_class_is_doubted(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    doubt = why_doubted(lambda sql: query(workspace, sql), "m")
+    assert doubt is not None
+    assert "IL model 'm' is too weak to call labels wrong by" in doubt
+    assert "most labels of 1 of 4 classes: d (" in doubt
+    explain(workspace, "mislabeled")
+    assert [record.getMessage() for record in caplog.records] == [doubt]
+    caplog.clear()
+    clean_list(workspace, CleanListConfig(max_drop_share=1))
+    assert [record.getMessage() for record in caplog.records] == [doubt]
+
+
+@pytest.mark.parametrize(("sure_where_wrong", "doubted"), [(0.95, False), (0.5, True)])
+def test_many_contradictions_are_believed_where_certain_ones_abound(
+    workspace: Workspace, tmp_path: Path, sure_where_wrong: float, doubted: bool
+) -> None:
+    other = Workspace(tmp_path / "w")
+    other.write_json("corpus.json", _card())
+    index = workspace.read_table("index/train-000000.parquet", SAMPLES.names, SAMPLES)
+    other.write_table("index/train-000000.parquet", index)
+    rows = [_verdict(n, label, n % 4 == 0, sure_where_wrong) for n, label in enumerate(index["label"].to_pylist())]
+    other.write_table("il/m/scores/train-000000.parquet", tables.table(IL, rows))
+    assert (why_doubted(lambda sql: query(other, sql), "m") is not None) == doubted
+
+
+def _verdict(number: int, label: int, contradicts: bool, sure_where_wrong: float) -> dict[str, Any]:
+    """A row of a model that predicts a quarter of the labels otherwise: sure of it, or less so than where it agrees."""
+    sure = sure_where_wrong if contradicts else 0.6
+    given = (1 - sure) / 8 if contradicts else sure / 2
+    return {
+        "il_model": "m",
+        "key": f"k{number}",
+        "label": label,
+        "il": -math.log(given),
+        "predicted": (label + 1) % CLASSES if contradicts else label,
+        "confidence": sure,
+        "in_sample": False,
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Copies in the report: photographs that were encoded, resized or brightened again, and none that only look alike."""
+"""Copies: photographs that were encoded, resized, cropped or brightened again, and none that only look alike."""
 
 import io
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from rhostream.cli.main import rho
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ThumbnailsConfig
-from rhostream.pipeline.report.copies import find_copies
+from rhostream.pipeline.explain import Options, explain, explanation, find_copies
 from rhostream.pipeline.report.data import gather
 from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.sql import query
@@ -22,7 +22,7 @@ from rhostream.pipeline.thumbnails import write_thumbnails
 
 SIDE = 96
 #: By the number of the picture, how its copy was made; the second lies under another label.
-COPIES = {3: "smaller", 8: "encoded", 12: "brighter"}
+COPIES = {3: "smaller", 8: "encoded", 12: "brighter", 20: "cropped"}
 
 
 def picture(number: int) -> Image.Image:
@@ -41,6 +41,8 @@ def copy_of(number: int, how: str) -> bytes:
     image = picture(number)
     if how == "smaller":
         return encoded(image.resize((SIDE // 2, SIDE // 2), Image.Resampling.BOX))
+    if how == "cropped":
+        return encoded(image.crop((5, 2, SIDE - 3, SIDE - 5)))
     return encoded(image, quality=40) if how == "encoded" else encoded(ImageEnhance.Brightness(image).enhance(1.1))
 
 
@@ -69,18 +71,18 @@ def test_copies_are_found_and_what_is_alike_is_not(workspace: Workspace) -> None
     copies = found(workspace)
     pairs = [{pair.first, pair.second} for pair in copies.pairs]
     assert sorted(pairs, key=sorted) == sorted(({f"s{n}", f"copy-of-s{n}"} for n in COPIES), key=sorted)
-    assert (copies.found, copies.looked_at, copies.images) == (3, 45, 45)
+    assert (copies.found, copies.looked_at, copies.images) == (4, 46, 46)
 
 
 def test_copies_under_different_labels_come_first(workspace: Workspace) -> None:
     copies = found(workspace, pairs=1)
-    assert (copies.pairs[0].differs, set(copies.keys), copies.found) == (True, {"s8", "copy-of-s8"}, 3)
+    assert (copies.pairs[0].differs, set(copies.keys), copies.found) == (True, {"s8", "copy-of-s8"}, 4)
     assert copies.alike("s8") == ["copy-of-s8"]
 
 
 def test_images_beyond_the_bound_are_told_of(workspace: Workspace) -> None:
     copies = found(workspace, images=10)
-    assert (copies.looked_at, copies.images) == (10, 45)
+    assert (copies.looked_at, copies.images) == (10, 46)
 
 
 def test_thumbnails_are_read_in_place_of_the_images(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +99,27 @@ def test_the_command_shows_them_with_the_sql_that_gives_them(workspace: Workspac
     page = tmp_path / "report.html"
     arguments = ["report", "--workspace", workspace.location, "--near-duplicates", "--output", str(page), "--json"]
     done = CliRunner().invoke(rho, arguments, catch_exceptions=False)
-    assert '"near_duplicates": 3' in done.stdout
+    assert '"near_duplicates": 4' in done.stdout
     shown = gather(workspace, near_duplicates=True).galleries["copies"]
     assert query(workspace, shown.sql).to_pylist() == shown.rows
     assert [row["key"] for row in shown.rows][:2] == ["s8", "copy-of-s8"]
     text = page.read_text()
-    assert "3 pairs among 45 of 45 images." in text
+    assert "4 pairs among 46 of 46 images." in text
     assert "copy-of-s12" in text
+
+
+def test_explain_answers_with_both_samples_of_each_pair(workspace: Workspace) -> None:
+    rows = explain(workspace, "copies").to_pylist()
+    columns = ("first", "second", "first_class", "second_class", "first_split", "second_split")
+    assert [rows[0][name] for name in columns] == ["s8", "copy-of-s8", "cat", "dog", "train", "train"]
+    assert len(rows) == 4
+    assert all(0.94 <= row["likeness"] <= 1 for row in rows)
+    assert query(workspace, explanation(workspace, "copies")).to_pylist() == rows
+    of_dogs = explain(workspace, "copies", options=Options(class_name="dog", limit=5)).to_pylist()
+    assert [row["first"] for row in of_dogs if row["first"] != "s8"] == ["s3"]
+
+
+def test_a_workspace_without_copies_has_no_rows_of_them(tmp_path: Path) -> None:
+    given = [{"key": f"s{n}", "image": encoded(picture(n)), "label": n % 2, "split": "train"} for n in range(4)]
+    write_shards(tmp_path / "w", samples=given, classes=("cat", "dog"), holdout=0.0, folds=2, workers=0)
+    assert explain(tmp_path / "w", "copies").num_rows == 0

@@ -350,6 +350,8 @@ def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Works
     printed = json.loads(result.stdout)
     assert (printed["name"], printed["models"][0]["steps"], printed["already_trained"]) == ("mlp", 2, False)
     assert ILMetadata.read(shapes, "mlp").config["learning_rate"] == 0.01
+    assert printed["models"][0]["validation_accuracy"] < 0.5
+    assert "it is too weak to call labels wrong by" in result.stderr
     text = CliRunner().invoke(rho, arguments[:-1], catch_exceptions=False).stdout
     assert "validation_loss" in text
     assert "was already trained" in text

@@ -22,6 +22,7 @@ from rhostream.loaders.reference.key_table import KeyTable
 from rhostream.loaders.storage.json_files import SEAL
 from rhostream.loaders.storage.launcher import launched
 from rhostream.loaders.storage.local_files import read_file
+from rhostream.loaders.storage.parquet_files import decode_table, encode_table
 from rhostream.loaders.storage.unreadable import UnreadableError
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.jobs.run_files import read_run_facts, read_run_metrics, write_run_facts
@@ -156,6 +157,14 @@ def test_a_bit_in_any_byte_of_a_table_is_sealed(tmp_path: Path) -> None:
         except WorkspaceError:
             continue
     assert unnoticed == len(b"RHOSEAL1")  # of the mark itself, without which a file has no seal
+
+
+@pytest.mark.parametrize("taken", [1, 4])
+def test_a_cut_into_the_seal_leaves_no_unsealed_file(taken: int) -> None:
+    content = encode_table(pa.table({"detail": ["No such file or directory"]}))
+    seal = content.index(b"RHOSEAL1")
+    with pytest.raises(UnreadableError, match="does not end as it did"):
+        decode_table(content[: seal - 6] + content[seal + taken :])
 
 
 def test_other_tools_read_sealed_tables_and_their_checksums(workspace: Workspace) -> None:

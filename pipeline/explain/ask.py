@@ -132,7 +132,13 @@ def _explanation(reader: Reader, workspace: Workspace, question: str, runs: tupl
     if question == "copies":
         card = CorpusMetadata.read(workspace)
         splits = [scope.split] if scope.split else list(dict.fromkeys(shard.split for shard in card.shards))
-        return corpus.copies(scope, find_copies(workspace, card, splits=splits).pairs)
+        found = find_copies(workspace, card, splits=splits)
+        if found.looked_at < found.images or len(found.pairs) < found.found:
+            _LOG.warning(
+                "of %d images %d were compared, of %d pairs that look the same %d are told of",
+                *(found.images, found.looked_at, found.found, len(found.pairs)),
+            )
+        return corpus.copies(scope, found.pairs)
     if task == "pairs" and question == "mislabeled":
         return mismatched(scope, has_truth="mismatched" in known)
     return _SQL[question](scope)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rhostream.cli.main import rho
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ThumbnailsConfig
-from rhostream.pipeline.explain import Options, explain, explanation, find_copies
+from rhostream.pipeline.explain import Options, ask, explain, explanation, find_copies
 from rhostream.pipeline.report.data import gather
 from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.sql import query
@@ -117,6 +118,15 @@ def test_explain_answers_with_both_samples_of_each_pair(workspace: Workspace) ->
     assert query(workspace, explanation(workspace, "copies")).to_pylist() == rows
     of_dogs = explain(workspace, "copies", options=Options(class_name="dog", limit=5)).to_pylist()
     assert [row["first"] for row in of_dogs if row["first"] != "s8"] == ["s3"]
+
+
+def test_an_answer_says_how_many_images_were_compared(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ask, "find_copies", partial(find_copies, images=30))
+    explain(workspace, "copies")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("of 46 images 30 were compared")
 
 
 def test_a_workspace_without_copies_has_no_rows_of_them(tmp_path: Path) -> None:

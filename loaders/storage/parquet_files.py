@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FEW: Final = 100  # rows
 _MARK: Final = b"RHOSEAL1"
-_MARK_END: Final = 4  # bytes of the mark before those that tell it, where a cut took its beginning
+_HALF: Final = len(_MARK) // 2  # of the mark, which tells it where the other half was damaged or cut off
 _SEAL_BYTES: Final = len(_MARK) + hashlib.sha256().digest_size
 _LARGEST_FOOTER: Final = 16 << 20  # bytes, in which the mark of a damaged file is looked for
 _NAME_KEY: Final = b"rhostream.file"  # of the metadata
@@ -194,9 +194,10 @@ def _compare_seal(content: "bytes | mmap.mmap") -> None:
     footer = _footer_start(content)
     at = footer - _SEAL_BYTES
     if at < 0 or content[at : at + len(_MARK)] != _MARK:
-        # The mark elsewhere, or the end of it here: the file was sealed, and something else has become of it since.
-        cut = at >= 0 and content[at + _MARK_END : at + len(_MARK)] == _MARK[_MARK_END:]
-        if cut or content.find(_MARK, max(0, len(content) - _LARGEST_FOOTER)) >= 0:
+        # The mark elsewhere, or half of it here: the file was sealed, and something else has become of it since.
+        first, second = content[max(at, 0) : at + _HALF], content[max(at + _HALF, 0) : at + len(_MARK)]
+        half = first == _MARK[:_HALF] or second == _MARK[_HALF:]
+        if half or content.find(_MARK, max(0, len(content) - _LARGEST_FOOTER)) >= 0:
             raise UnreadableError("was damaged after it was written (it does not end as it did)")
         return
     with memoryview(content) as view, view[:at] as body, view[footer:] as end:

@@ -76,7 +76,7 @@ def why_doubted(ask: Callable[[str], pa.Table], il_model: str) -> str | None:
     """
     rows = ask(f"""\
 WITH verdicts AS (
-  SELECT class, contradicted, confidence, predicted <> label AS other
+  SELECT key, class, contradicted, confidence, predicted <> label AS other
   FROM (
 {judgments(il_model)}
   )
@@ -84,7 +84,8 @@ WITH verdicts AS (
   WHERE NOT in_sample
 ), certain AS (
   SELECT other FROM verdicts
-  ORDER BY confidence DESC LIMIT (SELECT greatest({FEWEST_CERTAIN}, (count(*) * {MOST_CERTAIN})::BIGINT) FROM verdicts)
+  ORDER BY confidence DESC, key
+  LIMIT (SELECT greatest({FEWEST_CERTAIN}, (count(*) * {MOST_CERTAIN})::BIGINT) FROM verdicts)
 )
 SELECT
   class, count(*) AS judged, count(*) FILTER (contradicted) AS contradicted,

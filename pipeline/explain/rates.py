@@ -53,7 +53,7 @@ def il(scope: Scope) -> str:
 WITH history AS (
 {indented(sample_history(scope.run, scope.steps, several_ranks=scope.several_ranks))}
 ), scored AS (
-  SELECT coalesce(guess.il, history.il) AS loss, drawn, selected, {disagrees} AS disagrees
+  SELECT train.key, coalesce(guess.il, history.il) AS loss, drawn, selected, {disagrees} AS disagrees
   FROM (SELECT key, {scope.label_column} FROM samples WHERE split = 'train' AND {scope.of_class}) AS train
   JOIN history ON history.key = train.key
   LEFT JOIN (
@@ -65,7 +65,7 @@ SELECT
   bucket, min(loss) AS lowest_il, max(loss) AS highest_il, count(*) AS samples, sum(drawn)::BIGINT AS candidates,
   sum(selected)::BIGINT AS selected, sum(selected) / sum(drawn) AS selection_rate,
   avg(disagrees::INT) AS il_model_disagrees
-FROM (SELECT *, ntile({GROUPS}) OVER (ORDER BY loss) AS bucket FROM scored WHERE loss IS NOT NULL)
+FROM (SELECT *, ntile({GROUPS}) OVER (ORDER BY loss, key) AS bucket FROM scored WHERE loss IS NOT NULL)
 GROUP BY bucket
 ORDER BY bucket{scope.limited}"""
 

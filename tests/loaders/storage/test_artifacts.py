@@ -146,17 +146,12 @@ def test_a_bit_in_any_byte_of_a_table_is_sealed(tmp_path: Path) -> None:
     workspace, table = Workspace(tmp_path), pa.table({"key": ["a", "b"], "il": [1.0, 2.0]})
     workspace.write_table("t.parquet", table)
     content = workspace.read_bytes("t.parquet")
-    unnoticed = 0
     for at in range(len(content)):
         damaged = bytearray(content)
         damaged[at] ^= 1 << at % 8
         (tmp_path / "t.parquet").write_bytes(damaged)
-        try:
-            assert workspace.read_table("t.parquet").equals(table)
-            unnoticed += 1
-        except WorkspaceError:
-            continue
-    assert unnoticed == len(b"RHOSEAL1")  # of the mark itself, without which a file has no seal
+        with pytest.raises(WorkspaceError):
+            workspace.read_table("t.parquet")
 
 
 @pytest.mark.parametrize("taken", [1, 4])

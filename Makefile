@@ -94,7 +94,8 @@ browser:
 
 # Tests of a file run in one process: what they share is then made once. Many wait for a process of their own, so half
 # as many again as there are cores keep these busy.
-PYTEST = $(VENV)/bin/python -m pytest -n $$(($$(nproc 2>/dev/null || echo 2) * 3 / 2)) --dist loadfile
+PYTEST = $(VENV)/bin/python -m pytest -n $$(($$(nproc 2>/dev/null || echo 2) * 3 / 2)) --dist loadfile \
+	--no-loadscope-reorder
 
 test: lint types docs
 	$(PYTEST)

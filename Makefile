@@ -92,10 +92,8 @@ browser:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
-# Tests of a file run in one process: what they share is then made once. Many wait for a process of their own, so half
-# as many again as there are cores keep these busy.
-PYTEST = $(VENV)/bin/python -m pytest -n $$(($$(nproc 2>/dev/null || echo 2) * 3 / 2)) --dist loadfile \
-	--no-loadscope-reorder
+# Tests of a file run in one process: what they share is then made once.
+PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 test: lint types docs
 	$(PYTEST)

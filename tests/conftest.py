@@ -65,8 +65,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(marker)
         if item.get_closest_marker("real_data") and not there:
             item.add_marker(missing)
-    # What takes long begins first, so that no process is left with it at the end.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _marker_of(folder: Path) -> str | None:

@@ -46,6 +46,7 @@ from .labels import (
     take_labels as take_labels,
     take_lists as take_lists,
 )
+from .row_parts import has_row_part as has_row_part, row_part_origin as row_part_origin
 from .thumbnails import (
     THUMBNAIL_INDEX as THUMBNAIL_INDEX,
     THUMBNAIL_KEY as THUMBNAIL_KEY,

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.loaders.index.columns import values
-from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata, ShardRows
+from rhostream.loaders.index.row_parts import read_row_part, row_part_origin
 from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.schema import CLUSTERS
 
@@ -95,19 +96,14 @@ class Clusters:
             raise WorkspaceError(
                 f"clusters {self.name!r} have no part for shard {rows.shard.name}: stream the split train, or", remedy
             )
-        table = self.workspace.read_table(file, ["key", "cluster"], CLUSTERS)
-        made_of = table.schema.metadata or {}
+        origin = row_part_origin(rows.shard, CLUSTERS_KEY, self.identity)
+        table = read_row_part(
+            self.workspace, file, ["key", "cluster"], CLUSTERS, origin, rows, "other clusters", remedy
+        )
         found = values(table.column("cluster"))
-        if (
-            made_of.get(SHARD_DIGEST_KEY) != rows.shard.digest.encode()
-            or made_of.get(CLUSTERS_KEY) != self.identity.encode()
-            or not table.column("key").combine_chunks().equals(rows.keys)
-            or not ((found >= 0) & (found < self.count)).all()
-        ):
+        if not ((found >= 0) & (found < self.count)).all():
             raise WorkspaceError(
-                f"{self.workspace.path(file)} was made of other samples than shard {rows.shard.name} holds, or for "
-                "other clusters",
-                remedy,
+                f"{self.workspace.path(file)} tells of clusters that {self.name!r} does not have", remedy
             )
         return found
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.loaders.index.columns import values
-from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata, ShardRows
+from rhostream.loaders.index.row_parts import read_row_part, row_part_origin
 from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.schema import CORE_SETS
 
@@ -92,18 +93,10 @@ class CoreSet:
             raise WorkspaceError(
                 f"core set {self.name!r} has no part for shard {rows.shard.name}: stream the split train, or", remedy
             )
-        table = self.workspace.read_table(file, ["key", "kept"], CORE_SETS)
-        made_of = table.schema.metadata or {}
-        if (
-            made_of.get(SHARD_DIGEST_KEY) != rows.shard.digest.encode()
-            or made_of.get(CORE_SET_KEY) != self.identity.encode()
-            or not table.column("key").combine_chunks().equals(rows.keys)
-        ):
-            raise WorkspaceError(
-                f"{self.workspace.path(file)} was made of other samples than shard {rows.shard.name} holds, or for "
-                "another core set",
-                remedy,
-            )
+        origin = row_part_origin(rows.shard, CORE_SET_KEY, self.identity)
+        table = read_row_part(
+            self.workspace, file, ["key", "kept"], CORE_SETS, origin, rows, "another core set", remedy
+        )
         return values(table.column("kept"))
 
 

@@ -2,7 +2,7 @@
 
 The clusters of DnC (divide and contrast, arXiv 2105.08054): negatives out of the own cluster are harder. Centers are
 found from at most `_FITTED` samples, those of the smallest hashes of their keys, so that memory does not grow with the
-corpus, and kept; then the samples of each shard go to the nearest one.
+corpus; then the samples of each shard go to the nearest one.
 """
 
 import hashlib
@@ -15,21 +15,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream import schema
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import ConfigError
 from rhostream.extras import install_command
 from rhostream.loaders.index import (
     CLUSTERED,
     CLUSTERS_KEY,
-    SHARD_DIGEST_KEY,
     ClustersCard,
     CorpusMetadata,
     Shard,
     clusters_file,
     clusters_part,
     clusters_rows,
+    has_row_part,
     key_hashes,
     read_clusters_card,
     read_shard_rows,
+    row_part_origin,
 )
 from rhostream.loaders.reference import ILTable, open_il_table
 from rhostream.loaders.storage import Workspace
@@ -212,17 +213,14 @@ class _PartMaker(Maker[ShardUnit, None]):
             "cluster": likeness.argmax(1).astype(np.int32),
             "similarity": likeness.max(1),
         }
-        table = pa.table(columns, schema=schema.CLUSTERS.with_metadata(self._made_from(shard)))
+        table = pa.table(columns, schema=schema.CLUSTERS.with_metadata(self._origin(shard)))
         self.workspace.write_table(clusters_part(self.name, shard.name), table)
         advance(shard.rows)
 
     def is_made(self, shard: Shard) -> bool:
         """Is the part of this shard there?"""
-        try:
-            found = self.workspace.read_schema(clusters_part(self.name, shard.name), schema.CLUSTERS).metadata or {}
-        except (FileNotFoundError, WorkspaceError):
-            return False
-        return all(found.get(key) == value for key, value in self._made_from(shard).items())
+        part = clusters_part(self.name, shard.name)
+        return has_row_part(self.workspace, part, schema.CLUSTERS, self._origin(shard))
 
     def sizes(self, shard: Shard) -> npt.NDArray[np.int64]:
         """int64 (clusters,): samples of the shard in each."""
@@ -230,5 +228,5 @@ class _PartMaker(Maker[ShardUnit, None]):
         found: npt.NDArray[np.int64] = np.bincount(column["cluster"].to_numpy(), minlength=len(self.centers))
         return found
 
-    def _made_from(self, shard: Shard) -> dict[bytes, bytes]:
-        return {SHARD_DIGEST_KEY: shard.digest.encode(), CLUSTERS_KEY: self.identity.encode()}
+    def _origin(self, shard: Shard) -> dict[bytes, bytes]:
+        return row_part_origin(shard, CLUSTERS_KEY, self.identity)

@@ -16,18 +16,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rhostream import schema
-from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.errors import ConfigError
 from rhostream.loaders.index import (
     CORE_SET_KEY,
-    SHARD_DIGEST_KEY,
     CoreSetCard,
     CorpusMetadata,
     Shard,
     core_set_file,
     core_set_part,
     core_set_rows,
+    has_row_part,
     read_core_set_card,
     read_shard_rows,
+    row_part_origin,
 )
 from rhostream.loaders.reference import open_il_table
 from rhostream.loaders.storage import Workspace
@@ -199,20 +200,17 @@ class _PartMaker(Maker[_Part, None]):
             "entropy": entropies,
             "kept": kept,
         }
-        table = pa.table(columns, schema=schema.CORE_SETS.with_metadata(self._made_from(shard)))
+        table = pa.table(columns, schema=schema.CORE_SETS.with_metadata(self._origin(shard)))
         self.workspace.write_table(core_set_part(self.name, shard.name), table)
         advance(shard.rows)
 
     def is_made(self, shard: Shard) -> bool:
         """Is the part of this shard there?"""
-        try:
-            found = self.workspace.read_schema(core_set_part(self.name, shard.name), schema.CORE_SETS).metadata or {}
-        except (FileNotFoundError, WorkspaceError):
-            return False
-        return all(found.get(key) == value for key, value in self._made_from(shard).items())
+        part = core_set_part(self.name, shard.name)
+        return has_row_part(self.workspace, part, schema.CORE_SETS, self._origin(shard))
 
-    def _made_from(self, shard: Shard) -> dict[bytes, bytes]:
-        return {SHARD_DIGEST_KEY: shard.digest.encode(), CORE_SET_KEY: self.identity.encode()}
+    def _origin(self, shard: Shard) -> dict[bytes, bytes]:
+        return row_part_origin(shard, CORE_SET_KEY, self.identity)
 
 
 def _entropies(workspace: Workspace, shard: Shard, il: str) -> npt.NDArray[np.float32]:

@@ -62,14 +62,15 @@ class Manifest(StageConfig):
         minimum=0,
         below=1,
         metavar="SHARE",
-        help="Share of the training samples that trains the IL model; none with folds.",
+        help="Share of the training samples that the IL model trains on and the target never does; accuracy is known "
+        "by it where there is no test split. None beside folds unless given.",
     )
     folds: int = setting(
         0,
         minimum=0,
         metavar="K",
         unset="a holdout",
-        help="No holdout: K IL models, each scoring what it has not seen.",
+        help="K IL models, each trained on all that is not in its fold, which it scores.",
     )
     shard_size: int = setting(
         10_000, minimum=1, metavar="N", help="Entries in a slice of the listing, the unit of work."
@@ -121,9 +122,7 @@ class Manifest(StageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_secrets(self.root)
-        if self.folds:
-            object.__setattr__(self, "holdout", 0.0)
-        elif not self.holdout and not self._names_holdout:
+        if not self.folds and not self.holdout and not self._names_holdout:
             raise ConfigError(f"holdout {self.holdout}: give a share between 0 and 1, for instance 0.1, or `folds`")
         if self.folds == 1:
             raise ConfigError("folds 1: give 2 or more, or 0 for a holdout")
@@ -175,7 +174,7 @@ def load_manifest(
 ) -> Manifest:
     """Read a manifest and resolve it: overrides (flags) > environment > manifest > default.
 
-    A holdout and folds exclude each other: the one that a stronger layer gives switches off the other.
+    A holdout or folds of a stronger layer replace both of the weaker ones; a layer that gives both has both.
 
     Args:
         overrides, environment: fields of `Manifest`; a value of None is not set.
@@ -221,17 +220,18 @@ def resolve_manifest(*layers: tuple[str, Mapping[str, Any]]) -> Manifest:
     Args:
         layers: pairs of where the values come from (for messages) and fields of `Manifest`.
     """
-    return settings(Manifest, *_holdout_or_folds(list(layers)))
+    return settings(Manifest, *_holdout_and_folds(list(layers)))
 
 
-def _holdout_or_folds(layers: list[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The layers, where one that gives a holdout resets the folds of those below it."""
+def _holdout_and_folds(layers: list[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The layers, where one that gives a holdout or folds alone has none of the other, whatever is below it."""
     resolved: list[tuple[str, Mapping[str, Any]]] = []
     for where, layer in layers:
-        holdout, folds = layer.get("holdout"), layer.get("folds")
-        if holdout and folds:
-            raise ConfigError(f"{where}: holdout = {holdout} and folds = {folds} exclude each other: give one of them")
-        resolved.append((where, {**layer, "folds": 0} if holdout and folds is None else layer))
+        if layer.get("holdout") and layer.get("folds") is None:
+            layer = {**layer, "folds": 0}
+        elif layer.get("folds") and layer.get("holdout") is None:
+            layer = {**layer, "holdout": 0.0}
+        resolved.append((where, layer))
     return resolved
 
 

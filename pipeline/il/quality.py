@@ -80,8 +80,8 @@ class ILQuality:
         if self.weak:
             found.append(
                 f"the IL model is too weak to select by: it explains {max(0.0, self.explained):.0%} of the labels' "
-                f"entropy (under {_WEAK:.0%}). More held-out data help most (two folds of the training split train on "
-                "all of it), then a larger model or augmentation"
+                f"entropy (under {_WEAK:.0%}). More held-out data help most (five folds train each model on four "
+                "fifths of all), then a larger model or augmentation"
             )
         elif not self.filters:
             found.append(

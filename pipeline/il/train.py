@@ -1,4 +1,4 @@
-"""`rho il train`: a small model trained on the holdout only, or one per fold on all the other folds."""
+"""`rho il train`: a small model trained on the holdout only, or one per fold on all but it."""
 
 import hashlib
 import math
@@ -196,7 +196,7 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
         return [
             FitPlan(
                 fold=fold,
-                train=tuple(shard for shard in training if shard.fold != fold),
+                train=(*holdout, *(shard for shard in training if shard.fold != fold)),
                 validate=tuple(shard for shard in training if shard.fold == fold),
             )
             for fold in folds
@@ -205,7 +205,7 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
         if not sum(shard.rows for shard in shards):
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no samples in its {split} split, and no folds: write "
-                "the shards with a larger --holdout, or with --folds 2"
+                "the shards with a larger --holdout, or with --folds 5"
             )
     return [FitPlan(fold=-1, train=holdout, validate=training)]
 

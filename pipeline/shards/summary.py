@@ -85,7 +85,9 @@ def tally(
     samples: Counter[str] = Counter()
     for shard in shards:
         samples[shard.split_and_fold] += shard.rows
-    needed = [f"train-fold{fold}" for fold in range(manifest.folds)] or ["train", "holdout"]
+    needed = [f"train-fold{fold}" for fold in range(manifest.folds)] or ["train"]
+    if manifest.holdout or not manifest.folds:
+        needed.append("holdout")
     if empty := [split for split in needed if not samples[split]]:
         trainable = sum(count for split, count in samples.items() if split not in ("val", "test"))
         raise CorpusError(

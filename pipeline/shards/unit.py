@@ -337,9 +337,9 @@ def split_of(official: str | None, digest: bytes, manifest: Manifest) -> tuple[s
         return official, -1
     salt = str(manifest.seed).encode()[:64]
     value = int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=salt, person=b"rho split").digest(), "big")
-    if manifest.folds:
-        return "train", value % manifest.folds
-    return ("holdout" if value < manifest.holdout * 2**64 else "train"), -1
+    if value < manifest.holdout * 2**64:
+        return "holdout", -1
+    return "train", value % manifest.folds if manifest.folds else -1
 
 
 def shard_name(split: str, fold: int, unit: int) -> str:

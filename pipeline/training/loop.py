@@ -91,7 +91,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
     if evaluation is None:
         _LOG.warning(
             "%s has neither test nor val nor holdout (with folds all train): accuracy will stay unknown. Give the "
-            "corpus a test split, or a holdout in place of folds, to know it",
+            "corpus a test split, or a holdout beside the folds, to know it",
             workspace.location,
         )
     if first and run.facts is None:

@@ -38,7 +38,7 @@ def manifest_of(folder: Path, **settings: object) -> Manifest:
         "format": "table",
         "root": str(folder),
         "shard_size": 16,
-        "holdout": 0.3,
+        "holdout": 0.0 if "folds" in settings else 0.3,
         "classes": CLASSES,
     } | settings
     return Manifest(**values)  # type: ignore[arg-type]

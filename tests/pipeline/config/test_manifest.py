@@ -86,7 +86,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_manifest(write) -> N
     assert load_manifest(path, {"max_side": 0}).max_side == 0
 
 
-def test_holdout_and_folds_exclude_each_other_the_stronger_layer_wins(write) -> None:  # type: ignore[no-untyped-def]
+def test_holdout_and_folds_are_those_of_the_strongest_layer(write) -> None:  # type: ignore[no-untyped-def]
     path = write(COMPLETE)
     folds = load_manifest(path, {"folds": 2})
     assert (folds.folds, folds.holdout) == (2, 0.0)
@@ -94,9 +94,8 @@ def test_holdout_and_folds_exclude_each_other_the_stronger_layer_wins(write) -> 
     assert load_manifest(folded).holdout == 0.0
     assert (load_manifest(folded, {"holdout": 0.4}).holdout, load_manifest(folded, {"holdout": 0.4}).folds) == (0.4, 0)
     assert load_manifest(path, {"folds": 2}, {"holdout": 0.4}).folds == 2
-    for values in ({"folds": 2, "holdout": 0.1},):
-        with pytest.raises(ConfigError, match=r"holdout = 0\.1 and folds = 2 exclude each other"):
-            load_manifest(path, values)
+    both = load_manifest(folded, {"folds": 2, "holdout": 0.1})
+    assert (both.folds, both.holdout) == (2, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -113,13 +113,13 @@ def test_only_holdout_labels_reach_the_model(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
-    workspace = write_shapes(tmp_path, splits={"train": 90}, folds=3, shard_rows=20)
+    workspace = write_shapes(tmp_path, splits={"train": 90, "holdout": 30}, folds=3, shard_rows=20)
     metadata = train_il(workspace, ILTrainConfig(**QUICK)).metadata
     corpus = CorpusMetadata.read(workspace)
     assert [model.fold for model in metadata.models] == [0, 1, 2]
     for model in metadata.models:
         assert model.trained_on.keys() == {shard.name for shard in corpus.shards if shard.fold != model.fold}
-        assert (model.trained_samples, model.validated_samples) == (60, 30)
+        assert (model.trained_samples, model.validated_samples) == (90, 30)
         assert workspace.exists(f"il/small_cnn/model-fold{model.fold}.safetensors")
     weights = [metadata.load(workspace, model).state_dict()["0.weight"] for model in metadata.models]
     assert not torch.equal(weights[0], weights[1])

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,9 @@ from rhostream.loaders.index.corpus_metadata import (
     IL_MODEL_KEY,
     SHARD_DIGEST_KEY,
     CorpusMetadata,
-    Shard,
-    fingerprint_of,
     read_shard_rows,
 )
+from rhostream.loaders.index.shard_list import Shard, ShardList, list_in_card
 from rhostream.loaders.reference.il_table import RowAlignedTable, il_digest
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.candidate_stream import CandidateStream
@@ -60,8 +59,12 @@ def jpeg(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def make(folder: Path, rows: int) -> None:
-    """A workspace of `rows` samples with an index and an IL table of full size."""
+def make(folder: Path, rows: int, only: Callable[[ShardList], Iterable[int]]) -> None:
+    """A workspace of `rows` samples with an index and an IL table of full size.
+
+    Args:
+        only: numbers of the shards that have files, where those of others are never read.
+    """
     workspace = Workspace(folder)
     if workspace.exists("corpus.json"):
         return
@@ -77,11 +80,14 @@ def make(folder: Path, rows: int) -> None:
             tar.addfile(info, io.BytesIO(data))
     classes = [f"class {i}" for i in range(14)]
     names = [f"train-{number:06d}" for number in range(-(-rows // SHARD_ROWS))]
-    shards = [Shard(name=name, split="train", fold=-1, rows=SHARD_ROWS, digest=DIGEST) for name in names]
-    workspace.write_json("il/bench/model.json", {"classes": classes, "fingerprint": fingerprint_of(shards)})
+    shards = ShardList.of(Shard(name=name, split="train", fold=-1, rows=SHARD_ROWS, digest=DIGEST) for name in names)
+    workspace.write_json("il/bench/model.json", {"classes": classes, "fingerprint": shards.fingerprint()})
     made_of = {SHARD_DIGEST_KEY: DIGEST.encode(), IL_MODEL_KEY: il_digest(workspace, "bench").encode()}
     labels = np.arange(SHARD_ROWS) % 14
+    with_files = {*only(shards)}
     for number, name in enumerate(names):
+        if number >= DISTINCT and number not in with_files:
+            continue
         first = f"train-{number % DISTINCT:06d}"
         if number:
             Path(workspace.path(f"shards/{name}.tar")).symlink_to("train-000000.tar")
@@ -134,10 +140,14 @@ def make(folder: Path, rows: int) -> None:
             "manifest": {"image": {"size": SIDE}},
             "classes": classes,
             "counts": {"entries": len(shards) * SHARD_ROWS, "samples": len(shards) * SHARD_ROWS, "rejects": 0},
-            "shards": [asdict(shard) for shard in shards],
-            "fingerprint": fingerprint_of(shards),
+            "shards": list_in_card(workspace, shards),
+            "fingerprint": shards.fingerprint(),
         },
     )
+
+
+def every_one(shards: ShardList) -> range:
+    return range(len(shards))
 
 
 def measure(folder: Path, super_batches: int) -> dict[str, float]:
@@ -199,7 +209,7 @@ def main() -> None:
     results = {}
     for rows in arguments.rows:
         folder = Path(arguments.workspaces) / str(rows)
-        make(folder, rows)
+        make(folder, rows, every_one)
         command = [sys.executable, __file__, "--measure", str(folder), "--super-batches", str(arguments.super_batches)]
         results[rows] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(rows, "rows:", json.dumps({name: round(value, 4) for name, value in results[rows].items()}), flush=True)

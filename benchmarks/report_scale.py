@@ -30,7 +30,7 @@ from explain_scale import OTHER, OTHER_ROWS, RUN, SAMPLES, SHARD_ROWS, Corpus, w
 from machine import machine
 from PIL import Image
 
-from rhostream.loaders.index.corpus_metadata import Shard, fingerprint_of
+from rhostream.loaders.index.shard_list import Shard, ShardList
 from rhostream.loaders.storage.workspace import Workspace
 
 IMAGES = 64
@@ -72,7 +72,7 @@ def write_images(workspace: Workspace) -> None:
     metadata = workspace.read_json("corpus.json")
     counts = {"entries": SAMPLES + 50_000, "samples": SAMPLES, "rejects": 50_000}
     manifest = {"name": "report_scale"}
-    described = {"shards": [asdict(shard) for shard in shards], "fingerprint": fingerprint_of(shards)}
+    described = {"shards": [asdict(shard) for shard in shards], "fingerprint": ShardList.of(shards).fingerprint()}
     workspace.write_json("corpus.json", metadata | {"manifest": manifest, "counts": counts} | described)
     workspace.write_json("il/resnet18/model.json", {})
 

@@ -86,6 +86,18 @@ def of_task(table: pa.Schema, task: str) -> pa.Schema:
     return pa.schema([field for field in fields if field is not None])
 
 
+#: One row per shard, in name order: what `corpus.json` names as its list of shards, where there are many.
+SHARDS: Final = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("fold", pa.int16(), nullable=False),  # -1 where the corpus has no folds
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),  # identifies keys, labels and contents
+        pa.field("source", pa.string(), nullable=False),  # of a tar that lies elsewhere; "" of one in the workspace
+    ]
+)
+
 #: One row per refused entry of a slice of the listing: `rejects/<unit>.parquet`.
 REJECTS: Final = pa.schema(
     [

@@ -24,9 +24,7 @@ from .corpus_metadata import (
     SHARD_DIGEST_KEY as SHARD_DIGEST_KEY,
     Appended as Appended,
     CorpusMetadata as CorpusMetadata,
-    Shard as Shard,
     ShardRows as ShardRows,
-    fingerprint_of as fingerprint_of,
     read_index as read_index,
     read_shard_rows as read_shard_rows,
     undecodable as undecodable,
@@ -47,6 +45,13 @@ from .labels import (
     take_lists as take_lists,
 )
 from .row_parts import has_row_part as has_row_part, row_part_origin as row_part_origin
+from .shard_list import (
+    LISTS as LISTS,
+    Shard as Shard,
+    ShardList as ShardList,
+    list_in_card as list_in_card,
+    remove_other_lists as remove_other_lists,
+)
 from .thumbnails import (
     THUMBNAIL_INDEX as THUMBNAIL_INDEX,
     THUMBNAIL_KEY as THUMBNAIL_KEY,

@@ -1,7 +1,6 @@
 """The shard index: what a workspace holds, without opening a tar."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,8 +14,9 @@ from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.index.columns import values
 from rhostream.loaders.index.keys import SAFE_KEY, unsafe_ext, unsafe_key
 from rhostream.loaders.index.labels import LABEL_COLUMNS, Labels, labels_in
+from rhostream.loaders.index.shard_list import Shard, ShardList, list_name
 from rhostream.loaders.storage import UnreadableError, Workspace
-from rhostream.schema import MULTI_LABEL, SAMPLES, TEXT
+from rhostream.schema import MULTI_LABEL, SAMPLES, SHARDS, TEXT
 
 METADATA_NAME = "corpus.json"
 
@@ -32,47 +32,6 @@ _CAPTION: Final = "text"
 _COLUMNS: Final = ("key", "offset", "size", "content_hash")
 #: Types of the columns of an index, whatever the task.
 _PROMISED: Final = pa.schema([*SAMPLES, *TEXT, *(field for field in MULTI_LABEL.values() if field is not None)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Samples of one tar, and their index.
-
-    Attributes:
-        fold: -1 where the corpus has no folds.
-        digest: identifies keys, labels and contents.
-        source: path or URL of a tar that was indexed where it lies; "" for one in the workspace.
-            Several shards may share such a tar: one for each split.
-    """
-
-    name: str
-    split: str
-    fold: int
-    rows: int
-    digest: str
-    source: str = ""
-
-    @property
-    def split_and_fold(self) -> str:
-        """For instance "train", or "train-fold0"."""
-        return self.split if self.fold < 0 else f"{self.split}-fold{self.fold}"
-
-    @property
-    def tar(self) -> str:
-        """Name of the tar in the workspace, or the absolute path or URL of one outside it."""
-        return self.source or f"shards/{self.name}.tar"
-
-    def remedy(self, workspace: Workspace, *, overwrite: bool = False) -> Remedy:
-        """What makes it and its index again."""
-        settings = {"overwrite": True} if overwrite else {}
-        return Remedy(Stage.INDEX if self.source else Stage.SHARDS, workspace.location, settings)
-
-    @property
-    def index(self) -> str:
-        return f"index/{self.name}.parquet"
-
-    def scores(self, il_name: str) -> str:
-        return f"il/{il_name}/scores/{self.name}.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +72,7 @@ class CorpusMetadata:
     manifest: dict[str, Any]
     classes: tuple[str, ...]
     counts: dict[str, Any]
-    shards: tuple[Shard, ...]
+    shards: ShardList
     fingerprint: str
     task: str = "classification"
     appended: tuple[Appended, ...] = ()
@@ -127,15 +86,18 @@ class CorpusMetadata:
                 f"workspace {workspace.location!r} has no {METADATA_NAME}: name another workspace, or",
                 Remedy(Stage.SHARDS, workspace.location),
             )
-        corpus = workspace.read_record(METADATA_NAME, cls)
+        told = workspace.read_json(METADATA_NAME)
+        if isinstance(told, dict) and "shards" in told:
+            told = told | {"shards": _shards(workspace, told)}
+        corpus = workspace.read_record(METADATA_NAME, cls, value=told)
         with workspace.reading(METADATA_NAME):
-            if fingerprint_of(corpus.shards) != corpus.fingerprint:
+            if corpus.shards.fingerprint() != corpus.fingerprint:
                 raise UnreadableError(
                     f"lists {len(corpus.shards)} shards that are not those of its fingerprint: some were removed or "
                     "changed"
                 )
-            if strange := [shard.name for shard in corpus.shards if not SAFE_KEY.fullmatch(shard.name)]:
-                raise UnreadableError(f"lists a shard {strange[0][:60]!r}, which no shard of ours is called")
+            if (strange := corpus.shards.strange_name(SAFE_KEY.pattern)) is not None:
+                raise UnreadableError(f"lists a shard {strange[:60]!r}, which no shard of ours is called")
             if not corpus.fields or not {*corpus.fields} <= {*FIELDS}:
                 raise UnreadableError(
                     f"lists the fields {corpus.fields}, of which this release knows {', '.join(FIELDS)}"
@@ -147,7 +109,7 @@ class CorpusMetadata:
                 name for name in ("entries", "samples", "rejects") if type(corpus.counts.get(name)) is not int
             ]:
                 raise UnreadableError(f"counts no {missing[0]}")
-            if (rows := sum(shard.rows for shard in corpus.shards)) != corpus.counts["samples"]:
+            if (rows := corpus.shards.samples) != corpus.counts["samples"]:
                 raise UnreadableError(f"counts {corpus.counts['samples']} samples, and lists shards of {rows}")
         return replace(corpus, manifest=manifest_today(corpus.manifest))
 
@@ -201,14 +163,29 @@ class CorpusMetadata:
                 "and `ledger` in SQL"
             )
 
-    def split(self, *splits: str) -> tuple[Shard, ...]:
+    def split(self, *splits: str) -> ShardList:
         """The shards of these splits, in name order."""
-        return tuple(shard for shard in self.shards if shard.split in splits)
+        return self.shards.of_splits(*splits)
 
 
-def fingerprint_of(shards: Iterable[Shard]) -> str:
-    """SHA-256 of the names and digests of all shards of a corpus, which `corpus.json` lists in this order."""
-    return hashlib.sha256("".join(f"{shard.name} {shard.digest}\n" for shard in shards).encode()).hexdigest()
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """Of a card that lists its shards itself."""
+
+    shards: tuple[Shard, ...]
+
+
+def _shards(workspace: Workspace, card: dict[str, Any]) -> ShardList:
+    """The shards that a card tells of: in a list of its own, or by the name of the Parquet that lists them."""
+    told = card.get("shards")
+    if not isinstance(told, str):
+        return ShardList.of(workspace.read_record(METADATA_NAME, _Listed, value=card).shards)
+    with workspace.reading(METADATA_NAME):
+        if told != list_name(str(card.get("fingerprint"))):
+            raise UnreadableError(f"names a list of shards {told[:60]!r}, which is not that of its fingerprint")
+        if not workspace.exists(told):
+            raise UnreadableError(f"names a list of shards, {told}, which is not there")
+    return ShardList(workspace.read_table(told, schema=SHARDS))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from rhostream.errors import Remedy, WorkspaceError
-from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, Shard, ShardRows
+from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, ShardRows
+from rhostream.loaders.index.shard_list import Shard
 from rhostream.loaders.storage import Workspace
 
 

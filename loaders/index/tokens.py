@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from rhostream.errors import Remedy, Stage, WorkspaceError
 from rhostream.loaders.decode import InputSpec, TextSpec
-from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, Shard, ShardRows
+from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, ShardRows
+from rhostream.loaders.index.shard_list import ShardList
 from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.schema import TOKENS
 
@@ -51,9 +52,7 @@ def tokens_name(spec: TextSpec) -> str:
     return f"{spec.length}-{spec.sha256[:16] or spec.tokenizer}"
 
 
-def stored_tokens(
-    workspace: Workspace, corpus: CorpusMetadata, spec: InputSpec, shards: tuple[Shard, ...]
-) -> str | None:
+def stored_tokens(workspace: Workspace, corpus: CorpusMetadata, spec: InputSpec, shards: ShardList) -> str | None:
     """Name of the tokens that `spec` asks for, if they are stored of all these shards; else None."""
     if not isinstance(spec, TextSpec) or callable(spec.tokenizer):
         return None
@@ -61,7 +60,7 @@ def stored_tokens(
     if not workspace.exists(tokens_file(name)):
         return None
     found = Tokens.read(workspace, name)
-    whole = found.fingerprint == corpus.fingerprint and {shard.split for shard in shards} <= {*found.splits}
+    whole = found.fingerprint == corpus.fingerprint and {*shards.splits} <= {*found.splits}
     return name if whole else None
 
 

@@ -26,6 +26,7 @@ from rhostream.loaders.storage.workspace import Workspace
 OWNED: Final = frozenset(
     (
         "corpus.json",
+        "shard_lists",
         "shards",
         "index",
         "rejects",

@@ -7,7 +7,7 @@ from rhostream.errors import Remedy, Stage
 
 #: Named groups become settings of the stage; `overwrite` where it keeps what it finds, however damaged.
 _STAGES: Final = (
-    (r"corpus\.json|index/.+|rejects/.+|shards/.+", Stage.SHARDS, False),
+    (r"corpus\.json|shard_lists/.+|index/.+|rejects/.+|shards/.+", Stage.SHARDS, False),
     (r"scans/.+", Stage.INDEX, False),
     (r"thumbnails/(?P<size>\d+)-(?P<format>\w+)/index/(?P<split>[a-z]+)-.+", Stage.THUMBNAILS, False),
     (r"thumbnails/(?P<size>\d+)-(?P<format>\w+)/.+", Stage.THUMBNAILS, False),

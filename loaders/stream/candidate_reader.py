@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhostream.loaders.decode import Augmentation
-from rhostream.loaders.index import Shard, thumbnail_tar
+from rhostream.loaders.index import ShardList, thumbnail_tar
 from rhostream.loaders.storage import ShardReader, Workspace
 from rhostream.loaders.stream.block import CLUSTER, FILTERED, JoinSettings, load_block
 from rhostream.loaders.stream.candidate_table import CandidateTable
@@ -37,7 +37,7 @@ class CandidateReader:
     def __init__(
         self,
         workspace: Workspace,
-        shards: tuple[Shard, ...],
+        shards: ShardList,
         *,
         order: Callable[[int], EpochOrder],
         seed: int,
@@ -64,7 +64,7 @@ class CandidateReader:
         self._field, self._thumbnails, self._to_score = field, thumbnails, "thumbnail" if thumbnails else field
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="rhostream-index")
         self._verify, self._with_originals = verify, with_originals
-        self._first_reads = FirstReads([shard.rows for shard in shards])
+        self._first_reads = FirstReads(shards.rows)
 
     def read(self, epoch: int, first: int, last: int, prefiltering: bool) -> list[Candidates]:
         """The candidates at positions [first, last) of the epoch's sequence, in parts of one block each.

@@ -1,16 +1,15 @@
 """The stream of candidates of one corpus: shards joined with the IL table, as super-batches."""
 
-import hashlib
-import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.loaders.decode import Augmentation, ImageSpec, InputSpec, ReadOptions, TextSpec
-from rhostream.loaders.index import Clusters, CoreSet, CorpusMetadata, Shard, Thumbnails, stored_tokens
+from rhostream.loaders.index import Clusters, CoreSet, CorpusMetadata, Shard, ShardList, Thumbnails, stored_tokens
 from rhostream.loaders.reference import Prefilter, il_spec, open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.block import JoinSettings
@@ -71,7 +70,7 @@ class CandidateStream(SuperBatchStream):
         il: str | None = None,
         super_batch_size: int = 320,
         seed: int = 0,
-        shards: tuple[Shard, ...] | None = None,
+        shards: Sequence[Shard] | None = None,
         spec: InputSpec | None = None,
         text_spec: TextSpec | None = None,
         thumbnails: str | None = None,
@@ -100,12 +99,12 @@ class CandidateStream(SuperBatchStream):
                 "a prefilter compares one label with the one that the IL model predicts, which a corpus of task "
                 f"{self.corpus.task} has not: leave it out"
             )
-        self.shards = self.corpus.split("train") if shards is None else shards
+        self.shards = self.corpus.split("train") if shards is None else ShardList.of(shards)
         if not self.shards:
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no shards to stream, of {self.corpus.counts}: name other shards"
             )
-        self._samples = sum(shard.rows for shard in self.shards)  # once, not in every step
+        self._samples = self.shards.samples  # once, not in every step
         spec = spec or self.corpus.input_spec()
         is_pairs = self.corpus.task == "pairs"
         if text_spec is not None and not is_pairs:
@@ -135,9 +134,7 @@ class CandidateStream(SuperBatchStream):
             on_missing=on_missing,
             classes=len(self.corpus.classes),
         )
-        self._epoch_order = partial(
-            EpochOrder, [shard.rows for shard in self.shards], seed=seed, block_shards=order.block_shards
-        )
+        self._epoch_order = partial(EpochOrder, self.shards.rows, seed=seed, block_shards=order.block_shards)
         self._extra = extra
         # The captions of pairs are in the index: to have them along costs nothing.
         tokenized = text_spec or spec
@@ -147,12 +144,8 @@ class CandidateStream(SuperBatchStream):
         clustered = self._join.clusters.identity if order.within_clusters and self._join.clusters else None
         if clustered is not None:  # then the order depends on where super-batches begin, too
             clustered = f"{clustered}/{super_batch_size}"
-        made_of = [
-            self.order.block_shards,
-            *([clustered] if clustered else []),
-            *((shard.name, shard.rows, shard.digest) for shard in self.shards),
-        ]
-        self._order_digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+        made_of = [self.order.block_shards, *([clustered] if clustered else [])]
+        self._order_digest = self.shards.order_digest(made_of)[:16]
         self._tell_specs(il)
 
     @property

@@ -17,6 +17,7 @@ from rhostream.loaders.index import (
     CorpusMetadata,
     Labels,
     Shard,
+    ShardList,
     ShardRows,
     concat_labels,
     key_hashes,
@@ -80,8 +81,8 @@ class EvaluationStream(Dataset[tuple[Any, int | Tensor]]):
         self.workspace = Workspace(workspace)
         self.corpus = CorpusMetadata.read(self.workspace)
         self.spec = spec or self.corpus.input_spec()
-        self.shards = self.corpus.split(split) if shards is None else tuple(shards)
-        total = sum(shard.rows for shard in self.shards)
+        self.shards = self.corpus.split(split) if shards is None else ShardList.of(shards)
+        total = self.shards.samples
         if not total:
             named = f"split {split!r}" if shards is None else "the shards to evaluate on"
             raise WorkspaceError(

@@ -1,7 +1,5 @@
 """Which rows of a corpus have been read before."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -9,8 +7,8 @@ import numpy.typing as npt
 class FirstReads:
     """Which rows have been read: a bit for each."""
 
-    def __init__(self, shard_rows: Sequence[int]) -> None:
-        self._starts = np.cumsum([0, *shard_rows])
+    def __init__(self, shard_rows: npt.ArrayLike) -> None:
+        self._starts = np.concatenate([[0], np.cumsum(shard_rows, dtype=np.int64)])
         # Untouched pages of zeros take no memory.
         self._bits = np.zeros(self._starts[-1] // 8 + 1, np.uint8)
         self._left = int(self._starts[-1])

@@ -4,7 +4,6 @@ One global sequence per epoch, the same for any number of ranks and workers: sha
 blocks of a few shards, the rows of each block shuffled together. Memory is that of one block.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,7 +68,7 @@ class Order:
 class EpochOrder:
     """The global sequence of one epoch over shards of `shard_rows` rows each."""
 
-    def __init__(self, shard_rows: Sequence[int], epoch: int, *, seed: int, block_shards: int) -> None:
+    def __init__(self, shard_rows: npt.ArrayLike, epoch: int, *, seed: int, block_shards: int) -> None:
         self._stream = (seed, epoch)
         rows = np.asarray(shard_rows, np.int64)
         shards = shuffled(len(rows), *self._stream)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import Augmentation
-from rhostream.loaders.index import Shard
+from rhostream.loaders.index import ShardList
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream.block import JoinSettings, load_block
 from rhostream.loaders.stream.candidate_table import CandidateTable
@@ -34,7 +34,7 @@ class StoredRows:
     def __init__(
         self,
         workspace: Workspace,
-        shards: Sequence[Shard],
+        shards: ShardList,
         *,
         classes: int,
         extra: tuple[str, ...],
@@ -44,7 +44,7 @@ class StoredRows:
         seed: int,
         verify: bool,
     ) -> None:
-        self._shards, self._numbers = shards, {shard.name: number for number, shard in enumerate(shards)}
+        self._shards, self._numbers = shards, {name: number for number, name in enumerate(shards.names)}
         join = JoinSettings(
             table=None,
             core_set=None,
@@ -59,7 +59,7 @@ class StoredRows:
             lambda number: load_block(workspace, [shards[number]], join, extra, thumbnails, field)
         )
         self._augmentation, self._seed, self._verify = augmentation, seed, verify
-        self._first_reads = FirstReads([shard.rows for shard in shards])
+        self._first_reads = FirstReads(shards.rows)
 
     def read(
         self, shards: Sequence[str], rows: npt.NDArray[np.int32], keys: Sequence[str], epoch: int

@@ -149,7 +149,7 @@ def _configs(
     if seeds and (own := [variant.text for variant in parsed if "seed" in variant.settings]):
         raise ConfigError(f"variant {own[0]!r} has a seed of its own: leave out that, or --seeds")
     # The budget is that of the method which draws super-batches: the same number of steps for all.
-    samples = sum(shard.rows for shard in corpus.split("train"))
+    samples = corpus.split("train").samples
     steps = steps_of(replace(config, select="train_loss"), samples)
     rows = []
     for variant in parsed:

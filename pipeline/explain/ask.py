@@ -131,7 +131,7 @@ def _explanation(reader: Reader, workspace: Workspace, question: str, runs: tupl
             _LOG.warning("%s", doubt)
     if question == "copies":
         card = CorpusMetadata.read(workspace)
-        splits = [scope.split] if scope.split else list(dict.fromkeys(shard.split for shard in card.shards))
+        splits = [scope.split] if scope.split else card.shards.splits
         found = find_copies(workspace, card, splits=splits)
         if found.looked_at < found.images or len(found.pairs) < found.found:
             _LOG.warning(

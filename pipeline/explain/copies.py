@@ -154,7 +154,7 @@ def _source(workspace: Workspace, corpus: CorpusMetadata, splits: Sequence[str])
 
 
 def _images(
-    workspace: Workspace, shards: tuple[Shard, ...], thumbnails: str | None, most: int
+    workspace: Workspace, shards: Sequence[Shard], thumbnails: str | None, most: int
 ) -> Iterator[tuple[list[str], list[Any], npt.NDArray[np.uint8]]]:
     """Keys, labels and pixels, batch by batch; an image that cannot be decoded is left out."""
     reader, left = InputReader(workspace, ReadOptions(workers=0)), most

@@ -7,6 +7,7 @@ corpus; then the samples of each shard go to the nearest one.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -147,7 +148,7 @@ def _write(
     return card
 
 
-def _centers(workspace: Workspace, shards: tuple[Shard, ...], table: ILTable, made_of: dict[str, Any]) -> Embeddings:
+def _centers(workspace: Workspace, shards: Sequence[Shard], table: ILTable, made_of: dict[str, Any]) -> Embeddings:
     """float32 (clusters, D), normalized: a function of the reference table and the settings."""
     try:
         from sklearn.cluster import MiniBatchKMeans

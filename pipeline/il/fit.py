@@ -12,7 +12,7 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -83,8 +83,8 @@ class FitPlan:
     """Which shards train a model and which choose its step; `fold` is -1 without folds."""
 
     fold: int
-    train: tuple[Shard, ...]
-    validate: tuple[Shard, ...]
+    train: Sequence[Shard]
+    validate: Sequence[Shard]
 
     @property
     def label(self) -> str:

@@ -1,6 +1,6 @@
 """The samples that an IL model is trained on, batch by batch, in the order of the stream."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -57,7 +57,7 @@ class TrainingSamples:
     def __init__(
         self,
         workspace: Workspace,
-        shards: tuple[Shard, ...],
+        shards: Sequence[Shard],
         spec: InputSpec,
         text_spec: TextSpec | None = None,
         *,

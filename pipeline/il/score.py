@@ -139,7 +139,7 @@ def _summary(
         if judged:
             right += pc.sum(pc.equal(*(table.column(name) for name in judged))).as_py() or 0
         in_sample += pc.sum(table.column("in_sample")).as_py() or 0
-    training = {shard.name for shard in corpus.split("train")}
+    training = {*corpus.split("train").names}
     whole = bool(training) and training <= {shard.name for shard in shards}
     return ILScores(
         name=metadata.name,

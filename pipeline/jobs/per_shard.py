@@ -32,13 +32,13 @@ Unit = TypeVar("Unit", bound=ShardUnit)
 
 def shards_asked_for(
     workspace: Workspace, corpus: CorpusMetadata, splits: Sequence[str], only: Sequence[str] = ()
-) -> tuple[Shard, ...]:
+) -> Sequence[Shard]:
     """Those of the splits, or those that `only` names.
 
     Raises:
         WorkspaceError: no such split or shard.
     """
-    names, known_splits = {shard.name for shard in corpus.shards}, {shard.split for shard in corpus.shards}
+    names, known_splits = {*corpus.shards.names}, {*corpus.shards.splits}
     kind, asked, known = ("shard", only, names) if only else ("split", splits, known_splits)
     missing = next((name for name in asked if name not in known), None)
     if missing is not None:

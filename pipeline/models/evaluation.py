@@ -1,6 +1,6 @@
 """Loss, accuracy and the like of a model on samples that it is not trained on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -80,7 +80,7 @@ class EvaluationSet:
     def __init__(
         self,
         workspace: Workspace,
-        shards: tuple[Shard, ...],
+        shards: Sequence[Shard],
         spec: InputSpec,
         *,
         among: Callable[[ShardRows], npt.NDArray[np.bool_]] | None = None,

@@ -1,5 +1,7 @@
 """What is made for the samples of a corpus, whatever they are: its models, and what these are evaluated on."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from rhostream.loaders.decode import ImageSpec, InputSpec, TextSpec
@@ -37,7 +39,7 @@ def model_of_samples(
 
 def evaluation_set(
     workspace: Workspace,
-    shards: tuple[Shard, ...],
+    shards: Sequence[Shard],
     spec: InputSpec,
     text_spec: TextSpec | None,
     *,

@@ -1,6 +1,7 @@
 """Loss and retrieval of a two-tower model on pairs that it is not trained on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
@@ -84,7 +85,7 @@ class PairEvaluationSet:
     def __init__(
         self,
         workspace: Workspace,
-        shards: tuple[Shard, ...],
+        shards: Sequence[Shard],
         spec: ImageSpec,
         text_spec: TextSpec,
         *,

@@ -112,7 +112,7 @@ def workspace_status(workspace: Workspace | str) -> WorkspaceStatus:
 
 
 def _models(workspace: Workspace, corpus: CorpusMetadata) -> Iterator[ModelStatus]:
-    shards = {f"{shard.name}.parquet" for shard in corpus.split("train")}
+    shards = {f"{name}.parquet" for name in corpus.split("train").names}
     for name in workspace.names("il"):
         yield ModelStatus(
             name=name,

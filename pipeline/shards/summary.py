@@ -13,7 +13,14 @@ import pyarrow.compute as pc
 
 from rhostream.errors import CorpusError
 from rhostream.loaders.decode import TextSpec, keep_tokenizer
-from rhostream.loaders.index import METADATA_NAME, Appended, Shard, fingerprint_of, read_index
+from rhostream.loaders.index import (
+    METADATA_NAME,
+    Appended,
+    ShardList,
+    list_in_card,
+    read_index,
+    remove_other_lists,
+)
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import PAIRS_MODEL, TEXT_IL_MODEL, TEXT_MODEL, Manifest, TaskName
 from rhostream.pipeline.jobs import read_ahead
@@ -124,6 +131,7 @@ def write_metadata(
 ) -> None:
     """Write `corpus.json`: `rhostream.loaders.index.corpus_metadata.CorpusMetadata` reads it."""
     shards = _shards(units)
+    listed = list_in_card(workspace, shards)
     samples, rejects = sum(counts.samples.values()), sum(counts.rejects.values())
     corpus = {
         "manifest": _of_texts(workspace, manifest) if "text" in fields else manifest.to_dict(),
@@ -142,10 +150,11 @@ def write_metadata(
             "duplicates": asdict(counts.duplicates),
         },
         **({"appended": [asdict(each) for each in appended]} if appended else {}),
-        "shards": [asdict(shard) for shard in shards],
-        "fingerprint": fingerprint_of(shards),
+        "shards": listed,
+        "fingerprint": shards.fingerprint(),
     }
     workspace.write_json(METADATA_NAME, corpus)
+    remove_other_lists(workspace, listed)
 
 
 def _of_captions(counts: Tally, manifest: Manifest) -> dict[str, int]:
@@ -163,8 +172,8 @@ def _of_texts(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
     return values | {"text": spec.to_dict()} | {table: given | values[table] for table, given in usual.items()}
 
 
-def _shards(units: Sequence[UnitRecord]) -> list[Shard]:
-    return sorted((shard for unit in units for shard, _, _ in unit.shards), key=lambda shard: shard.name)
+def _shards(units: Sequence[UnitRecord]) -> ShardList:
+    return ShardList.of(sorted((shard for unit in units for shard, _, _ in unit.shards), key=lambda shard: shard.name))
 
 
 class _Counted:
@@ -185,7 +194,7 @@ class _Counted:
 
 
 def _counting(
-    workspace: Workspace, shards: Sequence[Shard], task: TaskName, fields: Sequence[str], counted: _Counted
+    workspace: Workspace, shards: ShardList, task: TaskName, fields: Sequence[str], counted: _Counted
 ) -> Iterator[pa.Table]:
     """Of each shard what `_duplicates` compares: content hash, label and kind of split, as numbers."""
     column = {"multi_label": "labels", "pairs": "text"}.get(task, "label")

@@ -179,7 +179,7 @@ def plan_training(workspace: Workspace | str, config: TrainConfig) -> TrainPlan:
     thumbnails = _thumbnails(workspace, corpus, config, spec, scores=selection.scores)
     if config.mixed_resolution:
         _require_low_resolution(workspace, corpus, spec, thumbnails)
-    samples = sum(shard.rows for shard in corpus.split("train"))
+    samples = corpus.split("train").samples
     steps = len(ReplayStream(workspace, config.replay)) if config.replay else steps_of(config, samples)
     return TrainPlan(
         workspace=workspace,

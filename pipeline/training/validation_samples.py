@@ -41,7 +41,7 @@ def validation_samples(
         ConfigError: none is left: the corpus is too small, or the prefilter rules out too much.
     """
     shards, classes = corpus.split("train"), len(corpus.classes)
-    samples = sum(shard.rows for shard in shards)
+    samples = shards.samples
     share = validation_share_of(samples)
     table = open_il_table(workspace, corpus, il)
 

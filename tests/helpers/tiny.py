@@ -13,13 +13,8 @@ import pyarrow as pa
 from PIL import Image
 
 from helpers.made_once import made_once
-from rhostream.loaders.index.corpus_metadata import (
-    IL_MODEL_KEY,
-    SHARD_DIGEST_KEY,
-    CorpusMetadata,
-    Shard,
-    fingerprint_of,
-)
+from rhostream.loaders.index.corpus_metadata import IL_MODEL_KEY, SHARD_DIGEST_KEY, CorpusMetadata
+from rhostream.loaders.index.shard_list import Shard, ShardList
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.schema import IL, SAMPLES
 
@@ -82,7 +77,7 @@ def write_workspace(folder: Path, shard_rows: Sequence[int], test_rows: int = 0,
             "classes": list(CLASSES),
             "counts": {"entries": number, "samples": number, "rejects": 0},
             "shards": [asdict(shard) for shard in shards],
-            "fingerprint": fingerprint_of(shards),
+            "fingerprint": ShardList.of(shards).fingerprint(),
         },
     )
     return workspace
@@ -91,7 +86,7 @@ def write_workspace(folder: Path, shard_rows: Sequence[int], test_rows: int = 0,
 def write_corpus_card(workspace: Workspace, corpus: dict[str, Any]) -> None:
     """Write `corpus.json` with the fingerprint of the shards that it lists."""
     shards = [Shard(**shard) for shard in corpus["shards"]]
-    workspace.write_json("corpus.json", corpus | {"fingerprint": fingerprint_of(shards)})
+    workspace.write_json("corpus.json", corpus | {"fingerprint": ShardList.of(shards).fingerprint()})
 
 
 def another_split(workspace: Workspace) -> None:

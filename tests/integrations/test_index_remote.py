@@ -15,7 +15,8 @@ from helpers.foreign_tars import assert_rows_point_into_tars, index, sample, tar
 from helpers.remote_store import S3, upload
 
 from rhostream.errors import CorpusError, WorkspaceError
-from rhostream.loaders.index.corpus_metadata import CorpusMetadata, Shard
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata
+from rhostream.loaders.index.shard_list import Shard
 from rhostream.loaders.storage.retries import Retries
 from rhostream.loaders.storage.workspace import Workspace
 

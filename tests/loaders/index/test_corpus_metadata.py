@@ -14,7 +14,8 @@ from helpers.tiny import write_il, write_workspace
 from rhostream.errors import Remedy, ShardError, Stage, WorkspaceError
 from rhostream.loaders import CandidateStream
 from rhostream.loaders.index import undecodable
-from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, Shard, read_shard_rows
+from rhostream.loaders.index.corpus_metadata import SHARD_DIGEST_KEY, CorpusMetadata, read_shard_rows
+from rhostream.loaders.index.shard_list import Shard
 from rhostream.loaders.storage.shard_reader import ShardReader
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.loaders.stream.mixture import MixedStream

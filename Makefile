@@ -22,7 +22,7 @@ export RHO_WORKSPACE := $(WORKSPACE)
 # Cached bytecode halves the start of every process that imports torch; some images switch the cache off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-pairs demo-text shards il train report query browser install install-dev lock test test-fast lint types docs clean
+.PHONY: demo demo-pairs demo-text shards il train report query browser install install-dev trainers lock test test-fast lint types docs clean
 .NOTPARALLEL:
 
 demo: shards il
@@ -74,6 +74,12 @@ $(VENV)/.develop: requirements/develop.lock pyproject.toml | $(VENV)/bin/uv
 	$(UV) install --quiet --python $(VENV) --constraints $< --build-constraints $< --editable '.[all]' --group dev
 	@touch $@
 
+# torchtitan and DeepSpeed, which their tests are skipped without. DeepSpeed compiles a part of itself when it begins.
+TRAINERS := .venv-trainers
+trainers: | $(VENV)/bin/uv
+	@test -x $(TRAINERS)/bin/python || $(VENV)/bin/uv venv --quiet --python $(VENV)/bin/python $(TRAINERS)
+	$(UV) install --quiet --python $(TRAINERS) --editable . --group trainers
+
 $(VENV)/bin/uv:
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: apt install python3-venv)"; \
@@ -118,4 +124,4 @@ docs: types
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) $(TRAINERS)

@@ -74,6 +74,14 @@ def sequence(workspace: Workspace | str, epochs: int) -> list[list[str]]:
     return [batch.keys for _ in range(epochs) for batch in stream]
 
 
+def chosen(workspace: Workspace, run: str) -> list[list[str]]:
+    """The selected keys of each step of a run, as its ledger tells."""
+    folder = f"runs/{run}/ledger"
+    rows = [row for part in workspace.names(folder) for row in workspace.read_table(f"{folder}/{part}").to_pylist()]
+    steps = sorted({row["step"] for row in rows})
+    return [sorted(row["key"] for row in rows if row["step"] == step and row["selected"]) for step in steps]
+
+
 def run_example(name: str, monkeypatch: Any, *arguments: object) -> dict[str, Any]:
     """Run an example as a script in this process; its global names afterwards."""
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

@@ -15,6 +15,7 @@ from helpers.dropin import (
 from helpers.ranks import on_ranks
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -125,3 +126,8 @@ def test_two_ranks_share_an_epoch_and_keep_their_sampler(workspace):
     ranks = on_ranks("integrations.test_lightning", "two_epochs", workspace.location)
     assert [(rank["ranks"], rank["steps"], rank["sampler"]) for rank in ranks] == [(2, 18, "TurnSampler")] * 2
     assert [rank["candidates"] for rank in ranks] == [sequence(workspace, 2)] * 2
+
+
+def test_lightnings_own_fsdp_refuses_cpus():
+    with pytest.raises(MisconfigurationException, match="`fsdp` requires a GPU accelerator"):
+        Trainer(accelerator="cpu", strategy="fsdp")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.dropin import EXAMPLES, example_workspace, network
+from helpers.dropin import EXAMPLES, chosen, example_workspace, network
 from helpers.ranks import on_jobs
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 
@@ -108,14 +108,6 @@ def jobs(places: tuple[Workspace, Workspace], tmp_path_factory: pytest.TempPathF
         ],
         imports=("accelerate", "lightning.pytorch", "ray.train.torch"),
     )
-
-
-def chosen(workspace: Workspace, run: str) -> list[list[str]]:
-    """The selected keys of each step."""
-    folder = f"runs/{run}/ledger"
-    rows = [row for part in workspace.names(folder) for row in workspace.read_table(f"{folder}/{part}").to_pylist()]
-    steps = sorted({row["step"] for row in rows})
-    return [sorted(row["key"] for row in rows if row["step"] == step and row["selected"]) for step in steps]
 
 
 def test_the_examples_take_their_steps_on_every_rank(jobs):

@@ -101,8 +101,12 @@ browser:
 # Tests of a file run in one process: what they share is then made once.
 PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
-test: lint types docs
-	$(PYTEST)
+# The checks of types and docs, each a single process, run beside the tests; what they say comes last.
+test: lint
+	@mkdir -p build
+	@$(MAKE) --no-print-directory types docs >build/checks.log 2>&1 & checks=$$!; \
+		$(PYTEST); tested=$$?; \
+		wait $$checks; checked=$$?; cat build/checks.log; exit $$((tested | checked))
 
 test-fast: install-dev
 	$(PYTEST) -m "not slow and not gpu and not real_data"

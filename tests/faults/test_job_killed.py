@@ -2,8 +2,6 @@
 
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,9 +9,10 @@ import psutil
 import pyarrow as pa
 import pytest
 import torch
-from helpers import jobs, killable
+from helpers import forked, jobs, killable
 from helpers.tiny import write_il, write_workspace
 from safetensors.torch import load
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rhostream.loaders.storage import Workspace
 
@@ -78,21 +77,34 @@ def test_a_job_goes_on_without_its_killed_scorer(tmp_path: Path) -> None:
     require_same_run(whole, killed)
 
 
+def under_an_agent(arguments: list[str]) -> None:
+    """Two ranks of a command under torchrun's own agent, which forks them here, where torch is imported already."""
+    settings = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        run_id="killed", max_restarts=1, monitor_interval=0.1, start_method="fork",
+    )  # fmt: skip
+    elastic_launch(settings, rank_of_agent)(arguments)
+
+
+def rank_of_agent(arguments: list[str]) -> None:
+    try:
+        killable.rho(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
 @pytest.mark.slow
 def test_torchrun_starts_a_job_again_from_its_checkpoint(tmp_path: Path) -> None:
     whole, killed = places(tmp_path)
-    command = [*COMMAND.split(), "--workspace"]
-    killable.finish([*command, whole.location])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    rho = str(Path(sys.executable).with_name("rho"))
-    torchrun += ["--max-restarts", "1", "--no-python", rho, *command, killed.location]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with subprocess.Popen(torchrun, env=environment, stderr=subprocess.DEVNULL) as agent:
-        while not killed.exists("runs/rho_loss/checkpoints/last.pt"):
-            assert agent.poll() is None
-            time.sleep(0.05)
-        max(psutil.Process(agent.pid).children(), key=lambda process: process.pid).kill()
-        assert agent.wait(300) == 0
+    killable.finish([*COMMAND.split(), "--workspace", whole.location])
+    agent = forked.begin(under_an_agent, ([*COMMAND.split(), "--workspace", killed.location],))
+    while not killed.exists("runs/rho_loss/checkpoints/last.pt"):
+        assert agent.is_alive()
+        time.sleep(0.02)
+    max(psutil.Process(agent.pid).children(), key=lambda process: process.pid).kill()
+    agent.join(300)
+    assert agent.exitcode == 0
     require_same_run(whole, killed)
 
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from helpers import killable
+from helpers import forked, killable
 
 
 def process_of_job(rank: int, ranks: int, port: int, arguments: list[str]) -> None:
@@ -27,7 +27,7 @@ def start(arguments: list[str], ranks: int) -> list[Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [killable.begin(process_of_job, (rank, ranks, port, arguments)) for rank in range(ranks)]
+    return [forked.begin(process_of_job, (rank, ranks, port, arguments)) for rank in range(ranks)]
 
 
 def kill_one(processes: Sequence[Any], chance: random.Random) -> bool:

@@ -1,46 +1,18 @@
 """Real `rho` processes that a test can kill at any moment."""
 
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from helpers import forked
+
 #: How many times each command is ended; benchmarks/kills.py does it more often.
 KILLS = int(os.environ.get("RHO_TEST_KILLS", "3"))
-
-#: What commands import on their way, some seconds of it for each start. A sweep that wants signals to come then, too,
-#: sets the variable.
-_ON_THE_WAY: Final = (
-    "jinja2",
-    "matplotlib.backends.backend_agg",
-    "pandas",
-    "pyarrow.csv",
-    "pyarrow.dataset",
-    "rhostream.pipeline.comparison.plots",
-    "rhostream.pipeline.in_place.tars",
-    "rhostream.pipeline.report.page",
-    "rhostream.pipeline.shards.write",
-    "torch.utils.tensorboard",
-)
-#: The server of forked processes has torch loaded, so that a restart takes milliseconds and not seconds.
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(
-    [
-        "rhostream.cli.main",
-        "rhostream.pipeline.il.train",
-        "rhostream.pipeline.il.score",
-        "rhostream.pipeline.sql.database",
-        "rhostream.pipeline.training.loop",
-        "torch._dynamo",
-        *(() if "RHO_TEST_IMPORTS" in os.environ else _ON_THE_WAY),
-    ]
-)
 
 
 def rho(arguments: list[str], said: Path = Path(os.devnull), temporary: Path | None = None) -> None:
@@ -69,13 +41,6 @@ def rho(arguments: list[str], said: Path = Path(os.devnull), temporary: Path | N
         os._exit(1)  # it came before the first line of `main`
 
 
-def begin(target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
-    """A process of the server that runs this function."""
-    process = _server.Process(target=target, args=arguments)
-    process.start()
-    return process
-
-
 def start(arguments: list[str], *, said: Path = Path(os.devnull), temporary: Path | None = None) -> Any:
     """A process that runs `rho`.
 
@@ -83,7 +48,7 @@ def start(arguments: list[str], *, said: Path = Path(os.devnull), temporary: Pat
         said: file for what it prints to stderr.
         temporary: folder for its temporary files.
     """
-    return begin(rho, (arguments, said, temporary))
+    return forked.begin(rho, (arguments, said, temporary))
 
 
 #: What ends a process, and its exit codes: told of by `rho`, or before it can.

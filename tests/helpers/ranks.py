@@ -1,4 +1,4 @@
-"""Runs a function of a test module on several ranks: what is slow to import is imported once, then forked."""
+"""Runs functions of a test module on several ranks: what is slow to import is imported once, then forked."""
 
 import faulthandler
 import importlib
@@ -6,15 +6,16 @@ import json
 import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-#: What training imports on its way, which takes each process some seconds of its own.
-_ON_THE_WAY = ("pandas", "pyarrow.parquet", "torch._dynamo", "torch.distributed.fsdp", "rhostream.cli.main")
+import torch
+
+from helpers import forked
+
 _SECONDS_OF_A_JOB = int(os.environ.get("RHO_TEST_JOB_SECONDS", "120"))
 
 
@@ -36,19 +37,19 @@ def on_jobs(
         imports: what the functions import, each of which takes a second or more.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, str(where), module, folder, json.dumps(jobs), json.dumps(imports)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        parent = forked.begin(_main, (str(where), module, folder, jobs, imports, environment))
+        parent.join(300)
+        parent.kill()
+        parent.join()
+        assert parent.exitcode == 0, Path(folder, "said").read_text()[-4000:]
         return [
             [json.loads(Path(folder, f"{job}-{rank}.json").read_text()) for rank in range(ranks)]
             for job, (ranks, _, _) in enumerate(jobs)
         ]
 
 
-def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments: list[str]) -> None:
+def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments: Sequence[str]) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -64,16 +65,24 @@ def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments:
     faulthandler.cancel_dump_traceback_later()
 
 
-def _main(where: str, module: str, folder: str, jobs: str, imports: str) -> None:
-    sys.path[0] = where  # in place of this folder, where other modules have the same names
+def _main(where: str, module: str, folder: str, jobs: Any, imports: Sequence[str], environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    with Path("said").open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    torch.set_num_threads(1)
+    # Not the current folder of the tests, in which rooms have the names of the tests' folders.
+    sys.path[:] = [where, *(path for path in sys.path if path and Path(path) != Path(where).parent)]
     target = importlib.import_module(module)
-    for name in (*_ON_THE_WAY, *json.loads(imports)):
+    for name in imports:
         importlib.import_module(name)
-    for job, (ranks, function, arguments) in enumerate(json.loads(jobs)):
+    for job, (ranks, function, arguments) in enumerate(jobs):
         _run(getattr(target, function), ranks, f"{folder}/{job}", arguments)
 
 
-def _run(function: Any, ranks: int, told: str, arguments: list[str]) -> None:
+def _run(function: Any, ranks: int, told: str, arguments: Sequence[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -91,7 +100,3 @@ def _run(function: Any, ranks: int, told: str, arguments: list[str]) -> None:
         failed = failed or process.exitcode != 0
     if failed:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

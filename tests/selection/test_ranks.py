@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.ranks import on_jobs, on_ranks
+from helpers.ranks import on_jobs
 from helpers.tiny import write_il, write_workspace
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -136,12 +136,22 @@ def garble(workspace: Workspace, key: str) -> None:
                     tar.write(b"garbled!")
 
 
+#: By the number of ranks. Three ranks have four chunks to score.
+VARIANTS_OF = {2: ["plain"], 3: list(VARIANTS), 4: ["plain"]}
+
+
 @pytest.fixture(scope="module")
-def jobs(workspace: Workspace) -> dict[int, list[dict[str, Any]]]:
-    """What each rank has found, by the number of ranks. Three ranks have four chunks to score, and every variant."""
-    variants = {2: ["plain"], 3: list(VARIANTS), 4: ["plain"]}
-    asked = [(ranks, "selections", (workspace.location, json.dumps(each))) for ranks, each in variants.items()]
-    found = dict(zip(variants, on_jobs("selection.test_ranks", asked), strict=True))
+def told(workspace: Workspace) -> list[list[Any]]:
+    """What all jobs return, rank by rank: those of `VARIANTS_OF`, and the failures."""
+    place = workspace.location
+    asked = [(ranks, "selections", (place, json.dumps(variants))) for ranks, variants in VARIANTS_OF.items()]
+    return on_jobs("selection.test_ranks", [*asked, (2, "failures", (place,))])
+
+
+@pytest.fixture(scope="module")
+def jobs(workspace: Workspace, told: list[list[Any]]) -> dict[int, list[dict[str, Any]]]:
+    """What each rank has found, by the number of ranks."""
+    found = dict(zip(VARIANTS_OF, told, strict=False))
     return {1: [{variant: trained(workspace.location, variant) for variant in VARIANTS}], **found}
 
 
@@ -209,8 +219,8 @@ def raised(workspace: str, model: nn.Module, batch_size: int, **settings: Any) -
     return ""
 
 
-def test_what_one_rank_fails_at_ends_all_with_one_reason(workspace):
-    first, second = on_ranks("selection.test_ranks", "failures", workspace.location)
+def test_what_one_rank_fails_at_ends_all_with_one_reason(told):
+    first, second = told[-1]
     unreadable, other_seed, same_rank, nan, odd = zip(first, second, strict=True)
     assert sorted(text.split(":")[0] for text in unreadable) == ["OtherRankError", "ShardError"]
     assert all("sample s50 of shard" in text for text in unreadable)

@@ -37,7 +37,7 @@ model = nn.Sequential(
 )
 optimizer = torch.optim.AdamW(model.parameters())
 ledger = rho.Ledger(options.workspace, "accelerate_loop", overwrite=True)  # rhostream: for rho explain and rho report
-selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable", ledger=ledger)  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 if options.checkpoint and Path(options.checkpoint).exists():

@@ -22,7 +22,7 @@ size = {"embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_at
 config = AlbertConfig(vocab_size=16_384, intermediate_size=64, num_labels=len(stream.corpus.classes), **size)
 model = AutoModelForSequenceClassification.from_config(config)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-selector = rho.OnlineSelector(model, batch_size=32)  # rhostream
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable")  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=rho.tokens_and_labels)  # rhostream: for DataLoader(dataset, …)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 

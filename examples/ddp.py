@@ -36,7 +36,7 @@ network = nn.Sequential(
 model = DistributedDataParallel(network.to(device))
 optimizer = torch.optim.AdamW(model.parameters())
 ledger = rho.Ledger(options.workspace, "ddp", overwrite=True)  # rhostream: for rho explain and rho report
-selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream: sizes are those of all ranks
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable", ledger=ledger)  # rhostream: sizes of all ranks
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 
 step = 0

@@ -33,7 +33,7 @@ network = nn.Sequential(
 )
 model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters()))
 ledger = rho.Ledger(options.workspace, "fabric_loop", overwrite=True)  # rhostream: for rho explain and rho report
-selector = rho.OnlineSelector(network, batch_size=32, ledger=ledger)  # rhostream: the module inside, for scoring
+selector = rho.OnlineSelector(network, batch_size=32, select="learnable", ledger=ledger)  # rhostream: the module inside
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 
 step = 0

@@ -48,7 +48,7 @@ fully_shard(model, mesh=mesh["dp"])
 optimizer = torch.optim.AdamW(model.parameters())
 
 ledger = rho.Ledger(options.workspace, "fsdp2", overwrite=not options.checkpoint)  # rhostream
-selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream: sizes are those of all ranks
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable", ledger=ledger)  # rhostream: sizes of all ranks
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 
 

@@ -26,7 +26,7 @@ class SelectingTrainer(Trainer):  # rhostream: the Trainer is given no train_dat
     def get_train_dataloader(self) -> rho.SelectingLoader:
         ledger = rho.Ledger(options.workspace, "hf_trainer", overwrite=not options.resume)
         batch_size = self.args.per_device_train_batch_size * self.args.world_size
-        selector = rho.OnlineSelector(self.model, batch_size=batch_size, ledger=ledger)
+        selector = rho.OnlineSelector(self.model, batch_size=batch_size, select="learnable", ledger=ledger)
         return rho.SelectingLoader(stream, selector, collate=rho.pixel_values_and_labels)
 
 

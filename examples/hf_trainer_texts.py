@@ -26,7 +26,9 @@ stream = rho.CandidateStream(options.workspace, il="bag_of_ngrams", spec=spec, s
 class SelectingTrainer(Trainer):  # rhostream: the Trainer is given no train_dataset
     def get_train_dataloader(self) -> rho.SelectingLoader:
         ledger = rho.Ledger(options.workspace, "hf_trainer_texts", overwrite=True)
-        selector = rho.OnlineSelector(self.model, batch_size=self.args.per_device_train_batch_size, ledger=ledger)
+        selector = rho.OnlineSelector(
+            self.model, batch_size=self.args.per_device_train_batch_size, select="learnable", ledger=ledger
+        )
         return rho.SelectingLoader(stream, selector, collate=rho.tokens_and_labels)
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
 
     ledger = rho.Ledger(args.workspace, "imagenet", overwrite=not args.resume)  # rhostream
-    selector = rho.OnlineSelector(model, batch_size=args.batch_size, ledger=ledger)  # rhostream
+    selector = rho.OnlineSelector(model, batch_size=args.batch_size, select="learnable", ledger=ledger)  # rhostream
     steps = stream.samples // args.batch_size  # rhostream
     train_loader = rho.SelectingLoader(stream, selector, rho.images_and_labels, epoch_steps=steps)  # rhostream
     val_loader = DataLoader(rho.EvaluationStream(args.workspace), batch_size=args.batch_size // ranks)  # rhostream

@@ -44,7 +44,7 @@ class Classifier(LightningModule):
             options.workspace, il="small_cnn", super_batch_size=320, mesh=self.device_mesh["data_parallel"]
         )
         ledger = rho.Ledger(options.workspace, "lightning_fsdp2", overwrite=True)
-        selector = rho.OnlineSelector(self, batch_size=32, ledger=ledger)  # sizes are those of all ranks
+        selector = rho.OnlineSelector(self, batch_size=32, select="learnable", ledger=ledger)  # sizes of all ranks
         return rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: to here
 
     def forward(self, images: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ network = nn.Sequential(
 )
 module = Classifier(network)
 ledger = rho.Ledger(options.workspace, "lightning_trainer", overwrite=True)  # rhostream: for rho explain and rho report
-selector = rho.OnlineSelector(module, batch_size=32, ledger=ledger)  # rhostream
+selector = rho.OnlineSelector(module, batch_size=32, select="learnable", ledger=ledger)  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 trainer = Trainer(max_steps=options.steps, logger=False)
 trainer.fit(module, loader, ckpt_path=options.resume)

@@ -53,7 +53,7 @@ clip = CLIP(
 optimizer = torch.optim.AdamW(clip.parameters(), lr=5e-4)
 
 ledger = rho.Ledger(options.workspace, "open_clip_loop", overwrite=True)  # rhostream: for rho explain and rho report
-selector = rho.OnlineSelector(ZeroShot(clip, prompts), batch_size=32, ledger=ledger)  # rhostream
+selector = rho.OnlineSelector(ZeroShot(clip, prompts), batch_size=32, select="learnable", ledger=ledger)  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=images_and_prompts)  # rhostream
 data = {"train": DataInfo(loader, loader.sampler)}  # rhostream: in place of get_data(args, …)
 

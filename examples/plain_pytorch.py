@@ -22,7 +22,7 @@ stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size
 model = resnet18(num_classes=len(stream.corpus.classes)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
 ledger = rho.Ledger(options.workspace, "plain_pytorch", overwrite=True)  # for rho explain and rho report
-selector = rho.OnlineSelector(model, batch_size=32, select="rho_loss", ledger=ledger)
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable", ledger=ledger)
 
 for batch in islice(selector(stream), options.steps):
     # An ordinary loop would read `for images, labels in DataLoader(dataset, batch_size=32, shuffle=True)`.

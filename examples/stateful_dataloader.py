@@ -39,7 +39,7 @@ model = nn.Sequential(
 optimizer = torch.optim.AdamW(model.parameters())
 ledger = rho.Ledger(options.workspace, "stateful_dataloader", overwrite=True)  # rhostream
 # rhostream: nothing is scored ahead, so that the loader's state is that after the batch in use
-selector = rho.OnlineSelector(model, batch_size=32, score_ahead=False, ledger=ledger)
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable", score_ahead=False, ledger=ledger)
 if options.checkpoint and options.checkpoint.exists():
     saved = torch.load(options.checkpoint, weights_only=True)
     loader.load_state_dict(saved["loader"])

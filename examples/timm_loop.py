@@ -28,7 +28,7 @@ stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 model = create_model(options.model, num_classes=len(stream.corpus.classes)).to(device)
 ledger = rho.Ledger(options.workspace, "timm_loop", overwrite=True)  # rhostream: for rho explain and rho report
-selector = rho.OnlineSelector(model, batch_size=32, ledger=ledger)  # rhostream
+selector = rho.OnlineSelector(model, batch_size=32, select="learnable", ledger=ledger)  # rhostream
 # rhostream: for create_loader(…); its epochs have as many steps as they would have without selection
 steps = stream.samples // 32
 loader_train = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels, epoch_steps=steps)

@@ -110,7 +110,7 @@ class SelectingDataLoader(BaseDataLoader):  # rhostream: from here
 
     def score_by(self, model: torch.nn.Module, *, overwrite: bool) -> None:
         self.ledger = rho.Ledger(self.stream.workspace, "torchtitan", overwrite=overwrite)
-        selector = rho.OnlineSelector(model, batch_size=self.batch_size, ledger=self.ledger)
+        selector = rho.OnlineSelector(model, batch_size=self.batch_size, select="learnable", ledger=self.ledger)
         self.loader = rho.SelectingLoader(self.stream, selector, collate=rho.images_and_labels)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from helpers.made_once import made_once
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import resolve_manifest
+from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig, resolve_manifest
+from rhostream.pipeline.il import score_il, train_il
 from rhostream.pipeline.shards import write_shards
 
 COLORS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 220), "yellow": (230, 220, 40)}
@@ -96,6 +98,35 @@ def pairs_manifest(root: Path | str, **settings: Any) -> Any:
         "image": {"size": 16}, "text": {"length": 16},
     }  # fmt: skip
     return resolve_manifest(("test", usual | settings | {"options": options}))
+
+
+#: Of the manifest of `write_pairs_with_reference`.
+REFERENCE_OPTIONS = {
+    "extra": {"mismatched": "bool", "color": "string"},
+    "splits": {"holdout.tar": "holdout", "test.tar": "test"},
+}
+#: The reference model of `write_pairs_with_reference`.
+REFERENCE = ILTrainConfig(model="small_clip", steps=60, batch_size=64, device="cpu")
+#: A caption that is out to break the page or the terminal.
+HOSTILE = "</script><script>alert(1)</script> \x1b[2J\u202e'\"&"
+
+
+@made_once
+def write_pairs_with_reference(folder: Path) -> Workspace:
+    """160 training pairs, 40% of them mismatched, and a hostile one; 200 held out, 40 to test on; their table."""
+    root = folder.with_name("corpus-of-pairs")  # which the workspace's copies name, too
+    write_pairs_tar(root / "train.tar", range(160), wrong=0.4)
+    write_pairs_tar(root / "holdout.tar", range(100_000, 100_200))
+    write_pairs_tar(root / "test.tar", range(200_000, 200_040))
+    document = json.dumps({"mismatched": True, "color": color_of(300)}).encode()
+    with tarfile.open(root / "hostile.tar", "w") as tar:
+        for name, data in (("png", pair(300)[0]), ("txt", HOSTILE.encode()), ("json", document)):
+            add_member(tar, f"evil.{name}", data)
+    workspace = Workspace(folder)
+    write_shards(workspace, pairs_manifest(root, holdout=0.0, options=REFERENCE_OPTIONS), workers=0)
+    train_il(workspace, REFERENCE)
+    score_il(workspace, ILScoreConfig(device="cpu"))
+    return workspace
 
 
 def write_pairs(

@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from helpers import forked
 from helpers.dropin import (
     EXAMPLES,
     Recording,
@@ -21,6 +21,7 @@ from helpers.dropin import (
 from helpers.ranks import on_ranks
 from helpers.tiny import write_il
 from torch import nn
+from torch.distributed import run
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -84,24 +85,22 @@ def trained(tmp_path_factory):
     return workspace, on_ranks("integrations.test_ddp", "train", workspace.location)
 
 
+def torchrun(arguments: list[str], told: Path) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with told.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    run.main(arguments)
+
+
 def test_torchrun_runs_the_example_on_two_ranks(tmp_path):
     example_workspace(tmp_path / "w")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        EXAMPLES / "ddp.py",
-        tmp_path / "w",
-        "--steps",
-        "3",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    said = sorted(re.findall(r"rank (\d), step (\d) of epoch (\d)", done.stdout))
+    command = ["--standalone", "--nproc-per-node", "2", str(EXAMPLES / "ddp.py"), str(tmp_path / "w"), "--steps", "3"]
+    agent = forked.begin(torchrun, (command, tmp_path / "told"))
+    agent.join(300)
+    told = (tmp_path / "told").read_text()
+    assert agent.exitcode == 0, told[-4000:]
+    said = sorted(re.findall(r"rank (\d), step (\d) of epoch (\d)", told))
     assert said == [(rank, step, epoch) for rank in "01" for step, epoch in (("1", "0"), ("2", "0"), ("3", "0"))]
 
 

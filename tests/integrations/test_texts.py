@@ -57,9 +57,10 @@ def test_rho_loss_selects_fewer_wrong_labels_than_are_drawn(workspace):
 
 
 def test_interrupted_run_on_texts_ends_as_one_that_was_not(workspace):
-    run(workspace, "train_loss", name="halves", steps=30, schedule="constant")
-    run(workspace, "train_loss", name="whole", schedule="constant")
-    halves = run(workspace, "train_loss", name="halves", schedule="constant")
+    run(workspace, "train_loss", name="halves", steps=16, evaluate_every=16, schedule="constant")
+    whole = {"steps": 32, "evaluate_every": 16, "schedule": "constant"}
+    run(workspace, "train_loss", name="whole", **whole)
+    halves = run(workspace, "train_loss", name="halves", **whole)
     digests = {name: workspace.read_bytes(f"runs/{name}/model.safetensors") for name in ("halves", "whole")}
     assert digests["halves"] == digests["whole"]
     assert len(halves.metrics) == 2

@@ -1,11 +1,12 @@
 """Where a stream is, told and resumed: in this process, in workers of a DataLoader, by ranks in spawned processes."""
 
 import itertools
-import multiprocessing
+import json
 import pickle
 
 import pytest
 import torch
+from helpers import forked
 from helpers.streams import network, refuses
 from helpers.tiny import write_il, write_workspace
 from torch.utils.data import DataLoader
@@ -77,27 +78,21 @@ def test_the_customary_set_epoch_after_loading_keeps_the_place(workspace, worker
     assert keys_of(source) == keys_of(stream_of(workspace))
 
 
-def _keys_of_rank(made, rank, meeting, results):
+def _keys_of_rank(made, rank, told):
     stream = pickle.loads(made)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{told}/meeting", rank=rank, world_size=2)
     loader = DataLoader(stream, batch_size=None, num_workers=1, multiprocessing_context="spawn")
-    results.put((rank, keys_of(loader)))
+    (told / str(rank)).write_text(json.dumps(keys_of(loader)))
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_spawned_workers_know_the_rank_of_their_parent(workspace, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
     made = pickle.dumps(stream_of(workspace))
-    ranks = [
-        context.Process(target=_keys_of_rank, args=(made, rank, tmp_path / "meeting", results)) for rank in range(2)
-    ]
+    ranks = [forked.begin(_keys_of_rank, (made, rank, tmp_path)) for rank in range(2)]
     for process in ranks:
-        process.start()
-    keys = dict(results.get(timeout=120) for _ in ranks)
-    for process in ranks:
-        process.join()
+        process.join(120)
+    keys = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(2)]
     assert len(keys[0]) == len(keys[1]) == TOTAL / 2
     assert sorted(keys[0] + keys[1]) == sorted(f"s{number}" for number in range(TOTAL))
 

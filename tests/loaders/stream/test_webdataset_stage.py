@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import pickle
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset as wds
+from helpers.dropin import run_example
 from helpers.foreign_tars import index, sample, tar
 from helpers.support import jpeg
 
@@ -169,8 +169,8 @@ def test_what_cannot_be_joined_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_dataloader_workers_open_the_table_by_its_path(tmp_path: Path, start: str) -> None:
+@pytest.mark.parametrize(("start", "workers"), [("fork", 2), ("spawn", 1)])
+def test_dataloader_workers_open_the_table_by_its_path(tmp_path: Path, start: str, workers: int) -> None:
     keys = [f"{n:04d}" for n in range(90)]
     il = table(tmp_path / "il.parquet", {key: float(key) for key in keys})
     stage = with_il(il)
@@ -179,7 +179,7 @@ def test_dataloader_workers_open_the_table_by_its_path(tmp_path: Path, start: st
     for n in range(3):
         stored(tmp_path / f"{n}.tar", *keys[n::3])
     data = wds.WebDataset(urls, shardshuffle=False).compose(stage)
-    loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=start)
+    loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context=start)
     found = {item["__key__"]: item["il"] for item in loader}
     assert found == {key: float(key) for key in keys}
 
@@ -246,13 +246,12 @@ def test_the_same_table_serves_a_webdataset_pipeline_of_all_tars(scored: tuple[P
 
 
 @pytest.mark.slow
-def test_the_example_runs_on_foreign_tars(scored: tuple[Path, Workspace]) -> None:
+def test_the_example_runs_on_foreign_tars(
+    scored: tuple[Path, Workspace], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, workspace = scored
-    example = Path(__file__).parents[3] / "examples" / "webdataset_pipeline.py"
-    command = [sys.executable, str(example), f"{folder}/tars/{{0..2}}.tar", workspace.location]
-    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
+    run_example("webdataset_pipeline", monkeypatch, f"{folder}/tars/{{0..2}}.tar", workspace.location)
+    lines = capsys.readouterr().out.splitlines()
     candidates = sum(int(line.split(" of ")[1].split()[0]) for line in lines)
     assert candidates == CorpusMetadata.read(workspace).counts["splits"]["train"]
     assert all(line.startswith("loss ") for line in lines)

@@ -1,15 +1,17 @@
 """The reference model of image-text pairs: its training, its table of embeddings, and the join in a stream."""
 
+from dataclasses import replace
+
 import duckdb
 import pyarrow as pa
 import pytest
 import torch
-from helpers.pair_corpus import write_pairs
+from helpers.pair_corpus import REFERENCE, write_pairs, write_pairs_with_reference
 
 from rhostream.errors import ConfigError, IrreducibleLossError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.stream import CandidateStream, EvaluationStream
-from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.config import ILScoreConfig
 from rhostream.pipeline.explain import explain
 from rhostream.pipeline.il import ILMetadata, score_il, train_il
 from rhostream.pipeline.models import PairEvaluationSet
@@ -18,15 +20,12 @@ from rhostream.selection.tasks import PairEmbeddings, Pairs
 
 
 def train_config(**settings):
-    return ILTrainConfig(**{"model": "small_clip", "steps": 60, "batch_size": 64, "device": "cpu"} | settings)
+    return replace(REFERENCE, **settings)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    workspace = write_pairs(tmp_path_factory.mktemp("il"), 160, wrong=0.3, holdout=240, test_rows=40)
-    train_il(workspace, train_config())
-    score_il(workspace, ILScoreConfig(device="cpu"))
-    return workspace
+    return write_pairs_with_reference(tmp_path_factory.mktemp("il") / "w")
 
 
 @pytest.mark.slow
@@ -47,7 +46,7 @@ def test_reference_model_learns_which_caption_an_image_has(workspace):
 @pytest.mark.slow
 def test_training_ends_where_every_caption_is_found(tmp_path):
     workspace = write_pairs(tmp_path, 20, holdout=60)
-    metadata = train_il(workspace, train_config(steps=0, validation_samples=8)).metadata
+    metadata = train_il(workspace, train_config(steps=0, validation_samples=8, batch_size=16)).metadata
     evaluations = metadata.models[0].evaluations
     assert [each.validation_accuracy for each in evaluations] == [1.0] * 2  # one of eight is among the first ten
 

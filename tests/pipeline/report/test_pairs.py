@@ -5,25 +5,17 @@ import tarfile
 
 import pyarrow.parquet as pq
 import pytest
-from helpers.pair_corpus import pair, pairs_manifest, write_pairs_tar, write_tar_of
+from helpers.pair_corpus import REFERENCE_OPTIONS, pairs_manifest, write_pairs_with_reference
 
 from rhostream.errors import ConfigError
-from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import CleanListConfig, ILScoreConfig, ILTrainConfig, TrainConfig
+from rhostream.pipeline.config import CleanListConfig, TrainConfig
 from rhostream.pipeline.explain import QUESTIONS, Options, explain
 from rhostream.pipeline.export import Choice, Subset, clean_list, write_fiftyone, write_webdataset
 from rhostream.pipeline.forecast import forecast_selections
-from rhostream.pipeline.il import score_il, train_il
 from rhostream.pipeline.report import write_report
 from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.sql import query
 from rhostream.pipeline.training import measure, train
-
-HOSTILE = "</script><script>alert(1)</script> \x1b[2J\u202e'\"&"
-OPTIONS = {
-    "extra": {"mismatched": "bool", "color": "string"},
-    "splits": {"holdout.tar": "holdout", "test.tar": "test"},
-}
 
 pytestmark = pytest.mark.slow
 
@@ -38,16 +30,7 @@ def config(**settings):
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("product")
-    root = folder / "corpus"
-    write_pairs_tar(root / "train.tar", range(160), wrong=0.4)
-    write_pairs_tar(root / "holdout.tar", range(100_000, 100_200))
-    write_pairs_tar(root / "test.tar", range(200_000, 200_040))
-    write_tar_of(root / "hostile.tar", [("evil", pair(300)[0], HOSTILE), ("mute", pair(301)[0], "")])
-    workspace = Workspace(folder / "workspace")
-    write_shards(workspace, pairs_manifest(root, holdout=0.0, options=OPTIONS), workers=0)
-    train_il(workspace, ILTrainConfig(model="small_clip", steps=60, batch_size=64, device="cpu"))
-    score_il(workspace, ILScoreConfig(device="cpu"))
+    workspace = write_pairs_with_reference(tmp_path_factory.mktemp("product") / "w")
     train(workspace, config(select="learnability", name="learn"))
     train(workspace, config(select="uniform", name="uniform"))
     return workspace
@@ -104,7 +87,7 @@ def test_clean_list_drops_wrong_captions_of_a_new_corpus(workspace, tmp_path):
     assert sum(bool(truth[key]) for key in dropped) / len(dropped) > 1.3 * share
     pq.write_table(table, tmp_path / "clean.parquet")
     root = workspace.read_json("corpus.json")["manifest"]["root"]
-    manifest = pairs_manifest(root, holdout=0.0, options=OPTIONS, clean_list=str(tmp_path / "clean.parquet"))
+    manifest = pairs_manifest(root, holdout=0.0, options=REFERENCE_OPTIONS, clean_list=str(tmp_path / "clean.parquet"))
     write_shards(tmp_path / "clean", manifest, workers=0)
     found = query(tmp_path / "clean", "SELECT key FROM samples WHERE split = 'train'").column("key").to_pylist()
     assert {*found} == {row["key"] for row in rows} - dropped

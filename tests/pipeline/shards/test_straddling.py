@@ -1,13 +1,11 @@
 """Equal images, and equal captions of few pairs, stand on one side of the split, whatever else they share."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from helpers import jobs, killable
 from helpers.pair_corpus import pair, pairs_manifest, tangled_pairs, write_tar_of
 
 from rhostream.loaders.index import CorpusMetadata
@@ -130,22 +128,12 @@ def test_static_jobs_that_end_together_leave_what_one_process_does(tmp_path):
     manifest.write_text(
         f'format = "webdataset"\ntask = "pairs"\nroot = "{root}"\nshard_size = 20\nholdout = 0.3\n[image]\nsize = 16\n'
     )
-    command = [
-        sys.executable,
-        "-c",
-        "from rhostream.cli.main import main; main()",
-        "shards",
-        "--manifest",
-        str(manifest),
-    ]
-    subprocess.run([*command, "--workers", "0", "--workspace", str(tmp_path / "one")], check=True, capture_output=True)
-    static = [*command, "--engine", "static", "--workers", "0", "--workspace", str(tmp_path / "several")]
-    jobs = [
-        subprocess.Popen(static, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "3"}, stderr=subprocess.PIPE)
-        for rank in range(3)
-    ]
-    said = [job.communicate()[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0] * 3, said
+    command = ["shards", "--manifest", str(manifest), "--workers", "0", "--workspace"]
+    killable.finish([*command, str(tmp_path / "one")])
+    processes = jobs.start([*command, str(tmp_path / "several"), "--engine", "static"], ranks=3)
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 3
     of_one, of_several = (digests(Workspace(tmp_path / name)) for name in ("one", "several"))
     assert [*of_several.values()] == [*of_one.values()]
 

@@ -18,6 +18,7 @@ from helpers.shards_corpus import CLASSES, contents, manifest_of, rejects, sampl
 from helpers.support import encoded, jpeg, picture, png, put
 from PIL import Image
 
+from rhostream.cli.main import main
 from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.decode.rgb import content_hash, decode_rgb
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
@@ -327,25 +328,25 @@ def test_workers_need_no_torch() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_prints_the_sum_and_json(corpus: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_sum_and_json(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "tiny.toml", 'format = "table"\nclasses = ["cat", "dog", "bird"]\nshard_size = 16\nholdout = 0.3\n')
-    command = [
-        sys.executable,
-        "-c",
-        "from rhostream.cli.main import main; main()",
-        "shards",
-        "--manifest",
-        str(tmp_path / "tiny.toml"),
-        "--root",
-        str(corpus),
-        "--workspace",
-        str(tmp_path / "w"),
-    ]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def called(*arguments: str) -> tuple[object, str, str]:
+        """Its exit code, and what it says on stdout and stderr."""
+        places = ["--manifest", str(tmp_path / "tiny.toml"), "--root", str(corpus), "--workspace", str(tmp_path / "w")]
+        monkeypatch.setattr(sys, "argv", ["rho", "shards", *places, "--workers", "0", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    code, text, _ = called()
+    assert code == 0
     counts = {tuple(line.split()[:-1]): int(line.split()[-1]) for line in text.splitlines()[:-1]}
     assert counts[("entries",)] == counts[("=", "samples")] + counts[("+", "rejects")] == 60
     assert counts[("train",)] + counts[("holdout",)] == 60
-    said = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
+    said = json.loads(called("--json")[1])
     assert said["entries"] == sum(said["samples"].values()) + sum(said["rejects"].values()) == 60
-    refused = subprocess.run([*command, "--folds", "2"], check=False, capture_output=True, text=True)
-    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    code, _, refused = called("--folds", "2")
+    assert (code, len(refused.splitlines())) == (1, 1)

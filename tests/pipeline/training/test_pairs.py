@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.pair_corpus import write_pairs
+from helpers.pair_corpus import write_pairs_with_reference
 from helpers.pairs import Towers, pairs_super_batch
 
 from rhostream.errors import ConfigError, Stage
@@ -21,10 +21,7 @@ from rhostream.selection import OnlineSelector, Pairs
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    workspace = write_pairs(tmp_path_factory.mktemp("train"), 160, wrong=0.4, holdout=200, test_rows=40)
-    train_il(workspace, ILTrainConfig(model="small_clip", steps=60, batch_size=64, device="cpu"))
-    score_il(workspace, ILScoreConfig(device="cpu"))
-    return workspace
+    return write_pairs_with_reference(tmp_path_factory.mktemp("train") / "w")
 
 
 def config(**settings):
@@ -49,7 +46,7 @@ def test_pairs_are_selected_trained_on_and_measured_by_recall(workspace, select)
 
 
 def test_jest_picks_few_wrong_captions_at_first(workspace):
-    line = train(workspace, config(select="jest", name="jest-clean")).metrics[0]
+    line = train(workspace, config(select="jest", name="jest-clean", evaluate_every=8)).metrics[0]
     assert line["selected_mislabeled"] < 0.5 * line["candidates_mislabeled"]
 
 

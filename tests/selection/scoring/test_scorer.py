@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from PIL import Image
 from torch import nn
 
@@ -178,6 +179,7 @@ def test_an_unknown_option_is_refused(option, value):
 
 
 @pytest.mark.slow
+@torch._inductor.config.patch(compile_threads=1, cpp_cache_precompile_headers=False)  # which pay for many kernels
 def test_a_compiled_pass_scores_alike_and_compiles_only_scoring():
     model = network()
     plain = Scorer(model).logits(images())
@@ -193,8 +195,6 @@ def test_a_compiled_pass_scores_alike_and_compiles_only_scoring():
 
 @pytest.mark.slow
 def test_a_missing_compiler_is_told_in_one_line(monkeypatch):
-    import torch._inductor.config
-
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nonexistent/g++"))
     monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     with pytest.raises(ConfigError, match=r"torch.compile has no compiler .*/nonexistent/g\+\+.*or leave compile out"):

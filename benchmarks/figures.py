@@ -136,6 +136,37 @@ def loaders_table() -> str:
     )
 
 
+_OF_TREES = {
+    "full": "loading, photographs of 256 pixels",
+    "64-jpeg": "loading, thumbnails of 64 pixels, JPEG",
+    "64-raw": "loading, thumbnails of 64 pixels, raw",
+    "selector": "loading raw thumbnails, scoring by a small CNN, choosing 32 of 320",
+    "scoring": "the scoring pass alone",
+}
+
+
+def trees_table() -> str:
+    """CPU time of a candidate in two trees, and how fast the later one is beside the earlier."""
+    found = result("trees")
+    commits = found["commits"]
+    rows = [
+        [name, *(f"{found['cpu_us'][kind][tree]:.2f} µs" for tree in commits), f"{found['ratio'][kind]:.2f}"]
+        for kind, name in _OF_TREES.items()
+    ]
+    return table(["CPU time of a candidate", *(f"{tree} ({commits[tree]})" for tree in commits), "ratio"], rows)
+
+
+def tree_lines_table() -> str:
+    """Lines of Python of both trees, by folder."""
+    lines = result("trees")["lines"]
+    product = ("rhostream", "loaders", "selection", "pipeline", "cli")
+    rows = [[f"`{name}/`", *(f"{each.get(name, 0):,}" for each in lines.values())] for name in lines["now"]]
+    rows.append(
+        ["the five folders of the product", *(f"{sum(each[name] for name in product):,}" for each in lines.values())]
+    )
+    return table(["lines of Python", *lines], rows)
+
+
 def join_table() -> str:
     """What the join costs, and memory, by the number of rows."""
     found = result("join")["results"]

@@ -33,7 +33,7 @@ engine, _, _, _ = deepspeed.initialize(
     config={"train_micro_batch_size_per_gpu": 32 // ranks, "zero_optimization": {"stage": 1}},
 )
 ledger = rho.Ledger(options.workspace, "deepspeed", overwrite=not options.checkpoint)  # rhostream
-selector = rho.OnlineSelector(engine.module, batch_size=32, select="learnable", ledger=ledger)  # rhostream: sizes of all ranks
+selector = rho.OnlineSelector(engine.module, batch_size=32, select="learnable", ledger=ledger)  # rhostream
 loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(dataset, …)
 
 if options.checkpoint and Path(options.checkpoint).exists():

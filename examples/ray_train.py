@@ -35,9 +35,7 @@ def train_on_worker(settings: dict[str, Any]) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     begun = train.get_checkpoint()
     ledger = rho.Ledger(settings["workspace"], "ray_train", overwrite=begun is None)  # rhostream: for rho explain
-    selector = rho.OnlineSelector(
-        model, batch_size=32, select="learnable", ledger=ledger
-    )  # rhostream: sizes of all workers
+    selector = rho.OnlineSelector(model, batch_size=32, select="learnable", ledger=ledger)  # rhostream: of all workers
     loader = rho.SelectingLoader(stream, selector, collate=rho.images_and_labels)  # rhostream: for DataLoader(…)
     step = 0
     if begun is not None:

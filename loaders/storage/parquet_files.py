@@ -143,17 +143,20 @@ def opened_parquet(source: bytes | Path, schema: "pa.Schema | None" = None) -> I
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    unsealed: int | None = 0
     if isinstance(source, bytes):
-        _compare_seal(source)
+        unsealed = _compare_seal(source)
     else:
         with open_file(source) as stream:
             if os.fstat(stream.fileno()).st_size:
                 with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                    _compare_seal(content)
+                    unsealed = _compare_seal(content)
     with parquet_errors():
         reader = pa.BufferReader(source) if isinstance(source, bytes) else pa.OSFile(str(source))
         # Not `pq.read_table`, which plans a data set first: three times the CPU time of a small file.
         with reader, pq.ParquetFile(reader, page_checksum_verification=True) as file:
+            if unsealed is not None:
+                _require_uncut(file, unsealed)
             if schema is not None:
                 _require_types(file.schema_arrow, schema)
             yield file
@@ -189,8 +192,12 @@ def _footer_start(content: "bytes | mmap.mmap") -> int:
     return len(content) - _END - int.from_bytes(content[-_END:-4], "little")
 
 
-def _compare_seal(content: "bytes | mmap.mmap") -> None:
-    """Raises UnreadableError where the file is sealed, and is not as it was then."""
+def _compare_seal(content: "bytes | mmap.mmap") -> int | None:
+    """Where the footer of a file without a seal begins; None of one that is sealed, and as it was then.
+
+    Raises:
+        UnreadableError: it is not as it was then.
+    """
     footer = _footer_start(content)
     at = footer - _SEAL_BYTES
     if at < 0 or content[at : at + len(_MARK)] != _MARK:
@@ -199,12 +206,36 @@ def _compare_seal(content: "bytes | mmap.mmap") -> None:
         half = first == _MARK[:_HALF] or second == _MARK[_HALF:]
         if half or content.find(_MARK, max(0, len(content) - _LARGEST_FOOTER)) >= 0:
             raise UnreadableError("was damaged after it was written (it does not end as it did)")
-        return
+        return footer
     with memoryview(content) as view, view[:at] as body, view[footer:] as end:
         digest = hashlib.sha256(body)
         digest.update(end)
     if digest.digest() != content[at + len(_MARK) : footer]:
         raise UnreadableError("was damaged or changed after it was written (its seal is broken)")
+    return None
+
+
+def _require_uncut(file: "pq.ParquetFile", footer: int) -> None:
+    """Was a file without a seal, if one of ours, written again by another tool, or was its seal cut out?
+
+    Another tool leaves nothing between the last column and the footer (but for indexes of pages, which we write none
+    of). Of a cut as long as the seal, the checksums of the pages tell whether it took anything else.
+    """
+    if _NAME_KEY not in (file.metadata.metadata or {}) or not file.num_row_groups:
+        return
+    last = file.metadata.row_group(file.num_row_groups - 1)
+    columns = [last.column(number) for number in range(last.num_columns)]
+    if any(column.has_column_index or column.has_offset_index for column in columns):
+        return
+    starts = [
+        column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
+        for column in columns
+    ]
+    ends = [start + column.total_compressed_size for start, column in zip(starts, columns, strict=True)]
+    if max(ends, default=footer) != footer:
+        raise UnreadableError("was damaged after it was written (its seal is cut)")
+    for group in range(file.num_row_groups):
+        file.read_row_group(group, use_threads=False)
 
 
 def _require_columns(found: "pa.Schema", wanted: Sequence[str]) -> None:

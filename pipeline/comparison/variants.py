@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from rhostream.errors import ConfigError
@@ -17,6 +17,11 @@ SHARED: Final = {
     "metric": "all variants are compared by it",
 }
 _BUDGETS: Final = ("steps", "epochs", "candidates")
+#: Settings that change nothing under `uniform`.
+_OF_SCORES: Final = (
+    *("prefilter", "share", "temperature", "chunks", "proxy", "live_il", "staleness"),
+    *("score_ahead", "score_age", "score_size", "score_precision", "score_compile"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,9 @@ class Variant:
             own["steps"] = steps
         settings: dict[str, Any] = {"select": self.select, "epochs": 0.0, "candidates": 0} | own
         if self.select == "uniform":
-            # Those of the comparison are for functions that choose from super-batches.
-            settings = {"prefilter": 0.0, "share": 0.0} | settings
+            # Those of the comparison are for functions that score, and choose from super-batches.
+            defaults = {field.name: field.default for field in fields(TrainConfig)}
+            settings = {name: defaults[name] for name in _OF_SCORES} | settings
         try:
             return replace(base, **settings)
         except ConfigError as error:

@@ -1,7 +1,7 @@
 """The settings of `rho train`."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rhostream.errors import ConfigError
 from rhostream.pipeline.config.choices import (
@@ -35,6 +35,14 @@ from rhostream.pipeline.config.shared import (
 if TYPE_CHECKING:
     from rhostream.loaders.decode import ImageSpec, TextSpec
     from rhostream.loaders.index import CorpusMetadata
+
+#: What a setting needs beside it to change anything: one of these.
+_COMPANIONS: Final = {
+    "clusters": ("within_clusters", "cluster_floor"),
+    "within_clusters": ("clusters",),
+    "cluster_floor": ("clusters",),
+    "prompts": ("zero_shot",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,9 +405,7 @@ class TrainConfig(StageConfig):
         if self.epochs and self.candidates:
             raise ConfigError(f"epochs {self.epochs} and candidates {self.candidates}: give the budget in one unit")
         require_warmup(self.warmup)
-        for name in ("within_clusters", "cluster_floor"):
-            if getattr(self, name) and not self.clusters:
-                raise ConfigError(f"{name} of no clusters: name them with clusters")
+        self._require_companions()
         if self.within_clusters and self.cluster_floor:
             raise ConfigError("within_clusters with cluster_floor: a super-batch of one cluster has no others to spare")
         if self.metric == "zero_shot" and not self.zero_shot:
@@ -431,6 +437,16 @@ class TrainConfig(StageConfig):
         if self.select == AUTO:
             self._check_auto()
 
+    def _require_companions(self) -> None:
+        """Raises ConfigError for a setting that changes nothing without another one, which was not given."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, companions in _COMPANIONS.items():
+            value = getattr(self, name)
+            if value != defaults[name] and all(getattr(self, other) == defaults[other] for other in companions):
+                raise ConfigError(
+                    f"{name} {value!r} alone changes nothing: give {' or '.join(companions)}, too, or leave it out"
+                )
+
     def _unfit_for_scorers(self) -> str | None:
         """The first setting whose scores depend on more than the weights and the candidates."""
         unfit = {
@@ -452,11 +468,15 @@ class TrainConfig(StageConfig):
         if (
             self.share
             or self.rule != "default"
+            or self.temperature != 1
+            or self.chunks
             or self.class_floor
             or self.cluster_floor
             or self.score_floor is not None
         ):
-            raise ConfigError("select 'auto' decides on share, rule and floors itself: leave them out")
+            raise ConfigError(
+                "select 'auto' decides on share, rule (with temperature and chunks) and floors itself: leave them out"
+            )
         if self.core_set:
             raise ConfigError("select 'auto' with core_set: it judges its filter by the whole corpus; leave one out")
         if self.live_il:

@@ -68,7 +68,7 @@ def explain(workspace: Workspace | str, question: str, *runs: str, options: Opti
     """
     workspace = Workspace(workspace)
     _check_question(question, runs, options)
-    with reading(workspace, again=True) as reader:
+    with reading(workspace) as reader:
         return reader.ask(_explanation(reader, workspace, question, runs, options))
 
 

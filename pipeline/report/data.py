@@ -97,7 +97,7 @@ def gather(
     """
     corpus = CorpusMetadata.read(workspace)
     copies = find_copies(workspace, corpus, pairs=COPIES) if near_duplicates else None
-    with reading(workspace, memory=MEMORY, again=True) as reader:
+    with reading(workspace, memory=MEMORY) as reader:
         reader.prepare(VIEWS.keys())
         connection = reader.connection
         metrics = Answer(sql=questions.metrics(), rows=_rows(connection, questions.metrics()))

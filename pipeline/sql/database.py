@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import fsspec
@@ -15,17 +15,14 @@ import pyarrow as pa
 from rhostream.errors import ConfigError, RhostreamError, WorkspaceError
 from rhostream.loaders.storage import Workspace, remote, with_retries
 from rhostream.pipeline.jobs import TemporaryFolder
+from rhostream.pipeline.sql.kept_tables import KeptTable, States, is_scattered, kept_folder
 from rhostream.pipeline.sql.read_only import check_read_only
-from rhostream.pipeline.sql.verified import Size, verify
+from rhostream.pipeline.sql.verified import verify
 from rhostream.pipeline.sql.views import VIEWS, escape_glob, location, quote, require_workspace, rows_of
 
 Result = TypeVar("Result")
 
 SECONDS_TO_STOP = 2.0  # given to DuckDB after Ctrl-C
-
-_MANY_FILES: Final = 64
-_SMALL_FILE: Final = 64 << 10  # bytes, on average
-_MOST_HELD: Final = 256 << 20  # bytes of files, of one view
 
 _SQL_ERRORS = (
     duckdb.ParserException,
@@ -63,9 +60,9 @@ class Reader:
         connection: to the views made so far.
     """
 
-    def __init__(self, workspace: Workspace, root: str, connection: duckdb.DuckDBPyConnection, *, again: bool) -> None:
+    def __init__(self, workspace: Workspace, root: str, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
-        self._workspace, self._root, self._again = workspace, root, again
+        self._workspace, self._root = workspace, root
         self._made: set[str] = set()
         self._verified: set[str] = set()
 
@@ -84,27 +81,32 @@ class Reader:
         self._make(new, verify(self._workspace, new) if new else {})
         self._verified |= new
 
-    def _make(self, views: Set[str], sizes: Mapping[str, Size]) -> None:
+    def _make(self, views: Set[str], found: Mapping[str, States]) -> None:
         for view in sorted(views - self._made):
-            rows, size = rows_of(self._workspace, view, self._root), sizes.get(view)
-            kind = "TABLE" if self._again and size is not None and _is_scattered(size) else "VIEW"
-            statement = f"CREATE {kind} {view} AS {rows}"
-            run_interruptibly(self.connection, partial(self.connection.execute, statement))
+            rows, states = rows_of(self._workspace, view, self._root), found.get(view, {})
+            if is_scattered(states):
+                self._make_table(view, rows, KeptTable(kept_folder(self._workspace), view, states, rows))
+            else:
+                self._execute(f"CREATE VIEW {view} AS {rows}")
             self._made.add(view)
 
+    def _make_table(self, view: str, rows: str, kept: KeptTable) -> None:
+        if kept.is_there():
+            self._execute(f"CREATE TABLE {view} AS FROM read_parquet({quote(escape_glob(str(kept.path)))})")
+            return
+        self._execute(f"CREATE TABLE {view} AS {rows}")
+        kept.keep(run_interruptibly(self.connection, self.connection.table(view).to_arrow_table))
 
-def _is_scattered(size: Size) -> bool:
-    """Do small files take longer to open than to read, and fit into memory together?"""
-    return size.files > _MANY_FILES and size.size <= min(_MOST_HELD, _SMALL_FILE * size.files)
+    def _execute(self, statement: str) -> None:
+        run_interruptibly(self.connection, partial(self.connection.execute, statement))
 
 
 @contextmanager
-def reading(workspace: Workspace, *, memory: str = "50%", again: bool = False) -> Iterator[Reader]:
+def reading(workspace: Workspace, *, memory: str = "50%") -> Iterator[Reader]:
     """Within the block, statements about a workspace are answered.
 
     Args:
         memory: that DuckDB may take, as it writes it: "2GiB", or a share of the machine's.
-        again: will the same views be read several times? Those of many small files are then held in memory.
 
     Raises:
         ConfigError, WorkspaceError: as `query` does, for what fails inside the block too.
@@ -114,7 +116,7 @@ def reading(workspace: Workspace, *, memory: str = "50%", again: bool = False) -
         with TemporaryFolder("rho-query-") as spill:
             connection, root = _connect(workspace, str(spill), memory)
             try:
-                yield Reader(workspace, root, connection, again=again)
+                yield Reader(workspace, root, connection)
             except KeyboardInterrupt:
                 raise  # a thread may still be at work with it, and to close it then aborts the process
             except BaseException:
@@ -162,11 +164,13 @@ def _connect(workspace: Workspace, spill: str, memory: str) -> tuple[duckdb.Duck
     try:
         if workspace.is_local:
             root = location(workspace)
+            folders = {root, str(kept_folder(workspace))}
         else:
             connection.register_filesystem(_ReadOnlyFileSystem(workspace.location))
             root = f"{_ReadOnlyFileSystem.protocol}:/"
+            folders = {root}
         # A pattern is checked against this list as it is written, the files it matches as they are called.
-        allowed = ", ".join(quote(f"{path}/") for path in sorted({root, escape_glob(root)}))
+        allowed = ", ".join(quote(f"{path}/") for path in sorted({*folders, *map(escape_glob, folders)}))
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         # A question names a view more than once, and each time would read the footers of all of its files.

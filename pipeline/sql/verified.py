@@ -1,10 +1,8 @@
 """What DuckDB is about to read, verified once: it reads the files of a workspace itself, and compares no seal."""
 
-import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -14,8 +12,9 @@ import pyarrow as pa
 
 from rhostream.errors import WorkspaceError
 from rhostream.loaders.decode import available_cores
-from rhostream.loaders.storage import UnreadableError, Workspace, cache_folder, decode_card, read_file
+from rhostream.loaders.storage import UnreadableError, Workspace, decode_card, read_file
 from rhostream.pipeline.jobs import read_run_metrics
+from rhostream.pipeline.sql.kept_tables import States, kept_folder
 from rhostream.pipeline.sql.views import VIEWS, promised
 
 #: The column that says whose file it is; the name of its folder says so, too.
@@ -27,25 +26,14 @@ _OWNERS: Final = {
     "history": "run",
 }
 
-#: Of a file: its size and time.
-_State = tuple[int, int]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a view's files are: how many, and their bytes."""
-
-    files: int
-    size: int
-
-
-def verify(workspace: Workspace, views: Collection[str]) -> dict[str, Size]:
+def verify(workspace: Workspace, views: Collection[str]) -> dict[str, States]:
     """Read the files of these views that have not been read since they were written, and compare their seals.
 
     Which have been is kept in the cache folder. Files in a store are left out: a store checks its own.
 
     Returns:
-        By view, of what was looked at.
+        By view the files that were looked at.
 
     Raises:
         WorkspaceError: a file is damaged, lies in the folder of another run or model, or has a column of another type.
@@ -53,16 +41,11 @@ def verify(workspace: Workspace, views: Collection[str]) -> dict[str, Size]:
     if not workspace.is_local:
         return {}
     memory = _memory(workspace)
-    known, sizes = _remembered(memory), dict[str, Size]()
-    new: list[tuple[str, str]] = []
-    found: dict[str, _State] = {}
-    for view in sorted(views):
-        states = dict(_states(workspace.root, VIEWS[view][1]))
-        sizes[view] = Size(files=len(states), size=sum(size for size, _ in states.values()))
-        new += [(view, name) for name, state in states.items() if known.get(name) != state]
-        found |= states
+    known = _remembered(memory)
+    found = {view: dict(_states(workspace.root, VIEWS[view][1])) for view in sorted(views)}
+    new = [(view, name) for view, states in found.items() for name, state in states.items() if known.get(name) != state]
     if not new:
-        return sizes
+        return found
     with ThreadPoolExecutor(available_cores()) as pool:
         list(
             pool.map(
@@ -70,11 +53,11 @@ def verify(workspace: Workspace, views: Collection[str]) -> dict[str, Size]:
                 *zip(*new, strict=True),
             )
         )
-    _remember(memory, known | found)
-    return sizes
+    _remember(memory, known | {name: state for states in found.values() for name, state in states.items()})
+    return found
 
 
-def _states(root: str, pattern: str) -> Iterator[tuple[str, _State]]:
+def _states(root: str, pattern: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names, relative to `root`, of the files that the pattern matches, sorted, and their states."""
     for name in sorted(glob(pattern, root_dir=root, include_hidden=True)):  # noqa: PTH207 - three times as fast
         status = os.stat(f"{root}/{name}")  # noqa: PTH116 - tens of thousands of them
@@ -95,18 +78,17 @@ def _verify(workspace: Workspace, columns: Mapping[str, pa.Schema], view: str, n
 
 
 def _memory(workspace: Workspace) -> Path:
-    digest = hashlib.sha256(str(Path(workspace.root).resolve()).encode()).hexdigest()
-    return cache_folder() / "verified" / f"{digest[:32]}.json"
+    return kept_folder(workspace) / "verified.json"
 
 
-def _remembered(memory: Path) -> dict[str, _State]:
+def _remembered(memory: Path) -> States:
     try:
         return {name: (size, time) for name, (size, time) in decode_card(read_file(memory)).items()}
     except (FileNotFoundError, UnreadableError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _remember(memory: Path, states: dict[str, _State]) -> None:
+def _remember(memory: Path, states: States) -> None:
     """Where the cache folder cannot be written, the next query verifies again."""
     place = Workspace(memory.parent)
     try:

@@ -64,8 +64,18 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         # What the stream passes over would leave short batches.
         full=not scores and bool(config.prefilter or config.core_set),
     )
-    if not scores and (config.proxy or config.live_il or config.score_age > 1 or config.score_size):
-        raise ConfigError(f"select {config.select!r} scores nothing: leave proxy, live_il and the score_… settings out")
+    of_scores = {
+        "proxy": config.proxy,
+        "live_il": config.live_il,
+        "score_age": config.score_age > 1,
+        "score_size": config.score_size > 0,
+        "score_precision": config.score_precision != "auto",
+        "score_compile": config.score_compile,
+        "score_ahead": config.score_ahead,
+        "staleness": config.staleness > 0,
+    }
+    if not scores and (given := [name for name, is_given in of_scores.items() if is_given]):
+        raise ConfigError(f"{', '.join(given)} with select {config.select!r}, which scores nothing: leave it out")
     if not scores and config.share:
         raise ConfigError(f"share {config.share} with select {config.select!r}, which trains on all that it draws")
     if config.hands_over:
@@ -117,6 +127,8 @@ def require_task(config: TrainConfig, task: Task) -> None:
         if asked := [name for name in unfit if getattr(config, name)]:
             raise ConfigError(f"{asked[0]} is not for image-text pairs, which the corpus has: leave it out")
         return
+    if config.contrastive_loss != "softmax":
+        raise ConfigError("contrastive_loss is for image-text pairs, which the corpus does not have: leave it out")
     if config.mixed_resolution:
         raise ConfigError("mixed_resolution is for image-text pairs, which the corpus does not have: leave it out")
     if of_pairs:

@@ -65,6 +65,16 @@ class SelectionConfig:
         )
         if not self.scores and (given := [name for name, is_given in by_score if is_given]):
             raise ConfigError(f"{', '.join(given)} with {self.function}, which has no scores: use another function")
+        rule = self._inner_rule()
+        for name, is_given, need in (
+            ("temperature", self.temperature != 1, GumbelTop),
+            ("chunks", self.chunks != 0, Joint),
+        ):
+            if is_given and not isinstance(rule, need):
+                raise ConfigError(
+                    f"{name} {getattr(self, name)} alone changes nothing: it is of the rule "
+                    f"{'gumbel' if need is GumbelTop else 'joint'}; choose that, or leave it out"
+                )
         if self.class_floor and self.cluster_floor:
             raise ConfigError("class_floor and cluster_floor: a batch is shared out by the one or the other")
         self._check_pairs()

@@ -96,10 +96,10 @@ def test_rows_within_groups_are_all_there_in_whole_runs(seed):
 def test_floor_gives_every_cluster_its_share(workspace):
     settings = {
         "model": "tiny_clip", "batch_size": 30, "super_batch_size": 120, "steps": 6, "device": "cpu",
-        "tensorboard": False, "select": "easy_reference", "clusters": "kmeans",
+        "tensorboard": False, "select": "easy_reference",
     }  # fmt: skip
-    for name, floor in (("floored", 1.0), ("free", 0.0)):
-        train(workspace, TrainConfig(name=name, cluster_floor=floor, **settings))
+    for name, own in (("floored", {"clusters": "kmeans", "cluster_floor": 1.0}), ("free", {})):
+        train(workspace, TrainConfig(name=name, **own, **settings))
     off = {}
     for name in ("floored", "free"):
         rows = explain(workspace, "classes", options=Options(run=name)).to_pylist()
@@ -126,8 +126,10 @@ def test_floor_of_clusters_that_nobody_joins_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"within_clusters": True}, "of no clusters"),
-        ({"cluster_floor": 0.5}, "of no clusters"),
+        ({"within_clusters": True}, "within_clusters True alone changes nothing: give clusters, too"),
+        ({"cluster_floor": 0.5}, "cluster_floor 0.5 alone changes nothing: give clusters, too"),
+        ({"clusters": "k"}, "clusters 'k' alone changes nothing: give within_clusters or cluster_floor, too"),
+        ({"prompts": ("a {}",)}, "alone changes nothing: give zero_shot"),
         ({"clusters": "c", "within_clusters": True, "cluster_floor": 0.5}, "no others to spare"),
     ],
 )

@@ -201,6 +201,38 @@ def test_a_list_of_views_verifies_none_for_later_questions(tmp_path: Path) -> No
             reader.ask("SELECT count(*) FROM samples")
 
 
+def test_rows_of_many_small_files_are_read_from_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RHO_CACHE", str(tmp_path / "a [cache]"))
+    workspace = tables.fill(str(tmp_path / "w"))
+    first = workspace.read_table("index/train-000000.parquet")
+    asked = "SELECT count(*), count(clean_label), min(key), max(row) FROM samples"
+    expected = query(workspace, asked)
+    for number in range(70):
+        workspace.write_table(f"index/more-{number:06d}.parquet", first.slice(0, 0))
+    for _ in range(2):
+        assert query(workspace, asked).equals(expected)
+    (kept,) = (tmp_path / "a [cache]" / "queries").glob("*/samples.parquet")
+
+    # No file of the index is opened: one whose time and size are as before may hold anything.
+    damaged = Path(workspace.path("index/more-000003.parquet"))
+    content, status = damaged.read_bytes(), damaged.stat()
+    damaged.write_bytes(bytes(len(content)))
+    os.utime(damaged, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert query(workspace, asked).equals(expected)
+
+    # A damaged copy is made again, which opens them.
+    kept.write_bytes(kept.read_bytes()[:-30] + bytes(30))
+    with pytest.raises(WorkspaceError, match=r"more-000003\.parquet"):
+        query(workspace, asked)
+    damaged.write_bytes(content)
+    assert query(workspace, asked).equals(expected)
+
+    workspace.write_table("index/more-000070.parquet", first)
+    assert count(workspace, "samples") == 14 + first.num_rows
+    workspace.remove("index/more-000070.parquet")
+    assert count(workspace, "samples") == 14
+
+
 def test_columns_of_the_same_name_are_all_kept(workspace: Workspace) -> None:
     rows = query(workspace, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a").to_pylist()
     assert rows == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]

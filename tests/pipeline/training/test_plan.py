@@ -48,7 +48,9 @@ def files(workspace, run="rho_loss"):
     [
         ({"select": "rholoss"}, "select 'rholoss': known are auto, bald"),
         ({"select": "uniform", "score_floor": 0.0}, "score_floor with uniform"),
-        ({"select": "uniform", "proxy": True}, "scores nothing: leave proxy"),
+        ({"select": "uniform", "proxy": True, "score_ahead": True}, "proxy, score_ahead with select 'uniform'"),
+        ({"temperature": 2.0}, "temperature 2.0 alone changes nothing: it is of the rule gumbel"),
+        ({"chunks": 4, "rule": "gumbel"}, "chunks 4 alone changes nothing: it is of the rule joint"),
         ({"select": "uniform", "share": 0.5}, "share 0.5 with select 'uniform'"),
         ({"select": "bald", "score_ahead": True}, "score_ahead with select 'bald'"),
     ],
@@ -84,6 +86,7 @@ def test_what_a_selection_needs_follows_from_its_settings(settings, expected):
         (Pairs(), {"select": "auto"}, "select 'auto', and the corpus has image-text pairs"),
         (Pairs(), {"select": "jest", "live_il": True}, "live_il is not for image-text pairs"),
         (Classification(), {"select": "jest"}, "select 'jest' scores image-text pairs, which the corpus does not have"),
+        (Classification(), {"contrastive_loss": "sigmoid"}, "contrastive_loss is for image-text pairs"),
     ],
 )
 def test_selections_that_do_not_fit_the_task_are_refused(task, settings, told):

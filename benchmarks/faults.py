@@ -8,6 +8,8 @@ it, and compares the answer with that of the whole workspace. Trials are a funct
 `benchmarks/results/faults.json`, from which the docs take their table, every hundred trials; `--minutes` ends it
 sooner, with as many trials as it came to.
 
+`--go-on` begins where the file of results ends, and adds to it: so a sweep is made in parts.
+
 `--again` repeats those that failed in the file of results, and counts those that fail no more as they end now.
 
 Expected: nothing but "told" and "same". An hour for 10,000 trials on one core.
@@ -41,27 +43,30 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--go-on", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    begin, trials = time.monotonic(), []
+    begin, trials = time.monotonic(), list[artifact_fuzz.Trial]()
+    before = json.loads(arguments.output.read_text()) if arguments.go_on else {"trials": 0, "seed": arguments.seed}
+    numbers = range(before["trials"], arguments.trials)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RHO_CACHE"] = f"{folder}/cache"
         place = SmallWorkspace(Path(folder))
         if arguments.again:
             sys.exit(again(place, arguments.output))
-        for trial in artifact_fuzz.run(place, range(arguments.trials), arguments.seed):
+        for trial in artifact_fuzz.run(place, numbers, before["seed"]):
             trials.append(trial)
             if trial.outcome in artifact_fuzz.FAILURES:
                 print(trial, flush=True)
             ends = time.monotonic() - begin > arguments.minutes * 60
-            if ends or len(trials) % 100 == 0 or len(trials) == arguments.trials:
-                found = summary(trials, arguments.seed, time.monotonic() - begin)
+            if ends or len(trials) % 100 == 0 or len(trials) == len(numbers):
+                found = summary(trials, before, time.monotonic() - begin)
                 arguments.output.write_text(json.dumps(found, indent=1) + "\n")
             if ends:
                 break
-    print(f"{len(trials)} trials, {len(found['failed'])} failed")
+    print(f"{found['trials']} trials, {len(found['failed'])} failed")
     sys.exit(bool(found["failed"]))
 
 
@@ -85,20 +90,24 @@ def again(place: SmallWorkspace, output: Path) -> bool:
     return bool(found["failed"])
 
 
-def summary(trials: list[artifact_fuzz.Trial], seed: int, seconds: float) -> dict[str, Any]:
+def summary(trials: list[artifact_fuzz.Trial], before: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Of these trials and those before them, which an earlier call has made."""
     by_artifact = {
-        pattern: Counter(trial.outcome for trial in trials if trial.artifact == pattern) for pattern in READ_BY
+        pattern: Counter(before.get("artifacts", {}).get(pattern, {}))
+        + Counter(trial.outcome for trial in trials if trial.artifact == pattern)
+        for pattern in READ_BY
     }
-    failed = [trial for trial in trials if trial.outcome in artifact_fuzz.FAILURES]
+    failed = [asdict(trial) for trial in trials if trial.outcome in artifact_fuzz.FAILURES]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "benchmark": "faults",
         "machine": machine(),
-        "trials": len(trials),
-        "seed": seed,
-        "seconds": round(seconds),
-        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "trials": before["trials"] + len(trials),
+        "seed": before["seed"],
+        "seconds": round(before.get("seconds", 0) + seconds),
+        "peak_memory_gib": round(max(before.get("peak_memory_gib", 0), peak), 2),
         "artifacts": {name: dict(sorted(counts.items())) for name, counts in by_artifact.items()},
-        "failed": [asdict(trial) for trial in failed],
+        "failed": [*before.get("failed", []), *failed],
     }
 
 

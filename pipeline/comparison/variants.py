@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rhostream.errors import ConfigError
@@ -17,11 +17,6 @@ SHARED: Final = {
     "metric": "all variants are compared by it",
 }
 _BUDGETS: Final = ("steps", "epochs", "candidates")
-#: Settings that change nothing under `uniform`.
-_OF_SCORES: Final = (
-    *("prefilter", "share", "temperature", "chunks", "proxy", "live_il", "staleness"),
-    *("score_ahead", "score_age", "score_size", "score_precision", "score_compile"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +51,8 @@ class Variant:
         if not any(name in own for name in _BUDGETS):
             own["steps"] = steps
         settings: dict[str, Any] = {"select": self.select, "epochs": 0.0, "candidates": 0} | own
-        if self.select == "uniform":
-            # Those of the comparison are for functions that score, and choose from super-batches.
-            defaults = {field.name: field.default for field in fields(TrainConfig)}
-            settings = {name: defaults[name] for name in _OF_SCORES} | settings
         try:
-            return replace(base, **settings)
+            return base.with_selection(**settings)
         except ConfigError as error:
             raise ConfigError(f"variant {self.text!r}: {error}") from error
 

@@ -1,6 +1,6 @@
 """The settings of `rho train`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rhostream.errors import ConfigError
@@ -43,6 +43,11 @@ _COMPANIONS: Final = {
     "cluster_floor": ("clusters",),
     "prompts": ("zero_shot",),
 }
+#: What changes nothing under uniform sampling.
+_OF_SCORES: Final = (
+    *("prefilter", "share", "temperature", "chunks", "proxy", "live_il", "staleness"),
+    *("score_ahead", "score_age", "score_size", "score_precision", "score_compile"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,6 +441,17 @@ class TrainConfig(StageConfig):
             )
         if self.select == AUTO:
             self._check_auto()
+
+    def with_selection(self, *, select: str, **settings: Any) -> "TrainConfig":
+        """These settings under another selection; under uniform sampling without those that are for one that scores.
+
+        Args:
+            settings: of the other selection itself.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        left_out: dict[str, Any] = {name: defaults[name] for name in _OF_SCORES} if select == "uniform" else {}
+        changed: dict[str, Any] = left_out | settings
+        return replace(self, select=select, **changed)
 
     def _require_companions(self) -> None:
         """Raises ConfigError for a setting that changes nothing without another one, which was not given."""

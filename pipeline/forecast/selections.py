@@ -153,7 +153,7 @@ def _measured(
 ) -> Iterator[tuple[str, StepCost]]:
     with progress("plan", len(settings), "selections") as reporter:
         for name, given in settings.items():
-            plan = plan_training(workspace, replace(config, **given))
+            plan = plan_training(workspace, config.with_selection(**given))
             yield name, measure_step(plan, seconds=seconds)
             reporter.advance(note=name)
 

@@ -159,7 +159,8 @@ class Fuzz:
                 for other in self._artifacts
                 if other != name
                 and (self._pattern(other) == own) == (damage == "another of its kind")
-                and not (name in _USERS and other.endswith(".parquet"))  # a ledger is a table of keys and il, too
+                # A ledger is a table of keys and il, too; a run's weights are weights to start from.
+                and not (name in _USERS and other.endswith(path.suffix))
             ]
             if not others:
                 return False

@@ -91,6 +91,12 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
         [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
         ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place, "shards")],
     ],
+    "cluster of pairs": lambda place: [
+        _pairs(place, "--workers", "0"),
+        [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
+        ["il", "score", "--name", "killed", *_CPU, *_at(place, "shards")],
+        ["cluster", "--name", "killed", "--count", "4", *_at(place, "shards")],
+    ],
     "train of pairs": lambda place: [
         _pairs(place, "--workers", "0"),
         [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
@@ -158,6 +164,7 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
     "query --output": lambda place: [
         ["query", "SELECT * FROM ledger", "--output", str(place.folder / "made.parquet"), *_at(place)]
     ],
+    "plan": lambda place: [["plan", "--model", "small_mlp", "--seconds", "0.1", *_CPU, *_at(place)]],
     "explain": lambda place: [["explain", "reasons", "--run", "rho_loss", *_at(place)]],
     "status": lambda place: [["status", *_at(place)]],
     "views": lambda place: [["views", *_at(place)]],

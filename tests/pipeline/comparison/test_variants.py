@@ -1,5 +1,7 @@
 """Variants of a comparison: selection functions with settings of their own."""
 
+from dataclasses import replace
+
 import pytest
 
 from rhostream import ConfigError
@@ -82,3 +84,10 @@ def test_a_comparisons_prefilter_spares_uniform_unless_it_asks():
     assert parse_variant("uniform").config(base, steps=1).prefilter == 0.0
     assert parse_variant("rho_loss").config(base, steps=1).prefilter == 1.0
     assert parse_variant("uniform:prefilter=2").config(base, steps=1).prefilter == 2.0
+
+
+def test_a_comparisons_settings_of_scores_spare_uniform():
+    base = TrainConfig(select="learnability", score_ahead=True, rule="gumbel", temperature=2.0)
+    config = parse_variant("uniform:rule=default").config(base, steps=1)
+    assert (config.score_ahead, config.temperature) == (False, 1.0)
+    assert parse_variant("learnability").config(base, steps=1) == replace(base, steps=1)

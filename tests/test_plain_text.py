@@ -16,7 +16,7 @@ from rhostream import ConfigError, RhostreamError
 from rhostream.cli import main, output
 from rhostream.loaders.storage import Workspace, remote
 from rhostream.pipeline.config import load_manifest
-from rhostream.pipeline.shards.clean_list import CleanList
+from rhostream.pipeline.shards.clean_list import read_clean_list
 from rhostream.pipeline.shards.unit import clean_text
 from rhostream.plain_text import completed, csv_cell, from_csv_cell, hide_secrets, secrets_in, told, visible
 
@@ -61,8 +61,9 @@ def test_csv_cells_begin_no_formula_and_are_read_back(tmp_path: Path) -> None:
     assert not [text for text, _ in rows if text[:1] in tuple("=+-@\t\r") and text]
     assert [number for _, number in rows] == [str(number) for number in range(-9, 1)]
     (tmp_path / "l.csv").write_text("key,action,class\nk1,relabel,'=cat\n'-k2,drop,dog\n")
-    found = CleanList.read(str(tmp_path / "l.csv"))
-    assert (found.relabeled, set(found.dropped)) == ({"k1": "=cat"}, {"-k2"})
+    found = read_clean_list(str(tmp_path / "l.csv")).to_pylist()
+    told = [(row["key"], row["action"], row["class"]) for row in found]
+    assert told == [("k1", "relabel", "=cat"), ("-k2", "drop", "dog")]
 
 
 def test_commands_print_through_one_place() -> None:

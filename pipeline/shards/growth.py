@@ -32,6 +32,7 @@ from rhostream.pipeline.shards.listing import (
     hashes_of,
     one_of_each_key,
     sorted_rows,
+    with_checked_labels,
 )
 from rhostream.pipeline.shards.scratch import Scratch
 from rhostream.pipeline.shards.unit import UnitMaker, UnitRecord, clean_text, rejects_name
@@ -106,7 +107,8 @@ def growth_of(maker: UnitMaker, entries: Iterator[Entry], parts: Sequence[Part],
     """
     manifest, schema = maker.manifest, listing_schema(maker.extra_columns)
     held = (_held(maker, part, number, schema) for number, part in enumerate(parts))
-    listed = hashed(entries, schema, classes=len(maker.corpus.classes), seed=manifest.seed)
+    checked = with_checked_labels(entries, len(maker.corpus.classes))
+    listed = hashed(checked, schema, seed=manifest.seed)
     of_now = (rows.append_column(_PART, pa.array(np.full(len(rows), -1, np.int32))) for rows in listed)
     writers = [
         ListingWriter(schema, scratch, unit_size=manifest.shard_size, first=units.start)

@@ -168,7 +168,7 @@ def list_entries(
     """
     schema = listing_schema(extra_columns)
     writer = ListingWriter(schema, scratch, unit_size=unit_size)
-    for rows in sorted_rows(hashed(entries, schema, classes=classes, seed=seed), scratch):
+    for rows in sorted_rows(hashed(with_checked_labels(entries, classes), schema, seed=seed), scratch):
         writer.add(one_of_each_key(rows, schema))
     listing = writer.finish()
     if not listing.entries:
@@ -204,10 +204,15 @@ def one_of_each_key(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return both.take(pc.sort_indices(both, [(HASH, "ascending"), ("key", "ascending")]))
 
 
-def hashed(entries: Iterable[Entry], schema: pa.Schema, *, classes: int, seed: int) -> Iterator[pa.Table]:
-    """Entries as rows with the `hash` that orders them; labels that are none are refused."""
+def with_checked_labels(entries: Iterable[Entry], classes: int) -> Iterator[Entry]:
+    """The same; those with labels that are none are refused."""
+    return (_checked_label(entry, classes) for entry in entries)
+
+
+def hashed(entries: Iterable[Entry], schema: pa.Schema, *, seed: int) -> Iterator[pa.Table]:
+    """Entries as rows with the `hash` that orders them."""
     rest = iter(entries)
-    while some := [_checked_label(entry, classes) for entry in islice(rest, _AT_ONCE)]:
+    while some := list(islice(rest, _AT_ONCE)):
         keys = [key_of(entry.source, entry.key) for entry in some]
         yield rows_of(keys, some, schema).append_column(HASH, hashes_of(keys, seed))
 

@@ -16,6 +16,7 @@ from rhostream.pipeline.corpora import Corpus, Entry
 from rhostream.pipeline.jobs import read_ahead, require_same
 from rhostream.pipeline.shards.clean_list import CleanList
 from rhostream.pipeline.shards.growth import appended_now, growth_of, parts_of
+from rhostream.pipeline.shards.listed_rows import listing_schema
 from rhostream.pipeline.shards.listing import Listing, Unit, list_entries
 from rhostream.pipeline.shards.noise import columns_with_noise, with_noise
 from rhostream.pipeline.shards.own_files import own_names
@@ -92,7 +93,7 @@ def plan_shards(
     settings = maker.settings()
     require_same(_MADE.format(workspace.location), settings | _settings_written(workspace, settings), settings, REMEDY)
     parts = parts_of(workspace, manifest.shard_size, there.appended)
-    growth = growth_of(maker, _entries(corpus, manifest), parts, scratch)
+    growth = growth_of(maker, _entries(corpus, manifest, scratch), parts, scratch)
     changes = f"{growth.removed} of its entries are gone from it, {growth.changed} differ"
     is_same = not growth.removed and not growth.changed
     if not append and not is_same:
@@ -133,7 +134,7 @@ def plan_shards(
 
 def list_corpus(corpus: Corpus, manifest: Manifest, scratch: Scratch) -> Listing:
     return list_entries(
-        _entries(corpus, manifest),
+        _entries(corpus, manifest, scratch),
         scratch,
         classes=len(corpus.classes),
         seed=manifest.seed,
@@ -142,13 +143,14 @@ def list_corpus(corpus: Corpus, manifest: Manifest, scratch: Scratch) -> Listing
     )
 
 
-def _entries(corpus: Corpus, manifest: Manifest) -> Iterator[Entry]:
-    """As the corpus lists them, with noise and clean list."""
+def _entries(corpus: Corpus, manifest: Manifest, scratch: Scratch) -> Iterator[Entry]:
+    """Those that the corpus lists, with noise and clean list."""
     entries = corpus.entries()
     if manifest.noise is not None:
         entries = iter(with_noise(entries, manifest.noise, corpus.classes))
     if manifest.clean_list:
-        entries = CleanList.read(manifest.clean_list).applied(entries, corpus.classes)
+        schema = listing_schema(_extra_columns(corpus, manifest))
+        entries = CleanList.read(manifest.clean_list).applied(entries, corpus.classes, schema, scratch)
     return entries
 
 

@@ -21,7 +21,7 @@ from rhostream.pipeline.il.core_set import write_core_set
 from rhostream.pipeline.il.metadata import ILMetadata
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.models.registry import build_model
-from rhostream.pipeline.shards.clean_list import CleanList
+from rhostream.pipeline.shards.clean_list import read_clean_list
 from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.sql.database import query
 from rhostream.pipeline.training.loop import train
@@ -139,7 +139,7 @@ READERS: Final[dict[str, Reader]] = {
     "history": _history,
     "IL model": _il_model,
     "IL table of a Parquet": _foreign,
-    "clean list": lambda place: CleanList.read(str(place.folder / "clean.parquet")),
+    "clean list": lambda place: read_clean_list(str(place.folder / "clean.parquet")).to_pylist(),
     "weights": _weights,
 }
 

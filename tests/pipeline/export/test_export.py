@@ -22,6 +22,7 @@ from rhostream.pipeline.config.manifest import load_manifest
 from rhostream.pipeline.export.clean_list import clean_list
 from rhostream.pipeline.export.formats import write_fiftyone, write_webdataset
 from rhostream.pipeline.export.subset import Choice, Subset
+from rhostream.pipeline.shards import hash_buckets
 from rhostream.pipeline.shards.clean_list import CleanList
 from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.sql.database import query
@@ -100,6 +101,21 @@ def test_a_list_that_drops_most_entries_stops_no_run(folder: Path) -> None:
     manifest = manifest_of(folder / "corpus", clean_list=str(folder / "l.parquet"), max_reject_share=0.1)
     summary = write_shards(str(folder / "new"), manifest, workers=0)
     assert (summary.samples["train"], summary.rejects["excluded"]) == (1, len(keys))
+
+
+def test_a_list_beyond_memory_cleans_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = samples(folder / "w")
+    asked = {
+        "key": [str(row["key"]) for row in rows[::3]],
+        "action": [("drop", "relabel", "keep")[n % 3] for n in range(20)],
+    }
+    pq.write_table(pa.table(asked | {"class": [CLASSES[0]] * 20}), folder / "l.parquet", row_group_size=7)
+    manifest = manifest_of(folder / "corpus", clean_list=str(folder / "l.parquet"))
+    write_shards(str(folder / "at-once"), manifest, workers=0)
+    monkeypatch.setattr(hash_buckets, "_MOST_BYTES", 1000)
+    write_shards(str(folder / "by-files"), manifest, workers=0)
+    assert len(rejects(folder / "at-once")) > 3
+    assert contents(folder / "by-files") == contents(folder / "at-once")
 
 
 def test_the_exported_manifest_differs_by_its_list_alone(folder: Path) -> None:

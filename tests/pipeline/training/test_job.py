@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -100,6 +101,13 @@ def of_mixed_versions(told: str, arguments: str) -> list[Any]:
     return command(told, arguments)
 
 
+def on_a_full_disk(told: str, arguments: str) -> list[Any]:
+    """The same, where one process can write no file of more than 20,000 bytes."""
+    if os.environ["RANK"] == "1":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    return command(told, arguments)
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = write_workspace(tmp_path_factory.mktemp("job") / "w", (40, 40, 20), test_rows=30)
@@ -170,6 +178,7 @@ def jobs(
             (3, "one_model", (held_out.location,)),
             (2, "of_mixed_versions", (told, f"{of_rho} --batch-size 6")),
             (2, "command", (told, f"{il_train} --batch-size 16", f"{il_train} --batch-size 8")),
+            (2, "on_a_full_disk", (told, f"{of_rho} --batch-size 6 --shard-model --name full")),
         ],
     )
 
@@ -250,6 +259,7 @@ def test_a_damaged_part_of_a_checkpoint_is_told_of(workspace, jobs, file):
         (12, "scorers 2 of 2 processes: at least one must learn; start more, or ask for fewer scorers"),
         (14, "versions differ between the ranks: rhostream is "),
         (15, "settings differ between the ranks: batch_size is 16 on rank 0 and 8 on rank 1"),
+        (16, "File too large"),
     ],
 )
 def test_what_a_job_cannot_do_is_told_by_one_process(jobs, number, said):

@@ -104,6 +104,7 @@ def of_mixed_versions(told: str, arguments: str) -> list[Any]:
 def on_a_full_disk(told: str, arguments: str) -> list[Any]:
     """The same, where one process can write no file of more than 20,000 bytes."""
     if os.environ["RANK"] == "1":
+        sys.dont_write_bytecode = True  # Python takes a cut file for a whole one
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
     return command(told, arguments)
 

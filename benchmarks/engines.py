@@ -2,15 +2,16 @@
 
     python benchmarks/engines.py --images 4000 --actor-kills 20 --driver-kills 20
 
-Every stage that takes an engine works on a table of so many names of 200 JPEGs of 256 pixels, by two local processes
-and by two actors of a Ray cluster on this machine. What counts is the CPU time of these workers, from their first
-units' end on: so neither what starting takes nor who else uses the cores is in it. Then `rho shards` runs on Ray while
-its actors are killed at random moments, and again and again while its drivers are. Trees are compared byte for byte,
-but for what stages have cost. `--raylet-kills 3` does the same on a cluster of so many nodes more on this machine, of
-which all but one are killed, one after the other. Results of an earlier call stay in the file, but for what this one
-measures; `--kills-only` measures no rates.
+Every stage that takes an engine works on a table of so many names of 200 JPEGs of 256 pixels, by a local process and
+by an actor of a Ray cluster on this machine, both at the same time, so that whatever else the cores do meets both;
+some rounds, whose medians count. A rate is that of the CPU time of the worker, from its first unit's end on: what
+starting takes is not in it. A unit is of a twentieth of the images, far less than the 10,000 that a shard holds by
+default. Then `rho shards` runs on Ray while its actors are killed at random moments, and again and again while its
+drivers are. Trees are compared byte for byte, but for what stages have cost. `--raylet-kills 3` does the same on a
+cluster of so many nodes more on this machine, of which all but one are killed, one after the other. Results of an
+earlier call stay in the file, but for what this one measures; `--kills-only` measures no rates.
 
-Expected: equal trees, and on an idle machine Ray at 0.95 of the local rate or more. A quarter of an hour on two cores.
+Expected: equal trees, and Ray at 0.95 of the local rate or more. A quarter of an hour on two cores.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,10 @@ from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.thumbnails import write_thumbnails
 
 DISTINCT, SIDE, WORKERS = 200, 256, 2
+UNITS = 20  # of a stage whose rate is measured
 CLASSES = ("a", "b")
+#: What the workers of an engine are called, among the processes of this one.
+CALLED = {"local": "spawn_main", "ray": "_Actor"}
 #: What others have published, to stand beside: what, and images a second, of what.
 PUBLISHED = [
     ["img2dataset on Ray, downloads included", "21 a vCPU"],
@@ -70,13 +76,13 @@ def write_corpus(folder: Path, images: int) -> None:
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
 
 
-def manifest(corpus: Path, images: int) -> Manifest:
+def manifest(corpus: Path, images: int, units: int = 100) -> Manifest:
     return Manifest(
         name="engines",
         format="table",
         root=str(corpus),
         classes=CLASSES,
-        shard_size=max(20, images // 100),
+        shard_size=max(20, images // units),
         holdout=0.2,
         image={"size": 64},
     )
@@ -91,15 +97,16 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 class Watched:
-    """What the workers of a stage take, by the units that are done, while it runs within the block.
+    """What the worker of a stage takes, by the units that are done, while it runs within the block.
 
     Args:
+        engine: whose worker it is.
         folder: where the stage leaves a file for each unit.
         samples: that it works on.
     """
 
-    def __init__(self, folder: Path, samples: int) -> None:
-        self._folder, self._samples = folder, samples
+    def __init__(self, engine: str, folder: Path, samples: int) -> None:
+        self._called, self._folder, self._samples = CALLED[engine], folder, samples
         self._seen: list[tuple[int, float]] = []  # units done, CPU seconds so far
         self._of: dict[int, float] = {}
         self._ended = threading.Event()
@@ -117,7 +124,7 @@ class Watched:
     def rate(self) -> float:
         """Samples a second of one core."""
         units = max(done for done, _ in self._seen)
-        begun = next((done, spent) for done, spent in self._seen if done >= WORKERS)
+        begun = next((done, spent) for done, spent in self._seen if done)
         ended = next((done, spent) for done, spent in self._seen if done == units)
         return self._samples * (units - begun[0]) / units / (ended[1] - begun[1])
 
@@ -125,8 +132,7 @@ class Watched:
         while not self._ended.wait(0.05):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    name = process.name() + " ".join(process.cmdline())
-                    if "_Actor" in name or "spawn_main" in name:
+                    if self._called in process.name() + " ".join(process.cmdline()):
                         times = process.cpu_times()
                         self._of[process.pid] = times.user + times.system
                 except psutil.Error:
@@ -134,27 +140,100 @@ class Watched:
             self._seen.append((len(list(self._folder.glob("*.parquet"))), sum(self._of.values())))
 
 
-def measure(engine: Any, corpus: Path, workspace: Path, images: int, model: Path | None) -> dict[str, float]:
+def measure(engine: Any, corpus: Path, workspace: Path, images: int, model: Path, meet: Any) -> dict[str, float]:
+    """Rates of the stages; before each of them the other engine is waited for by `meet`."""
     found = {}
-    with Watched(workspace / "rejects", images) as watched:
-        made = write_shards(str(workspace), manifest(corpus, images), workers=WORKERS, engine=engine)
+    asked = manifest(corpus, images, units=UNITS)
+    meet()
+    with Watched(engine, workspace / "rejects", images) as watched:
+        made = write_shards(str(workspace), asked, workers=1, engine=engine)
     found["shards"], train = watched.rate, made.samples["train"]
-    with Watched(workspace / "thumbnails/64-jpeg/index", train) as watched:
-        write_thumbnails(str(workspace), ThumbnailsConfig(workers=WORKERS, engine=engine))
+    meet()
+    with Watched(engine, workspace / "thumbnails/64-jpeg/index", train) as watched:
+        write_thumbnails(str(workspace), ThumbnailsConfig(workers=1, engine=engine))
     found["thumbnails"] = watched.rate
-    if model is None:
-        train_il(str(workspace), ILTrainConfig(steps=5, device="cpu"))
-    else:
-        shutil.copytree(model, workspace / "il/small_cnn")
-    with Watched(workspace / "il/small_cnn/scores", train) as watched:
-        score_il(str(workspace), ILScoreConfig(workers=WORKERS, engine=engine, device="cpu"))
+    shutil.copytree(model, workspace / "il/small_cnn")
+    meet()
+    with Watched(engine, workspace / "il/small_cnn/scores", train) as watched:
+        score_il(str(workspace), ILScoreConfig(workers=1, engine=engine, device="cpu"))
     found["il score"] = watched.rate
     indexed = workspace.with_name(f"{workspace.name}-indexed")
-    options = manifest(corpus, images).to_dict() | {"format": "webdataset", "options": {}}
-    with Watched(indexed / "scans", images) as watched:
-        index_tars(str(indexed), [str(workspace / "shards")], Manifest(**options), workers=WORKERS, engine=engine)
+    options = asked.to_dict() | {"format": "webdataset", "options": {}}
+    meet()
+    with Watched(engine, indexed / "scans", images) as watched:
+        index_tars(str(indexed), [str(workspace / "shards")], Manifest(**options), workers=1, engine=engine)
     found["index"] = watched.rate
     return found
+
+
+def cost_of_an_actor(seconds: float = 10.0, calls: int = 200) -> dict[str, float]:
+    """CPU milliseconds that an actor takes beside its units: a second in which it has nothing to do, and a call."""
+
+    class Idle:
+        def process(self) -> int:
+            return os.getpid()
+
+    actor = ray.remote(concurrency_groups={"tell": 1})(Idle).options(num_cpus=1).remote()
+    process = psutil.Process(ray.get(actor.process.remote()))
+
+    def spent() -> float:
+        times = process.cpu_times()
+        return 1000 * float(times.user + times.system)
+
+    time.sleep(3)
+    before, begin = spent(), time.perf_counter()
+    time.sleep(seconds)
+    a_second = (spent() - before) / (time.perf_counter() - begin)
+    before = spent()
+    for _ in range(calls):
+        ray.get(actor.process.remote())
+    return {"idle_ms_a_second": a_second, "ms_a_call": (spent() - before) / calls}
+
+
+def compared(folder: Path, corpus: Path, images: int, rounds: int) -> dict[str, Any]:
+    """Medians of the rates by engine and stage, and whether both have made the same files, byte for byte."""
+    first, model = folder / "first" / "w", folder / "model"
+    write_shards(str(first), manifest(corpus, images, units=UNITS), workers=WORKERS)
+    train_il(str(first), ILTrainConfig(steps=5, device="cpu"))
+    shutil.copytree(first / "il/small_cnn", model, ignore=shutil.ignore_patterns("costs"))
+    rates: dict[str, list[dict[str, float]]] = {"local": [], "ray": []}
+    equal = True
+    begin = time.perf_counter()
+    with on_ray._cluster(WORKERS), ThreadPoolExecutor(len(rates)) as pool:
+        started = time.perf_counter() - begin
+        for number in range(rounds):
+            places = {engine: folder / f"{engine}-{number}" / "w" for engine in rates}
+            meet = threading.Barrier(len(rates)).wait
+            running = {
+                engine: pool.submit(measure, engine, corpus, place, images, model, meet)
+                for engine, place in places.items()
+            }
+            for engine, each in running.items():
+                rates[engine].append(each.result())
+                print(number, engine, rates[engine][-1], flush=True)
+            local, ray_made = (tree(place) for place in places.values())
+            equal = equal and local == ray_made
+            for place in places.values():
+                shutil.rmtree(place.parent)
+        actor = cost_of_an_actor()
+    medians = {
+        engine: {stage: statistics.median(each[stage] for each in found) for stage in found[0]}
+        for engine, found in rates.items()
+    }
+    ratios = {
+        stage: statistics.median(
+            on_ray_[stage] / local[stage] for local, on_ray_ in zip(rates["local"], rates["ray"], strict=True)
+        )
+        for stage in medians["local"]
+    }
+    return {
+        **medians,
+        "ratio": ratios,
+        "rounds": rates,
+        "actor": actor,
+        "ray_start_seconds": started,
+        "equal": equal,
+    }
 
 
 def kill_actors(kills: int, corpus: Path, workspace: Path, images: int) -> int:
@@ -250,6 +329,7 @@ def main() -> None:
     parser.add_argument("--actor-kills", type=int, default=20)
     parser.add_argument("--driver-kills", type=int, default=20)
     parser.add_argument("--raylet-kills", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kills-only", action="store_true", help="measure no rates")
     parser.add_argument("--output", type=Path, help="a JSON file for the results")
     arguments = parser.parse_args()
@@ -264,14 +344,9 @@ def main() -> None:
         if arguments.kills_only:
             write_shards(str(folder / "kept" / "w"), manifest(corpus, images), workers=WORKERS)
         else:
-            found |= {"images": images, "workers": WORKERS, "published": PUBLISHED}
-            local = folder / "local" / "w"
-            found["local"] = measure("local", corpus, local, images, None)
-            print("local:", found["local"], flush=True)
-            model = folder / "model"
-            shutil.copytree(local / "il/small_cnn", model, ignore=shutil.ignore_patterns("scores", "costs"))
-            # Under the same path, which the index tells.
-            local.parent.rename(folder / "kept")
+            found |= {"images": images, "workers": 1, "units": UNITS, "published": PUBLISHED}
+            found |= compared(folder, corpus, images, arguments.rounds)
+            write_shards(str(folder / "kept" / "w"), manifest(corpus, images), workers=WORKERS)
         kept = tree(folder / "kept" / "w")
         made = ("shards/", "index/", "rejects/", "corpus.json")
         shards = {name: digest for name, digest in kept.items() if name.startswith(made)}
@@ -282,14 +357,8 @@ def main() -> None:
                 found[f"equal_after_{victim}_kills"] = shards.items() <= tree(folder / victim).items()
                 print(victim, found[f"{victim}_kills"], found[f"equal_after_{victim}_kills"], flush=True)
 
-        if arguments.actor_kills or arguments.driver_kills or not arguments.kills_only:
-            begin = time.perf_counter()
+        if arguments.actor_kills or arguments.driver_kills:
             with on_ray._cluster(WORKERS):
-                if not arguments.kills_only:
-                    found["ray_start_seconds"] = time.perf_counter() - begin
-                    found["ray"] = measure("ray", corpus, local, images, model)
-                    print("ray:", found["ray"], flush=True)
-                    found["equal"] = kept == tree(local)
                 killed("actor", kill_actors, arguments.actor_kills)
                 killed("driver", kill_drivers, arguments.driver_kills)
         killed("raylet", kill_raylets, arguments.raylet_kills)

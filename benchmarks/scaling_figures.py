@@ -70,12 +70,20 @@ def staleness_table() -> str:
 def engines_table() -> str:
     """Samples a second of one core by stage and engine, and what others have published."""
     found = result("engines")
-    rows = [
-        [stage, f"{local:,.0f}", f"{found['ray'][stage]:,.0f}", f"{found['ray'][stage] / local:.2f}"]
-        for stage, local in found["local"].items()
-    ]
+    rows = []
+    for stage, local in found["local"].items():
+        pairs = zip(found["rounds"]["local"], found["rounds"]["ray"], strict=True)
+        ratios = sorted(on_ray[stage] / alone[stage] for alone, on_ray in pairs)
+        told = f"{found['ratio'][stage]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        rows.append([stage, f"{local:,.0f}", f"{found['ray'][stage]:,.0f}", told])
     published = [[what, "", "", told] for what, told in found["published"]]
     return table(["samples a second of one core", "local", "Ray", "Ray / local, or published"], [*rows, *published])
+
+
+def actor_cost() -> str:
+    """What an actor takes beside its units."""
+    found = result("engines")["actor"]
+    return f"{found['idle_ms_a_second']:.0f} ms of a core a second and {found['ms_a_call']:.1f} ms a unit"
 
 
 def engine_kills() -> str:

@@ -1,6 +1,7 @@
 """What is installed is what is in the tree, imports run downward, and light commands stay light."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -265,15 +266,17 @@ def test_the_run_lock_pins_the_product_without_its_tools() -> None:
     assert not pinned & {"accelerate", "lightning", "moto", "mypy", "playwright", "pytest", "transformers", "wandb"}
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that `path` imports, those inside functions included."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(found)
 
 
 def room_of(module: str) -> str | None:

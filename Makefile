@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
 demo: shards il
-	$(RHO) train --compare uniform:prefilter=0:steps=1100,learnable
+	$(RHO) train --compare uniform:prefilter=0:steps=1000,learnable
 	$(RHO) explain reasons --run learnable
 
 # What a target sets holds for all that it needs, too.
@@ -101,12 +101,12 @@ browser:
 # Tests of a file run in one process: what they share is then made once.
 PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
-# The checks of types and docs, each a single process, run beside the tests; what they say comes last.
+# The checks of types and docs, each a single process, run beside the tests; what they find comes last.
 test: lint
 	@mkdir -p build
 	@$(MAKE) --no-print-directory types docs >build/checks.log 2>&1 & checks=$$!; \
 		$(PYTEST); tested=$$?; \
-		wait $$checks; checked=$$?; cat build/checks.log; exit $$((tested | checked))
+		wait $$checks || { cat build/checks.log; exit 1; }; exit $$tested
 
 test-fast: install-dev
 	$(PYTEST) -m "not slow and not gpu and not real_data"

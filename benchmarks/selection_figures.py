@@ -28,6 +28,20 @@ def unseen_table(name: str = "unseen") -> str:
     return table(["", *(f"{told}: {cases[case]['target']:.1%}" for case, told in titles.items())], rows)
 
 
+def folds_table() -> str:
+    """What `learnable` and uniform sampling came to by a holdout of a tenth, by two folds and by five."""
+    made = {
+        f"{target}, {told}": {case["case"]: case for case in result(name)["cases"]}
+        for name, told in (("unseen-holdout", "a holdout"), ("unseen-two-folds", "two folds"), ("unseen", "five folds"))
+        for target in ("uniform", "learnable")
+    }
+    titles = {case: told for case, told in UNSEEN.items() if all(case in cases for cases in made.values())}
+    rows = [
+        [told, *(_outcome(_seeds(cases[case], told.split(",")[0])) for case in titles)] for told, cases in made.items()
+    ]
+    return table(["", *titles.values()], rows)
+
+
 def _outcome(seeds: list[dict[str, Any]]) -> str:
     if not seeds:
         return ""
@@ -108,7 +122,12 @@ def il_grid_table() -> str:
 def foretold_table() -> str:
     """Of uniform sampling's steps and CPU-seconds, what `rho plan` foretold and what each variant then took."""
     rows = []
-    for name, target in reversed(TARGETS.items()):
+    runs = {
+        "unseen": "small CNN, five folds",
+        "unseen-two-folds": "small CNN, two folds",
+        "unseen-resnet18": "ResNet-18, two folds",
+    }
+    for name, target in runs.items():
         for case in result(name)["cases"]:
             found = {each["variant"]: each["seeds"] for each in case["variants"]}
             planned = case["foretold"]["variants"]

@@ -46,6 +46,7 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "train_loss": {"select": "train_loss", "steps": 160},
     "irreducible_loss": {"select": "irreducible_loss", "steps": 160},
     "rho_loss": {"select": "rho_loss", "steps": 160},
+    "learnable": {"select": "learnable", "super_batch_size": 128, "steps": 240},
 }
 EVERY: Final = 20  # steps between evaluations
 

@@ -15,6 +15,7 @@ from rhostream.loaders.storage.unreadable import UnreadableError
 SEAL: Final = "sha256"
 _UNSEALED: Final = "0" * 64
 _SEAL: Final = re.compile(rb'"sha256": "([0-9a-f]{64})"\n?\}\n?\Z')
+_CUT_SEAL: Final = re.compile(rb'[0-9a-f]{32}"\n?\}\n?\Z')  # what a cut leaves that joins another entry and the seal
 
 
 def encode_card(value: Any) -> bytes:
@@ -64,6 +65,8 @@ def decode_lines(content: bytes) -> list[dict[str, Any]]:
             raise UnreadableError(f"has a line {number} that {error.cause}") from error
         if not isinstance(value, dict):
             raise UnreadableError(f"has a line {number} that is no JSON object")
+        if _SEAL.search(line) is None and _CUT_SEAL.search(line):
+            raise UnreadableError(f"has a line {number} that was damaged after it was written (its seal is cut)")
         found.append(value)
     return found
 

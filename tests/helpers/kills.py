@@ -164,7 +164,21 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
     "query --output": lambda place: [
         ["query", "SELECT * FROM ledger", "--output", str(place.folder / "made.parquet"), *_at(place)]
     ],
-    "plan": lambda place: [["plan", "--model", "small_mlp", "--seconds", "0.1", *_CPU, *_at(place)]],
+    "plan": lambda place: [
+        [
+            "plan",
+            "--model",
+            "small_mlp",
+            "--seconds",
+            "0.1",
+            "--batch-size",
+            "4",
+            "--super-batch-size",
+            "20",
+            *_CPU,
+            *_at(place),
+        ]
+    ],
     "explain": lambda place: [["explain", "reasons", "--run", "rho_loss", *_at(place)]],
     "status": lambda place: [["status", *_at(place)]],
     "views": lambda place: [["views", *_at(place)]],

@@ -21,7 +21,7 @@ from rhostream.errors import ConfigError, IrreducibleLossError, WorkspaceError
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
 from rhostream.loaders.reference.il_table import open_il_table
 from rhostream.loaders.reference.key_table import KeyTable
-from rhostream.loaders.storage.json_files import SEAL
+from rhostream.loaders.storage.json_files import SEAL, decode_lines, encode_lines
 from rhostream.loaders.storage.launcher import launched
 from rhostream.loaders.storage.local_files import read_file
 from rhostream.loaders.storage.parquet_files import decode_table, encode_table
@@ -166,6 +166,14 @@ def test_a_cut_into_the_seal_leaves_no_unsealed_file() -> None:
             assert decode_table(content[: seal - before] + content[seal + after :]).equals(table)
             unnoticed.append((before, after))
     assert unnoticed == [(0, 0), (0, 40)]  # nothing was taken, or the seal alone
+
+
+def test_a_cut_into_a_lines_seal_leaves_no_unsealed_line() -> None:
+    content = encode_lines([{"run": "a", "step": 1, "seconds_load": 0.5}])
+    for start, length in product(range(len(content)), range(1, 64)):
+        with contextlib.suppress(UnreadableError):
+            decode_lines(content[:start] + content[start + length :])
+            assert start + length >= len(content) - 1, (start, length)  # the line's end alone
 
 
 def test_a_table_of_ours_written_by_another_tool_is_read(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.explain.ask import Options, explain, explanation
 from rhostream.pipeline.explain.reasons import REASONS, sample_reasons
 from rhostream.pipeline.explain.titles import QUESTIONS
-from rhostream.pipeline.sql import database
+from rhostream.pipeline.sql import kept_tables
 from rhostream.pipeline.sql.database import query
 from rhostream.pipeline.sql.views import create_views
 from rhostream.schema import IL, LEDGER, SAMPLES
@@ -309,7 +309,7 @@ def test_files_held_in_memory_give_the_same_answers(workspace: Workspace, monkey
         ]
 
     from_files = answers()
-    monkeypatch.setattr(database, "_MANY_FILES", 0)
+    monkeypatch.setattr(kept_tables, "_MANY_FILES", 0)
     assert answers() == from_files
 
 

@@ -4,6 +4,7 @@ Arrow's own conversions import pandas where it is installed, though nothing here
 before the first super-batch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,14 @@ def as_arrow(positions: npt.NDArray[np.int64]) -> pa.Int64Array:
     """int64 (n,) as an Arrow array."""
     buffer = pa.py_buffer(np.ascontiguousarray(positions, np.int64))
     return pa.Array.from_buffers(pa.int64(), len(positions), [None, buffer])
+
+
+def texts_as_arrow(texts: Sequence[str]) -> pa.StringArray:
+    """Strings, of less than 2 GiB together, as an Arrow array."""
+    encoded = [text.encode() for text in texts]
+    ends = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(each) for each in encoded], out=ends[1:])
+    return pa.Array.from_buffers(pa.string(), len(encoded), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))])
 
 
 def distinct(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhostream.errors import Remedy, Stage
-from rhostream.loaders.index.columns import values
+from rhostream.loaders.index.columns import as_arrow, texts_as_arrow, values
 from rhostream.loaders.storage import Workspace
 from rhostream.schema import SHARDS
 
@@ -77,7 +77,13 @@ class ShardList(Sequence[Shard]):
     def of(cls, shards: Iterable[Shard]) -> "ShardList":
         if isinstance(shards, ShardList):
             return shards
-        return cls(pa.Table.from_pylist([asdict(shard) for shard in shards], SHARDS))
+        shards = list(shards)
+        columns = []
+        for field in SHARDS:
+            of_all = [getattr(shard, field.name) for shard in shards]
+            is_text = pa.types.is_string(field.type)
+            columns.append(texts_as_arrow(of_all) if is_text else as_arrow(np.array(of_all, np.int64)).cast(field.type))
+        return cls(pa.Table.from_arrays(columns, schema=SHARDS))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -90,7 +96,7 @@ class ShardList(Sequence[Shard]):
 
     def __getitem__(self, which: int | slice) -> "Shard | ShardList":
         if isinstance(which, slice):
-            return ShardList(self._table.take(pa.array(range(len(self))[which], pa.int64())))
+            return ShardList(self._table.take(as_arrow(np.arange(len(self))[which])))
         (row,) = self._table.slice(range(len(self))[which], 1).to_pylist()
         return Shard(**row)
 
@@ -128,7 +134,7 @@ class ShardList(Sequence[Shard]):
 
     def of_splits(self, *splits: str) -> "ShardList":
         """Those of some splits, in their order."""
-        return ShardList(self._table.filter(pc.is_in(self._table["split"], pa.array(splits, pa.string()))))
+        return ShardList(self._table.filter(pc.is_in(self._table["split"], texts_as_arrow(splits))))
 
     def strange_name(self, safe: str) -> str | None:
         """The first name that does not match a regular expression as a whole; None where all do."""
@@ -146,11 +152,13 @@ class ShardList(Sequence[Shard]):
 
     def _hash(self, head: str, of_each: Sequence[str], tail: str) -> str:
         """SHA-256 of a text: `of_each` names columns, or is what stands between them."""
-        found = hashlib.sha256(head.encode())
+        found, nothing = hashlib.sha256(head.encode()), texts_as_arrow([""])[0]
         for start in range(0, len(self), _AT_ONCE):
             part = self._table.slice(start, _AT_ONCE)
-            texts = [part[each].cast(pa.string()) if each in SHARDS.names else pa.scalar(each) for each in of_each]
-            joined = pc.binary_join_element_wise(*texts, "")
+            texts = [
+                part[each].cast(pa.string()) if each in SHARDS.names else texts_as_arrow([each])[0] for each in of_each
+            ]
+            joined = pc.binary_join_element_wise(*texts, nothing)
             for chunk in joined.chunks:  # computed just now, so its characters begin the buffer that holds them
                 _, ends, characters = chunk.buffers()
                 found.update(memoryview(characters)[: np.frombuffer(ends, np.int32)[len(chunk)]])

@@ -42,7 +42,8 @@ def on_jobs(
         parent.join(300)
         parent.kill()
         parent.join()
-        assert parent.exitcode == 0, Path(folder, "said").read_text()[-4000:]
+        said = Path(folder, "said").read_text()
+        assert parent.exitcode == 0, f"{said[:4000]}\n…\n{said[-4000:]}"  # what failed first, and what came of it
         return [
             [json.loads(Path(folder, f"{job}-{rank}.json").read_text()) for rank in range(ranks)]
             for job, (ranks, _, _) in enumerate(jobs)
@@ -60,6 +61,8 @@ def _rank(function: Any, rank: int, ranks: int, port: int, told: str, arguments:
         "TORCHELASTIC_RUN_ID": "test",
         "GROUP_RANK": "0",
     }
+    # Before this process has other threads: two that first ask for torch's pool after a fork may end it.
+    torch.set_num_threads(1)
     faulthandler.dump_traceback_later(_SECONDS_OF_A_JOB, exit=True)  # where it hangs is told
     Path(f"{told}-{rank}.json").write_text(json.dumps(function(*arguments)))
     faulthandler.cancel_dump_traceback_later()
@@ -72,7 +75,6 @@ def _main(where: str, module: str, folder: str, jobs: Any, imports: Sequence[str
     with Path("said").open("w") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    torch.set_num_threads(1)
     # Not the current folder of the tests, in which rooms have the names of the tests' folders.
     sys.path[:] = [where, *(path for path in sys.path if path and Path(path) != Path(where).parent)]
     target = importlib.import_module(module)

@@ -15,7 +15,6 @@ from helpers.dropin import (
 from helpers.ranks import on_ranks
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -129,5 +128,5 @@ def test_two_ranks_share_an_epoch_and_keep_their_sampler(workspace):
 
 
 def test_lightnings_own_fsdp_refuses_cpus():
-    with pytest.raises(MisconfigurationException, match="`fsdp` requires a GPU accelerator"):
+    with pytest.raises(ValueError, match="`fsdp` requires a GPU accelerator"):
         Trainer(accelerator="cpu", strategy="fsdp")

@@ -393,7 +393,7 @@ def test_a_query_ended_by_a_signal_leaves_nothing(workspace: Workspace, tmp_path
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
-    begun = (lambda: list(tmp_path.glob(".rows.csv*"))) if "count" not in sql else (lambda: list(scratch.iterdir()))
+    begun = (lambda: list(tmp_path.glob(".rows.csv*"))) if "count" not in sql else (lambda: list(scratch.glob("rho-*")))
     while not begun() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)

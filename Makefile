@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
 demo: shards il
-	$(RHO) train --compare uniform:prefilter=0:steps=1000,learnable
+	$(RHO) train --compare uniform:prefilter=0:steps=1000:evaluate_every=100,learnable
 	$(RHO) explain reasons --run learnable
 
 # What a target sets holds for all that it needs, too.

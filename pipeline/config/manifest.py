@@ -139,7 +139,7 @@ class Manifest(StageConfig):
         if self.folds and self.task == "pairs":
             raise ConfigError(
                 f"folds {self.folds}: the embeddings of several reference models cannot be compared, as the loss of a "
-                "batch of pairs does; give a holdout"
+                "batch of pairs does; leave folds out, and give a holdout"
             )
         if self.image:
             from rhostream.loaders.decode import ImageSpec  # imports numpy

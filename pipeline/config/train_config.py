@@ -43,11 +43,13 @@ _COMPANIONS: Final = {
     "cluster_floor": ("clusters",),
     "prompts": ("zero_shot",),
 }
-#: What changes nothing under uniform sampling.
+#: What changes nothing where nothing is scored.
 _OF_SCORES: Final = (
-    *("prefilter", "share", "temperature", "chunks", "proxy", "live_il", "staleness"),
-    *("score_ahead", "score_age", "score_size", "score_precision", "score_compile"),
+    *("proxy", "live_il", "score_age", "score_size", "score_precision", "score_compile"),
+    *("score_ahead", "staleness"),
 )
+#: What a selection that scores is given beside these, and uniform sampling does not take over from it.
+_OF_CHOICE: Final = ("prefilter", "share", "temperature", "chunks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -448,19 +450,27 @@ class TrainConfig(StageConfig):
         Args:
             settings: of the other selection itself.
         """
-        defaults = {field.name: field.default for field in fields(self)}
-        left_out: dict[str, Any] = {name: defaults[name] for name in _OF_SCORES} if select == "uniform" else {}
-        changed: dict[str, Any] = left_out | settings
+        left_out = (*_OF_SCORES, *_OF_CHOICE) if select == "uniform" else ()
+        changed: dict[str, Any] = {each.name: each.default for each in fields(self) if each.name in left_out} | settings
         return replace(self, select=select, **changed)
+
+    @property
+    def given_of_scores(self) -> tuple[str, ...]:
+        """Names of the settings that were given, and change nothing where nothing is scored."""
+        return self._given(*_OF_SCORES)
+
+    def _given(self, *names: str) -> tuple[str, ...]:
+        """Those of these settings that differ from their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return tuple(name for name in names if getattr(self, name) != defaults[name])
 
     def _require_companions(self) -> None:
         """Raises ConfigError for a setting that changes nothing without another one, which was not given."""
-        defaults = {field.name: field.default for field in fields(self)}
-        for name, companions in _COMPANIONS.items():
-            value = getattr(self, name)
-            if value != defaults[name] and all(getattr(self, other) == defaults[other] for other in companions):
+        for name in self._given(*_COMPANIONS):
+            if not self._given(*_COMPANIONS[name]):
                 raise ConfigError(
-                    f"{name} {value!r} alone changes nothing: give {' or '.join(companions)}, too, or leave it out"
+                    f"{name} {getattr(self, name)!r} alone changes nothing: give {' or '.join(_COMPANIONS[name])}, "
+                    "too, or leave it out"
                 )
 
     def _unfit_for_scorers(self) -> str | None:

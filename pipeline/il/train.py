@@ -202,7 +202,7 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
             for fold in folds
         ]
     for split, shards in (("holdout", holdout), ("train", training)):
-        if not sum(shard.rows for shard in shards):
+        if not shards.samples:
             raise WorkspaceError(
                 f"workspace {workspace.location!r} has no samples in its {split} split, and no folds: write "
                 "the shards with a larger --holdout, or with --folds 5"

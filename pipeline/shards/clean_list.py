@@ -1,6 +1,7 @@
 """A clean list: which training entries of a corpus are left out, and which get another label.
 
-It is gone through, and brought together with the entries by their keys: neither is in memory as a whole.
+It is gone through, and brought together with the entries by their keys: neither is in memory as a whole, but for a list
+in CSV, which is read at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -79,7 +79,7 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
         parts = whole_splits(corpus, maker.made)
         if not engine.is_shared or set(config.splits) <= set(parts):
             _remove_leftovers(maker, corpus)
-        rows = sum(shard.rows for shard in corpus.split(*parts))
+        rows = corpus.split(*parts).samples
         made = Thumbnails(
             size=config.size,
             format=config.format,

@@ -76,7 +76,7 @@ def write_tokens(workspace: Workspace | str, config: TokenizeConfig) -> TokensSu
             spec=spec.to_dict(),
             fingerprint=corpus.fingerprint,
             splits=tuple(ids),
-            rows=sum(shard.rows for shard in corpus.split(*ids)),
+            rows=corpus.split(*ids).samples,
             ids=sum(map(sum, ids.values())),
         )
         if made.splits:

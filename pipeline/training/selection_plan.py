@@ -64,17 +64,7 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
         # What the stream passes over would leave short batches.
         full=not scores and bool(config.prefilter or config.core_set),
     )
-    of_scores = {
-        "proxy": config.proxy,
-        "live_il": config.live_il,
-        "score_age": config.score_age > 1,
-        "score_size": config.score_size > 0,
-        "score_precision": config.score_precision != "auto",
-        "score_compile": config.score_compile,
-        "score_ahead": config.score_ahead,
-        "staleness": config.staleness > 0,
-    }
-    if not scores and (given := [name for name, is_given in of_scores.items() if is_given]):
+    if not scores and (given := config.given_of_scores):
         raise ConfigError(f"{', '.join(given)} with select {config.select!r}, which scores nothing: leave it out")
     if not scores and config.share:
         raise ConfigError(f"share {config.share} with select {config.select!r}, which trains on all that it draws")

@@ -113,15 +113,16 @@ HOSTILE = "</script><script>alert(1)</script> \x1b[2J\u202e'\"&"
 
 @made_once
 def write_pairs_with_reference(folder: Path) -> Workspace:
-    """160 training pairs, 40% of them mismatched, and a hostile one; 200 held out, 40 to test on; their table."""
+    """160 training pairs, 40% of them mismatched, a hostile and an empty caption; 200 held out, 40 to test on."""
     root = folder.with_name("corpus-of-pairs")  # which the workspace's copies name, too
     write_pairs_tar(root / "train.tar", range(160), wrong=0.4)
     write_pairs_tar(root / "holdout.tar", range(100_000, 100_200))
     write_pairs_tar(root / "test.tar", range(200_000, 200_040))
-    document = json.dumps({"mismatched": True, "color": color_of(300)}).encode()
     with tarfile.open(root / "hostile.tar", "w") as tar:
-        for name, data in (("png", pair(300)[0]), ("txt", HOSTILE.encode()), ("json", document)):
-            add_member(tar, f"evil.{name}", data)
+        for number, (name, caption) in enumerate((("evil", HOSTILE), ("mute", "")), 300):
+            document = json.dumps({"mismatched": True, "color": color_of(number)}).encode()
+            for end, data in (("png", pair(number)[0]), ("txt", caption.encode()), ("json", document)):
+                add_member(tar, f"{name}.{end}", data)
     workspace = Workspace(folder)
     write_shards(workspace, pairs_manifest(root, holdout=0.0, options=REFERENCE_OPTIONS), workers=0)
     train_il(workspace, REFERENCE)

@@ -146,14 +146,18 @@ _OF_TREES = {
 
 
 def trees_table() -> str:
-    """CPU time of a candidate in two trees, and how fast the later one is beside the earlier."""
+    """CPU time of a candidate in two trees, medians and ranges, and how fast the later one is beside the earlier."""
     found = result("trees")
     commits = found["commits"]
     rows = [
-        [name, *(f"{found['cpu_us'][kind][tree]:.2f} µs" for tree in commits), f"{found['ratio'][kind]:.2f}"]
+        [name, *(_median_and_range(found["measured"][kind][tree]) for tree in commits), f"{found['ratio'][kind]:.2f}"]
         for kind, name in _OF_TREES.items()
     ]
     return table(["CPU time of a candidate", *(f"{tree} ({commits[tree]})" for tree in commits), "ratio"], rows)
+
+
+def _median_and_range(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} µs ({min(values):.1f} to {max(values):.1f})"
 
 
 def tree_lines_table() -> str:

@@ -104,7 +104,7 @@ class CandidateScores:
             if "pairs" in function.needs:
                 for rows in part.passes():
                     batch = _at_least_two(super_batch, rows).normalized()
-                    learner = PairEmbeddings.of(self._metered("outputs", batch))
+                    learner = self._embedded(batch)
                     found = torch.cat([learner.images, learner.texts], 1).cpu()
                     embedded = embedded if len(embedded) else torch.zeros(len(super_batch), found.shape[1])
                     embedded[torch.from_numpy(rows)] = found[: len(rows)]
@@ -263,8 +263,7 @@ class CandidateScores:
         assert function.score is not None
         if function.of_pairs:
             asks = "pairs" in function.needs
-            outputs = self._metered("outputs", super_batch.normalized()) if asks else None
-            return self._scored_pairs(super_batch, function, PairEmbeddings.of(outputs) if asks else None)
+            return self._scored_pairs(super_batch, function, self._embedded(super_batch.normalized()) if asks else None)
         self._require(function, super_batch)
         task = self._scorer.task
         scored = ScoredCandidates(labels=super_batch.labels, il=super_batch.il)
@@ -340,6 +339,10 @@ class CandidateScores:
                 f"{own} does not give: use one that reads the loss alone (rho_loss, train_loss; one of your own is "
                 "registered with loss_suffices=True)"
             )
+
+    def _embedded(self, batch: SuperBatch) -> PairEmbeddings:
+        """What the model makes of pairs, without a gradient: its bias may be the parameter itself."""
+        return PairEmbeddings.of(self._metered("outputs", batch)).detach()
 
     def _metered(self, what: str, batch: SuperBatch) -> Any:
         work = self._scorer.outputs if what == "outputs" else self._scorer.draws

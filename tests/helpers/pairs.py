@@ -25,7 +25,7 @@ class Towers(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.image, self.words = nn.Linear(3 * SIDE * SIDE, WIDTH), nn.Embedding(64, WIDTH)
-        self.scale, self.bias = scale, bias
+        self.scale, self.bias = scale, None if bias is None else nn.Parameter(torch.tensor(bias))
 
     def forward(self, images: torch.Tensor, tokens: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         there = tokens["attention_mask"][..., None]
@@ -35,7 +35,7 @@ class Towers(nn.Module):
             "text_features": F.normalize(texts, dim=1),
             "logit_scale": torch.tensor(self.scale),
         }
-        return found if self.bias is None else found | {"logit_bias": torch.tensor(self.bias)}
+        return found if self.bias is None else found | {"logit_bias": self.bias}
 
 
 def pairs_super_batch(

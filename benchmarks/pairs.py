@@ -5,16 +5,18 @@
 
 PAIRS holds tars of product photographs and their titles: `train-*` (31,645 pairs, 40% of the captions another one's, of
 another color or saying nothing), `reference-*` (5,081, true: the holdout), `test-*` (1,579, true), and truth.csv, which
-only this script reads. Learner and reference are small_clip both (1.9M parameters, 32 pixels, softmax loss).
+only this script reads. Learner and reference are small_clip both (1.9M parameters, 32 pixels), of the same --loss; the
+other loss wants another workspace and another output.
 Uniform sampling has a cosine schedule over its own budget; so has every selection over its own, shorter one. Evaluated
 on all test pairs; the target is the recall@10 (mean of both ways) that uniform ends with, by the seed where that is
 lowest.
 
-Of each run: steps, samples seen (candidates that were scored or, by uniform sampling, trained on), samples trained on
-and CPU-seconds until the target, a tenth of the reference model charged; the share of wrong captions among the selected
-in the first third and over the whole run; and of the reference table, how well it tells wrong captions from true ones.
-`small` rows score thumbnails of 16 pixels (Flexi-JEST's saving), made beforehand and not charged; `flexi` rows train
-half of each batch on them, too.
+Of each run: steps, samples seen (candidates that were scored or, by uniform sampling, trained on), samples trained on,
+seconds and CPU-seconds until the target, a tenth of the reference model charged; the share of wrong captions among the
+selected in the first third and over the whole run; and of the reference table, how well it tells wrong captions from
+true ones. The number of a variant is the share of candidates left out. `small` rows score thumbnails of 16 pixels
+(Flexi-JEST's saving), a tenth of whose making is charged, too; `flexi` rows train half of each batch on them. A twin
+(--proxy) is left out: it has the reference's architecture, here the learner's own, and so saves nothing.
 
 One reference model for all seeds of the learner and its order; one thread. Finished runs of the workspace are taken up
 again, and what the output holds of other variants and seeds is kept. Expected: the table of docs/pairs.md. About a
@@ -26,6 +28,7 @@ import csv
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +46,7 @@ from rhostream.pipeline.training import Run, train
 
 OUTPUT = Path(__file__).parent / "results" / "pairs.json"
 SMALL: Final = 16  # pixels of the thumbnails
-IL_RUNS: Final = 10  # among which the reference model is shared
+IL_RUNS: Final = 10  # among which the reference model and the thumbnails are shared
 
 #: By name: selection function, candidates for each sample trained on, share of uniform's steps, what is scored, and the
 #: share of each batch that is trained on these thumbnails.
@@ -55,8 +58,10 @@ VARIANTS: Final[dict[str, tuple[str, float, float, str, float]]] = {
     "jest 0.5 small": ("jest", 2, 0.6, f"{SMALL}-raw", 0.0),
     "jest 0.5 flexi": ("jest", 2, 0.6, f"{SMALL}-raw", 0.5),
     "learnability 0.8": ("learnability", 5, 0.4, "none", 0.0),
+    "easy_reference 0.8": ("easy_reference", 5, 0.4, "none", 0.0),
     "jest 0.8": ("jest", 5, 0.4, "none", 0.0),
     "jest 0.8 small": ("jest", 5, 0.4, f"{SMALL}-raw", 0.0),
+    "jest 0.9": ("jest", 10, 0.4, "none", 0.0),
 }
 
 
@@ -64,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--workspace", type=Path, help="kept, to go on from; default: a temporary one")
+    parser.add_argument("--loss", choices=["softmax", "sigmoid"], default="softmax", help="of learner and reference")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=300, help="of uniform sampling")
     parser.add_argument("--reference-steps", type=int, default=0, help="at most; default: until recall rises no more")
@@ -76,13 +82,17 @@ def main() -> None:
         os.environ.setdefault("RHO_CACHE", f"{folder}/cache")
         workspace = Workspace(asked.workspace or f"{folder}/workspace")
         truth = truth_of(asked.pairs / "truth.csv")
-        prepare(workspace, asked)
-        before = json.loads(asked.output.read_text())["runs"] if asked.output.exists() else []
-        runs = {(run["variant"], run["seed"]): run for run in before}
+        before = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
+        settings = {"loss": asked.loss, "batch_size": asked.batch_size}
+        if other := {name: before[name] for name, value in settings.items() if before.get(name, value) != value}:
+            parser.error(f"{asked.output} holds runs of {other}, not of {settings}: name another --output")
+        thumbnails = prepare(workspace, asked, before.get("thumbnails_cpu_seconds"))
+        runs = {(run["variant"], run["seed"]): run for run in before["runs"]}
         for seed in asked.seeds:
             for name in asked.only:
                 run = run_of(workspace, name, seed, asked)
-                runs[name, seed] = {"variant": name, "seed": seed, **outcome(workspace, run, truth)}
+                charged = 0.0 if VARIANTS[name][3] == "none" else thumbnails / IL_RUNS
+                runs[name, seed] = {"variant": name, "seed": seed, **outcome(workspace, run, truth, charged)}
         ends = [run["end"]["recall"] for (name, _), run in runs.items() if name == "uniform"]
         target = min(ends, default=0.0)
         for run in runs.values():
@@ -90,7 +100,8 @@ def main() -> None:
         found = {
             "benchmark": "pairs",
             "machine": machine(),
-            "batch_size": asked.batch_size,
+            **settings,
+            "thumbnails_cpu_seconds": thumbnails,
             "wrong": sum(map(bool, truth.values())) / len(truth),
             "reference": reference(workspace, truth),
             "target": target,
@@ -107,8 +118,15 @@ def truth_of(file: Path) -> dict[str, str]:
         return {row["key"]: row["noise"] for row in csv.DictReader(stream)}
 
 
-def prepare(workspace: Workspace, asked: argparse.Namespace) -> None:
-    """Shards, thumbnails, the reference model and its table; what is there is kept."""
+def prepare(workspace: Workspace, asked: argparse.Namespace, thumbnails: float | None) -> float:
+    """Shards, thumbnails, the reference model and its table; what is there is kept.
+
+    Args:
+        thumbnails: what their making took; None where it has not been measured, and they are made anew.
+
+    Returns:
+        What it took, CPU-seconds.
+    """
     manifest = Manifest(
         name="pairs",
         format="webdataset",
@@ -120,12 +138,20 @@ def prepare(workspace: Workspace, asked: argparse.Namespace) -> None:
         text={"tokenizer": "words", "length": 16},
     )
     write_shards(workspace, manifest, workers=0)
-    write_thumbnails(workspace, ThumbnailsConfig(size=SMALL, format="raw", workers=0))
+    begin = time.process_time()
+    write_thumbnails(workspace, ThumbnailsConfig(size=SMALL, format="raw", workers=0, overwrite=thumbnails is None))
+    spent = time.process_time() - begin
     config = ILTrainConfig(
-        model="small_clip", batch_size=asked.batch_size, steps=asked.reference_steps, device="cpu", threads=1
+        model="small_clip",
+        contrastive_loss=asked.loss,
+        batch_size=asked.batch_size,
+        steps=asked.reference_steps,
+        device="cpu",
+        threads=1,
     )
     train_il(workspace, config)
     score_il(workspace, ILScoreConfig(device="cpu", threads=1))
+    return spent if thumbnails is None else thumbnails
 
 
 def reference(workspace: Workspace, truth: Mapping[str, str]) -> dict[str, Any]:
@@ -164,6 +190,7 @@ def run_of(workspace: Workspace, name: str, seed: int, asked: argparse.Namespace
         name=f"{name.replace(' ', '-')}-{seed}",
         select=select,
         model="small_clip",
+        contrastive_loss=asked.loss,
         batch_size=asked.batch_size,
         super_batch_size=round(ratio * asked.batch_size),
         steps=steps,
@@ -185,13 +212,14 @@ def quality_of(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
     return [line["test_accuracy"] for line in metrics if line["test_accuracy"] is not None]
 
 
-def outcome(workspace: Workspace, run: Run, truth: Mapping[str, str]) -> dict[str, Any]:
-    """What a run came to, and its curve."""
+def outcome(workspace: Workspace, run: Run, truth: Mapping[str, str], thumbnails: float) -> dict[str, Any]:
+    """What a run came to, and its curve, this much of the thumbnails charged (CPU-seconds of one thread)."""
     curve = []
     seen = trained = 0
     for line in run.metrics:
         seen, trained = seen + line["candidates"], trained + line["selected"]
-        costs = {unit: sum(line[f"{unit}_{cost}"] or 0.0 for cost in COSTS) for unit in ("cpu_seconds", "flops")}
+        costs = {unit: sum(line[f"{unit}_{cost}"] or 0.0 for cost in COSTS) for unit in UNITS}
+        costs = {unit: spent + thumbnails * (unit != "flops") for unit, spent in costs.items()}
         point = {"step": line["step"], "seen": seen, "trained": trained, **costs, "recall": line["test_accuracy"]}
         curve.append(point)
     last = run.metrics[-1]["step"]
@@ -205,6 +233,7 @@ def outcome(workspace: Workspace, run: Run, truth: Mapping[str, str]) -> dict[st
 
 
 COSTS: Final = ("load", "score", "train", "il_train", "il_score")
+UNITS: Final = ("seconds", "cpu_seconds", "flops")
 
 
 def _wrong(workspace: Workspace, run: str, truth: Mapping[str, str], until: int) -> float:

@@ -26,6 +26,22 @@ def faults_table() -> str:
     return table(["artifact", "trials", "told", "same", "failed"], rows)
 
 
+def mutated_tables_summary() -> str:
+    """How many mutated tables there were, and how many were not accounted for."""
+    found = result("mutated_tables")
+    return f"Of {found['trials']:,} trials failed: {len(found['failed']) or 'none'}"
+
+
+def mutated_tables_table() -> str:
+    """What came of mutated tables of texts, by their form."""
+    rows = []
+    for form, counts in result("mutated_tables")["forms"].items():
+        failed = sum(count for outcome, count in counts.items() if outcome not in ("kept", "told"))
+        cells = (sum(counts.values()), counts.get("kept", 0), counts.get("told", 0), failed)
+        rows.append([f"`.{form}`", *(f"{count:,}" for count in cells)])
+    return table(["table", "trials", "kept", "told", "failed"], rows)
+
+
 def kills_table() -> str:
     """What became of each command that was ended by signals."""
     rows = []

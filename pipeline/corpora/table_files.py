@@ -1,7 +1,7 @@
 """CSV, TSV, JSON lines and Parquet files as one typed Arrow table whose columns are flat."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,16 +44,31 @@ class CsvForm:
 
 
 def table_schema(path: Path, form: CsvForm) -> pa.Schema:
-    """A file's columns, in order."""
+    """A file's columns, in order.
+
+    Raises:
+        CorpusError: the file cannot be read, or the name of a column is not UTF-8.
+    """
     try:
         if path.suffix.lower() == ".parquet":
             with opened_parquet(path) as file:
-                return file.schema_arrow
-        if path.suffix.lower() in _JSON_LINES:
-            return read_ndjson(path).schema
-        return csv_schema(path, form.parse(path), form.read())
-    except (FileNotFoundError, UnreadableError) as error:
+                found = file.schema_arrow
+        elif path.suffix.lower() in _JSON_LINES:
+            found = read_ndjson(path).schema
+        else:
+            found = csv_schema(path, form.parse(path), form.read())
+        _decode_names(found)
+    except (FileNotFoundError, UnreadableError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
+    return found
+
+
+def _decode_names(fields: Iterable[pa.Field]) -> None:
+    """Raises UnicodeDecodeError where a name is not UTF-8, which Arrow would find out when it is asked for."""
+    for field in fields:
+        _ = field.name
+        if pa.types.is_nested(field.type):
+            _decode_names(field.type.field(place) for place in range(field.type.num_fields))
 
 
 def holds_lists(kind: pa.DataType) -> bool:
@@ -153,9 +168,20 @@ def _read(
             if list_column:
                 place = table.schema.get_field_index(list_column)
                 table = table.set_column(place, list_column, pc.fill_null(table[list_column], ""))
+        if not raw:
+            _require_sound(table, columns)
     except (FileNotFoundError, UnreadableError) as error:
         raise _unreadable(path, error) from error
     return pa.table({name: _bytes(table[name]) if raw else flat_column(table[name]) for name in columns})
+
+
+def _require_sound(table: pa.Table, columns: Sequence[str]) -> None:
+    """Raises UnreadableError where a text is not UTF-8, which Arrow does not look for in JSON lines and Parquet."""
+    for name in columns:
+        try:
+            table[name].validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise UnreadableError(f"column {name!r}: {error}") from error
 
 
 def _bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -59,14 +59,14 @@ class Trial:
     detail: str
 
 
-class _HangError(BaseException):
+class HangError(BaseException):
     """No `Exception`: nothing under test may catch it."""
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
+def limited() -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise _HangError
+        raise HangError
 
     timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, BY_THE_CLOCK)}
     before = {number: signal.signal(number, stop) for number in timers}
@@ -130,12 +130,12 @@ class Fuzz:
     def _asked(self, asked: str, expected: Any) -> tuple[Outcome, str]:
         with _warnings() as warned:
             try:
-                with _limited():
+                with limited():
                     found = READERS[asked](self._place)
             except (RhostreamError, click.ClickException) as error:
                 text = error.format_message() if isinstance(error, click.ClickException) else str(error)
                 return ("told", text) if "\n" not in text.strip() else ("traceback", text)
-            except _HangError:
+            except HangError:
                 return "hang", ""
             except BaseException as error:  # noqa: BLE001 - what a user would see as a traceback
                 return "traceback", f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.texts import text_manifest, write_table, write_texts
 
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, CorpusError
 from rhostream.loaders.decode import PAIR_SEPARATOR
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import ShardReader, Workspace
@@ -109,6 +109,22 @@ def test_parquet_and_json_lines_hold_texts_too(tmp_path, form):
     assert {row["source"]: row["bytes"].decode() for row in stored(workspace)} == {
         f"d{number}": text for number, text in enumerate(texts)
     }
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"text": "a", "label": "1\xff", "id": "x"}', "column 'label'"),
+        (b'{"text": "a", "label": "1", "id": "\xff"}', "column 'id'"),
+        (b'{"text": "a", "label": "1", "i\xff": "x"}', "codec"),
+        (b'{"text": "a", "label": "1", "id": "x", "more": {"b\xff": 1}}', "codec"),
+    ],
+)
+def test_cells_and_names_that_are_not_utf8_are_told(tmp_path, line, told):
+    lines = [b'{"text": "text %d", "label": "%d", "id": "d%d"}' % (number, number % 2, number) for number in range(20)]
+    with pytest.raises(CorpusError, match=rf"texts.jsonl cannot be read as JSONL .*{told}.* write the file again in"):
+        made(tmp_path, b"\n".join([*lines, line]), "texts.jsonl", options={"key_column": ""})
+    assert not (tmp_path / "workspace" / "shards").exists()
 
 
 def text_tar(path, count=40):

@@ -22,6 +22,7 @@ import faults_figures  # noqa: E402
 import figures  # noqa: E402
 import scaling_figures  # noqa: E402
 import selection_figures  # noqa: E402
+import text_figures  # noqa: E402
 
 from rhostream import schema  # noqa: E402
 from rhostream.pipeline import config  # noqa: E402
@@ -77,7 +78,7 @@ def rendered(page: Path) -> str:
     return _MARKED.sub(render, page.read_text())
 
 
-_SOURCES = (figures, selection_figures, scaling_figures, faults_figures)
+_SOURCES = (figures, selection_figures, scaling_figures, faults_figures, text_figures)
 _FUNCTIONS = {name: each for source in _SOURCES for name, each in vars(source).items()} | globals()
 
 

@@ -69,6 +69,7 @@ class BatchQueue:
                 f"a batch of {size} samples leaves nothing for {int((of_ranks == 0).sum())} of {ranks.size} ranks: too "
                 "many of the chosen cannot be read; give a larger batch_size, or fewer ranks"
             )
+        places = None if ranks.size == 1 else np.flatnonzero(np.array(self.owners[:size]) == ranks.rank)
         mine = int(of_ranks[ranks.rank])
         batch = SelectedBatch.concat(self._parts)
         self._parts, self.owners = [], self.owners[size:]
@@ -86,6 +87,7 @@ class BatchQueue:
             super_batch=self._newest,
             considered=considered,
             unreadable=unreadable,
+            places=places,
         )
 
     def state_dict(self, ranks: Ranks, exchange: Exchange) -> dict[str, Any] | None:

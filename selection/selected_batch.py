@@ -36,6 +36,7 @@ class SelectedBatch(Batch):
             several (a score floor, say) or one gives several (`SelectionConfig.share`). All but the last have given
             their pixels back, as have those that ranks share out.
         unreadable: how many of these were chosen whose full images could not be read.
+        places: int64 (n_b,), where they stand in the batch of all ranks; None where this process has all of it.
     """
 
     weights: Tensor
@@ -48,6 +49,7 @@ class SelectedBatch(Batch):
     super_batch: SuperBatch | None = field(repr=False, default=None)
     considered: tuple[SuperBatch, ...] = field(repr=False, default=())
     unreadable: int = 0
+    places: npt.NDArray[np.int64] | None = field(repr=False, default=None)
 
     _columns: ClassVar[tuple[str, ...]] = ("labels", "weights", "il", "correct")
 

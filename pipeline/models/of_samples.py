@@ -52,7 +52,7 @@ def evaluation_set(
     """Samples of these shards to evaluate on.
 
     Args:
-        exchange: see `EvaluationSet`; pairs are evaluated in one process.
+        exchange: see `EvaluationSet`.
         zero_shot: see `PairEvaluationSet`.
     """
     if isinstance(task, Pairs) and text_spec is not None:
@@ -65,6 +65,7 @@ def evaluation_set(
             zero_shot=zero_shot,
             at_most=at_most,
             threads=threads,
+            exchange=exchange,
         )
     return EvaluationSet(workspace, shards, spec, at_most=at_most, threads=threads, exchange=exchange)
 

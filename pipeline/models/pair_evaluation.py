@@ -1,12 +1,11 @@
 """Loss and retrieval of a two-tower model on pairs that it is not trained on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, InputReader, ReadOptions, TextSpec, normalized_hash
 from rhostream.loaders.index import Shard
 from rhostream.loaders.storage import Workspace
-from rhostream.loaders.stream import Batch, EvaluationStream, model_inputs
+from rhostream.loaders.stream import Batch, EvaluationStream, Exchange, model_inputs
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.models.costs import Costs
 from rhostream.pipeline.models.device import autocast
@@ -74,12 +73,14 @@ def _classes(zero_shot: ZeroShot, samples: EvaluationStream, reader: InputReader
 
 
 class PairEvaluationSet:
-    """Pairs of some shards, held in memory as they were read: images uint8, and token ids.
+    """Pairs of some shards, held in memory as they were read: images uint8, and token ids. Processes share out the
+    passes.
 
     Args:
         zero_shot: also classify the images by prompts.
         at_most: upper bound on the number of pairs, chosen by a salted hash of their keys; None for all.
         threads: of decoding; 0 for one a core.
+        exchange: see `EvaluationSet`.
     """
 
     def __init__(
@@ -94,8 +95,9 @@ class PairEvaluationSet:
         at_most: int | None = None,
         batch_size: int = 500,
         threads: int = 0,
+        exchange: Exchange | None = None,
     ) -> None:
-        self.task, self.batch_size = task, batch_size
+        self.task, self._exchange = task, exchange or Exchange(alone=True)
         self._specs = {"image": spec, "text": text_spec}
         options = ReadOptions(threads=threads, workers=0)
         self._samples = EvaluationStream(
@@ -114,7 +116,8 @@ class PairEvaluationSet:
         reader.close()
         # Equal captions are equally right.
         self._said = [normalized_hash(text) for text in captions]
-        self._images: Tensor | None = None
+        self.batch_size = min(batch_size, -(-len(self) // self._exchange.size))
+        self._images: dict[int, Tensor] = {}  # of this process's parts, once they have been read
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -144,11 +147,9 @@ class PairEvaluationSet:
             ShardError: a sample does not decode.
         """
         costs = costs or Costs(device)
-        if self._images is None:
-            parts = [self._samples.stored(part) for part in self._parts()]
-            self._images = torch.from_numpy(np.concatenate(parts))
         with evaluating(model), costs.charge(cost):
-            found = [self._embed(model, part, device, precision, costs, cost) for part in self._parts()]
+            own = {number: self._embed(model, number, device, precision, costs, cost) for number in self._own_parts()}
+            found = self._of_all(own, device)
             whole = PairEmbeddings(
                 images=torch.cat([each.images for each in found]),
                 texts=torch.cat([each.texts for each in found]),
@@ -179,16 +180,28 @@ class PairEvaluationSet:
     def close(self) -> None:
         """Let the reading threads and the images go."""
         self._samples.close()
-        self._images = None
+        self._images = {}
 
-    def _parts(self) -> list[slice]:
-        return [slice(start, start + self.batch_size) for start in range(0, len(self), self.batch_size)]
+    def _own_parts(self) -> range:
+        """Numbers of the parts of `batch_size` pairs that this process embeds."""
+        return range(self._exchange.rank, -(-len(self) // self.batch_size), self._exchange.size)
+
+    def _of_all(self, own: Mapping[int, PairEmbeddings], device: torch.device) -> list[PairEmbeddings]:
+        """What every process has embedded, in the order of the parts."""
+        if self._exchange.size == 1:
+            return list(own.values())
+        told = {number: [tensor.cpu() for tensor in vars(part).values()] for number, part in own.items()}
+        together = {number: part for of_process in self._exchange.objects(told) for number, part in of_process.items()}
+        found = [[tensor.to(device) for tensor in together[number]] for number in sorted(together)]
+        return [PairEmbeddings(images=i, texts=t, scale=scale, bias=bias) for i, t, scale, bias in found]
 
     def _embed(
-        self, model: nn.Module, part: slice, device: torch.device, precision: Precision, costs: Costs, cost: str
+        self, model: nn.Module, number: int, device: torch.device, precision: Precision, costs: Costs, cost: str
     ) -> PairEmbeddings:
-        assert self._images is not None, "`evaluate` has read them"
-        stored = {"image": self._images[part].to(device), "text": self._tokens[part].to(device)}
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        if number not in self._images:
+            self._images[number] = torch.from_numpy(self._samples.stored(part))
+        stored = {"image": self._images[number].to(device), "text": self._tokens[part].to(device)}
         inputs = model_inputs(stored, self._specs)
         batch = Batch(fields=inputs, labels=torch.zeros(len(stored["text"]), dtype=torch.int64))
         shape = ("forward", *batch.shape, *batch.tokens["input_ids"].shape)

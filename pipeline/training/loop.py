@@ -6,7 +6,7 @@ The main path is `train`; it reads top to bottom.
 import contextlib
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -81,6 +81,8 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
         plan = plan.going_on(run.facts)
         if run.finished and run.facts["steps"] == plan.steps:
             return run
+    if isinstance(plan.task, Pairs) and exchange.size > 1:
+        plan = replace(plan, task=replace(plan.task, exchange=exchange))
 
     costs = Costs(device)
     if job.rank >= job.size - config.scorers > 0:
@@ -199,10 +201,10 @@ def _require_job(plan: TrainPlan, exchange: Exchange) -> None:
     config = plan.config
     if exchange.size == 1 and not config.scorers:
         return
-    if plan.text_spec is not None:
+    if plan.text_spec is not None and config.shard_model:
         raise ConfigError(
-            f"image-text pairs by {exchange.size} processes: rho train has one, as the loss of a batch needs the "
-            "embeddings of all; train in one, or with OnlineSelector in a trainer that gathers them"
+            "shard_model with image-text pairs, whose temperature is a single number that FSDP2 cannot share out: "
+            "leave shard_model out"
         )
     if config.replay:
         raise ConfigError(
@@ -228,6 +230,8 @@ def forward_backward(
     mixed_resolution: float = 0.0,
 ) -> tuple[Any, Tensor]:
     """The gradients of one step: logits (n_b, classes) or outputs of two towers, and the mean loss, nats; detached.
+
+    Of a batch that ranks share out the loss is the mean over a rank's own.
 
     Args:
         mixed_resolution: share of the pairs that are trained on by their thumbnails.

@@ -18,11 +18,12 @@ def mixed_outputs(model: nn.Module, batch: SelectedBatch, task: Pairs, share: fl
     """What the model makes of a batch of pairs, a share of it by the thumbnails, as one batch in its order.
 
     Args:
-        batch: with the field "thumbnail". Those of a low resolution are spread evenly over it, as the highest scores
-            come first.
+        batch: with the field "thumbnail". Those of a low resolution are spread evenly over it, or over that of all
+            ranks, as the highest scores come first.
         share: in (0, 1].
     """
-    lows = [math.floor((at + 1) * share) > math.floor(at * share) for at in range(len(batch))]
+    places = range(len(batch)) if batch.places is None else batch.places.tolist()
+    lows = [math.floor((at + 1) * share) > math.floor(at * share) for at in places]
     low = torch.tensor(lows, device=batch.images.device)
     parts = [_at(batch, low, batch.thumbnails), _at(batch, ~low, batch.images)]
     found: list[Mapping[str, Tensor]] = [task.outputs(model, part) for part in parts if len(part)]

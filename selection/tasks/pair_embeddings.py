@@ -17,6 +17,7 @@ from rhostream.loaders.reference import ContrastiveLoss, PairReference
 from rhostream.loaders.stream import SuperBatch
 
 _ROWS: Final = 2_048  # of (rows, n) logits at a time: memory grows with n, not with its square
+_ALL: Final = slice(None)
 _NAMES: Final = ("image_features", "text_features", "logit_scale", "logit_bias")
 
 
@@ -105,27 +106,30 @@ class PairEmbeddings:
         """float32 (n, n), nats: the sigmoid loss of each image with each text, softplus(−z_ii) or softplus(z_ij)."""
         return F.softplus(self._signed(self.logits(), slice(0, len(self))))
 
-    def losses(self, loss: ContrastiveLoss) -> Tensor:
+    def losses(self, loss: ContrastiveLoss, of: slice = _ALL) -> Tensor:
         """float32 (n,), nats: the part of each pair in the loss of the batch, which is their mean.
 
         "sigmoid" (SigLIP: Zhai et al., 2023): ½ Σ_j (L_ij + L_ji), L as of `loss_matrix`. "softmax" (CLIP: Radford et
         al., 2021): the mean of −ln softmax_j(z_ij) and −ln softmax_j(z_ji) at j = i.
+
+        Args:
+            of: consecutive pairs whose parts alone are computed, among all.
         """
         turned = PairEmbeddings(images=self.texts, texts=self.images, scale=self.scale, bias=self.bias)
-        return (self._one_way(loss) + turned._one_way(loss)) / 2
+        return (self._one_way(loss, of) + turned._one_way(loss, of)) / 2
 
-    def finds_own(self) -> Tensor:
-        """bool (n,): is no other text more like the image than its own?"""
+    def finds_own(self, of: slice = _ALL) -> Tensor:
+        """bool (n,): is no other text more like the image than its own? Of these, as of `losses`."""
         parts = []
-        for rows in self._parts():
+        for rows in self._parts(of):
             logits = self.logits(rows)
             parts.append(logits.diagonal(rows.start) >= logits.amax(1))
         return torch.cat(parts)
 
-    def _one_way(self, loss: ContrastiveLoss) -> Tensor:
-        """float32 (n,): of each image among all texts."""
+    def _one_way(self, loss: ContrastiveLoss, of: slice) -> Tensor:
+        """float32 (n,): of each of these images among all texts."""
         parts = []
-        for rows in self._parts():
+        for rows in self._parts(of):
             logits = self.logits(rows)
             if loss == "sigmoid":
                 parts.append(F.softplus(self._signed(logits, rows)).sum(1))
@@ -140,8 +144,9 @@ class PairEmbeddings:
         every = torch.arange(len(self), device=logits.device)
         return torch.where(every[rows, None] == every, -logits, logits)
 
-    def _parts(self) -> Iterator[slice]:
-        return (slice(first, first + _ROWS) for first in range(0, max(len(self), 1), _ROWS))
+    def _parts(self, of: slice) -> Iterator[slice]:
+        begin, end, _ = of.indices(len(self))
+        return (slice(first, min(first + _ROWS, end)) for first in range(begin, max(end, begin + 1), _ROWS))
 
     def _in_float32(self) -> AbstractContextManager[None]:
         context: AbstractContextManager[None] = torch.autocast(self.images.device.type, enabled=False)

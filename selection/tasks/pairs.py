@@ -8,7 +8,8 @@ from torch import Tensor
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.reference import ContrastiveLoss, require_contrastive
-from rhostream.loaders.stream import Batch
+from rhostream.loaders.stream import Batch, Exchange
+from rhostream.selection.tasks.over_ranks import over_ranks
 from rhostream.selection.tasks.pair_embeddings import PairEmbeddings
 from rhostream.selection.tasks.task import Task
 
@@ -22,12 +23,15 @@ class Pairs(Task):
 
     Attributes:
         loss: "sigmoid" (SigLIP) or "softmax" (CLIP), see `PairEmbeddings.losses`.
+        exchange: of a job whose ranks share each batch out: losses are then of a rank's own pairs in the batch of all,
+            see `over_ranks`, and all ranks ask for them in step. None where each batch is whole.
 
     Raises:
         ConfigError: another loss.
     """
 
     loss: ContrastiveLoss = "sigmoid"
+    exchange: Exchange | None = None
 
     def __post_init__(self) -> None:
         require_contrastive(self.loss)
@@ -46,7 +50,14 @@ class Pairs(Task):
 
     def correct(self, outputs: Any, batch: Batch) -> Tensor | None:
         """bool (n,): is no other text of the batch more like the image than its own?"""
-        return PairEmbeddings.of(outputs).finds_own()
+        pairs, own = self._of_all(outputs)
+        return pairs.finds_own(own)
 
     def _losses(self, outputs: Any, batch: Batch) -> Tensor:
-        return PairEmbeddings.of(outputs).losses(self.loss)
+        pairs, own = self._of_all(outputs)
+        return pairs.losses(self.loss, own)
+
+    def _of_all(self, outputs: Any) -> tuple[PairEmbeddings, slice]:
+        """The pairs of the whole batch, and which of them these outputs are of."""
+        pairs = PairEmbeddings.of(outputs)
+        return (pairs, slice(None)) if self.exchange is None else over_ranks(pairs, self.exchange)

@@ -26,6 +26,10 @@ _TRAIN_IL_OF_PAIRS: Final = (
     *("il", "train", "--name", "killed", "--model", "small_clip", "--steps", "16", "--batch-size", "8"),
     *_CPU,
 )
+_TRAIN_IL_OF_TEXTS: Final = (
+    *("il", "train", "--name", "killed", "--model", "bag_of_ngrams", "--steps", "60", "--batch-size", "8"),
+    *_CPU,
+)
 
 #: Of these, what was measured differs from run to run.
 _MEASURED: Final = ("costs", "metrics.jsonl", "checkpoints", "comparisons", "tensorboard")
@@ -118,7 +122,14 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
         [*_TRAIN_IL, *_at(place)],
         ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place)],
     ],
+    "shards, texts": lambda place: [_texts(place)],
     "tokenize": lambda place: [_texts(place), ["tokenize", "--workers", "0", *_at(place, "shards")]],
+    "il train, texts": lambda place: [_texts(place), [*_TRAIN_IL_OF_TEXTS, *_at(place, "shards")]],
+    "il score, texts": lambda place: [
+        _texts(place),
+        [*_TRAIN_IL_OF_TEXTS, *_at(place, "shards")],
+        ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place, "shards")],
+    ],
     "coreset": lambda place: [["coreset", "--name", "killed", "--keep", "0.5", *_at(place)]],
     "train": lambda place: [
         ["train", "--name", "killed", "--steps", "40", "--evaluate-every", "8", *_TRAIN, *_CPU, *_at(place)]

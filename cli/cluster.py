@@ -13,6 +13,7 @@ from rhostream.pipeline.config import ClusterConfig
 @command(
     "rho cluster --workspace runs/shop --count 20",
     "rho cluster --workspace runs/shop --of text --name captions",
+    "rho cluster --workspace runs/shop --embeddings runs/dino --name dino",
 )
 @workspace_option
 @settings_options(ClusterConfig)

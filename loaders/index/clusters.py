@@ -22,9 +22,9 @@ class ClustersCard:
 
     Attributes:
         count: of clusters.
-        of: the embedding that was clustered, "image" or "text".
+        of: the embedding that was clustered, "image" or "text"; "embedding" where these came in files of their own.
         seed: of the centers that k-means began with.
-        il, il_sha256: the reference model, and its digest.
+        il, il_sha256: the reference model, and its digest; or the name of the files' folder, and their digest.
         fingerprint: of the corpus.
         identity: of all before, and of how the clusters are made.
         sizes: samples of each cluster.

@@ -1,4 +1,4 @@
-"""`rho cluster`: k-means of the embeddings that the reference table of pairs holds.
+"""`rho cluster`: k-means of the embeddings that the reference table of pairs holds, or of another model's.
 
 The clusters of DnC (divide and contrast, arXiv 2105.08054): negatives out of the own cluster are harder. Centers are
 found from at most `_FITTED` samples, those of the smallest hashes of their keys, so that memory does not grow with the
@@ -9,14 +9,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rhostream import schema
-from rhostream.errors import ConfigError
+from rhostream.errors import ConfigError, WorkspaceError
 from rhostream.extras import install_command
 from rhostream.loaders.index import (
     CLUSTERED,
@@ -24,6 +25,7 @@ from rhostream.loaders.index import (
     ClustersCard,
     CorpusMetadata,
     Shard,
+    ShardRows,
     clusters_file,
     clusters_part,
     clusters_rows,
@@ -33,8 +35,8 @@ from rhostream.loaders.index import (
     read_shard_rows,
     row_part_origin,
 )
-from rhostream.loaders.reference import ILTable, open_il_table
-from rhostream.loaders.storage import Workspace
+from rhostream.loaders.reference import open_il_table
+from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.pipeline.config import ClusterConfig
 from rhostream.pipeline.il.metadata import ILMetadata, default_il_model, model_digest
 from rhostream.pipeline.jobs import (
@@ -64,7 +66,7 @@ class ClustersSummary:
     """What was made.
 
     Attributes:
-        il: name of the reference model.
+        il: name of the reference model, or of the folder of embeddings.
         sizes: samples of each cluster.
         already_made: was it there before?
     """
@@ -81,7 +83,8 @@ def write_clusters(workspace: Workspace | str, config: ClusterConfig, *, overwri
 
     Raises:
         ConfigError: the samples are no pairs, no reference model to take, or scikit-learn is not installed.
-        WorkspaceError: clusters of this name were made otherwise, or another process is making them.
+        WorkspaceError: clusters of this name were made otherwise, or another process is making them; embeddings in
+            files are missing, or not of these samples.
         IrreducibleLossError: the reference table does not serve the training shards.
     """
     workspace = Workspace(workspace)
@@ -94,14 +97,15 @@ def write_clusters(workspace: Workspace | str, config: ClusterConfig, *, overwri
             f"clusters of a corpus of task {corpus.task}: they are made of embeddings, which the reference table of "
             "image-text pairs alone holds"
         )
-    metadata = ILMetadata.read(workspace, config.il or default_il_model(workspace, corpus))
+    source = _source(workspace, corpus, config)
+    name, digest = source.identity()
     made_of = {
         "format": _FORMAT,
         "count": config.count,
-        "of": config.of,
+        "of": source.of,
         "seed": config.seed,
-        "il": metadata.name,
-        "il_sha256": model_digest(workspace, metadata.name),
+        "il": name,
+        "il_sha256": digest,
         "fingerprint": corpus.fingerprint,
     }
     file, folder = clusters_file(config.name), f"clusters/{config.name}"
@@ -110,30 +114,101 @@ def write_clusters(workspace: Workspace | str, config: ClusterConfig, *, overwri
         card = (
             read_clusters_card(workspace, config.name)
             if there
-            else _write(workspace, corpus, config.name, made_of, engine)
+            else _write(workspace, corpus, config.name, source, made_of, engine)
         )
         if there:
             before = {name: value for name, value in asdict(card).items() if name in made_of}
             remedy = "give another --name, or replace them with --overwrite"
             require_same(f"clusters {config.name!r} were made", before, made_of, remedy)
-    return ClustersSummary(name=config.name, il=metadata.name, of=config.of, sizes=card.sizes, already_made=there)
+    return ClustersSummary(name=config.name, il=name, of=source.of, sizes=card.sizes, already_made=there)
+
+
+class _Source(Protocol):
+    """Where the embeddings are.
+
+    Attributes:
+        of: what they are of.
+    """
+
+    of: str
+
+    def identity(self) -> tuple[str, str]:
+        """A name, and a SHA-256 of what they are or follow from."""
+        ...
+
+    def embeddings(self, rows: ShardRows) -> Embeddings:
+        """float32 (n, D), normalized: of the rows of a shard."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReferenceTable(_Source):
+    workspace: Workspace
+    corpus: CorpusMetadata
+    il: str
+    of: str
+
+    def identity(self) -> tuple[str, str]:
+        return self.il, model_digest(self.workspace, self.il)
+
+    def embeddings(self, rows: ShardRows) -> Embeddings:
+        table = open_il_table(self.workspace, self.corpus, self.il)
+        return _normalized(table.join(rows).embeddings[f"{self.of}_embedding"].astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files(_Source):
+    """Parquet of the names of the shards, with the columns key and embedding."""
+
+    folder: Workspace
+    shards: tuple[str, ...]
+    of: str = "embedding"
+
+    def identity(self) -> tuple[str, str]:
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            if not self.folder.exists(f"{shard}.parquet"):
+                raise WorkspaceError(
+                    f"embeddings {self.folder.location!r} have no {shard}.parquet: give a file for each training shard"
+                )
+            digest.update(hashlib.sha256(self.folder.read_bytes(f"{shard}.parquet")).digest())
+        return self.folder.location.rstrip("/").rpartition("/")[2], digest.hexdigest()
+
+    def embeddings(self, rows: ShardRows) -> Embeddings:
+        file = f"{rows.shard.name}.parquet"
+        table = self.folder.read_table(file, ["key", "embedding"])
+        with self.folder.reading(file):
+            if table.column("key").to_pylist() != rows.keys.to_pylist():
+                raise UnreadableError(f"has other keys than the {len(rows)} of shard {rows.shard.name}, in its order")
+            if not pa.types.is_list(table.schema.field("embedding").type):
+                raise UnreadableError("has a column embedding that holds no lists of numbers")
+            lengths = np.asarray(pc.list_value_length(table.column("embedding")))
+            numbers = np.asarray(pc.list_flatten(table.column("embedding")), np.float32)
+            if not ((lengths == lengths[:1]).all() and np.isfinite(numbers).all()):
+                raise UnreadableError("has embeddings of several lengths, or that are not finite")
+        return _normalized(numbers.reshape(len(rows), -1))
+
+
+def _source(workspace: Workspace, corpus: CorpusMetadata, config: ClusterConfig) -> _Source:
+    if config.embeddings:
+        shards = tuple(shard.name for shard in corpus.split("train"))
+        return _Files(folder=Workspace(config.embeddings), shards=shards)
+    metadata = ILMetadata.read(workspace, config.il or default_il_model(workspace, corpus))
+    return _ReferenceTable(workspace=workspace, corpus=corpus, il=metadata.name, of=config.of)
 
 
 def _write(
-    workspace: Workspace, corpus: CorpusMetadata, name: str, made_of: dict[str, Any], engine: Engine
+    workspace: Workspace, corpus: CorpusMetadata, name: str, source: _Source, made_of: dict[str, Any], engine: Engine
 ) -> ClustersCard:
     shards = corpus.split("train")
     # First, so that clusters that are half rewritten never look whole.
     workspace.remove(clusters_file(name))
-    table = open_il_table(workspace, corpus, made_of["il"])
-    centers = _centers(workspace, shards, table, made_of)
+    centers = _centers(workspace, shards, source, made_of)
     identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode() + centers.tobytes()).hexdigest()
     maker = _PartMaker(
         workspace=workspace,
-        corpus=corpus,
+        source=source,
         name=name,
-        il=made_of["il"],
-        of=made_of["of"],
         identity=identity,
         centers=centers,
     )
@@ -148,8 +223,8 @@ def _write(
     return card
 
 
-def _centers(workspace: Workspace, shards: Sequence[Shard], table: ILTable, made_of: dict[str, Any]) -> Embeddings:
-    """float32 (clusters, D), normalized: a function of the reference table and the settings."""
+def _centers(workspace: Workspace, shards: Sequence[Shard], source: _Source, made_of: dict[str, Any]) -> Embeddings:
+    """float32 (clusters, D), normalized: a function of the embeddings and the settings."""
     try:
         from sklearn.cluster import MiniBatchKMeans
     except ImportError as error:
@@ -164,7 +239,7 @@ def _centers(workspace: Workspace, shards: Sequence[Shard], table: ILTable, made
 
     def read(shard: Shard) -> tuple[npt.NDArray[np.uint64], Embeddings]:
         rows = read_shard_rows(workspace, shard)
-        return key_hashes(rows.keys.to_pylist(), CLUSTERED), _embeddings(table, rows, made_of["of"])
+        return key_hashes(rows.keys.to_pylist(), CLUSTERED), source.embeddings(rows)
 
     for of_rows, embeddings in read_ahead(read, shards, _READ_AHEAD):
         hashes = np.concatenate([hashes, of_rows])
@@ -177,11 +252,6 @@ def _centers(workspace: Workspace, shards: Sequence[Shard], table: ILTable, made
     return _normalized(np.asarray(means.cluster_centers_, np.float32))
 
 
-def _embeddings(table: ILTable, rows: Any, of: str) -> Embeddings:
-    """float32 (n, D), normalized."""
-    return _normalized(table.join(rows).embeddings[f"{of}_embedding"].astype(np.float32))
-
-
 def _normalized(vectors: Embeddings) -> Embeddings:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     found: Embeddings = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -192,10 +262,8 @@ def _normalized(vectors: Embeddings) -> Embeddings:
 class _PartMaker(Maker[ShardUnit, None]):
     """Writes the parts of clusters: each sample goes to the center that it is most like."""
 
-    corpus: CorpusMetadata
+    source: _Source
     name: str
-    il: str
-    of: str
     identity: str
     centers: Embeddings
 
@@ -205,7 +273,7 @@ class _PartMaker(Maker[ShardUnit, None]):
 
     def __call__(self, unit: ShardUnit, advance: Advance) -> None:
         shard, rows = unit.shard, read_shard_rows(self.workspace, unit.shard)
-        likeness = _embeddings(open_il_table(self.workspace, self.corpus, self.il), rows, self.of) @ self.centers.T
+        likeness = self.source.embeddings(rows) @ self.centers.T
         columns = {
             "clustering": pa.repeat(self.name, shard.rows),
             "key": rows.keys,

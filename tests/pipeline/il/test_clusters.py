@@ -3,12 +3,16 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from helpers.pair_corpus import write_pairs
 from helpers.pairs import Towers, pairs_super_batch
 
 import rhostream as rho
 from rhostream.errors import ConfigError, WorkspaceError
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.stream import CandidateStream, Order
 from rhostream.loaders.stream.order import within_groups
 from rhostream.pipeline.config import ClusterConfig, ILScoreConfig, ILTrainConfig, TrainConfig
@@ -48,6 +52,52 @@ def test_clusters_are_made_once_and_again_to_the_same_bytes(workspace):
     assert workspace_status(workspace).clusters == ("kmeans",)
     with pytest.raises(WorkspaceError, match="were made"):
         write_clusters(workspace, ClusterConfig(count=3))
+
+
+def write_embeddings(workspace, folder):
+    """Those of the images that the reference table holds, as another model's would come."""
+    folder.mkdir()
+    for shard in CorpusMetadata.read(workspace).split("train"):
+        table = workspace.read_table(shard.scores("tiny_clip"), ["key", "image_embedding"])
+        pq.write_table(table.rename_columns(["key", "embedding"]), folder / f"{shard.name}.parquet")
+    return ClusterConfig(name="files", count=CLUSTERS, embeddings=str(folder))
+
+
+@pytest.mark.slow
+def test_embeddings_of_any_model_are_clustered(workspace, tmp_path):
+    config = write_embeddings(workspace, tmp_path / "base")
+    found = write_clusters(workspace, config)
+    assert (found.il, found.of, sum(found.sizes)) == ("base", "embedding", 240)
+    rows = query(workspace, "SELECT clustering, key, cluster FROM clusters ORDER BY key").to_pylist()
+    by_table, by_files = ([row["cluster"] for row in rows if row["clustering"] == name] for name in ("kmeans", "files"))
+    assert by_files == by_table
+    first = tmp_path / "base" / "train-000000.parquet"
+    table = pq.read_table(first)
+    pq.write_table(table.set_column(1, "embedding", pc.list_slice(table["embedding"], 0, 8)), first)
+    with pytest.raises(WorkspaceError, match="clusters 'files' were made"):
+        write_clusters(workspace, config)
+    spoiled = [
+        (table.take(list(reversed(range(len(table))))), r"other keys than the \d+ of shard train-000000"),
+        (
+            table.set_column(1, "embedding", pa.array([[np.nan]] * len(table))),
+            "several lengths, or that are not finite",
+        ),
+        (
+            table.set_column(1, "embedding", pa.array([[1.0], *[[1.0, 2.0]] * (len(table) - 1)])),
+            "several lengths, or that are",
+        ),
+        (table.set_column(1, "embedding", table["key"]), "no lists of numbers"),
+        (table.select(["key"]), "embedding"),
+    ]
+    for other, message in spoiled:
+        pq.write_table(other, first)
+        with pytest.raises(WorkspaceError, match=message):
+            write_clusters(workspace, config, overwrite=True)
+    first.unlink()
+    with pytest.raises(WorkspaceError, match=r"train-000000\.parquet"):
+        write_clusters(workspace, config, overwrite=True)
+    with pytest.raises(ConfigError, match="leave il and of out"):
+        ClusterConfig(embeddings="base", of="text")
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ lowest.
 Of each run: steps, samples seen (candidates that were scored or, by uniform sampling, trained on), samples trained on,
 seconds and CPU-seconds until the target, a tenth of the reference model charged; the share of wrong captions among the
 selected in the first third and over the whole run; and of the reference table, how well it tells wrong captions from
-true ones. The number of a variant is the share of candidates left out. `small` rows score thumbnails of 16 pixels
-(Flexi-JEST's saving), a tenth of whose making is charged, too; `flexi` rows train half of each batch on them. A twin
-(--proxy) is left out: it has the reference's architecture, here the learner's own, and so saves nothing.
+true ones. `drrho` leaves nothing out, and weights. The number of the others is the share of candidates left out.
+`small` rows score thumbnails of 16 pixels (Flexi-JEST's saving), a tenth of whose making is charged, too; `flexi` rows
+train half of each batch on them. A twin (--proxy) is left out: it has the reference's architecture, here the learner's
+own, and so saves nothing.
 
 One reference model for all seeds of the learner and its order; one thread. Finished runs of the workspace are taken up
 again, and what the output holds of other variants and seeds is kept. Expected: the table of docs/pairs.md. About a
@@ -52,6 +53,7 @@ IL_RUNS: Final = 10  # among which the reference model and the thumbnails are sh
 #: share of each batch that is trained on these thumbnails.
 VARIANTS: Final[dict[str, tuple[str, float, float, str, float]]] = {
     "uniform": ("uniform", 1, 1.0, "none", 0.0),
+    "drrho": ("drrho", 1, 1.0, "none", 0.0),
     "learnability 0.5": ("learnability", 2, 0.6, "none", 0.0),
     "easy_reference 0.5": ("easy_reference", 2, 0.6, "none", 0.0),
     "jest 0.5": ("jest", 2, 0.6, "none", 0.0),

@@ -31,6 +31,7 @@ from .rules import (
     ScoreFloor as ScoreFloor,
     SelectiveBackprop as SelectiveBackprop,
     Top as Top,
+    Weighted as Weighted,
 )
 from .scoring import (
     ScoreCache as ScoreCache,

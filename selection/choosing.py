@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +13,9 @@ from rhostream.loaders.stream import Exchange, Ranks, SuperBatch
 from rhostream.selection.policies import SelectionConfig
 from rhostream.selection.rules import Chosen, Joint, Rule, unweighted
 from rhostream.selection.scoring import Scores
+
+#: What the first rank tells the others of each that it has chosen.
+_CHOSEN: Final = np.dtype([("position", "<i8"), ("weight", "<f4")])
 
 
 class Choosing:
@@ -48,6 +50,11 @@ class Choosing:
                 "leaves nothing to choose: give the selector a smaller batch_size, or the stream a larger "
                 "super_batch_size, if the corpus has as many samples"
             )
+        if selection.scores and selection.takes_all and selection.batch_size != super_batch.size:
+            raise ConfigError(
+                f"batch_size {selection.batch_size} of {super_batch.size} candidates with the rule weighted, which "
+                "trains on all of them: give the stream as large a super_batch_size as the selector's batch_size"
+            )
         quota = selection.quota(super_batch.candidate_count, super_batch.size)
         if score is None:
             return unweighted(torch.arange(min(quota, len(super_batch)), device=device))
@@ -60,31 +67,35 @@ class Choosing:
             return rule.choose(score, labels, quota, random)
         scored, together = found.scored, selection.chosen_by.together
 
-        def choose() -> Tensor:
+        def choose() -> Chosen:
             if isinstance(rule, Joint) and together is not None:
-                return rule.choose_pairs(together(scored), quota, random).positions
-            return rule.choose(score, labels, quota, random).positions
+                return rule.choose_pairs(together(scored), quota, random)
+            return rule.choose(score, labels, quota, random)
 
-        return unweighted(self._of_the_first(choose, min(quota, len(score)), ranks).to(device))
+        chosen = self._of_the_first(choose, min(quota, len(score)), ranks)
+        return Chosen(chosen.positions.to(device), chosen.weights.to(device))
 
-    def _of_the_first(self, choose: Callable[[], Tensor], at_most: int, ranks: Ranks) -> Tensor:
-        """int64 (m,): what the first rank chooses, told to all: products of embeddings round otherwise elsewhere.
+    def _of_the_first(self, choose: Callable[[], Chosen], at_most: int, ranks: Ranks) -> Chosen:
+        """What the first rank chooses, told to all: products of embeddings round otherwise elsewhere.
 
         Args:
-            choose: gives at most `at_most` positions.
+            choose: gives at most `at_most` candidates.
         """
         if ranks.size == 1:
             return choose()
 
         def told() -> bytes:
-            positions: npt.NDArray[np.int64] = np.full(at_most, -1, np.int64)
+            rows = np.zeros(at_most, _CHOSEN)
+            rows["position"] = -1
             if not ranks.rank:
-                chosen = choose().cpu().numpy()
-                positions[: len(chosen)] = chosen
-            return positions.tobytes()
+                chosen = choose()
+                rows["position"][: len(chosen)] = chosen.positions.cpu().numpy()
+                rows["weight"][: len(chosen)] = chosen.weights.cpu().numpy()
+            return rows.tobytes()
 
-        positions = np.frombuffer(self._exchange.together(ranks, told, 8 * at_most)[0], np.int64)
-        return torch.from_numpy(positions[positions >= 0].copy())
+        rows = np.frombuffer(self._exchange.together(ranks, told, _CHOSEN.itemsize * at_most)[0], _CHOSEN)
+        rows = rows[rows["position"] >= 0]
+        return Chosen(torch.from_numpy(rows["position"].copy()), torch.from_numpy(rows["weight"].copy()))
 
     def _rule(self, selection: SelectionConfig) -> Rule:
         if selection not in self._rules:

@@ -11,7 +11,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 TaskName = Literal["classification", "multi_label", "pairs"]
 #: Of a batch of pairs: that of SigLIP, and that of CLIP.
 ContrastiveLoss = Literal["sigmoid", "softmax"]
-RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
+RuleName = Literal["default", "top", "gumbel", "importance", "joint", "weighted"]
 #: What runs are compared by; auto: accuracy, the mean average precision, or the recall, by the task.
 Metric = Literal["auto", "accuracy", "mcc", "f1", "zero_shot"]
 ThumbnailFormat = Literal["jpeg", "raw"]
@@ -22,6 +22,7 @@ AUTO: Final = "auto"  # in place of a selection function: `rhostream.selection.p
 SELECTION_FUNCTIONS: Final = (
     "bald",
     "conditional_entropy",
+    "drrho",
     "easy_reference",
     "entropy",
     "grad_norm",

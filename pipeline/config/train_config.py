@@ -160,7 +160,7 @@ class TrainConfig(StageConfig):
         unset="the function's own, mostly top",
         help="How candidates are chosen by their scores.",
     )
-    temperature: float = setting(1.0, group="Selection", above=0, metavar="X", help="Of the rule gumbel.")
+    temperature: float = setting(1.0, group="Selection", above=0, metavar="X", help="Of the rules gumbel and weighted.")
     chunks: int = setting(
         0,
         group="Selection",

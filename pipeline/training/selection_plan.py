@@ -17,7 +17,7 @@ class SelectionPlan:
         config: how batches are chosen, where one selection is in force all the time; None under `auto` and in a replay.
         scores: is there a scoring pass, at least at times?
         needs_il: is an IL table joined?
-        drawn_at_once: candidates of a super-batch: n_B; uniform sampling draws no more than it trains on.
+        drawn_at_once: candidates of a super-batch: n_B; what leaves none out draws no more than it trains on.
         candidates_per_step: on average; None where it is not known beforehand.
     """
 
@@ -80,7 +80,7 @@ def plan_selection(config: TrainConfig) -> SelectionPlan:
             f"scorers with select {config.select!r}, whose random numbers follow the calls of one process: leave "
             "scorers out"
         )
-    drawn_at_once = config.super_batch_size if scores else config.batch_size
+    drawn_at_once = config.batch_size if selection.takes_all else config.super_batch_size
     varies = config.hands_over or config.select == "grad_norm_is" or selection.full or selection.make_rule().falls_short
     return SelectionPlan(
         config=selection,
@@ -111,7 +111,7 @@ def require_task(config: TrainConfig, task: Task) -> None:
         if not (config.replay or of_pairs or (function is not None and function.score is None)):
             raise ConfigError(
                 f"select {config.select!r}, and the corpus has image-text pairs: choose learnability, jest, "
-                "easy_reference, hard_learner or uniform"
+                "drrho, easy_reference, hard_learner or uniform"
             )
         unfit = ("replay", "prefilter", "class_floor", "live_il", "scorers")
         if asked := [name for name in unfit if getattr(config, name)]:

@@ -3,13 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rhostream.errors import ConfigError
-from rhostream.selection.rules import ClassFloor, ClusterFloor, GumbelTop, Importance, Joint, Rule, ScoreFloor, Top
+from rhostream.selection.rules import (
+    ClassFloor,
+    ClusterFloor,
+    GumbelTop,
+    Importance,
+    Joint,
+    Rule,
+    ScoreFloor,
+    Top,
+    Weighted,
+)
 from rhostream.selection.scoring import SelectionFunction, selection_function
 
-RuleName = Literal["default", "top", "gumbel", "importance", "joint"]
+RuleName = Literal["default", "top", "gumbel", "importance", "joint", "weighted"]
 RULES: tuple[str, ...] = get_args(RuleName)
 
 
@@ -24,7 +34,7 @@ class SelectionConfig:
             several steps. 0 chooses one batch, n_b.
         prefilter: have the stream rule candidates out by their IL before they are read, if it was given a prefilter.
         rule: "default" is the function's own (`top` for most).
-        temperature: of the rule "gumbel".
+        temperature: of the rules "gumbel" and "weighted".
         chunks: of a batch, which the rule "joint" chooses one after the other; 0 for the paper's number.
         class_floor: no class gets less than this share of what uniform sampling would give it; 0 is off.
         cluster_floor: the same of clusters, where the stream joins them.
@@ -66,15 +76,17 @@ class SelectionConfig:
         if not self.scores and (given := [name for name, is_given in by_score if is_given]):
             raise ConfigError(f"{', '.join(given)} with {self.function}, which has no scores: use another function")
         rule = self._inner_rule()
-        for name, is_given, need in (
-            ("temperature", self.temperature != 1, GumbelTop),
-            ("chunks", self.chunks != 0, Joint),
+        for name, is_given, needs, names in (
+            ("temperature", self.temperature != 1, (GumbelTop, Weighted), "rules gumbel and weighted"),
+            ("chunks", self.chunks != 0, (Joint,), "rule joint"),
         ):
-            if is_given and not isinstance(rule, need):
+            if is_given and not isinstance(rule, needs):
                 raise ConfigError(
-                    f"{name} {getattr(self, name)} alone changes nothing: it is of the rule "
-                    f"{'gumbel' if need is GumbelTop else 'joint'}; choose that, or leave it out"
+                    f"{name} {getattr(self, name)} alone changes nothing: it is of the {names}; choose "
+                    f"{'one of these' if len(needs) > 1 else 'that'}, or leave it out"
                 )
+        if rule.takes_all and self.share:
+            raise ConfigError(f"share {self.share} with the rule weighted, which leaves nothing out: leave share out")
         if self.class_floor and self.cluster_floor:
             raise ConfigError("class_floor and cluster_floor: a batch is shared out by the one or the other")
         self._check_pairs()
@@ -115,6 +127,11 @@ class SelectionConfig:
         ]
         return " ".join([self.function, *differing])
 
+    @property
+    def takes_all(self) -> bool:
+        """Is every candidate trained on?"""
+        return not self.scores or self._inner_rule().takes_all
+
     def make_rule(self) -> Rule:
         """The rule that chooses, floors around it; a new one for each run."""
         rule = self._inner_rule()
@@ -125,19 +142,21 @@ class SelectionConfig:
         return rule if self.score_floor is None else ScoreFloor(rule, self.score_floor)
 
     def _inner_rule(self) -> Rule:
-        if self.rule == "default" and self.chosen_by.rule is not Joint:
-            return self.chosen_by.rule()
         rules: dict[str, Callable[[], Rule]] = {
-            "default": lambda: Joint(self.chunks),
             "top": Top,
             "gumbel": lambda: GumbelTop(self.temperature),
             "importance": Importance,
             "joint": lambda: Joint(self.chunks),
+            "weighted": lambda: Weighted(self.temperature),
         }
-        return rules[self.rule]()
+        own = self.chosen_by.rule
+        with_settings: dict[Any, Callable[[], Rule]] = {Joint: rules["joint"], Weighted: rules["weighted"]}
+        return rules.get(self.rule, with_settings.get(own, own))()
 
     def quota(self, available: int, size: int) -> int:
         """How many to choose of a super-batch for which `available` candidates were there of the `size` asked for."""
+        if self.scores and self.takes_all:
+            return available
         if self.share:
             return max(1, round(self.share * available))
         return max(min(2, self.batch_size), round(self.batch_size * min(1.0, available / size)))

@@ -5,3 +5,4 @@ from .joint import Joint as Joint, PairScores as PairScores
 from .rule import Chosen as Chosen, Rule as Rule, unweighted as unweighted
 from .selective_backprop import SelectiveBackprop as SelectiveBackprop
 from .top import Top as Top
+from .weighted import Weighted as Weighted

@@ -115,10 +115,10 @@ class ClusterFloor(ClassFloor):
 
 
 def _require_no_weights(floor: str, rule: Rule) -> None:
-    if isinstance(rule, Importance):
+    if isinstance(rule, Importance) or rule.takes_all:
         raise ConfigError(
-            f"a {floor} with importance sampling: its weights are right only where all candidates are drawn in "
-            "proportion to their score; use a rule without weights"
+            f"a {floor} with a rule that weights samples: its weights are right only where they follow from the scores "
+            "of all candidates; use a rule without weights"
         )
 
 

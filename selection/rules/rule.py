@@ -40,6 +40,11 @@ class Rule(Protocol):
         """May it choose fewer than it is asked for, although there are as many?"""
         return False
 
+    @property
+    def takes_all(self) -> bool:
+        """Does it leave no candidate out? Then n_b is n_B."""
+        return False
+
     def choose(self, score: Tensor, labels: Tensor, at_most: int, generator: torch.Generator) -> Chosen:
         """Choose `at_most` candidates, or fewer where there are fewer or the rule says so.
 

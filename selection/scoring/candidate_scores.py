@@ -321,7 +321,7 @@ class CandidateScores:
         if is_pairs and function.score is not None and not function.of_pairs:
             raise ConfigError(
                 f"selection function {function.name!r} scores each candidate by itself, and the loss of a pair depends "
-                "on its batch: use learnability, jest, easy_reference, hard_learner or uniform"
+                "on its batch: use learnability, jest, drrho, easy_reference, hard_learner or uniform"
             )
 
     def _require(self, function: SelectionFunction, super_batch: SuperBatch) -> None:

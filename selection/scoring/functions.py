@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rhostream.errors import ConfigError
-from rhostream.selection.rules import Importance, Joint, PairScores, Rule, SelectiveBackprop, Top
+from rhostream.selection.rules import Importance, Joint, PairScores, Rule, SelectiveBackprop, Top, Weighted
 from rhostream.selection.scoring.candidates import Need, ScoredCandidates
 
 Score = Callable[[ScoredCandidates], Tensor]
@@ -148,6 +148,7 @@ _register_together("learnability", {"pairs", "reference"}, _learnability)
 _register_together("easy_reference", {"reference"}, _easy_reference)
 _register_together("hard_learner", {"pairs"}, _hard_learner)
 _register_together("jest", {"pairs", "reference"}, _learnability, rule=Joint)
+_register_together("drrho", {"pairs", "reference"}, _learnability, rule=Weighted)
 
 
 @register("irreducible_loss", needs={"il"})

@@ -32,7 +32,7 @@ def config(**settings):
     return TrainConfig(**usual | settings)
 
 
-@pytest.mark.parametrize("select", ["uniform", "learnability", "jest"])
+@pytest.mark.parametrize("select", ["uniform", "drrho", "learnability", "jest"])
 def test_pairs_are_selected_trained_on_and_measured_by_recall(workspace, select):
     run = train(workspace, config(select=select, name=select))
     last = run.metrics[-1]
@@ -42,7 +42,7 @@ def test_pairs_are_selected_trained_on_and_measured_by_recall(workspace, select)
     assert measure(run.metrics) == "recall@10"
     assert last["candidates_mislabeled"] is not None
     rows = query(workspace, f"SELECT count(*) AS n, count(*) FILTER (selected) AS m FROM ledger WHERE run = '{select}'")
-    assert rows.to_pylist() == [{"n": 8 * (16 if select == "uniform" else 80), "m": 8 * 16}]
+    assert rows.to_pylist() == [{"n": 8 * (16 if select in ("uniform", "drrho") else 80), "m": 8 * 16}]
 
 
 def test_jest_picks_few_wrong_captions_at_first(workspace):

@@ -28,6 +28,7 @@ CONFIG = TrainConfig(
 RUNS: dict[str, dict[str, Any]] = {
     "jest": {},
     "uniform": {"select": "uniform"},
+    "drrho": {"select": "drrho", "temperature": 2.0},
     "sigmoid": {"select": "hard_learner", "contrastive_loss": "sigmoid"},
     "proxy": {"select": "learnability", "proxy": True},
     "mixed": {"thumbnails": "8-raw", "mixed_resolution": 0.5},
@@ -87,5 +88,5 @@ def test_a_model_that_is_shared_out_is_refused_for_pairs(of_ranks):
 
 
 def ledger(workspace: Workspace, run: str) -> list[Any]:
-    sql = f"SELECT step, key, selected FROM ledger WHERE run = '{run}' ORDER BY step, key"
+    sql = f"SELECT step, key, selected, round(weight, 2) AS w FROM ledger WHERE run = '{run}' ORDER BY step, key"
     return query(workspace, sql).to_pylist()

@@ -49,7 +49,7 @@ def files(workspace, run="rho_loss"):
         ({"select": "rholoss"}, "select 'rholoss': known are auto, bald"),
         ({"select": "uniform", "score_floor": 0.0}, "score_floor with uniform"),
         ({"select": "uniform", "proxy": True, "score_ahead": True}, "proxy, score_ahead with select 'uniform'"),
-        ({"temperature": 2.0}, "temperature 2.0 alone changes nothing: it is of the rule gumbel"),
+        ({"temperature": 2.0}, "temperature 2.0 alone changes nothing: it is of the rules gumbel and weighted"),
         ({"chunks": 4, "rule": "gumbel"}, "chunks 4 alone changes nothing: it is of the rule joint"),
         ({"select": "uniform", "share": 0.5}, "share 0.5 with select 'uniform'"),
         ({"select": "bald", "score_ahead": True}, "score_ahead with select 'bald'"),

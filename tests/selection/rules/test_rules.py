@@ -264,7 +264,7 @@ def test_many_rare_classes_never_ask_for_more_than_the_batch():
 
 
 def test_floors_over_weighted_draws_are_refused():
-    with pytest.raises(ConfigError, match="a class floor with importance sampling"):
+    with pytest.raises(ConfigError, match="a class floor with a rule that weights"):
         ClassFloor(Importance(), 0.5)
-    with pytest.raises(ConfigError, match="a score floor with importance sampling"):
+    with pytest.raises(ConfigError, match="a score floor with a rule that weights"):
         ScoreFloor(Importance(), 0.1)

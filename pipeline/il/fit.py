@@ -13,7 +13,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -152,6 +152,8 @@ class Fit:
             self._average_buffers = functools.partial(average_buffers, self.model, group)
         self._meanwhile = self._nothing_since(0)
         self._task = task_of(corpus, config.contrastive_loss)
+        if isinstance(self._task, Pairs) and exchange.size > 1:
+            self._task = replace(self._task, exchange=exchange)
         self._optimizer = make_optimizer(
             "AdamW", self.model, config.learning_rate, config.weight_decay, usual_options("AdamW", self._task)
         )
@@ -293,7 +295,7 @@ class Fit:
             if of > 1 or len(self._samples) == 1:
                 inputs = self._inputs(batch)
                 shape = ("il_train", *inputs.shape)
-                step = functools.partial(self._step, self._trained, inputs, weight)
+                step = functools.partial(self._step, self._trained, inputs, weight, counts)
                 loss, correct = self.costs.flops("il_train", shape, step)
                 if counts:
                     so_far.losses = so_far.losses + loss.double() * len(batch)
@@ -347,15 +349,19 @@ class Fit:
         batch = batch.to(self._device, non_blocking=True)
         return Batch(fields=model_inputs(batch.fields, self._specs), labels=batch.labels)
 
-    def _step(self, model: nn.Module, batch: Batch, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step(self, model: nn.Module, batch: Batch, weight: float, counts: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """One gradient step: mean loss (nats) and number of correct predictions, both scalars on the device.
 
         Args:
             weight: of the loss that is gone down.
+            counts: see `Share`; pairs that another process has, too, would stand in the batch twice.
         """
         with autocast(self._device, self._precision):
             outputs = self._task.outputs(model, batch)
-        loss = self._task.losses(outputs, batch).mean()
+        if isinstance(self._task, Pairs) and not counts:
+            outputs = {name: each[:0] if each.dim() else each for name, each in outputs.items()}
+        losses = self._task.losses(outputs, batch)
+        loss = losses.mean() if len(losses) else losses.sum()
         self._optimizer.zero_grad()
         (loss * weight).backward()
         clip_gradients(model, self.config.clip_grad_norm)

@@ -34,7 +34,8 @@ class Share(NamedTuple):
         batch: its samples; where there are fewer than two for each process, several have the same.
         of: samples of the whole batch.
         weight: of the mean loss over its samples, so that the mean over the processes is that over the whole batch.
-        counts: False where another process has the same samples.
+        counts: False where another process has the same samples; of pairs, which are compared with all of the batch,
+            these then have no weight.
     """
 
     batch: Batch
@@ -135,8 +136,10 @@ class TrainingSamples:
             return Share(batch, count)
         chunks = self._chunks(count).count
         (chunk,) = self._chunks(count).scored_by(rank)
-        holders = len(range(chunk, size, chunks))
-        return Share(batch, count, weight=size * len(batch) / (count * holders), counts=rank == chunk)
+        counts, holders = rank == chunk, len(range(chunk, size, chunks))
+        if self._stream.text_spec is not None:
+            return Share(batch, count, weight=size * len(batch) / count if counts else 0.0, counts=counts)
+        return Share(batch, count, weight=size * len(batch) / (count * holders), counts=counts)
 
     def _tokens(self, samples: CandidateTable) -> dict[str, torch.Tensor]:
         """The captions of pairs, as they are read; empty for other samples."""

@@ -132,11 +132,6 @@ def _require_job(plans: Sequence[FitPlan], corpus: CorpusMetadata, exchange: Exc
             f"il train by {exchange.size} processes, and {len(plans)} models, one a fold, to train: start "
             f"{len(plans)} with --nproc-per-node, or write the shards with more --folds"
         )
-    if exchange.size > len(plans) and corpus.task == "pairs":
-        raise ConfigError(
-            f"image-text pairs by {exchange.size} processes: il train has one, as the loss of a batch needs the "
-            "embeddings of all; train in one"
-        )
 
 
 def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, exchange: Exchange) -> ILMetadata:

@@ -1,6 +1,7 @@
-"""`rho train` on image-text pairs in several processes: the ledger of one, its weights but for rounding."""
+"""`rho train` and `rho il train` on image-text pairs in several processes: what one makes."""
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,8 @@ from safetensors.torch import load
 
 from rhostream.errors import ConfigError
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import ThumbnailsConfig, TrainConfig
+from rhostream.pipeline.config import ILTrainConfig, ThumbnailsConfig, TrainConfig
+from rhostream.pipeline.il import train_il
 from rhostream.pipeline.sql import query
 from rhostream.pipeline.thumbnails import write_thumbnails
 from rhostream.pipeline.training.loop import train
@@ -46,6 +48,19 @@ def job(workspace: str, runs: str) -> list[Any]:
     return found
 
 
+def reference(workspace: str) -> list[Any]:
+    """Train a reference model, the last two pairs of each epoch of 200 being a batch; what its evaluations found."""
+    config = ILTrainConfig(
+        name=f"of-{os.environ.get('WORLD_SIZE', '1')}", model="small_clip", batch_size=66, steps=12, device="cpu",
+        precision="float32", threads=1,
+    )  # fmt: skip
+    (model,) = train_il(Workspace(workspace), config).metadata.models
+    return [
+        [each.step, each.train_loss or 0.0, each.validation_loss, each.validation_accuracy]
+        for each in model.evaluations
+    ]
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = write_pairs_with_reference(tmp_path_factory.mktemp("pairs") / "w")
@@ -61,10 +76,12 @@ def of_ranks(workspace: Workspace) -> dict[str, Any]:
         3: {"jest-3": {}},
     }
     jobs = [(ranks, "job", [workspace.location, json.dumps([*of.items()])]) for ranks, of in runs.items()]
-    found = on_jobs("pipeline.training.test_pairs_job", jobs)
-    return {
-        name: told for of, job in zip(runs.values(), found, strict=True) for name, told in zip(of, job[0], strict=True)
-    }
+    jobs += [(ranks, "reference", [workspace.location]) for ranks in (2, 3)]
+    *found, of_two, of_three = on_jobs("pipeline.training.test_pairs_job", jobs)
+    told = {"reference-2": of_two[0], "reference-3": of_three[0]}
+    for of, job in zip(runs.values(), found, strict=True):
+        told |= dict(zip(of, job[0], strict=True))
+    return told
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -81,6 +98,17 @@ def test_any_number_of_processes_makes_the_same_run_of_pairs(workspace, of_ranks
                 *("test_zero_shot", "selected_correct", "selected_mislabeled", "flops_train"),
             ):
                 assert line[measured] == pytest.approx(expected[measured], rel=1e-3), measured
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_train_one_reference_model(workspace, of_ranks, ranks):
+    alone = reference(workspace.location)
+    assert len(alone) > 1
+    for found, expected in zip(of_ranks[f"reference-{ranks}"], alone, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+    weights, others = (load(workspace.read_bytes(f"il/of-{each}/model.safetensors")) for each in (1, ranks))
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_a_model_that_is_shared_out_is_refused_for_pairs(of_ranks):

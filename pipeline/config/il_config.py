@@ -130,6 +130,14 @@ class ILTrainConfig(StageConfig):
     text_length: int = setting(0, group="Reading", **TEXT_LENGTH)
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
     contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)
+    cross_fit: int = setting(
+        5,
+        group="Model",
+        minimum=0,
+        metavar="N",
+        help="Parts of the samples to score, for each of which the last layer is fitted to the labels of the others; 0 "
+        "for none. Pairs have none, nor has a model that ends in no linear layer.",
+    )
     seed: int = setting(0, group="Model", **SEED)
     device: str = setting("auto", group="Model", **DEVICE)
     precision: Precision = setting(
@@ -166,6 +174,8 @@ class ILTrainConfig(StageConfig):
             asked = "schedule 'linear'" if self.schedule == "linear" else f"warmup {self.warmup}, a share of the steps,"
             raise ConfigError(f"IL {asked} without steps, which the validation loss would end: give steps")
         require_warmup(self.warmup, self.STAGE)
+        if self.cross_fit == 1:
+            raise ConfigError("IL cross_fit 1: one part has no others to learn from; give 2 or more, or 0 for none")
 
     def of_result(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values; a weights file by its name and SHA-256.

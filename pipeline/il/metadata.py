@@ -15,6 +15,8 @@ from rhostream.schema import COST_UNITS
 if TYPE_CHECKING:
     from torch import nn
 
+    from rhostream.pipeline.il.cross_fit import Corrections
+
 FORMAT: Final = 3
 
 
@@ -37,6 +39,28 @@ class ILEvaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CrossFit:
+    """What fitting the last layer again has won: see `rhostream.pipeline.il.cross_fit`.
+
+    Attributes:
+        file, sha256: of the corrections, beside the metadata.
+        parts: that the samples were dealt into.
+        samples: that were fitted to, each by the labels of other parts.
+        penalty: of the squared weights.
+        loss_before, loss: mean loss of these samples, nats; accuracy of their labels (None where there is none).
+    """
+
+    file: str
+    sha256: str
+    parts: int
+    samples: int
+    penalty: float
+    loss_before: float
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ILWeights:
     """One trained model: the only one, or that of a fold.
 
@@ -48,6 +72,7 @@ class ILWeights:
         trained_samples, validated_samples: how many samples trained it and chose its step.
         best_step: the step of the lowest validation loss, of pairs of the highest recall, whose weights these are.
         evaluations: in the order of their steps.
+        cross_fit: None where there is none.
     """
 
     fold: int
@@ -58,6 +83,13 @@ class ILWeights:
     validated_samples: int
     best_step: int
     evaluations: tuple[ILEvaluation, ...]
+    cross_fit: CrossFit | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labels that it predicts, of samples that are none of its own."""
+        found = None if self.cross_fit is None else self.cross_fit.accuracy
+        return self.best.validation_accuracy if found is None else found
 
     @property
     def best(self) -> ILEvaluation:
@@ -122,7 +154,8 @@ class ILMetadata:
         if not self.models:
             raise UnreadableError("has no models")
         for model in self.models:
-            if "/" in model.file or model.best_step not in [each.step for each in model.evaluations]:
+            files = [model.file, *([] if model.cross_fit is None else [model.cross_fit.file])]
+            if any("/" in file for file in files) or model.best_step not in [each.step for each in model.evaluations]:
                 raise UnreadableError(f"has a model {model.file!r} whose best step is {model.best_step}")
 
     def write(self, workspace: Workspace) -> None:
@@ -145,15 +178,36 @@ class ILMetadata:
         from rhostream.pipeline.models import model_of_samples  # here: who asks for names alone needs no torch
 
         file = f"il/{self.name}/{weights.file}"
-        content = workspace.read_bytes(file) if workspace.exists(file) else b""
-        if hashlib.sha256(content).hexdigest() != weights.sha256:
-            state = "is not the one that its metadata describes" if content else "is missing"
-            raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
+        content = self._content(workspace, weights.file, weights.sha256)
         loss = "softmax" if self.pairs is None else self.pairs.loss
         model = model_of_samples(self.architecture, len(self.classes), self.spec, self.text_spec, loss=loss, seed=0)
         with workspace.reading(file):
             model.load_state_dict(decode_safetensors(content))
         return model.eval()
+
+    def corrections(self, workspace: Workspace, weights: ILWeights) -> "Corrections | None":
+        """What is added to the logits of what this model scores; None where nothing is.
+
+        Raises:
+            WorkspaceError: as of `load`.
+        """
+        from rhostream.pipeline.il.cross_fit import Corrections  # here, as above
+
+        found = weights.cross_fit
+        if found is None:
+            return None
+        content = self._content(workspace, found.file, found.sha256)
+        with workspace.reading(f"il/{self.name}/{found.file}"):
+            return Corrections(**decode_safetensors(content))
+
+    def _content(self, workspace: Workspace, name: str, sha256: str) -> bytes:
+        """What a file beside the metadata holds."""
+        file = f"il/{self.name}/{name}"
+        content = workspace.read_bytes(file) if workspace.exists(file) else b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            state = "is not the one that its metadata describes" if content else "is missing"
+            raise WorkspaceError(f"{workspace.path(file)} {state}: restore it, or train again with --overwrite")
+        return content
 
     def require_fit(self, corpus: CorpusMetadata) -> None:
         """Raises IrreducibleLossError where the model was made for other classes or other shards than the corpus's."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rhostream.loaders.decode import ImageSpec, normalized_hash
 from rhostream.loaders.index import CorpusMetadata, ShardRows
 from rhostream.loaders.stream import Batch, EvaluationStream, model_inputs
+from rhostream.pipeline.il.metadata import ILWeights
 from rhostream.pipeline.il.scorer import ILScorer
 from rhostream.pipeline.models import autocast
 from rhostream.selection.tasks import PairEmbeddings, Pairs
@@ -28,7 +29,8 @@ class PairScorer(ILScorer):
 
     _others: tuple[Tensor, npt.NDArray[Any]] | None = None
 
-    def _columns(self, model: nn.Module, rows: ShardRows) -> dict[str, Any]:
+    def _columns(self, weights: ILWeights, rows: ShardRows) -> dict[str, Any]:
+        model = self._model(weights)
         if self._others is None:
             self._others = self._compared_with(model)
         texts, hashes = self._others

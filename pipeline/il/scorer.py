@@ -1,6 +1,6 @@
 """Scores one shard with an IL model: the forward passes, and the part of the table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from rhostream.loaders.storage import Workspace, launched
 from rhostream.loaders.stream import Batch
 from rhostream.pipeline.config import Precision
 from rhostream.pipeline.il.columns import il_columns, il_outputs
+from rhostream.pipeline.il.cross_fit import TEXT_HASH, Corrections, last_layer, logits_and_inputs, part_hashes, parts_of
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
 from rhostream.pipeline.jobs import read_ahead
 from rhostream.pipeline.models import Costs, autocast, choose_device, place, resolve_precision
@@ -65,6 +66,7 @@ class ILScorer:
         self._costs = Costs(self._device)
         self._task: Task = MultiLabel() if metadata.task == "multi_label" else Classification()
         self._models: dict[str, nn.Module] = {}
+        self._corrections: dict[str, Corrections | None] = {}
         shared = settings.processes * launched("LOCAL_WORLD_SIZE", 1)
         threads = settings.threads or max(1, available_cores() // shared)
         self._reader = InputReader(workspace, ReadOptions(threads=threads, workers=0))
@@ -95,34 +97,60 @@ class ILScorer:
         before = self._costs.spent("il_score")
         weights = self._metadata.weights_for(shard)
         with self._costs.charge("il_score"), _one_thread(self._device):
-            model = self._model(weights)
-            rows = read_shard_rows(self._workspace, shard)
-            table = self._table(rows, self._columns(model, rows), in_sample=shard.name in weights.trained_on)
+            rows = read_shard_rows(self._workspace, shard, (TEXT_HASH,))
+            table = self._table(rows, self._columns(weights, rows), in_sample=shard.name in weights.trained_on)
         name = self._metadata.name
         spent = {unit: total - before[unit] for unit, total in self._costs.spent("il_score").items()}
         write_il_cost(self._workspace, name, f"score-{shard.name}", "il_score", **spent)
         self._workspace.write_table(shard.scores(name), table)
         return len(rows)
 
-    def _columns(self, model: nn.Module, rows: ShardRows) -> dict[str, Any]:
+    def _columns(self, weights: ILWeights, rows: ShardRows) -> dict[str, Any]:
         """What the table says of these rows, see `il_columns`."""
+        run = self._corrected(weights)
         first, which = distinct(rows.hashes)  # equal files make equal pixels
-        parts = [self._forward(model, stored).cpu() for stored in self._stored(rows, first)]
+        hashes, size = np.array(part_hashes(rows))[first], self._settings.batch_size
+        parts = [
+            run(stored, hashes[number * size : number * size + len(stored)])
+            for number, stored in enumerate(self._stored(rows, first))
+        ]
         outputs = torch.cat(parts) if parts else torch.zeros(0, len(self._metadata.classes), dtype=torch.float64)
         return il_columns(outputs[which], rows.labels)
 
-    def _forward(self, model: nn.Module, stored: npt.NDArray[Any]) -> torch.Tensor:
-        """Samples as they were read to `il_outputs`, float64 (n, classes), on the device."""
+    def _corrected(self, weights: ILWeights) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], torch.Tensor]:
+        """How samples as they were read, and the hashes of these, become `il_outputs` on the CPU."""
+        model = self._model(weights)
+        if weights.file not in self._corrections:
+            self._corrections = {weights.file: self._metadata.corrections(self._workspace, weights)}
+        corrections = self._corrections[weights.file]
+        classes = len(self._metadata.classes)
+        if corrections is None:
+            run: Callable[[Batch], Any] = partial(self._task.outputs, model)
+        else:
+            layer = last_layer(model, classes)
+            assert layer is not None, "corrections are of a model that ends in such a layer"
+            run = partial(logits_and_inputs, self._task, model, layer)
+
+        def outputs(stored: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> torch.Tensor:
+            found = self._forward(run, stored).cpu()
+            if corrections is not None:
+                dealt = parts_of(hashes, len(corrections.weights))
+                found = corrections(found[:, :classes], found[:, classes:], dealt)
+            return il_outputs(found, self._metadata.task)
+
+        return outputs
+
+    def _forward(self, run: Callable[[Batch], Any], stored: npt.NDArray[Any]) -> torch.Tensor:
+        """What a pass gives of samples as they were read, float32 (n, …), on the device."""
         spec = self._metadata.spec
         fields = spec.inputs(spec.field, torch.from_numpy(stored).to(self._device))
         batch = Batch(fields=fields, labels=torch.zeros(len(stored), dtype=torch.int64))
 
-        def run(part: Batch) -> Any:
-            return self._costs.flops("il_score", part.shape, partial(self._task.outputs, model, part))
+        def counted(part: Batch) -> Any:
+            return self._costs.flops("il_score", part.shape, partial(run, part))
 
         with autocast(self._device, self._settings.precision):
-            logits = logits_of(in_even_chunks(run, batch))
-        return il_outputs(logits, self._metadata.task)
+            return logits_of(in_even_chunks(counted, batch))
 
     def _stored(self, rows: ShardRows, wanted: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
         """The samples of these rows, batch by batch, each read while the one before is scored."""

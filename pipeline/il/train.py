@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 import torch
@@ -16,11 +16,13 @@ from rhostream.loaders.reference import ContrastiveLoss, PairReference
 from rhostream.loaders.storage import Workspace, encode_safetensors
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import ILTrainConfig
+from rhostream.pipeline.il.cross_fit import CrossFitted, cross_fit
 from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan, il_model
-from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, il_costs, metadata_file, write_il_cost
+from rhostream.pipeline.il.metadata import CrossFit, ILMetadata, ILWeights, il_costs, metadata_file, write_il_cost
 from rhostream.pipeline.jobs import exclusive_lock, joined, remove_contents, require_agreement, require_same
-from rhostream.pipeline.models import HIGHEST_SCALE, choose_device, count_parameters
+from rhostream.pipeline.models import HIGHEST_SCALE, choose_device, count_parameters, place
 from rhostream.schema import COST_UNITS
+from rhostream.selection.tasks import task_of
 
 _FEWEST_RIGHT: Final = 0.5  # share of the labels: with fewer, most of what it contradicts is its own error
 
@@ -41,7 +43,7 @@ class ILTraining:
     @property
     def warnings(self) -> list[str]:
         """What its validation says of its use, a sentence each."""
-        accuracy = min(model.best.validation_accuracy for model in self.metadata.models)
+        accuracy = min(model.accuracy for model in self.metadata.models)
         if self.metadata.task != "classification" or accuracy >= _FEWEST_RIGHT:
             return []
         return [
@@ -149,7 +151,7 @@ def _train(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, 
         fit = Fit(workspace, corpus, config, plan, checkpoint=checkpoint, identity=identity, exchange=of_model)
         fit.run()
         if of_model.rank == 0:
-            own[number] = _write_weights(workspace, name, fit)
+            own[number] = _write_weights(workspace, name, fit, _cross_fitted(workspace, corpus, config, fit))
         own_spent = {unit: own_spent[unit] + more for unit, more in fit.costs.spent("il_train").items()}
     models = {number: model for told in exchange.objects(own) for number, model in told.items()}
     spent = dict(zip(own_spent, exchange.sums(list(own_spent.values())), strict=True))
@@ -205,20 +207,56 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
     return [FitPlan(fold=-1, train=holdout, validate=training)]
 
 
-def _write_weights(workspace: Workspace, name: str, fit: Fit) -> ILWeights:
-    file = f"model{fit.plan.label}.safetensors"
-    content = encode_safetensors(fit.best)
-    workspace.write_bytes(f"il/{name}/{file}", content)
+def _cross_fitted(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, fit: Fit) -> CrossFitted | None:
+    """What fitting the last layer again to the samples that the model is to score wins, if anything."""
+    if not config.cross_fit or corpus.task == "pairs":
+        return None
+    device = choose_device(config.device)
+    model = il_model(replace(config, weights=None), corpus)
+    model.load_state_dict(fit.best)
+    spec = config.input_spec(corpus)
+    with fit.costs.charge("il_train"):
+        return cross_fit(
+            workspace,
+            fit.plan.validate,
+            spec,
+            place(model, device).eval(),
+            task_of(corpus),
+            classes=len(corpus.classes),
+            parts=config.cross_fit,
+            device=device,
+            precision=config.precision,
+            threads=config.threads,
+            costs=fit.costs,
+        )
+
+
+def _write_weights(workspace: Workspace, name: str, fit: Fit, fitted: CrossFitted | None) -> ILWeights:
+    file, digest = _write_tensors(workspace, name, f"model{fit.plan.label}.safetensors", fit.best)
+    won = None
+    if fitted is not None:
+        values = {each.name: getattr(fitted, each.name) for each in fields(fitted)}
+        tensors = vars(values.pop("corrections"))
+        corrections = _write_tensors(workspace, name, f"corrections{fit.plan.label}.safetensors", tensors)
+        won = CrossFit(file=corrections[0], sha256=corrections[1], parts=len(tensors["weights"]), **values)
     return ILWeights(
         fold=fit.plan.fold,
         file=file,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=digest,
         trained_on={shard.name: shard.digest for shard in fit.plan.train},
         trained_samples=sum(shard.rows for shard in fit.plan.train),
         validated_samples=len(fit.validation),
         best_step=fit.best_step,
         evaluations=tuple(fit.evaluations),
+        cross_fit=won,
     )
+
+
+def _write_tensors(workspace: Workspace, name: str, file: str, tensors: Mapping[str, torch.Tensor]) -> tuple[str, str]:
+    """The file's name, and the SHA-256 of what it holds."""
+    content = encode_safetensors({key: tensor.contiguous() for key, tensor in tensors.items()})
+    workspace.write_bytes(f"il/{name}/{file}", content)
+    return file, hashlib.sha256(content).hexdigest()
 
 
 def _reference(loss: ContrastiveLoss, weights: Mapping[str, torch.Tensor]) -> PairReference:
@@ -241,4 +279,5 @@ def _summary(model: ILWeights) -> dict[str, Any]:
             if model.best.validation_map is None
             else {"validation_map": model.best.validation_map}
         ),
+        **({} if model.cross_fit is None else {"cross_fit": asdict(model.cross_fit)}),
     }

@@ -345,7 +345,19 @@ def test_the_command_takes_flags_over_the_manifest_and_prints_json(shapes: Works
     corpus = shapes.read_json("corpus.json")
     corpus["manifest"]["il"] = {"model": "mlp", "steps": 1, "learning_rate": 0.01}
     shapes.write_json("corpus.json", corpus)
-    arguments = ["il", "train", "--workspace", shapes.location, "--steps", "2", "--device", "cpu", "--json"]
+    arguments = [
+        "il",
+        "train",
+        "--workspace",
+        shapes.location,
+        "--steps",
+        "2",
+        "--cross-fit",
+        "0",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     result = CliRunner().invoke(rho, arguments, catch_exceptions=False)
     printed = json.loads(result.stdout)
     assert (printed["name"], printed["models"][0]["steps"], printed["already_trained"]) == ("mlp", 2, False)

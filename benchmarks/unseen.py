@@ -11,10 +11,10 @@ the mean of uniform sampling's four best evaluations, over all seeds. `replay` t
 CNN's `learnable` has chosen, whose scoring it does not pay for. What `rho plan` foretells for the steps that uniform
 sampling took is kept beside what came of it. One thread each; finished runs are taken up again.
 
-The corpora are those of benchmarks/unseen_corpora.py; `-40` are those with 40% of the labels wrong. On `subcategories-40`,
-`colors-40` and `wearers-40` nothing was chosen, but that the penalties of cross-fitting were seen to lower the loss of
-the first. Two folds with cross-fitting were chosen on `types-40` and `emoji-40`, from a tenth as the holdout, two folds
-and five, each with and without. Takes a quarter of an hour a case on one core.
+The corpora are those of benchmarks/unseen_corpora.py; `-40` are those with 40% of the labels wrong. On `colors-40`,
+`wearers-40` and `subcategories-40` nothing was chosen, but that cross-fitting was seen to lower the loss of the last.
+Two folds with cross-fitting were chosen on `types-40` and `emoji-40`, from a tenth as the holdout, two folds and five,
+each with and without. Takes a quarter of an hour a case on one core.
 """
 
 import argparse

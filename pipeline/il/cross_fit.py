@@ -87,7 +87,9 @@ def parts_of(hashes: Iterable[str], parts: int) -> npt.NDArray[np.int64]:
 
 def part_hashes(rows: ShardRows) -> Sequence[str]:
     """What the parts of these rows go by; of texts they are read with the extra column `TEXT_HASH`."""
-    return rows.extra[TEXT_HASH].tolist() if TEXT_HASH in rows.extra else rows.hashes.to_pylist()
+    if TEXT_HASH in rows.extra:
+        return [str(each) for each in rows.extra[TEXT_HASH]]
+    return [str(each) for each in rows.hashes.to_pylist()]
 
 
 def last_layer(model: nn.Module, classes: int) -> nn.Linear | None:

@@ -35,7 +35,7 @@ from rhostream.selection import Ledger, OnlineSelector
 def prepare(folder: Path) -> Workspace:
     """A corpus of 150 training samples in two folds, each scored by the model that never saw its fold."""
     workspace = write_shapes(folder, splits={"train": 150}, folds=2, shard_rows=40)
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=2, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="small_cnn", steps=2, cross_fit=0, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 

@@ -92,7 +92,7 @@ def test_a_quarter_of_each_class_stays(tmp_path: Path) -> None:
 
 def test_scoring_prints_what_the_table_is_good_for(tmp_path: Path) -> None:
     workspace = write_shapes(tmp_path, splits={"train": 80, "holdout": 40})
-    for command in (["il", "train", "--steps", "1"], ["il", "score"]):
+    for command in (["il", "train", "--steps", "1", "--cross-fit", "0"], ["il", "score"]):
         result = CliRunner().invoke(rho, [*command, "--workspace", workspace.location, "--device", "cpu"])
         assert result.exit_code == 0, result.output
     assert "of the labels, explains" in result.stdout

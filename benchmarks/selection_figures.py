@@ -14,6 +14,8 @@ UNSEEN = {
     "colors-40": "others by color, 40% wrong",
     "colors": "others by color, as found",
     "emoji-40": "emoji by group, 40% wrong",
+    "wearers-40": "others by wearer, 40% wrong",
+    "subcategories-40": "others by subcategory, 40% wrong",
 }
 #: What the front page shows: the results of a target, and its name.
 TARGETS = {"unseen-resnet18": "ResNet-18", "unseen": "small CNN"}

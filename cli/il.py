@@ -33,7 +33,8 @@ def train(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
     Training ends where validation loss stops falling, on a part of the train split chosen by a hash of the keys;
     kept are the weights of its lowest value. Killed and started again, it goes on from its last checkpoint and ends
     as if never killed; a model that is there already is left as it is. Under torchrun the processes share out the
-    models of the folds.
+    models of the folds. At the end the last layer is fitted again to the samples that the model is to score, each by
+    the labels of the others, where that lowers their loss.
     """
     from rhostream.loaders.index import CorpusMetadata
     from rhostream.loaders.storage import Workspace

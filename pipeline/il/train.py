@@ -279,5 +279,5 @@ def _summary(model: ILWeights) -> dict[str, Any]:
             if model.best.validation_map is None
             else {"validation_map": model.best.validation_map}
         ),
-        **({} if model.cross_fit is None else {"cross_fit": asdict(model.cross_fit)}),
+        "cross_fitted_loss": None if model.cross_fit is None else model.cross_fit.loss,
     }

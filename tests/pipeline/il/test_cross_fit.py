@@ -125,7 +125,7 @@ def test_texts_are_corrected_in_the_order_of_their_rows(tmp_path: Path) -> None:
     assert score_il(workspace, ILScoreConfig(device="cpu")).mean_il == pytest.approx(model.cross_fit.loss, rel=1e-4)
 
 
-def test_zero_parts_leave_the_model_as_it_is_and_one_is_refused(shapes: Workspace) -> None:
+def test_zero_parts_leave_the_model_and_one_is_refused(shapes: Workspace) -> None:
     config = ILTrainConfig(model="bn_cnn", steps=2, cross_fit=0, device="cpu")
     (model,) = train_il(shapes, config).metadata.models
     assert model.cross_fit is None

@@ -227,6 +227,21 @@ def pair_rates_table() -> str:
     return table(["tars", "pixels", "reader", "pairs per CPU-second", "of open_clip's"], rows)
 
 
+def divide_and_contrast_table() -> str:
+    """SimCLR on all images beside DnC: what a linear probe makes of their features."""
+    runs = result("divide_and_contrast")["runs"]
+    rows = [
+        [
+            name,
+            "0" if name == "untrained" else _over([run["steps"] for run in runs], "{:,.0f}"),
+            _over([run["accuracy"][name] for run in runs], "{:.1%}"),
+            "" if name == "untrained" else _over([run["cpu_seconds"][name] for run in runs], "{:,.0f}"),
+        ]
+        for name in runs[0]["accuracy"]
+    ]
+    return table(["", "steps", "linear probe", "CPU-seconds"], rows)
+
+
 def pairs_reference_table() -> str:
     """How well the reference table of `pairs_table` tells wrong captions from true ones."""
     found = result("pairs")["reference"]

@@ -78,6 +78,13 @@ def texts_ratio(asked: str) -> str:
     return f"{steps[variant] / steps['uniform']:.2f}" if variant in steps else "never"
 
 
+def texts_plan(case: str) -> str:
+    """What `rho plan` recommends, and the CPU-seconds that it foretells, the cheapest first."""
+    plan = _case(case)["plan"]
+    costs = ", ".join(f"{cost:,.0f} by `{name}`" for name, cost in plan["cpu_seconds"].items())
+    return f"`{plan['best']}` (for what {plan['steps']} steps of uniform sampling reach, CPU-seconds: {costs})"
+
+
 def texts_paper_table() -> str:
     """The paper's epochs to its targets."""
     variants = list(_PAPER["SST-2, 82.5%"])

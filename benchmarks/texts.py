@@ -1,7 +1,8 @@
 """Steps, CPU-seconds and FLOPs to targets on CoLA and SST-2, clean and with wrong labels: uniform sampling, selection.
 
     python benchmarks/texts.py --texts data/text --pretrained MINILM --cases sst2-10 --rows 12000 --length 24 \\
-        --il-steps 100 --budget 0.175 --every 5 --evaluate-at-most 400 --seeds 3 --output benchmarks/results/texts.json
+        --il-steps 100 --budget 0.175 --every 5 --evaluate-at-most 400 --seeds 3 --plan \\
+        --output benchmarks/results/texts.json
     python benchmarks/texts.py --texts data/text --output from-scratch.json
 
 `--texts` holds `cola/*.tsv` (the public release: in_domain_train and two dev files, without a line of names) and
@@ -11,7 +12,7 @@ evaluations, and half of the way there from a guess. SST-2 is judged by its accu
 One thread; finished runs are taken up again, and other cases that the output holds are kept.
 
 The first command, without `IL filter` and `auto` (`--only`), gave the table of docs/benchmarks.md: `rho_loss` and
-`learnable` take two thirds of uniform sampling's steps and save no CPU-seconds. 35 CPU-minutes.
+`learnable` take two thirds of uniform sampling's steps and save no CPU-seconds. Half an hour of CPU time.
 
 `--pretrained` names the folder of a pretrained encoder of Hugging Face (config.json, model.safetensors,
 tokenizer.json), which is IL model and target alike, as ALBERT is in the paper: all weights tuned, AdamW with a weight

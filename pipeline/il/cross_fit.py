@@ -22,7 +22,7 @@ from rhostream.loaders.index import Shard, ShardRows, key_hashes
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch, EvaluationStream
 from rhostream.pipeline.config import Precision
-from rhostream.pipeline.models import Costs, autocast
+from rhostream.pipeline.models import Costs, autocast, one_thread, repeatable_convolutions
 from rhostream.selection.scoring import in_even_chunks
 from rhostream.selection.tasks import Task, logits_of
 
@@ -32,6 +32,7 @@ TEXT_HASH: Final = "normalized_hash"
 _SALT: Final = 0x9D5F  # of the parts, which must not be those of another choice by the same hashes
 _MOST_SAMPLES: Final = 100_000
 _MOST_PRODUCTS: Final = 400_000_000  # of a pass over them: samples times classes times inputs of the layer
+_FEWEST_INPUTS: Final = 64  # that are reckoned with: of fewer the losses take the memory
 _FEWEST_OF_A_CLASS: Final = 5
 _PENALTIES: Final = (0.1, 0.03, 0.01, 0.003)  # of the squared weights, by inputs of unit variance
 _LEAST_DEVIATION: Final = 1e-3  # by which inputs are divided
@@ -145,7 +146,7 @@ def cross_fit(
     layer = last_layer(model, classes)
     if layer is None:
         return None
-    at_most = min(_MOST_SAMPLES, _MOST_PRODUCTS // (classes * layer.in_features))
+    at_most = min(_MOST_SAMPLES, _MOST_PRODUCTS // (classes * max(layer.in_features, _FEWEST_INPUTS)))
     if min(at_most, sum(shard.rows for shard in shards)) < _FEWEST_OF_A_CLASS * classes:
         return None
     samples = EvaluationStream(
@@ -158,7 +159,7 @@ def cross_fit(
         read_options=ReadOptions(threads=threads, workers=0),
     )
     passed = []
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), repeatable_convolutions(), autocast(device, precision):
         for start in range(0, len(samples), _READ_AT_ONCE):
             stored = torch.from_numpy(samples.stored(slice(start, start + _READ_AT_ONCE)))
             fields = spec.inputs(spec.field, stored.to(device))
@@ -169,7 +170,10 @@ def cross_fit(
     if not torch.isfinite(inputs).all():
         return None
     hashes = samples.extra.get(TEXT_HASH, samples.extra["content_hash"])
-    return fitted_corrections(logits, inputs, samples.targets(slice(None)), parts_of(hashes, parts), parts, task, costs)
+    with one_thread(logits.device):
+        return fitted_corrections(
+            logits, inputs, samples.targets(slice(None)), parts_of(hashes, parts), parts, task, costs
+        )
 
 
 def _counted(costs: Costs, task: Task, model: nn.Module, layer: nn.Linear, batch: Batch) -> Tensor:

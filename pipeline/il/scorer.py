@@ -1,7 +1,6 @@
 """Scores one shard with an IL model: the forward passes, and the part of the table."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -33,7 +32,7 @@ from rhostream.pipeline.il.columns import il_columns, il_outputs
 from rhostream.pipeline.il.cross_fit import TEXT_HASH, Corrections, last_layer, logits_and_inputs, part_hashes, parts_of
 from rhostream.pipeline.il.metadata import ILMetadata, ILWeights, model_digest, write_il_cost
 from rhostream.pipeline.jobs import read_ahead
-from rhostream.pipeline.models import Costs, autocast, choose_device, place, resolve_precision
+from rhostream.pipeline.models import Costs, autocast, choose_device, one_thread, place, resolve_precision
 from rhostream.selection.scoring import in_even_chunks
 from rhostream.selection.tasks import Classification, MultiLabel, Task, logits_of
 
@@ -96,7 +95,7 @@ class ILScorer:
         """
         before = self._costs.spent("il_score")
         weights = self._metadata.weights_for(shard)
-        with self._costs.charge("il_score"), _one_thread(self._device):
+        with self._costs.charge("il_score"), one_thread(self._device):
             rows = read_shard_rows(self._workspace, shard, (TEXT_HASH,))
             table = self._table(rows, self._columns(weights, rows), in_sample=shard.name in weights.trained_on)
         name = self._metadata.name
@@ -221,15 +220,3 @@ def _device(settings: ScorerSettings) -> torch.device:
         turn = launched("LOCAL_RANK", 0) * settings.processes + settings.number
         return torch.device("cuda", turn % torch.cuda.device_count())
     return device
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """On the CPU, one thread computes: some layers' rounding depends on how many share the work."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -4,6 +4,7 @@ from .device import (
     autocast as autocast,
     choose_device as choose_device,
     has_bfloat16_tiles as has_bfloat16_tiles,
+    one_thread as one_thread,
     place as place,
     random_state as random_state,
     repeatable_convolutions as repeatable_convolutions,

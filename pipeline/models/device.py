@@ -119,6 +119,18 @@ def repeatable_convolutions() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
+@contextlib.contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Within the block one thread computes on the CPU: some layers' rounding depends on how many share the work."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def seed_random(seed: int) -> None:
     """Seed torch's own generators (dropout, stochastic depth) on all devices."""
     torch.manual_seed(seed)

@@ -82,7 +82,7 @@ def test_copies_belong_to_one_part_and_parts_are_about_even() -> None:
     assert np.bincount(dealt, minlength=PARTS).min() > 300
 
 
-def test_a_layer_that_does_not_make_the_logits_is_not_fitted() -> None:
+def test_a_layer_that_makes_no_logits_is_not_fitted() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -183,7 +183,7 @@ def test_a_loader_of_known_length_refuses_uncountable_batches(workspace):
         ({"share": 1.5}, "share 1.5"),
         ({"rule": "best"}, "rule 'best'"),
         ({"function": "uniform", "score_floor": 0.0}, "score_floor with uniform, which has no scores"),
-        ({"rule": "importance", "class_floor": 0.5}, "class floor with importance"),
+        ({"rule": "importance", "class_floor": 0.5}, "class floor with a rule that weights samples"),
     ],
 )
 def test_selections_that_cannot_be_are_refused(settings, named):

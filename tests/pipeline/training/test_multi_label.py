@@ -64,7 +64,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> ShardsSummary:
 def made(summary: ShardsSummary) -> Workspace:
     """That workspace with a scored IL model and a run of rho_loss."""
     workspace = Workspace(summary.workspace)
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=30, batch_size=16, device="cpu", threads=1))
+    train_il(workspace, ILTrainConfig(model="small_cnn", steps=30, batch_size=16, device="cpu", cross_fit=0, threads=1))
     score_il(workspace, ILScoreConfig(device="cpu", threads=1))
     train(workspace, CONFIG)
     return workspace

@@ -32,7 +32,7 @@ CONFIG = TrainConfig(
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Of an IL model that has learnt nothing, so that the learner soon knows as much."""
     workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 200, "holdout": 60, "test": 20})
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=1, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="small_cnn", steps=1, cross_fit=0, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 

@@ -17,6 +17,7 @@ from rhostream.selection import (
     selection_functions,
 )
 from rhostream.selection.rules.gumbel import GumbelTop
+from rhostream.selection.rules.weighted import Weighted
 from rhostream.selection.scoring.functions import _FUNCTIONS
 
 K, N, C = 10, 6, 4
@@ -112,6 +113,7 @@ def test_each_function_names_its_rule_and_outside_ones_theirs():
     assert rules.pop("grad_norm_is") is Importance
     assert rules.pop("selective_backprop") is SelectiveBackprop
     assert rules.pop("jest") is Joint
+    assert rules.pop("drrho") is Weighted
     assert set(rules.values()) == {Top}
     register("mine", needs={"logits"}, rule=lambda: GumbelTop(0.5))(lambda scored: scored.loss)
     try:

@@ -134,6 +134,7 @@ class ILTrainConfig(StageConfig):
         5,
         group="Model",
         minimum=0,
+        maximum=20,
         metavar="N",
         help="Parts of the samples to score, for each of which the last layer is fitted to the labels of the others; 0 "
         "for none. Pairs have none, nor has a model that ends in no linear layer.",

@@ -194,18 +194,19 @@ def fitted_corrections(
 
     batch = Batch(fields={}, labels=targets)
 
-    def fit(asked: Sequence[tuple[int, float]]) -> Tensor:
-        work = partial(_lowest, logits, inputs, targets, dealt, asked, task)
-        return costs.flops("il_train", ("cross_fit", *inputs.shape, logits.shape[1], len(asked)), work)
+    def fit(part: int, penalty: float) -> Tensor:
+        rows = torch.from_numpy(np.flatnonzero(dealt != part))
+        work = partial(_lowest, logits[rows], inputs[rows], targets[rows], penalty, task)
+        return costs.flops("il_train", ("cross_fit", len(rows), *inputs.shape[1:], logits.shape[1]), work)
 
     first = torch.from_numpy(dealt == 0)
     if not first.any() or first.all():
         return None
-    tried = fit([(0, penalty) for penalty in _PENALTIES])
+    tried = [fit(0, penalty) for penalty in _PENALTIES]
     losses = [task.losses(logits + inputs @ weights, batch)[first].mean() for weights in tried]
     best = int(torch.stack(losses).argmin())
-    others = fit([(part, _PENALTIES[best]) for part in range(1, parts)])
-    corrections = Corrections(mean=mean, scale=scale, weights=torch.cat([tried[best : best + 1], others]))
+    others = [fit(part, _PENALTIES[best]) for part in range(1, parts)]
+    corrections = Corrections(mean=mean, scale=scale, weights=torch.stack([tried[best], *others]))
     corrected = corrections(logits, inputs[:, :-1] * scale + mean, dealt)
     before, after = (float(task.losses(outputs, batch).mean()) for outputs in (logits, corrected))
     if not after < before:  # NaN is no gain
@@ -221,40 +222,28 @@ def fitted_corrections(
     )
 
 
-def _lowest(
-    logits: Tensor,
-    inputs: Tensor,
-    targets: Tensor,
-    dealt: npt.NDArray[np.int64],
-    asked: Sequence[tuple[int, float]],
-    task: Task,
-) -> Tensor:
-    """What to add to the logits, times the inputs, for the lowest penalized loss of all parts but one.
+def _lowest(logits: Tensor, inputs: Tensor, targets: Tensor, penalty: float, task: Task) -> Tensor:
+    """(d + 1, classes): what to add to the logits, times the inputs, for the lowest penalized loss.
 
-    They are looked for together, as each search by itself would take most of its time in Python.
-
-    Args:
-        asked: pairs of the part that is left out and the penalty.
-
-    Returns:
-        float32 (len(asked), d + 1, classes).
+    Classes of which there are next to none here keep their logits: what is known of them is that they are elsewhere,
+    and every step would lower them.
     """
-    left_out, penalties = (torch.tensor(each) for each in zip(*asked, strict=True))
-    shares = (torch.from_numpy(dealt) != left_out[:, None]).float()
-    shares /= shares.sum(1, keepdim=True).clamp(min=1)
-    repeated = Batch(fields={}, labels=targets.repeat(len(asked), *[1] * (targets.dim() - 1)))
-    weights = torch.zeros(len(asked), inputs.shape[1], logits.shape[1], requires_grad=True)
+    classes = logits.shape[1]
+    counts = targets.sum(0) if targets.dim() == 2 else torch.bincount(targets, minlength=classes)
+    known = (counts >= _FEWEST_OF_A_CLASS).float()
+    batch = Batch(fields={}, labels=targets)
+    weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     search = torch.optim.LBFGS([weights], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
 
     def penalized() -> Any:
         search.zero_grad()
-        losses = task.losses((logits + inputs @ weights).flatten(0, 1), repeated)
-        total = (losses * shares.flatten()).sum() + (penalties * weights[:, :-1].square().sum((1, 2))).sum()
+        losses = task.losses(logits + inputs @ (weights * known), batch)
+        total = losses.mean() + penalty * weights[:-1].square().sum()
         total.backward()
         return total
 
     search.step(penalized)
-    return weights.detach()
+    return weights.detach() * known
 
 
 def _with_ones(inputs: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_no_sample_learns_from_its_own_label() -> None:
     assert min(changed) > 5e-3
 
 
-def test_a_class_that_is_in_one_part_alone_keeps_its_logits() -> None:
+def test_a_class_in_one_part_alone_keeps_its_logits() -> None:
     logits, inputs, labels, dealt = problem()
     labels[torch.from_numpy(dealt != 3)] %= CLASSES - 1
     weights = fitted_corrections(logits, inputs, labels, dealt, PARTS, Classification(), Costs(torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""`rho cluster`: groups of like pairs, by the embeddings of the reference table."""
+"""`rho cluster`: groups of like pairs, by the embeddings of the reference table or of any model."""
 
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +20,7 @@ from rhostream.pipeline.config import ClusterConfig
 @click.option("--overwrite", is_flag=True, help="Make them anew, in the place of clusters of this name.")
 @json_option
 def cluster(workspace: str, overwrite: bool, as_json: bool, **_: Any) -> None:
-    """Sort image-text pairs into clusters of like ones: k-means of the stored embeddings.
+    """Sort image-text pairs into clusters of like ones: k-means of stored embeddings, or of those of any model.
 
     `rho train --clusters NAME` then draws super-batches from one cluster each (--within-clusters), or gives every
     cluster its share of what is selected (--cluster-floor); `rho explain` and the report tell of each.

@@ -60,6 +60,9 @@ _READ_AHEAD: Final = 8  # parts of the reference table being read
 
 Embeddings = npt.NDArray[np.float32]
 
+_LISTS: Final = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+_NUMBERS: Final = (pa.types.is_floating, pa.types.is_integer)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClustersSummary:
@@ -180,12 +183,13 @@ class _Files(_Source):
         with self.folder.reading(file):
             if table.column("key").to_pylist() != rows.keys.to_pylist():
                 raise UnreadableError(f"has other keys than the {len(rows)} of shard {rows.shard.name}, in its order")
-            if not pa.types.is_list(table.schema.field("embedding").type):
+            kind = table.schema.field("embedding").type
+            if not any(each(kind) for each in _LISTS) or not any(each(kind.value_type) for each in _NUMBERS):
                 raise UnreadableError("has a column embedding that holds no lists of numbers")
             lengths = np.asarray(pc.list_value_length(table.column("embedding")))
             numbers = np.asarray(pc.list_flatten(table.column("embedding")), np.float32)
-            if not ((lengths == lengths[:1]).all() and np.isfinite(numbers).all()):
-                raise UnreadableError("has embeddings of several lengths, or that are not finite")
+            if not ((lengths == lengths[:1]).all() and lengths.all() and np.isfinite(numbers).all()):
+                raise UnreadableError("has embeddings of several lengths, of none, or that are not finite")
         return _normalized(numbers.reshape(len(rows), -1))
 
 
@@ -242,6 +246,11 @@ def _centers(workspace: Workspace, shards: Sequence[Shard], source: _Source, mad
         return key_hashes(rows.keys.to_pylist(), CLUSTERED), source.embeddings(rows)
 
     for of_rows, embeddings in read_ahead(read, shards, _READ_AHEAD):
+        if fitted is not None and embeddings.shape[1] != fitted.shape[1]:
+            raise WorkspaceError(
+                f"embeddings of {fitted.shape[1]} numbers in some shards, of {embeddings.shape[1]} in others: "
+                "take those of one model"
+            )
         hashes = np.concatenate([hashes, of_rows])
         fitted = embeddings if fitted is None else np.concatenate([fitted, embeddings])
         if len(hashes) > _FITTED:

@@ -48,8 +48,8 @@ class ILTraining:
             return []
         return [
             f"IL model {self.metadata.name!r} predicts {accuracy:.0%} of the validation labels: unless most of the "
-            "others are wrong, it is too weak to call labels wrong by. More held-out data help most (two folds of the "
-            "training split train on all of it), then a larger model or augmentation"
+            "others are wrong, it is too weak to call labels wrong by. More held-out data help most (more folds "
+            f"than {max(1, len(self.metadata.models))}), then a larger model or augmentation"
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -76,17 +76,23 @@ def test_embeddings_of_any_model_are_clustered(workspace, tmp_path):
     pq.write_table(table.set_column(1, "embedding", pc.list_slice(table["embedding"], 0, 8)), first)
     with pytest.raises(WorkspaceError, match="clusters 'files' were made"):
         write_clusters(workspace, config)
+    wide = table["embedding"].cast(pa.large_list(pa.float32()))
+    pq.write_table(table.set_column(1, "embedding", wide), first)
+    assert sum(write_clusters(workspace, config, overwrite=True).sizes) == 240
     spoiled = [
         (table.take(list(reversed(range(len(table))))), r"other keys than the \d+ of shard train-000000"),
         (
             table.set_column(1, "embedding", pa.array([[np.nan]] * len(table))),
-            "several lengths, or that are not finite",
+            "several lengths, of none, or that are not finite",
         ),
         (
             table.set_column(1, "embedding", pa.array([[1.0], *[[1.0, 2.0]] * (len(table) - 1)])),
-            "several lengths, or that are",
+            "several lengths, of none, or that are",
         ),
         (table.set_column(1, "embedding", table["key"]), "no lists of numbers"),
+        (table.set_column(1, "embedding", pa.array([["1"]] * len(table))), "no lists of numbers"),
+        (table.set_column(1, "embedding", pa.array([[]] * len(table), pa.list_(pa.float32()))), "of none"),
+        (table.set_column(1, "embedding", pa.array([[1.0, 2.0]] * len(table))), "of 2 in others|of 2 numbers in some"),
         (table.select(["key"]), "embedding"),
     ]
     for other, message in spoiled:

@@ -18,12 +18,18 @@ def faults_summary() -> str:
 
 def faults_table() -> str:
     """What came of the trials, by artifact."""
+    counts = {f"`{name.removeprefix('w/')}`": each for name, each in result("faults")["artifacts"].items()}
+    return _by_outcome("artifact", counts, ("told", "same"))
+
+
+def _by_outcome(what: str, counts: dict[str, dict[str, int]], expected: tuple[str, str]) -> str:
+    """Of each row the trials, those that ended in either way that they may, and all others."""
     rows = []
-    for name, counts in result("faults")["artifacts"].items():
-        failed = sum(count for outcome, count in counts.items() if outcome not in ("told", "same"))
-        cells = (sum(counts.values()), counts.get("told", 0), counts.get("same", 0), failed)
-        rows.append([f"`{name.removeprefix('w/')}`", *(f"{count:,}" for count in cells)])
-    return table(["artifact", "trials", "told", "same", "failed"], rows)
+    for name, outcomes in counts.items():
+        ended = [outcomes.get(outcome, 0) for outcome in expected]
+        trials = sum(outcomes.values())
+        rows.append([name, *(f"{count:,}" for count in (trials, *ended, trials - sum(ended)))])
+    return table([what, "trials", *expected, "failed"], rows)
 
 
 def mutated_tables_summary() -> str:
@@ -34,12 +40,8 @@ def mutated_tables_summary() -> str:
 
 def mutated_tables_table() -> str:
     """What came of mutated tables of texts, by their form."""
-    rows = []
-    for form, counts in result("mutated_tables")["forms"].items():
-        failed = sum(count for outcome, count in counts.items() if outcome not in ("kept", "told"))
-        cells = (sum(counts.values()), counts.get("kept", 0), counts.get("told", 0), failed)
-        rows.append([f"`.{form}`", *(f"{count:,}" for count in cells)])
-    return table(["table", "trials", "kept", "told", "failed"], rows)
+    counts = {f"`.{form}`": each for form, each in result("mutated_tables")["forms"].items()}
+    return _by_outcome("table", counts, ("kept", "told"))
 
 
 def kills_table() -> str:

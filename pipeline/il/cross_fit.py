@@ -22,6 +22,7 @@ from rhostream.loaders.index import Shard, ShardRows, key_hashes
 from rhostream.loaders.storage import Workspace
 from rhostream.loaders.stream import Batch, EvaluationStream
 from rhostream.pipeline.config import Precision
+from rhostream.pipeline.il.metadata import CrossFitGain
 from rhostream.pipeline.models import Costs, autocast, one_thread, repeatable_convolutions
 from rhostream.selection.scoring import in_even_chunks
 from rhostream.selection.tasks import Task, logits_of
@@ -67,18 +68,6 @@ class Corrections:
             rows = torch.from_numpy(np.flatnonzero(parts == part))
             corrected[rows] += inputs[rows] @ weights
         return corrected
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossFitted:
-    """Corrections that lower the loss, and what they came to: see `rhostream.pipeline.il.metadata.CrossFit`."""
-
-    corrections: Corrections
-    samples: int
-    penalty: float
-    loss_before: float
-    loss: float
-    accuracy: float | None
 
 
 def parts_of(hashes: Iterable[str], parts: int) -> npt.NDArray[np.int64]:
@@ -128,7 +117,7 @@ def cross_fit(
     precision: Precision,
     threads: int,
     costs: Costs,
-) -> CrossFitted | None:
+) -> tuple[Corrections, CrossFitGain] | None:
     """Fit the corrections to some 100,000 samples of the shards, or fewer where there are many classes.
 
     Args:
@@ -188,7 +177,7 @@ def fitted_corrections(
     parts: int,
     task: Task,
     costs: Costs,
-) -> CrossFitted | None:
+) -> tuple[Corrections, CrossFitGain] | None:
     mean, scale = inputs.mean(0), inputs.std(0) + _LEAST_DEVIATION
     inputs = _with_ones((inputs - mean) / scale)
 
@@ -212,8 +201,7 @@ def fitted_corrections(
     if not after < before:  # NaN is no gain
         return None
     right = task.correct(corrected, batch)
-    return CrossFitted(
-        corrections=corrections,
+    return corrections, CrossFitGain(
         samples=len(targets),
         penalty=_PENALTIES[best],
         loss_before=before,

@@ -39,25 +39,34 @@ class ILEvaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossFit:
+class CrossFitGain:
     """What fitting the last layer again has won: see `rhostream.pipeline.il.cross_fit`.
 
     Attributes:
-        file, sha256: of the corrections, beside the metadata.
-        parts: that the samples were dealt into.
         samples: that were fitted to, each by the labels of other parts.
         penalty: of the squared weights.
         loss_before, loss: mean loss of these samples, nats; accuracy of their labels (None where there is none).
     """
 
-    file: str
-    sha256: str
-    parts: int
     samples: int
     penalty: float
     loss_before: float
     loss: float
     accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFit(CrossFitGain):
+    """And where it is kept.
+
+    Attributes:
+        file, sha256: of the corrections, beside the metadata.
+        parts: that the samples were dealt into.
+    """
+
+    file: str
+    sha256: str
+    parts: int
 
 
 @dataclass(frozen=True, kw_only=True)

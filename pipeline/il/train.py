@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -16,13 +16,24 @@ from rhostream.loaders.reference import ContrastiveLoss, PairReference
 from rhostream.loaders.storage import Workspace, encode_safetensors
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import ILTrainConfig
-from rhostream.pipeline.il.cross_fit import CrossFitted, cross_fit
+from rhostream.pipeline.il.cross_fit import Corrections, cross_fit
 from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan, il_model
-from rhostream.pipeline.il.metadata import CrossFit, ILMetadata, ILWeights, il_costs, metadata_file, write_il_cost
+from rhostream.pipeline.il.metadata import (
+    CrossFit,
+    CrossFitGain,
+    ILMetadata,
+    ILWeights,
+    il_costs,
+    metadata_file,
+    write_il_cost,
+)
 from rhostream.pipeline.jobs import exclusive_lock, joined, remove_contents, require_agreement, require_same
 from rhostream.pipeline.models import HIGHEST_SCALE, choose_device, count_parameters, place
 from rhostream.schema import COST_UNITS
 from rhostream.selection.tasks import task_of
+
+#: Corrections of a model, and what they have won.
+Fitted = tuple[Corrections, CrossFitGain]
 
 _FEWEST_RIGHT: Final = 0.5  # share of the labels: with fewer, most of what it contradicts is its own error
 
@@ -207,7 +218,7 @@ def _plans(workspace: Workspace, corpus: CorpusMetadata) -> list[FitPlan]:
     return [FitPlan(fold=-1, train=holdout, validate=training)]
 
 
-def _cross_fitted(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, fit: Fit) -> CrossFitted | None:
+def _cross_fitted(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainConfig, fit: Fit) -> Fitted | None:
     """What fitting the last layer again to the samples that the model is to score wins, if anything."""
     if not config.cross_fit or corpus.task == "pairs":
         return None
@@ -231,14 +242,13 @@ def _cross_fitted(workspace: Workspace, corpus: CorpusMetadata, config: ILTrainC
         )
 
 
-def _write_weights(workspace: Workspace, name: str, fit: Fit, fitted: CrossFitted | None) -> ILWeights:
+def _write_weights(workspace: Workspace, name: str, fit: Fit, fitted: Fitted | None) -> ILWeights:
     file, digest = _write_tensors(workspace, name, f"model{fit.plan.label}.safetensors", fit.best)
     won = None
     if fitted is not None:
-        values = {each.name: getattr(fitted, each.name) for each in fields(fitted)}
-        tensors = vars(values.pop("corrections"))
-        corrections = _write_tensors(workspace, name, f"corrections{fit.plan.label}.safetensors", tensors)
-        won = CrossFit(file=corrections[0], sha256=corrections[1], parts=len(tensors["weights"]), **values)
+        corrections, gain = fitted
+        kept, sha256 = _write_tensors(workspace, name, f"corrections{fit.plan.label}.safetensors", vars(corrections))
+        won = CrossFit(file=kept, sha256=sha256, parts=len(corrections.weights), **asdict(gain))
     return ILWeights(
         fold=fit.plan.fold,
         file=file,

@@ -13,8 +13,8 @@ from rhostream import ConfigError, WorkspaceError
 from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
-from rhostream.pipeline.il.cross_fit import CrossFitted, fitted_corrections, last_layer, logits_and_inputs, parts_of
-from rhostream.pipeline.il.metadata import ILMetadata
+from rhostream.pipeline.il.cross_fit import Corrections, fitted_corrections, last_layer, logits_and_inputs, parts_of
+from rhostream.pipeline.il.metadata import CrossFitGain, ILMetadata
 from rhostream.pipeline.il.score import score_il
 from rhostream.pipeline.il.train import train_il
 from rhostream.pipeline.models import Costs
@@ -35,7 +35,7 @@ def problem(samples: int = 400) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 def fitted(
     logits: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, dealt: np.ndarray, task: Task
-) -> CrossFitted:
+) -> tuple[Corrections, CrossFitGain]:
     found = fitted_corrections(logits, inputs, targets, dealt, PARTS, task, Costs(torch.device("cpu")))
     assert found is not None
     return found
@@ -43,8 +43,8 @@ def fitted(
 
 def test_the_loss_of_samples_that_were_not_fitted_to_falls() -> None:
     logits, inputs, labels, dealt = problem()
-    found = fitted(logits, inputs, labels, dealt, Classification())
-    corrected = found.corrections(logits, inputs, dealt)
+    corrections, found = fitted(logits, inputs, labels, dealt, Classification())
+    corrected = corrections(logits, inputs, dealt)
     assert found.loss == pytest.approx(float(nn.functional.cross_entropy(corrected, labels)), rel=1e-5)
     assert found.loss < 0.5 * found.loss_before
     assert found.accuracy == pytest.approx(float((corrected.argmax(1) == labels).float().mean()))
@@ -52,10 +52,10 @@ def test_the_loss_of_samples_that_were_not_fitted_to_falls() -> None:
 
 def test_no_sample_learns_from_its_own_label() -> None:
     logits, inputs, labels, dealt = problem()
-    before = fitted(logits, inputs, labels, dealt, Classification()).corrections
+    before, _ = fitted(logits, inputs, labels, dealt, Classification())
     sample = int(np.flatnonzero(dealt == 3)[0])
     labels[sample] = (labels[sample] + 1) % CLASSES
-    after = fitted(logits, inputs, labels, dealt, Classification()).corrections
+    after, _ = fitted(logits, inputs, labels, dealt, Classification())
     torch.testing.assert_close(before.weights[3], after.weights[3], atol=0, rtol=0)
     changed = [float((before.weights[part] - after.weights[part]).abs().max()) for part in (0, 1, 2, 4)]
     assert min(changed) > 5e-3
@@ -64,16 +64,15 @@ def test_no_sample_learns_from_its_own_label() -> None:
 def test_a_class_in_one_part_alone_keeps_its_logits() -> None:
     logits, inputs, labels, dealt = problem()
     labels[torch.from_numpy(dealt != 3)] %= CLASSES - 1
-    weights = fitted_corrections(logits, inputs, labels, dealt, PARTS, Classification(), Costs(torch.device("cpu")))
-    assert weights is not None
-    assert not weights.corrections.weights[3][:, CLASSES - 1].any()
-    assert weights.corrections.weights[0][:, CLASSES - 1].any()
+    corrections, _ = fitted(logits, inputs, labels, dealt, Classification())
+    assert not corrections.weights[3][:, CLASSES - 1].any()
+    assert corrections.weights[0][:, CLASSES - 1].any()
 
 
 def test_several_classes_a_sample_are_fitted_too() -> None:
     logits, inputs, labels, dealt = problem()
     targets = nn.functional.one_hot(labels, CLASSES).float()
-    found = fitted(logits, inputs, targets, dealt, MultiLabel())
+    _, found = fitted(logits, inputs, targets, dealt, MultiLabel())
     assert found.loss < 0.5 * found.loss_before
 
 
@@ -125,6 +124,15 @@ def test_il_scores_are_those_that_cross_fitting_told(shapes: Workspace) -> None:
     assert scores.accuracy == pytest.approx(model.cross_fit.accuracy, abs=0.01)
     assert scores.mean_il < model.cross_fit.loss_before
     assert scores.in_sample == 0
+
+
+def test_copies_of_unlike_labels_are_scored_as_told_with_folds(tmp_path: Path) -> None:
+    workspace = write_shapes(tmp_path / "w", splits={"train": 240}, folds=2, copies=2, noise=0.2, shard_rows=60)
+    models = train_il(workspace, ILTrainConfig(model="bn_cnn", steps=2, device="cpu")).metadata.models
+    fits = [model.cross_fit for model in models if model.cross_fit is not None]
+    assert [fit.file for fit in fits] == ["corrections-fold0.safetensors", "corrections-fold1.safetensors"]
+    told = sum(fit.samples * fit.loss for fit in fits) / sum(fit.samples for fit in fits)
+    assert score_il(workspace, ILScoreConfig(device="cpu")).mean_il == pytest.approx(told, rel=1e-4)
 
 
 def test_texts_are_corrected_in_the_order_of_their_rows(tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def write_clusters(workspace: Workspace | str, config: ClusterConfig, *, overwri
     corpus = CorpusMetadata.read(workspace)
     if corpus.task != "pairs":
         raise ConfigError(
-            f"clusters of a corpus of task {corpus.task}: they are made of embeddings, which the reference table of "
-            "image-text pairs alone holds"
+            f"clusters of a corpus of task {corpus.task}: image-text pairs alone are clustered; name a "
+            "workspace of these"
         )
     source = _source(workspace, corpus, config)
     name, digest = source.identity()

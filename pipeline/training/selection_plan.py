@@ -122,7 +122,10 @@ def require_task(config: TrainConfig, task: Task) -> None:
     if config.mixed_resolution:
         raise ConfigError("mixed_resolution is for image-text pairs, which the corpus does not have: leave it out")
     if of_pairs:
-        raise ConfigError(f"select {config.select!r} scores image-text pairs, which the corpus does not have")
+        raise ConfigError(
+            f"select {config.select!r} scores image-text pairs, which the corpus does not have: choose "
+            "another selection, learnable for instance"
+        )
     if not isinstance(task, MultiLabel):
         return
     auto = config.select == AUTO

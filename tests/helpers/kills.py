@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from helpers import jobs
 from helpers.killable import ENDS, end, start
 from helpers.pair_corpus import tangled_pairs, write_tar_of
 from helpers.shards_corpus import CLASSES
@@ -110,6 +111,8 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
             *("--evaluate-every", "4", "--batch-size", "4", "--super-batch-size", "12", *_CPU, *_at(place, "shards")),
         ],
     ],
+    "il train of pairs, two processes": lambda place: COMMANDS["il train of pairs"](place),
+    "train of pairs, two processes": lambda place: COMMANDS["train of pairs"](place),
     "shards, two workers": lambda place: [_shards(place, "--workers", "2")],
     "index": lambda place: [["index", str(place.folder / "w/shards"), "--workers", "0", *_at(place, "killed")]],
     "index, two workers": lambda place: [
@@ -200,7 +203,8 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
     """End a command by these signals, one start each, and let it finish; it must end as if it had never been ended.
 
     Every file is compared, temporary ones too, but for measured times. A command that is done before the signal comes
-    is compared, and begins anew.
+    is compared, and begins anew. Of two processes one is ended, at random, and then the other one as torchrun does,
+    which may say and leave what it will.
 
     Raises:
         AssertionError: an end told of an error, or left a temporary folder; the results differ.
@@ -224,6 +228,8 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
 
     def run(wait: float, number: signal.Signals | None) -> bool:
         """Start it, and end it after these seconds; was it ended before it was done?"""
+        if asked.endswith("two processes"):
+            return run_job(wait, number)
         process = start(command, said=said, temporary=temporary)
         process.join(wait)
         ended = number is not None and end(process, number)
@@ -236,6 +242,21 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
         assert number is signal.SIGKILL or not left, f"{asked}, ended by {number}, left {left}"
         for name in left:
             shutil.rmtree(temporary / name)
+        return ended
+
+    def run_job(wait: float, number: signal.Signals | None) -> bool:
+        """The same of two processes."""
+        processes = jobs.start(command, 2, temporary)
+        processes[0].join(wait)
+        if number is not None:
+            jobs.kill_one(processes, chance, lambda: True, by=number)
+        for process in processes:
+            process.join(120)
+        codes = [process.exitcode for process in processes]
+        ended = codes != [0, 0]
+        assert number is not None or not ended, f"{asked}: {codes}"
+        for left in temporary.iterdir():
+            shutil.rmtree(left)
         return ended
 
     anew()

@@ -247,7 +247,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
         *(line for lines in project["optional-dependencies"].values() for line in lines),
     ]
     names = {re.split(r"[^\w-]", line)[0] for line in declared}
-    modules = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    modules = {"pillow": "PIL", "scikit-learn": "sklearn", "open_clip_torch": "open_clip"}
     known = {modules.get(name, name.replace("-", "_")) for name in names} | set(sys.stdlib_module_names)
     for name in ("rhostream", *FOLDERS):
         for path in (ROOT / name).rglob("*.py"):

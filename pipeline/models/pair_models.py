@@ -1,4 +1,4 @@
-"""Two-tower models of image-text pairs that need no download."""
+"""Two-tower models of image-text pairs that need no download: small ones, and those of open_clip from a folder."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.reference import ContrastiveLoss, require_contrastive
-from rhostream.pipeline.config import PAIRS_MODEL
+from rhostream.pipeline.config import OPEN_CLIP, PAIRS_MODEL
+from rhostream.pipeline.models.open_clip_models import OpenClipImages, OpenClipTexts, normalization_of, open_clip_model
 from rhostream.pipeline.models.registry import Residual, load_weights
 from rhostream.pipeline.models.text_models import BagOfNgrams
 
@@ -69,7 +70,7 @@ def build_pairs_model(
     """A two-tower model of what the specs make of samples, on the CPU: see `TwoTowers`.
 
     Args:
-        name: a key of `PAIR_MODELS`.
+        name: a key of `PAIR_MODELS`, or `open_clip/` and a local folder, whose weights it begins with.
         loss: that it is to be trained with.
         seed: of the initialization; torch's global generators are left as they were.
         weights: a local .safetensors or .pt file of its state dict.
@@ -77,14 +78,17 @@ def build_pairs_model(
     Raises:
         ConfigError: an unknown name, a spec that the model cannot take, or weights that are not this model's.
     """
-    if name not in PAIR_MODELS:
-        raise ConfigError(f"model {name!r} takes no pairs of images and texts: choose {', '.join(PAIR_MODELS)}")
+    if name not in PAIR_MODELS and not name.startswith(OPEN_CLIP):
+        raise ConfigError(
+            f"model {name!r} takes no pairs of images and texts: choose {', '.join(PAIR_MODELS)}, or {OPEN_CLIP}FOLDER"
+        )
     if not text_spec.vocabulary:
         raise ConfigError(f"model {name!r} needs the number of token ids: give TextSpec(…, vocabulary=…)")
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
-        model = PAIR_MODELS[name](image_spec, text_spec, loss)
+        make = PAIR_MODELS.get(name) or partial(_of_open_clip, name)
+        model = make(image_spec, text_spec, loss)
     finally:
         torch.set_rng_state(state)
     if weights is not None:
@@ -112,6 +116,18 @@ def _clip(image_spec: ImageSpec, text_spec: TextSpec, loss: ContrastiveLoss, *, 
         nn.Linear(4 * width, _EMBEDDING),
     )
     return TwoTowers(image_tower, BagOfNgrams(text_spec.vocabulary, _EMBEDDING), loss)
+
+
+def _of_open_clip(name: str, image_spec: ImageSpec, text_spec: TextSpec, loss: ContrastiveLoss) -> TwoTowers:
+    """With its own temperature and, under the sigmoid loss, its own bias, if it has one."""
+    found = open_clip_model(name, image_spec, text_spec)
+    images = OpenClipImages(found.visual, image_spec, *normalization_of(found))
+    model = TwoTowers(images, OpenClipTexts(found.text), loss)
+    with torch.no_grad():
+        model.logit_scale.copy_(found.logit_scale.reshape(()))
+        if model.logit_bias is not None and found.logit_bias is not None:
+            model.logit_bias.copy_(found.logit_bias.reshape(()))
+    return model
 
 
 PAIR_MODELS: Final = {PAIRS_MODEL: partial(_clip, width=32), "tiny_clip": partial(_clip, width=16)}

@@ -11,7 +11,7 @@ from torch import nn
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, InputSpec, TextSpec
 from rhostream.loaders.storage import UnreadableError, decode_safetensors, decode_torch, read_file
-from rhostream.pipeline.config import TEXT_MODELS
+from rhostream.pipeline.config import OPEN_CLIP, TEXT_MODELS
 from rhostream.pipeline.models.text_models import TRANSFORMERS, build_text_model
 
 MIN_SIZE: Final = 16  # pixels a side that the built-in convolutional models need
@@ -246,7 +246,7 @@ def takes_any_size(name: str) -> bool:
 
         known = get_pretrained_cfg(name.removeprefix(_TIMM), allow_unregistered=True)
         return not (known and known.fixed_input_size)
-    return name not in _OF_ONE_SIZE and not name.startswith(("vit_", "maxvit"))
+    return name not in _OF_ONE_SIZE and not name.startswith(("vit_", "maxvit", OPEN_CLIP))
 
 
 def _require_size(name: str, spec: ImageSpec) -> None:

@@ -21,16 +21,14 @@ IMAGES: Final = 160  # of the workspace that the commands are at work on
 _IMAGE: Final = "[image]\nsize = 16\n"
 _TRAIN: Final = ("--model", "bn_cnn", "--batch-size", "4", "--super-batch-size", "20", "--augmentation", "shift_flip")
 _CPU: Final = ("--device", "cpu", "--threads", "1")
-_TRAIN_IL: Final = ("il", "train", "--name", "killed", "--model", "bn_cnn", "--steps", "60", "--batch-size", "8", *_CPU)
 
-_TRAIN_IL_OF_PAIRS: Final = (
-    *("il", "train", "--name", "killed", "--model", "small_clip", "--steps", "16", "--batch-size", "8"),
-    *_CPU,
-)
-_TRAIN_IL_OF_TEXTS: Final = (
-    *("il", "train", "--name", "killed", "--model", "bag_of_ngrams", "--steps", "60", "--batch-size", "8"),
-    *_CPU,
-)
+
+def _train_il(model: str, steps: int) -> tuple[str, ...]:
+    return ("il", "train", "--name", "killed", "--model", model, "--steps", str(steps), "--batch-size", "8", *_CPU)
+
+
+#: To be ended while it trains; what only needs some model to go on with takes the least.
+_LONG, _LEAST = 30, 2
 
 #: Of these, what was measured differs from run to run.
 _MEASURED: Final = ("costs", "metrics.jsonl", "checkpoints", "comparisons", "tensorboard")
@@ -76,7 +74,7 @@ def _at(place: SmallWorkspace, workspace: str = "w") -> tuple[str, str]:
 def _folds(place: SmallWorkspace) -> list[list[str]]:
     return [
         [*_shards(place, "--folds", "2", "--workers", "0")],
-        [*_TRAIN_IL, "--augmentation", "shift_flip", *_at(place, "shards")],
+        [*_train_il("bn_cnn", _LONG), "--augmentation", "shift_flip", *_at(place, "shards")],
     ]
 
 
@@ -90,24 +88,27 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
         ["thumbnails", "--size", "12", "--workers", "0", *_at(place, "shards")],
     ],
     "tokenize of pairs": lambda place: [_pairs(place, "--workers", "0"), ["tokenize", *_at(place, "shards")]],
-    "il train of pairs": lambda place: [_pairs(place, "--workers", "0"), [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")]],
+    "il train of pairs": lambda place: [
+        _pairs(place, "--workers", "0"),
+        [*_train_il("tiny_clip", _LONG), *_at(place, "shards")],
+    ],
     "il score of pairs": lambda place: [
         _pairs(place, "--workers", "0"),
-        [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
+        [*_train_il("tiny_clip", _LEAST), *_at(place, "shards")],
         ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place, "shards")],
     ],
     "cluster of pairs": lambda place: [
         _pairs(place, "--workers", "0"),
-        [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
+        [*_train_il("tiny_clip", _LEAST), *_at(place, "shards")],
         ["il", "score", "--name", "killed", *_CPU, *_at(place, "shards")],
         ["cluster", "--name", "killed", "--count", "4", *_at(place, "shards")],
     ],
     "train of pairs": lambda place: [
         _pairs(place, "--workers", "0"),
-        [*_TRAIN_IL_OF_PAIRS, *_at(place, "shards")],
+        [*_train_il("tiny_clip", _LEAST), *_at(place, "shards")],
         ["il", "score", "--name", "killed", *_CPU, *_at(place, "shards")],
         [
-            *("train", "--name", "killed", "--select", "jest", "--model", "small_clip", "--steps", "16"),
+            *("train", "--name", "killed", "--select", "jest", "--model", "tiny_clip", "--steps", "12"),
             *("--evaluate-every", "4", "--batch-size", "4", "--super-batch-size", "12", *_CPU, *_at(place, "shards")),
         ],
     ],
@@ -119,37 +120,40 @@ COMMANDS: Final[dict[str, Callable[[SmallWorkspace], list[list[str]]]]] = {
         ["index", str(place.folder / "w/shards"), "--workers", "2", *_at(place, "killed")]
     ],
     "thumbnails": lambda place: [["thumbnails", "--size", "12", "--workers", "0", *_at(place)]],
-    "il train": lambda place: [[*_TRAIN_IL, *_at(place)]],
+    "il train": lambda place: [[*_train_il("bn_cnn", _LONG), *_at(place)]],
     "il train, folds": _folds,
     "il score": lambda place: [
-        [*_TRAIN_IL, *_at(place)],
+        [*_train_il("bn_cnn", _LEAST), *_at(place)],
         ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place)],
     ],
     "shards, texts": lambda place: [_texts(place)],
     "tokenize": lambda place: [_texts(place), ["tokenize", "--workers", "0", *_at(place, "shards")]],
-    "il train, texts": lambda place: [_texts(place), [*_TRAIN_IL_OF_TEXTS, *_at(place, "shards")]],
+    "il train, texts": lambda place: [
+        _texts(place),
+        [*_train_il("bag_of_ngrams", _LONG), *_at(place, "shards")],
+    ],
     "il score, texts": lambda place: [
         _texts(place),
-        [*_TRAIN_IL_OF_TEXTS, *_at(place, "shards")],
+        [*_train_il("bag_of_ngrams", _LEAST), *_at(place, "shards")],
         ["il", "score", "--name", "killed", "--batch-size", "4", *_CPU, *_at(place, "shards")],
     ],
     "coreset": lambda place: [["coreset", "--name", "killed", "--keep", "0.5", *_at(place)]],
     "train": lambda place: [
-        ["train", "--name", "killed", "--steps", "40", "--evaluate-every", "8", *_TRAIN, *_CPU, *_at(place)]
+        ["train", "--name", "killed", "--steps", "24", "--evaluate-every", "8", *_TRAIN, *_CPU, *_at(place)]
     ],
     "train, texts": lambda place: [
         _texts(place),
-        ["il", "train", "--model", "bag_of_ngrams", "--steps", "8", *_CPU, *_at(place, "shards")],
+        ["il", "train", "--model", "bag_of_ngrams", "--steps", "2", *_CPU, *_at(place, "shards")],
         ["il", "score", *_CPU, *_at(place, "shards")],
         [
-            *("train", "--name", "killed", "--model", "tiny_transformer", "--batch-size", "4", "--steps", "30"),
+            *("train", "--name", "killed", "--model", "tiny_transformer", "--batch-size", "4", "--steps", "18"),
             *("--super-batch-size", "20", "--evaluate-every", "8", *_CPU, *_at(place, "shards")),
         ],
     ],
     "train, thumbnails scored ahead": lambda place: [
         ["thumbnails", "--size", "8", "--format", "raw", "--workers", "0", *_at(place)],
         [
-            *("train", "--name", "killed", "--thumbnails", "8-raw", "--score-ahead", "--steps", "40"),
+            *("train", "--name", "killed", "--thumbnails", "8-raw", "--score-ahead", "--steps", "24"),
             *("--evaluate-every", "8", *_TRAIN, *_CPU, *_at(place)),
         ],
     ],

@@ -28,7 +28,7 @@ from rhostream.pipeline.training.loop import train
 from rhostream.selection.scoring import remote_scorers
 
 CONFIG = TrainConfig(select="rho_loss",
-    model="mlp", batch_size=6, super_batch_size=24, score_chunk=6, steps=12, evaluate_every=5, device="cpu", threads=1,
+    model="mlp", batch_size=6, super_batch_size=24, score_chunk=6, steps=8, evaluate_every=3, device="cpu", threads=1,
     workers="0", schedule="constant", tensorboard=False,
 )  # fmt: skip
 #: Settings by the run's name; what every number of processes has to agree on.
@@ -158,7 +158,7 @@ def jobs(
             (2, "job", (place, runs(2))),
             (3, "job", (place, runs(3))),
             (2, "job", (place, json.dumps([("elastic", {"steps": 4})]))),
-            (3, "job", (place, json.dumps([("elastic", {"steps": 9, "shard_model": True})]))),
+            (3, "job", (place, json.dumps([("elastic", {"steps": 6, "shard_model": True})]))),
             (2, "command", (told, f"{of_rho} --batch-size 5")),
             (2, "command", (told, f"{of_rho} --batch-size 6", f"{of_rho} --batch-size 4")),
             (
@@ -211,7 +211,7 @@ def test_any_number_of_processes_makes_the_same_run(workspace, jobs, name):
             continue
         require_same_run(workspace, f"{name}-{ranks}", name)
         metrics = of_ranks[0][list(RUNS).index(name)]
-        assert [line["step"] for line in metrics] == [5, 10, 12]
+        assert [line["step"] for line in metrics] == [3, 6, 8]
         for line, expected in zip(metrics, alone.metrics, strict=True):
             for measured in (
                 "candidates",
@@ -227,9 +227,9 @@ def test_any_number_of_processes_makes_the_same_run(workspace, jobs, name):
 
 def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
     folder = "runs/elastic/checkpoints"
-    assert workspace.names(folder) == ["last.pt", "parts-000000009"]  # of three processes that share the model out
-    assert workspace.names(f"{folder}/parts-000000009") == [*(f"0000{rank}.safetensors" for rank in range(3)), PARTS]
-    workspace.write_bytes(f"{folder}/parts-000000010/00000.safetensors", b"")  # of a job that was killed as it wrote
+    assert workspace.names(folder) == ["last.pt", "parts-000000006"]  # of three processes that share the model out
+    assert workspace.names(f"{folder}/parts-000000006") == [*(f"0000{rank}.safetensors" for rank in range(3)), PARTS]
+    workspace.write_bytes(f"{folder}/parts-000000007/00000.safetensors", b"")  # of a job that was killed as it wrote
     train(workspace, replace(CONFIG, name="elastic"))
     assert workspace.names(folder) == ["last.pt"]
     train(workspace, replace(CONFIG, name="whole"))
@@ -243,10 +243,10 @@ def test_a_damaged_part_of_a_checkpoint_is_told_of(workspace, jobs, file):
     content = workspace.read_bytes(name)
     workspace.write_bytes(name, content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(WorkspaceError, match=f"{file} is no readable part of a checkpoint.*--overwrite"):
-        train(workspace, replace(CONFIG, name="sharded-3", steps=14, **RUNS["sharded"]))
+        train(workspace, replace(CONFIG, name="sharded-3", steps=10, **RUNS["sharded"]))
     workspace.remove(name)
     with pytest.raises(WorkspaceError, match=r"is no readable part of a checkpoint \(is missing\)"):
-        train(workspace, replace(CONFIG, name="sharded-3", steps=14, **RUNS["sharded"]))
+        train(workspace, replace(CONFIG, name="sharded-3", steps=10, **RUNS["sharded"]))
     workspace.write_bytes(name, content)
 
 

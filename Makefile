@@ -98,8 +98,10 @@ browser:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
-# Tests of a file run in one process: what they share is then made once.
-PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
+# Tests of a file run in one process: what they share is then made once. Files begin in the order that tests/conftest.py
+# gives them, and there is a process more than cores, for those that wait for others' answers, timers and new processes.
+PROCESSES := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)" 2>/dev/null || echo auto)
+PYTEST := $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # The checks of types and docs, each a single process, run beside the tests; what they find comes last.
 test: lint

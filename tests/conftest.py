@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests, and has the files with slow ones begin first: a process that began one last would end alone."""
     missing = pytest.mark.skip(reason="NOT TESTED on real data: ../shared is missing")
     there = (SHARED / "data" / "unpack.py").exists()
     for item in items:
@@ -73,6 +75,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(marker)
         if item.get_closest_marker("real_data") and not there:
             item.add_marker(missing)
+    tests = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path]))
 
 
 def _marker_of(folder: Path) -> str | None:

@@ -12,16 +12,17 @@ on all test pairs; the target is the recall@10 (mean of both ways) that uniform 
 lowest.
 
 Of each run: steps, samples seen (candidates that were scored or, by uniform sampling, trained on), samples trained on,
-seconds and CPU-seconds until the target, a tenth of the reference model charged; the share of wrong captions among the
-selected in the first third and over the whole run; and of the reference table, how well it tells wrong captions from
-true ones. `drrho` leaves nothing out, and weights. The number of the others is the share of candidates left out.
-`small` rows score thumbnails of 16 pixels (Flexi-JEST's saving), a tenth of whose making is charged, too; `flexi` rows
-train half of each batch on them. A twin (--proxy) is left out: it has the reference's architecture, here the learner's
-own, and so saves nothing.
+seconds, CPU-seconds and FLOPs until the target and over the whole run, a tenth of the reference model charged; what the
+whole run's went to; the share of wrong captions among the selected in the first third and over the whole run; and of
+the reference table, how well it tells wrong captions from true ones. `drrho` leaves nothing out, and weights. The
+number of the others is the share of candidates left out. `small` rows score thumbnails of 16 pixels (Flexi-JEST's
+saving), `smallest` ones of 8, a tenth of whose making is charged, too; `flexi` rows train half of each batch on them,
+`flexi quarter` a quarter. The twin (ActiveCLIP's, --proxy) is a tiny_clip that is trained along and scores against a
+tiny_clip reference, which is charged in the place of the other.
 
 One reference model for all seeds of the learner and its order; one thread. Finished runs of the workspace are taken up
-again, and what the output holds of other variants and seeds is kept. Expected: the table of docs/pairs.md. About a
-CPU-minute a run.
+again, what the output holds of other variants and seeds is kept, and it is written after each run. Expected: the tables
+of docs/pairs.md. Two CPU-minutes a run, and six for each reference model.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,26 +46,59 @@ from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.sql import query
 from rhostream.pipeline.thumbnails import write_thumbnails
 from rhostream.pipeline.training import Run, train
+from rhostream.selection.policies import RuleName
 
 OUTPUT = Path(__file__).parent / "results" / "pairs.json"
 SMALL: Final = 16  # pixels of the thumbnails
+SMALLEST: Final = 8
 IL_RUNS: Final = 10  # among which the reference model and the thumbnails are shared
 
-#: By name: selection function, candidates for each sample trained on, share of uniform's steps, what is scored, and the
-#: share of each batch that is trained on these thumbnails.
-VARIANTS: Final[dict[str, tuple[str, float, float, str, float]]] = {
-    "uniform": ("uniform", 1, 1.0, "none", 0.0),
-    "drrho": ("drrho", 1, 1.0, "none", 0.0),
-    "learnability 0.5": ("learnability", 2, 0.6, "none", 0.0),
-    "easy_reference 0.5": ("easy_reference", 2, 0.6, "none", 0.0),
-    "jest 0.5": ("jest", 2, 0.6, "none", 0.0),
-    "jest 0.5 small": ("jest", 2, 0.6, f"{SMALL}-raw", 0.0),
-    "jest 0.5 flexi": ("jest", 2, 0.6, f"{SMALL}-raw", 0.5),
-    "learnability 0.8": ("learnability", 5, 0.4, "none", 0.0),
-    "easy_reference 0.8": ("easy_reference", 5, 0.4, "none", 0.0),
-    "jest 0.8": ("jest", 5, 0.4, "none", 0.0),
-    "jest 0.8 small": ("jest", 5, 0.4, f"{SMALL}-raw", 0.0),
-    "jest 0.9": ("jest", 10, 0.4, "none", 0.0),
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """How a run selects.
+
+    Attributes:
+        ratio: candidates for each sample trained on.
+        share: of uniform's steps.
+        thumbnails: pixels of those that are scored; 0 for full images.
+        mixed: share of each batch that is trained on these thumbnails.
+        twin: a model of the reference's architecture scores in the learner's place.
+    """
+
+    select: str
+    ratio: float = 1
+    share: float = 1.0
+    thumbnails: int = 0
+    mixed: float = 0.0
+    rule: RuleName = "default"
+    twin: bool = False
+
+    @property
+    def reference(self) -> str:
+        return "tiny_clip" if self.twin else "small_clip"
+
+
+VARIANTS: Final[dict[str, Variant]] = {
+    "uniform": Variant(select="uniform"),
+    "drrho": Variant(select="drrho"),
+    "learnability 0.5": Variant(select="learnability", ratio=2, share=0.6),
+    "learnability 0.5 gumbel": Variant(select="learnability", ratio=2, share=0.6, rule="gumbel"),
+    "learnability 0.5 twin": Variant(select="learnability", ratio=2, share=0.6, twin=True),
+    "easy_reference 0.5": Variant(select="easy_reference", ratio=2, share=0.6),
+    "hard_learner 0.5": Variant(select="hard_learner", ratio=2, share=0.6),
+    "jest 0.5": Variant(select="jest", ratio=2, share=0.6),
+    "jest 0.5 small": Variant(select="jest", ratio=2, share=0.6, thumbnails=SMALL),
+    "jest 0.5 smallest": Variant(select="jest", ratio=2, share=0.6, thumbnails=SMALLEST),
+    "jest 0.5 flexi": Variant(select="jest", ratio=2, share=0.6, thumbnails=SMALL, mixed=0.5),
+    "jest 0.5 flexi quarter": Variant(select="jest", ratio=2, share=0.6, thumbnails=SMALL, mixed=0.25),
+    "learnability 0.8": Variant(select="learnability", ratio=5, share=0.6),
+    "easy_reference 0.8": Variant(select="easy_reference", ratio=5, share=0.6),
+    "jest 0.8": Variant(select="jest", ratio=5, share=0.6),
+    "jest 0.8 short": Variant(select="jest", ratio=5, share=0.4),
+    "jest 0.8 small": Variant(select="jest", ratio=5, share=0.6, thumbnails=SMALL),
+    "jest 0.8 smallest": Variant(select="jest", ratio=5, share=0.6, thumbnails=SMALLEST),
+    "jest 0.9 smallest": Variant(select="jest", ratio=10, share=0.6, thumbnails=SMALLEST),
 }
 
 
@@ -88,30 +123,30 @@ def main() -> None:
         settings = {"loss": asked.loss, "batch_size": asked.batch_size}
         if other := {name: before[name] for name, value in settings.items() if before.get(name, value) != value}:
             parser.error(f"{asked.output} holds runs of {other}, not of {settings}: name another --output")
-        thumbnails = prepare(workspace, asked, before.get("thumbnails_cpu_seconds"))
+        spent = prepare(workspace, asked, before.get("thumbnails_cpu_seconds", {}))
+        of_reference = reference(workspace, truth)
         runs = {(run["variant"], run["seed"]): run for run in before["runs"]}
         for seed in asked.seeds:
             for name in asked.only:
                 run = run_of(workspace, name, seed, asked)
-                charged = 0.0 if VARIANTS[name][3] == "none" else thumbnails / IL_RUNS
+                charged = spent.get(str(VARIANTS[name].thumbnails), 0.0) / IL_RUNS
                 runs[name, seed] = {"variant": name, "seed": seed, **outcome(workspace, run, truth, charged)}
-        ends = [run["end"]["recall"] for (name, _), run in runs.items() if name == "uniform"]
-        target = min(ends, default=0.0)
-        for run in runs.values():
-            run["reached"] = next((point for point in run["curve"] if (point["recall"] or 0.0) >= target), None)
-        found = {
-            "benchmark": "pairs",
-            "machine": machine(),
-            **settings,
-            "thumbnails_cpu_seconds": thumbnails,
-            "wrong": sum(map(bool, truth.values())) / len(truth),
-            "reference": reference(workspace, truth),
-            "target": target,
-            "runs": sorted(runs.values(), key=lambda run: ([*VARIANTS].index(run["variant"]), run["seed"])),
-        }
-        asked.output.write_text(json.dumps(found, indent=1) + "\n")
-        for each in found["runs"]:
-            print({name: value for name, value in each.items() if name != "curve"})
+                print({name: value for name, value in runs[name, seed].items() if name != "curve"}, flush=True)
+                ends = [run["end"]["recall"] for (name, _), run in runs.items() if name == "uniform"]
+                target = min(ends, default=0.0)
+                for run in runs.values():
+                    run["reached"] = next((point for point in run["curve"] if (point["recall"] or 0.0) >= target), None)
+                found = {
+                    "benchmark": "pairs",
+                    "machine": machine(),
+                    **settings,
+                    "thumbnails_cpu_seconds": spent,
+                    "wrong": sum(map(bool, truth.values())) / len(truth),
+                    "reference": of_reference,
+                    "target": target,
+                    "runs": sorted(runs.values(), key=lambda run: ([*VARIANTS].index(run["variant"]), run["seed"])),
+                }
+                asked.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def truth_of(file: Path) -> dict[str, str]:
@@ -120,14 +155,14 @@ def truth_of(file: Path) -> dict[str, str]:
         return {row["key"]: row["noise"] for row in csv.DictReader(stream)}
 
 
-def prepare(workspace: Workspace, asked: argparse.Namespace, thumbnails: float | None) -> float:
-    """Shards, thumbnails, the reference model and its table; what is there is kept.
+def prepare(workspace: Workspace, asked: argparse.Namespace, measured: Mapping[str, float]) -> dict[str, float]:
+    """Shards, thumbnails, reference models and their tables, as the variants need them; what is there is kept.
 
     Args:
-        thumbnails: what their making took; None where it has not been measured, and they are made anew.
+        measured: what making thumbnails took, by their pixels; what is not here is made anew, and measured.
 
     Returns:
-        What it took, CPU-seconds.
+        The same, with what was made, CPU-seconds.
     """
     manifest = Manifest(
         name="pairs",
@@ -140,20 +175,24 @@ def prepare(workspace: Workspace, asked: argparse.Namespace, thumbnails: float |
         text={"tokenizer": "words", "length": 16},
     )
     write_shards(workspace, manifest, workers=0)
-    begin = time.process_time()
-    write_thumbnails(workspace, ThumbnailsConfig(size=SMALL, format="raw", workers=0, overwrite=thumbnails is None))
-    spent = time.process_time() - begin
-    config = ILTrainConfig(
-        model="small_clip",
-        contrastive_loss=asked.loss,
-        batch_size=asked.batch_size,
-        steps=asked.reference_steps,
-        device="cpu",
-        threads=1,
-    )
-    train_il(workspace, config)
-    score_il(workspace, ILScoreConfig(device="cpu", threads=1))
-    return spent if thumbnails is None else thumbnails
+    variants, spent = [VARIANTS[name] for name in asked.only], dict(measured)
+    for size in sorted({variant.thumbnails for variant in variants} - {0}):
+        begin = time.process_time()
+        thumbnails = ThumbnailsConfig(size=size, format="raw", workers=0, overwrite=str(size) not in spent)
+        write_thumbnails(workspace, thumbnails)
+        spent.setdefault(str(size), time.process_time() - begin)
+    for model in sorted({"small_clip", *(variant.reference for variant in variants)}):
+        config = ILTrainConfig(
+            model=model,
+            contrastive_loss=asked.loss,
+            batch_size=asked.batch_size,
+            steps=asked.reference_steps,
+            device="cpu",
+            threads=1,
+        )
+        train_il(workspace, config)
+        score_il(workspace, ILScoreConfig(name=model, device="cpu", threads=1))
+    return spent
 
 
 def reference(workspace: Workspace, truth: Mapping[str, str]) -> dict[str, Any]:
@@ -161,8 +200,8 @@ def reference(workspace: Workspace, truth: Mapping[str, str]) -> dict[str, Any]:
     model = ILMetadata.read(workspace, "small_clip").models[0]
     rows = query(
         workspace,
-        "SELECT key FROM il JOIN samples USING (key) WHERE split = 'train' ORDER BY (rank - 1) / greatest(compared, 1) "
-        "DESC, similarity, key",
+        "SELECT key FROM il JOIN samples USING (key) WHERE split = 'train' AND il_model = 'small_clip' "
+        "ORDER BY (rank - 1) / greatest(compared, 1) DESC, similarity, key",
     )["key"].to_pylist()
     noise = [truth[key] for key in rows]
     wrong = sum(map(bool, noise))
@@ -186,18 +225,21 @@ def _share(noise: Sequence[str], kind: str, of: int) -> float:
 
 
 def run_of(workspace: Workspace, name: str, seed: int, asked: argparse.Namespace) -> Run:
-    select, ratio, share, thumbnails, mixed = VARIANTS[name]
-    steps = round(share * asked.steps)
+    variant = VARIANTS[name]
+    steps = round(variant.share * asked.steps)
     config = TrainConfig(
         name=f"{name.replace(' ', '-')}-{seed}",
-        select=select,
+        select=variant.select,
+        rule=variant.rule,
+        proxy=variant.twin,
+        il=variant.reference,
         model="small_clip",
         contrastive_loss=asked.loss,
         batch_size=asked.batch_size,
-        super_batch_size=round(ratio * asked.batch_size),
+        super_batch_size=round(variant.ratio * asked.batch_size),
         steps=steps,
-        thumbnails=thumbnails,
-        mixed_resolution=mixed,
+        thumbnails=f"{variant.thumbnails}-raw" if variant.thumbnails else "none",
+        mixed_resolution=variant.mixed,
         warmup=0.05,
         evaluate_every=max(1, asked.steps // 20),
         il_runs=IL_RUNS,
@@ -224,10 +266,12 @@ def outcome(workspace: Workspace, run: Run, truth: Mapping[str, str], thumbnails
         costs = {unit: spent + thumbnails * (unit != "flops") for unit, spent in costs.items()}
         point = {"step": line["step"], "seen": seen, "trained": trained, **costs, "recall": line["test_accuracy"]}
         curve.append(point)
-    last = run.metrics[-1]["step"]
+    line = run.metrics[-1]
+    last = line["step"]
     return {
         "end": curve[-1],
         "best": max(quality_of(run.metrics)),
+        "spent": {cost: line[f"cpu_seconds_{cost}"] or 0.0 for cost in COSTS} | {"thumbnails": thumbnails},
         "wrong_first_third": _wrong(workspace, run.name, truth, last // 3),
         "wrong_selected": _wrong(workspace, run.name, truth, last),
         "curve": curve,

@@ -215,21 +215,114 @@ def pairs_demo_table() -> str:
 def pairs_table(name: str = "pairs") -> str:
     """Product photographs with 40% wrong captions: what each selection took to the recall that uniform ends with.
 
-    Means over the seeds, with the range where there are several.
+    Means over the seeds, with the range where there are several; those that did not get there are counted.
     """
     found = result(name)
     rows = []
-    for variant in dict.fromkeys(run["variant"] for run in found["runs"]):
-        runs = [run for run in found["runs"] if run["variant"] == variant]
+    for variant, runs in _by_variant(found).items():
         reached = [run["reached"] for run in runs if run["reached"]]
         cells = [
-            _over([at[name] for at in reached], "{:,.0f}") if len(reached) == len(runs) else "never"
-            for name in ("step", "seen", "trained", "cpu_seconds")
+            _over([at[unit] / per for at in reached], form) if reached else "never"
+            for unit, per, form in (
+                *((unit, 1, "{:,.0f}") for unit in ("step", "seen", "trained", "cpu_seconds")),
+                ("flops", 1e12, "{:.1f}"),
+            )
         ]
+        if 0 < len(reached) < len(runs):
+            cells[0] += f", {len(runs) - len(reached)} never"
         shares = [_over([run[name] for run in runs], "{:.0%}") for name in ("wrong_first_third", "wrong_selected")]
         rows.append([variant, str(len(runs)), *cells, _over([run["best"] for run in runs], "{:.1%}"), *shares])
-    header = ["", "seeds", f"steps to {found['target']:.1%}", "samples seen", "trained on", "CPU-seconds"]
+    header = ["", "seeds", f"steps to {found['target']:.1%}", "samples seen", "trained on", "CPU-seconds", "TFLOPs"]
     return table([*header, "best recall@10", "wrong, first third", "wrong, whole run"], rows)
+
+
+def pairs_shares_table(name: str = "pairs") -> str:
+    """What each selection of `pairs_table` took to the target, as a share of what uniform sampling of its seed took.
+
+    Without those that no seed got there by.
+    """
+    every = _by_variant(result(name))
+    uniform = {run["seed"]: run["reached"] for run in every.pop("uniform")}
+    rows = []
+    for variant, runs in every.items():
+        ends = [(run["reached"], uniform[run["seed"]]) for run in runs]
+        if not any(at for at, _ in ends):
+            continue
+        cells = [
+            ", ".join("never" if at is None else f"{at[unit] / of[unit]:.2f}" for at, of in ends)
+            for unit in ("step", "seen", "cpu_seconds", "flops")
+        ]
+        rows.append([variant, ", ".join(str(run["seed"]) for run in runs), *cells])
+    return table(["", "seeds", "steps, samples trained on", "samples seen", "CPU-seconds", "FLOPs"], rows)
+
+
+def pairs_costs_table(name: str = "pairs") -> str:
+    """CPU-seconds of the whole runs of `pairs_table` and what they went to: means over the seeds."""
+    parts = (("load",), ("score",), ("train",), ("il_train", "il_score"), ("thumbnails",))
+    rows = []
+    for variant, runs in _by_variant(result(name)).items():
+        ends = [run["end"] for run in runs]
+        spent = [statistics.mean(sum(run["spent"][each] for each in names) for run in runs) for names in parts]
+        cells = [f"{each:.0f}" for each in (*spent, statistics.mean(end["cpu_seconds"] for end in ends))]
+        flops = f"{statistics.mean(end['flops'] for end in ends) / 1e12:.1f}"
+        recall = _over([end["recall"] for end in ends], "{:.1%}")
+        counts = [f"{ends[0][unit]:,}" for unit in ("step", "seen", "trained")]
+        rows.append([variant, str(len(runs)), *counts, *cells, flops, recall])
+    header = ["", "seeds", "steps", "seen", "trained on", "load", "score", "train", "reference", "thumbnails"]
+    return table([*header, "CPU-seconds", "TFLOPs", "recall@10 at the end"], rows)
+
+
+def pairs_flexi_table() -> str:
+    """What cheaper scoring, and none, leave of JEST's CPU-seconds and of its gain, over the seeds that both have.
+
+    The gain is the recall at the end less that at the end of uniform sampling.
+    """
+    every = {name: {run["seed"]: run for run in runs} for name, runs in _by_variant(result("pairs")).items()}
+
+    def gain(of: dict[int, dict[str, Any]], seed: int) -> float:
+        return float(of[seed]["end"]["recall"]) - float(every["uniform"][seed]["end"]["recall"])
+
+    rows = []
+    for variant, of in every.items():
+        base = f"jest {variant.split()[1]}" if " " in variant else ""
+        seeds = sorted(of.keys() & every.get(base, {}).keys())
+        one = of[seeds[0]] if seeds else None
+        if variant == base or one is None or one["end"]["step"] != every[base][seeds[0]]["end"]["step"]:
+            continue
+        both = (of, every[base])
+        spent = [statistics.mean(each[seed]["end"]["cpu_seconds"] for seed in seeds) for each in both]
+        gains = [statistics.mean(gain(each, seed) for seed in seeds) for each in both]
+        gained = f"{gains[0] / gains[1]:.2f}" if gains[0] > 0 else "none"
+        rows.append([variant, base, ", ".join(map(str, seeds)), f"{spent[0] / spent[1]:.2f}", gained])
+    return table(["", "beside", "seeds", "CPU-seconds of the run", "gain"], rows)
+
+
+def pairs_step_table() -> str:
+    """CPU-seconds of a step, measured one after the other, and with a tenth of the reference model over 180 steps."""
+    runs = {run["variant"]: run for run in result("pairs-costs")["runs"]}
+    rows, steps = [], 180
+
+    def of_step(run: dict[str, Any]) -> list[float]:
+        return [run["spent"][part] / run["end"]["step"] for part in ("load", "score", "train")]
+
+    def whole(run: dict[str, Any]) -> float:
+        shared = [float(run["spent"][part]) for part in ("il_train", "il_score", "thumbnails")]
+        return steps * sum(of_step(run)) + sum(shared)
+
+    jest = runs["jest 0.5"]
+    for variant, run in runs.items():
+        spent = of_step(run)
+        shares = (sum(spent) / sum(of_step(jest)), whole(run) / whole(jest))
+        of_jest = [f"{share:.2f}" for share in shares] if run["end"]["trained"] < run["end"]["seen"] else ["", ""]
+        rows.append([variant, *(f"{each:.2f}" for each in (*spent, sum(spent))), *of_jest])
+    return table(
+        ["", "load", "score", "train", "a step", "of JEST's", f"of JEST's {steps} steps, with the reference"], rows
+    )
+
+
+def _by_variant(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(run["variant"] for run in found["runs"])
+    return {name: [run for run in found["runs"] if run["variant"] == name] for name in names}
 
 
 def _over(values: list[float], form: str) -> str:

@@ -48,7 +48,7 @@ def test_sigmoid_conditionals_are_the_gains_of_the_batch(n):
         batch += chunk
 
 
-@pytest.mark.parametrize("n", [3, 8])
+@pytest.mark.parametrize("n", range(3, 9))
 def test_softmax_conditionals_are_contrasts_with_the_batch(n):
     scores = pair_scores(n, "softmax")
     conditionals = scores.conditionals()

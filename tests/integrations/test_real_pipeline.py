@@ -66,7 +66,7 @@ def scored_in_sample(workspace: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clothing1m") / "w"
-    pipeline(folder, "--holdout", "0.3", steps=250)
+    pipeline(folder, "--holdout", "0.3", steps=150)
     return folder
 
 

@@ -179,7 +179,8 @@ def test_an_unknown_option_is_refused(option, value):
 
 
 @pytest.mark.slow
-@torch._inductor.config.patch(compile_threads=1, cpp_cache_precompile_headers=False)  # which pay for many kernels
+# Threads and headers pay for many kernels, vectors for large ones; here they take seconds of the C++ compiler.
+@torch._inductor.config.patch({"compile_threads": 1, "cpp_cache_precompile_headers": False, "cpp.simdlen": 0})
 def test_a_compiled_pass_scores_alike_and_compiles_only_scoring():
     model = network()
     plain = Scorer(model).logits(images())

@@ -7,7 +7,9 @@ Each measurement is a process of its own on one core, with the tree's own interp
 the trees take turns, and which is first changes from round to round. What counts is CPU time (`cpu_us`, of a candidate:
 its median, and the ratio of the medians, before by now), which other processes disturb least. Loading is measured by
 `benchmarks/loaders/measure.py`: photographs of 256 pixels whole, and thumbnails of 64. "selector": thumbnails as they
-are, scored by a small CNN and chosen, 32 of 320, full images read. "scoring": the pass over 320 of them alone.
+are, scored by a small CNN and chosen, 32 of 320, full images read. "scoring": the pass over 320 of them alone. Memory
+that is freed stays with malloc, as `rho train` has it: else up to a quarter of the pass is faulting pages in anew, more
+or fewer of them by where blocks happen to lie in a process, which hides what the trees differ in.
 
 Writes `benchmarks/results/trees.json`. Takes about a minute a round.
 """
@@ -31,6 +33,9 @@ HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "results" / "trees.json"
 LOADING, CHOOSING = ("full", "64-jpeg", "64-raw"), ("selector", "scoring")
 WARM = 5  # super-batches
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+#: What `keep_freed_memory` of the pipeline asks of glibc's malloc, in bytes.
+MEMORY_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 def network() -> nn.Module:
@@ -85,7 +90,7 @@ def measured(kind: str, tree: Path, folder: Path, seconds: float) -> float:
 
 def called(python: Path, script: Path, *arguments: str) -> Any:
     command = ["taskset", "-c", "0", str(python), str(script), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, **ONE_THREAD, **MEMORY_KEPT}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{script} {' '.join(arguments)}: {done.stderr[-2000:]}")

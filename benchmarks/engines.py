@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ from rhostream.pipeline.thumbnails import write_thumbnails
 
 DISTINCT, SIDE, WORKERS = 200, 256, 2
 UNITS = 20  # of a stage whose rate is measured
+SECONDS_BETWEEN_LOOKS = 0.5  # for workers: they import for longer before their first unit
 CLASSES = ("a", "b")
 #: What the workers of an engine are called, among the processes of this one.
 CALLED = {"local": "spawn_main", "ray": "_Actor"}
@@ -129,15 +132,25 @@ class Watched:
         return self._samples * (units - begun[0]) / units / (ended[1] - begun[1])
 
     def _watch(self) -> None:
+        workers: list[psutil.Process] = []
+        looked = -math.inf
         while not self._ended.wait(0.05):
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    if self._called in process.name() + " ".join(process.cmdline()):
-                        times = process.cpu_times()
-                        self._of[process.pid] = times.user + times.system
-                except psutil.Error:
-                    continue
+            # To look for them each time would take a tenth of a core, of those that the workers share.
+            if time.monotonic() - looked > SECONDS_BETWEEN_LOOKS:
+                workers, looked = self._workers(), time.monotonic()
+            for process in workers:
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self._of[process.pid] = times.user + times.system
             self._seen.append((len(list(self._folder.glob("*.parquet"))), sum(self._of.values())))
+
+    def _workers(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if self._called in process.name() + " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
 
 def measure(engine: Any, corpus: Path, workspace: Path, images: int, model: Path, meet: Any) -> dict[str, float]:

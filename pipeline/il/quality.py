@@ -22,7 +22,11 @@ _ENOUGH: Final = 100_000  # samples, to estimate shares from
 _MOST_SHARDS: Final = 2_000  # to read for that: opening one takes longer than a thousand samples
 _RULED_OUT: Final = 2.0  # samples for each label that looks wrong: with it may go as many that are right
 _MOST_RULED_OUT: Final = 0.75  # of a class: the likeliest quarter of its samples stays
-_WEAK: Final = 0.08  # share of the labels' entropy: selecting by tables below it lost steps, by those above it won some
+# Share of the labels' entropy: selecting by tables below it lost steps, by those above it won some. Where wrong labels
+# leave little to explain, less is asked for; how little they leave is itself an estimate, so not less than the least.
+_WEAK: Final = 0.08
+_WEAK_OF_EXPLAINABLE: Final = 0.3
+_WEAKEST: Final = 0.03
 _HIGHEST: Final = 100.0  # nats; a probability that is not 0 in float64
 _MARGIN: Final = 1e-6  # by which the loss that is just kept stays below the threshold, through rounding
 
@@ -36,6 +40,8 @@ class ILQuality:
         accuracy: share of the labels, right or wrong, that the IL model predicts.
         explained: share of the labels' entropy that it takes away: 1 - mean IL / entropy of the classes' shares. 0 is
             what a guess by these shares would reach.
+        explainable: share of that entropy which is left to explain where `wrong` of the labels are wrong, each any of
+            the other classes: what a model that knows all right labels would take away.
         overconfidence: mean confidence less accuracy.
         wrong: share of the labels that are wrong, about; None where the table does not tell how certain its model is.
         prefilter: that the rest is of: the one that was asked about, or the one that this table asks for.
@@ -45,6 +51,7 @@ class ILQuality:
     samples: int
     accuracy: float
     explained: float
+    explainable: float
     overconfidence: float | None
     wrong: float | None
     prefilter: Prefilter
@@ -71,7 +78,11 @@ class ILQuality:
     @property
     def weak(self) -> bool:
         """Does it know too little of the labels to select by?"""
-        return self.explained < _WEAK
+        return self.explained < self._enough
+
+    @property
+    def _enough(self) -> float:
+        return max(_WEAKEST, min(_WEAK, _WEAK_OF_EXPLAINABLE * self.explainable))
 
     @property
     def warnings(self) -> list[str]:
@@ -79,8 +90,8 @@ class ILQuality:
         found = []
         if self.weak:
             found.append(
-                f"the IL model is too weak to select by: it explains {max(0.0, self.explained):.0%} of the labels' "
-                f"entropy (under {_WEAK:.0%}). More held-out data help most (five folds train each model on four "
+                f"the IL model is too weak to select by: it explains {max(0.0, self.explained):.1%} of the labels' "
+                f"entropy (under {self._enough:.1%}). More held-out data help most (five folds train each model on four "
                 "fifths of all), then a larger model or augmentation"
             )
         elif not self.filters:
@@ -135,6 +146,7 @@ def il_quality(
         samples=len(labels),
         accuracy=float(right.mean()),
         explained=1 - float(losses[finite].mean()) / entropy if entropy else 0.0,
+        explainable=max(0.0, 1 - _noise_entropy(wrong or 0.0, len(shares)) / entropy) if entropy else 0.0,
         overconfidence=None if confidence is None else float(confidence.mean() - right.mean()),
         wrong=wrong,
         prefilter=prefilter,
@@ -161,6 +173,13 @@ def _contradicted(right: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float
     count = min(len(confidence), max(FEWEST_CERTAIN, round(MOST_CERTAIN * len(confidence))))
     certain = np.argsort(-confidence, kind="stable")[:count]
     return float((~right[certain]).mean())
+
+
+def _noise_entropy(wrong: float, classes: int) -> float:
+    """Nats of a label whose right class is known, which in `wrong` of all cases is one of the other classes instead."""
+    shares = np.array([1 - wrong] + [wrong / (classes - 1)] * (classes - 1)) if classes > 1 else np.ones(1)
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum())
 
 
 def _by_class(

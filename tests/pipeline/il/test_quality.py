@@ -51,6 +51,20 @@ def test_a_table_of_guesses_is_called_too_weak(tmp_path: Path) -> None:
     assert "too weak to select by" in found.warnings[0]
 
 
+def test_wrong_labels_leave_less_to_explain(tmp_path: Path) -> None:
+    """The model predicts every right label and is as certain as 45% of wrong ones allow: nobody could explain more."""
+
+    def scored(number: int, label: int) -> tuple[float, int, float]:
+        wrong = number % 20 < 9
+        return (1.3, (label + 1) % CLASSES, 0.45) if wrong else (0.8, label, 0.45)
+
+    found = table_of(tmp_path, scored)
+    assert found.wrong == pytest.approx(0.45)
+    assert found.explained < 0.08
+    assert found.explainable == pytest.approx(1 - (0.688 + 0.45 * 0.693) / 1.0986, abs=0.01)
+    assert not found.weak
+
+
 def test_a_filter_of_hard_samples_is_warned_of(tmp_path: Path) -> None:
     """Those that it rules out are doubtful, and its certain predictions are never contradicted."""
     found = table_of(

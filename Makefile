@@ -99,19 +99,19 @@ browser:
 		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 # Tests of a file run in one process: what they share is then made once. Files begin in the order that tests/conftest.py
-# gives them, and there is a process more than cores, for those that wait for others' answers, timers and new processes.
-PROCESSES := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)" 2>/dev/null || echo auto)
-PYTEST := $(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# gives them. Slow tests often wait, for answers, timers and new processes: with them runs a process more than cores.
+PYTEST := $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder
+MORE_THAN_CORES := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)" 2>/dev/null || echo auto)
 
 # The checks of types and docs, each a single process, run beside the tests; what they find comes last.
 test: lint
 	@mkdir -p build
 	@$(MAKE) --no-print-directory types docs >build/checks.log 2>&1 & checks=$$!; \
-		$(PYTEST); tested=$$?; \
+		$(PYTEST) -n $(MORE_THAN_CORES); tested=$$?; \
 		wait $$checks || { cat build/checks.log; exit 1; }; exit $$tested
 
 test-fast: install-dev
-	$(PYTEST) -m "not slow and not gpu and not real_data"
+	$(PYTEST) -n auto -m "not slow and not gpu and not real_data"
 
 lint: install-dev
 	$(VENV)/bin/ruff check .

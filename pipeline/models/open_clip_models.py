@@ -1,6 +1,5 @@
 """Two-tower models of open_clip from a local folder, called as ours are."""
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError
 from rhostream.extras import install_command
 from rhostream.loaders.decode import ImageSpec, TextSpec
+from rhostream.loaders.storage import UnreadableError, decode_card
 from rhostream.pipeline.config import OPEN_CLIP
 
 _CONFIG: Final = "open_clip_config.json"
@@ -70,8 +70,8 @@ def open_clip_model(name: str, image_spec: ImageSpec, text_spec: TextSpec) -> An
     """
     folder = Path(name.removeprefix(OPEN_CLIP))
     try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = decode_card((folder / _CONFIG).read_bytes())["model_cfg"]
+    except (OSError, UnreadableError, KeyError, TypeError) as error:
         raise ConfigError(
             f"model {name}: the folder has no readable {_CONFIG}; name a local folder of an open_clip model, as they "
             "lie on the Hugging Face hub (nothing is ever downloaded)"

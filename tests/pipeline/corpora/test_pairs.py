@@ -77,7 +77,7 @@ def test_equal_captions_and_copies_of_uncaptioned_images_share_a_split(tmp_path)
     assert Counter(split for each in splits.values() for split in each).keys() == {"train", "holdout"}
 
 
-@pytest.mark.parametrize("form", ["csv", "imagefolder", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "metadata.csv", "metadata.jsonl", "parquet"])
 def test_tables_and_hugging_face_folders_hold_pairs(tmp_path, form):
     root = tmp_path / "corpus"
     root.mkdir()
@@ -91,10 +91,12 @@ def test_tables_and_hugging_face_folders_hold_pairs(tmp_path, form):
     else:
         for number, (image, _, _) in enumerate(made):
             (root / f"{number}.png").write_bytes(image)
-        if form == "csv":
+        if form.endswith("csv"):
+            name, path = ("captions.csv", "path") if form == "csv" else (form, "file_name")
             lines = [f'{number}.png,"{caption}"' for number, (_, caption, _) in enumerate(made)]
-            (root / "captions.csv").write_text("\n".join(["path,title", *lines]))
-            settings = {"format": "table", "options": {"text_column": "title"}}
+            (root / name).write_text("\n".join([f"{path},title", *lines]))
+            format_ = "table" if form == "csv" else "hf_imagefolder"
+            settings = {"format": format_, "options": {"text_column": "title"}}
         else:
             lines = [json.dumps({"file_name": f"{number}.png", "text": made[number][1]}) for number in range(30)]
             (root / "metadata.jsonl").write_text("\n".join(lines))

@@ -6,7 +6,8 @@
 PAIRS holds tars of product photographs and their titles: `train-*` (31,645 pairs, 40% of the captions another one's, of
 another color or saying nothing), `reference-*` (5,081, true: the holdout), `test-*` (1,579, true), and truth.csv, which
 only this script reads. Learner and reference are small_clip both (1.9M parameters, 32 pixels), of the same --loss; the
-other loss wants another workspace and another output.
+other loss wants another workspace and another output, and so does another learner. A ViT-S on a GPU, which nobody has
+run yet, is `--device cuda --size 224 --model open_clip/FOLDER`, FOLDER with a ViT-S's open_clip_config.json.
 Uniform sampling has a cosine schedule over its own budget; so has every selection over its own, shorter one. Evaluated
 on all test pairs; the target is the recall@10 (mean of both ways) that uniform ends with, by the seed where that is
 lowest.
@@ -107,6 +108,9 @@ def main() -> None:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--workspace", type=Path, help="kept, to go on from; default: a temporary one")
     parser.add_argument("--loss", choices=["softmax", "sigmoid"], default="softmax", help="of learner and reference")
+    parser.add_argument("--model", default="small_clip", metavar="MODEL", help="the learner, or open_clip/FOLDER")
+    parser.add_argument("--size", type=int, default=32, help="of the images, pixels")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=300, help="of uniform sampling")
     parser.add_argument("--reference-steps", type=int, default=0, help="at most; default: until recall rises no more")
@@ -120,7 +124,7 @@ def main() -> None:
         workspace = Workspace(asked.workspace or f"{folder}/workspace")
         truth = truth_of(asked.pairs / "truth.csv")
         before = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
-        settings = {"loss": asked.loss, "batch_size": asked.batch_size}
+        settings = {name: getattr(asked, name) for name in ("loss", "batch_size", "model", "size", "device")}
         if other := {name: before[name] for name, value in settings.items() if before.get(name, value) != value}:
             parser.error(f"{asked.output} holds runs of {other}, not of {settings}: name another --output")
         spent = prepare(workspace, asked, before.get("thumbnails_cpu_seconds", {}))
@@ -171,7 +175,7 @@ def prepare(workspace: Workspace, asked: argparse.Namespace, measured: Mapping[s
         root=str(asked.pairs),
         holdout=0.0,
         options={"text": "txt", "splits": {"reference-*": "holdout", "test-*": "test"}},
-        image={"size": 32},
+        image={"size": asked.size},
         text={"tokenizer": "words", "length": 16},
     )
     write_shards(workspace, manifest, workers=0)
@@ -187,11 +191,11 @@ def prepare(workspace: Workspace, asked: argparse.Namespace, measured: Mapping[s
             contrastive_loss=asked.loss,
             batch_size=asked.batch_size,
             steps=asked.reference_steps,
-            device="cpu",
+            device=asked.device,
             threads=1,
         )
         train_il(workspace, config)
-        score_il(workspace, ILScoreConfig(name=model, device="cpu", threads=1))
+        score_il(workspace, ILScoreConfig(name=model, device=asked.device, threads=1))
     return spent
 
 
@@ -233,7 +237,7 @@ def run_of(workspace: Workspace, name: str, seed: int, asked: argparse.Namespace
         rule=variant.rule,
         proxy=variant.twin,
         il=variant.reference,
-        model="small_clip",
+        model=asked.model,
         contrastive_loss=asked.loss,
         batch_size=asked.batch_size,
         super_batch_size=round(variant.ratio * asked.batch_size),
@@ -244,7 +248,7 @@ def run_of(workspace: Workspace, name: str, seed: int, asked: argparse.Namespace
         evaluate_every=max(1, asked.steps // 20),
         il_runs=IL_RUNS,
         seed=seed,
-        device="cpu",
+        device=asked.device,
         threads=1,
         workers="0",
         tensorboard=False,

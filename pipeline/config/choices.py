@@ -56,8 +56,7 @@ TEXT_IL_MODEL: Final = "bag_of_ngrams"
 TEXT_MODEL: Final = "tiny_transformer"
 TEXT_MODELS: Final = (TEXT_IL_MODEL, TEXT_MODEL)
 
-#: Those that take pairs of images and texts: one of ours, and those of open_clip by their local folder.
+#: That which takes pairs of images and texts.
 PAIRS_MODEL: Final = "small_clip"
-OPEN_CLIP: Final = "open_clip/"
 
 MAX_PIXELS: Final = 178_956_970  # Pillow's own bound for decompression bombs, twice its warning

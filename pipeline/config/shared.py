@@ -2,13 +2,13 @@
 
 from typing import Any, Final
 
-from rhostream.pipeline.config.choices import BUILT_IN_MODELS, OPEN_CLIP, PAIRS_MODEL, TEXT_MODELS
+from rhostream.pipeline.config.choices import BUILT_IN_MODELS, PAIRS_MODEL, TEXT_MODELS
 
 MODEL: Final[dict[str, Any]] = {
     "metavar": "MODEL",
     "help": f"Of images one of {', '.join(BUILT_IN_MODELS)}, a classifier of torchvision by its name, or timm/NAME. Of "
     f"texts {' or '.join(TEXT_MODELS)}, or transformers/FOLDER with a local sequence classifier of Hugging Face. Of "
-    f"pairs {PAIRS_MODEL}, tiny_clip, or {OPEN_CLIP}FOLDER with a local model of open_clip.",
+    f"pairs {PAIRS_MODEL}, tiny_clip, or open_clip/FOLDER with a local model of open_clip.",
 }
 WEIGHTS: Final[dict[str, Any]] = {
     "metavar": "FILE",

@@ -11,7 +11,8 @@ from rhostream.errors import ConfigError
 from rhostream.extras import install_command
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.storage import UnreadableError, decode_card
-from rhostream.pipeline.config import OPEN_CLIP
+
+OPEN_CLIP: Final = "open_clip/"
 
 _CONFIG: Final = "open_clip_config.json"
 
@@ -70,13 +71,13 @@ def open_clip_model(name: str, image_spec: ImageSpec, text_spec: TextSpec) -> An
     """
     folder = Path(name.removeprefix(OPEN_CLIP))
     try:
-        config = decode_card((folder / _CONFIG).read_bytes())["model_cfg"]
-    except (OSError, UnreadableError, KeyError, TypeError) as error:
+        of_texts = dict(decode_card((folder / _CONFIG).read_bytes())["model_cfg"]["text_cfg"])
+    except (OSError, UnreadableError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"model {name}: the folder has no readable {_CONFIG}; name a local folder of an open_clip model, as they "
             "lie on the Hugging Face hub (nothing is ever downloaded)"
         ) from error
-    if config.get("text_cfg", {}).get("hf_model_name"):
+    if of_texts.get("hf_model_name"):
         raise ConfigError(
             f"model {name}: its text tower is one of Hugging Face's hub, and nothing is ever downloaded; take a model "
             "with a text tower of open_clip's own"

@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.reference import ContrastiveLoss, require_contrastive
-from rhostream.pipeline.config import OPEN_CLIP, PAIRS_MODEL
-from rhostream.pipeline.models.open_clip_models import OpenClipImages, OpenClipTexts, normalization_of, open_clip_model
+from rhostream.pipeline.config import PAIRS_MODEL
+from rhostream.pipeline.models.open_clip_models import (
+    OPEN_CLIP,
+    OpenClipImages,
+    OpenClipTexts,
+    normalization_of,
+    open_clip_model,
+)
 from rhostream.pipeline.models.registry import Residual, load_weights
 from rhostream.pipeline.models.text_models import BagOfNgrams
 

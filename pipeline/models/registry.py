@@ -11,7 +11,8 @@ from torch import nn
 from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, InputSpec, TextSpec
 from rhostream.loaders.storage import UnreadableError, decode_safetensors, decode_torch, read_file
-from rhostream.pipeline.config import OPEN_CLIP, TEXT_MODELS
+from rhostream.pipeline.config import TEXT_MODELS
+from rhostream.pipeline.models.open_clip_models import OPEN_CLIP
 from rhostream.pipeline.models.text_models import TRANSFORMERS, build_text_model
 
 MIN_SIZE: Final = 16  # pixels a side that the built-in convolutional models need

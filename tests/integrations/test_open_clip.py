@@ -5,9 +5,11 @@ from collections import Counter
 
 import pytest
 from helpers.dropin import example_workspace, run_example
-from helpers.pair_corpus import write_pairs_with_reference
+from helpers.pair_corpus import write_pairs
 from helpers.tiny import CLASSES
 
+from rhostream.pipeline.config import ILScoreConfig, ILTrainConfig
+from rhostream.pipeline.il import score_il, train_il
 from rhostream.pipeline.sql import query
 from rhostream.selection import data_loader as selection_loader
 
@@ -48,11 +50,13 @@ def test_the_example_trains_epochs_of_open_clips_own_loop(tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_pairs_that_jest_selects_train_in_open_clips_own_loop(tmp_path, monkeypatch, caplog):
-    workspace = write_pairs_with_reference(tmp_path / "w")
+    workspace = write_pairs(tmp_path, 320, wrong=0.4, holdout=200)
+    train_il(workspace, ILTrainConfig(model="small_clip", steps=80, batch_size=64, device="cpu"))
+    score_il(workspace, ILScoreConfig(device="cpu"))
     with caplog.at_level("INFO"):
         names = run_example("open_clip_pairs", monkeypatch, workspace.location, "--steps", 4)
     names["ledger"].close()
-    assert names["loader"].num_batches == 1
+    assert names["loader"].num_batches == 2
     assert len(re.findall(r"Contrastive_loss: ", caplog.text)) == 4
     rows = query(workspace, "SELECT mismatched, selected FROM ledger JOIN samples USING (key)").to_pylist()
     assert (len(rows), sum(row["selected"] for row in rows)) == (4 * 160, 4 * 32)

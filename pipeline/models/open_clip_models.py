@@ -71,11 +71,12 @@ def open_clip_model(name: str, image_spec: ImageSpec, text_spec: TextSpec) -> An
     """
     folder = Path(name.removeprefix(OPEN_CLIP))
     try:
-        of_texts = dict(decode_card((folder / _CONFIG).read_bytes())["model_cfg"]["text_cfg"])
+        config = decode_card((folder / _CONFIG).read_bytes())["model_cfg"]
+        of_texts, _ = (dict(config[tower]) for tower in ("text_cfg", "vision_cfg"))
     except (OSError, UnreadableError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"model {name}: the folder has no readable {_CONFIG}; name a local folder of an open_clip model, as they "
-            "lie on the Hugging Face hub (nothing is ever downloaded)"
+            f"model {name}: the folder has no readable {_CONFIG} of two towers; name a local folder of an open_clip "
+            "model, as they lie on the Hugging Face hub (nothing is ever downloaded)"
         ) from error
     if of_texts.get("hf_model_name"):
         raise ConfigError(

@@ -109,9 +109,21 @@ def test_what_a_model_cannot_take_is_told(tmp_path, text, spec, told):
         )
 
 
-@pytest.mark.parametrize("content", [None, "[" * 5_000, "[]", '{"model_cfg": 3}', '{"model_cfg": {"text_cfg": null}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "[" * 5_000,
+        "[]",
+        '{"model_cfg": 3}',
+        '{"model_cfg": {"text_cfg": null}}',
+        '{"model_cfg": {"text_cfg": {}}}',
+    ],
+)
 def test_a_folder_without_a_model_is_told(tmp_path, content):
     if content is not None:
         (tmp_path / "open_clip_config.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"has no readable open_clip_config.json; .*nothing is ever downloaded"):
+    with pytest.raises(
+        ConfigError, match=r"has no readable open_clip_config.json of two towers; .*nothing is ever downloaded"
+    ):
         ours(tmp_path)

@@ -1,5 +1,6 @@
 """Small classifiers of texts that need no download, and Hugging Face's from a local folder."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -75,10 +76,49 @@ class TinyTransformer(nn.Module):
         there = attention_mask.bool()
         for layer in self.layers:
             hidden = layer(hidden, there)
-        weights = attention_mask.to(hidden.dtype)[..., None]
-        mean = (self.norm(hidden) * weights).sum(1) / weights.sum(1).clamp(min=1)
-        logits: Tensor = self.head(mean)
+        logits: Tensor = self.head(_mean(self.norm(hidden), attention_mask))
         return logits
+
+
+class SentenceClassifier(nn.Module):
+    """An encoder of sentences (Reimers and Gurevych, 2019) under a linear head: its own pooling, as it was trained.
+
+    The pooler of a pretrained BERT, which a sequence classifier puts before its head, was left as it was when the
+    encoder learnt to tell sentences by another pooling. A normalization after the pooling is left out, which would
+    only make the inputs of a new head small.
+
+    Args:
+        encoder: gives `last_hidden_state`, (n, tokens, width).
+        pooling: a key of `POOLINGS`.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: str, width: int, num_classes: int) -> None:
+        super().__init__()
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # type: ignore[assignment]  # unused parameters would stop training by processes
+        self.encoder, self._pool = encoder, POOLINGS[pooling]
+        self.dropout, self.head = nn.Dropout(0.1), nn.Linear(width, num_classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits (n, classes) of int64 (n, tokens)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits: Tensor = self.head(self.dropout(self._pool(hidden, attention_mask)))
+        return logits
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.to(hidden.dtype)[..., None]
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+#: Of what an encoder of sentences makes of tokens, by the names of sentence-transformers.
+POOLINGS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "mean": _mean,
+    "cls": lambda hidden, mask: hidden[:, 0],
+}
+_POOLING_KEYS: Final = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
 class _Layer(nn.Module):
@@ -129,7 +169,7 @@ _BUILT_IN: Final[dict[str, Callable[[int, TextSpec], nn.Module]]] = {
 
 
 def _of_transformers(folder: Path, num_classes: int, spec: TextSpec) -> nn.Module:
-    """The sequence classifier of a local folder: `config.json` and, where there are weights, `model.safetensors`."""
+    """The classifier of a local folder: `config.json` and, where there are weights, `model.safetensors`."""
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model {TRANSFORMERS}{folder}: the folder has no config.json; name a local folder of a Hugging Face model "
@@ -143,16 +183,18 @@ def _of_transformers(folder: Path, num_classes: int, spec: TextSpec) -> nn.Modul
             f"`{install_command('transformers')}`"
         ) from error
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    classifier = transformers.AutoModelForSequenceClassification
     try:
         config = transformers.AutoConfig.from_pretrained(folder, num_labels=num_classes, **options)
+        pooling = None if config.is_encoder_decoder else _pooling_of(folder)
+        kind = transformers.AutoModel if pooling else transformers.AutoModelForSequenceClassification
         if (folder / "model.safetensors").is_file():
-            model = classifier.from_pretrained(
+            model = kind.from_pretrained(
                 folder, config=config, use_safetensors=True, ignore_mismatched_sizes=True, **options
             )
         else:
-            model = classifier.from_config(config)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            model = kind.from_config(config)
+        built: nn.Module = SentenceClassifier(model, pooling, config.hidden_size, num_classes) if pooling else model
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model {TRANSFORMERS}{folder} is no sequence classifier that opens: {reason}") from error
     known = int(getattr(config, "vocab_size", 0))
@@ -167,5 +209,16 @@ def _of_transformers(folder: Path, num_classes: int, spec: TextSpec) -> nn.Modul
             f"model {TRANSFORMERS}{folder} takes {longest} tokens, the spec gives up to {spec.length}: give "
             f"--text-length {longest}"
         )
-    built: nn.Module = model
     return built.train()
+
+
+def _pooling_of(folder: Path) -> str | None:
+    """The pooling that an encoder of sentences was saved with, where it is one of `POOLINGS`."""
+    card = folder / "1_Pooling" / "config.json"
+    if not card.is_file():
+        return None
+    found = json.loads(card.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{card.relative_to(folder)} holds no object")
+    modes = {key for key, value in found.items() if key.startswith("pooling_mode_") and value is True}
+    return next((name for name, key in _POOLING_KEYS.items() if modes == {key}), None)

@@ -1,5 +1,7 @@
 """Classifiers of texts."""
 
+import json
+
 import pytest
 import torch
 
@@ -66,6 +68,44 @@ def test_albert_of_a_local_folder_keeps_its_weights(tmp_path):
     assert torch.equal(model.state_dict()[embedding], other.state_dict()[embedding])
     with pytest.raises(ConfigError, match="--text-length 64"):
         build_model(name, 2, TextSpec(length=65), seed=0)
+
+
+def tiny_sentence_encoder(folder, pooling):
+    """A randomly initialized BERT as sentence-transformers saves it."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "max_position_embeddings": 64}
+    config = transformers.BertConfig(vocab_size=16_384, num_attention_heads=2, num_hidden_layers=2, **sizes)
+    torch.manual_seed(0)
+    encoder = transformers.BertModel(config)
+    encoder.save_pretrained(folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return encoder.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("key", "first_token"), [("mean_tokens", False), ("cls_token", True)])
+def test_sentence_encoder_keeps_its_pooling(tmp_path, key, first_token):
+    encoder = tiny_sentence_encoder(tmp_path, {"pooling_mode_max_tokens": False, f"pooling_mode_{key}": True})
+    model = build_model(f"transformers/{tmp_path}", 3, TextSpec(length=64), seed=0).eval()
+    given = tokens([7, 2], 7)
+    with torch.no_grad():
+        hidden = encoder(**given).last_hidden_state
+        pooled = hidden[:, 0] if first_token else torch.stack([hidden[0].mean(0), hidden[1, :2].mean(0)])
+        assert torch.allclose(model(**given), model.head(pooled), atol=1e-5)
+    # Processes that train together wait for the gradient of every parameter.
+    model(**given).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.slow
+def test_sentence_encoder_with_another_pooling_is_a_sequence_classifier(tmp_path):
+    tiny_sentence_encoder(tmp_path, {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True})
+    model = build_model(f"transformers/{tmp_path}", 3, TextSpec(length=64), seed=0)
+    assert type(model).__name__ == "BertForSequenceClassification"
+    (tmp_path / "1_Pooling" / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"1_Pooling/config\.json holds no object"):
+        build_model(f"transformers/{tmp_path}", 3, TextSpec(length=64), seed=0)
 
 
 def test_unknown_model_of_texts_is_told_with_those_there_are(tmp_path):

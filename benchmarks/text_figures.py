@@ -85,6 +85,18 @@ def texts_plan(case: str) -> str:
     return f"`{plan['best']}` (for what {plan['steps']} steps of uniform sampling reach, CPU-seconds: {costs})"
 
 
+def texts_wrong(asked: str) -> str:
+    """Share of wrong labels among what was selected before the first evaluation, and before the last.
+
+    Args:
+        asked: the case and the variant, as in "sst2-40:rho_loss".
+    """
+    case, _, variant = asked.partition(":")
+    seeds = next(each["seeds"] for each in _case(case)["variants"] if each["variant"] == variant)
+    first, last = (_mean(seeds, f"selected_mislabeled_{end}", "{:.0%}") for end in ("first", "last"))
+    return f"{first}, and {last}"
+
+
 def texts_paper_table() -> str:
     """The paper's epochs to its targets."""
     variants = list(_PAPER["SST-2, 82.5%"])
@@ -100,7 +112,9 @@ def texts_il(case: str) -> str:
     """How much of the labels' entropy the IL model explains, and how many of them it predicts."""
     found = _case(case)
     explained, right = f"{found['il_explained']:.0%}", f"{found['il_accuracy']:.0%}"
-    return f"{explained} of the entropy of the training labels and predicts {right} of them"
+    clean = found.get("il_accuracy_clean")
+    besides = "" if clean is None else f", and {clean:.0%} of the right labels"
+    return f"{explained} of the entropy of the training labels and predicts {right} of them{besides}"
 
 
 def _case(case: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ evaluations, and half of the way there from a guess. SST-2 is judged by its accu
 One thread; finished runs are taken up again, and other cases that the output holds are kept.
 
 The first command, without `IL filter` and `auto` (`--only`), gave the table of docs/benchmarks.md: `rho_loss` and
-`learnable` take two thirds of uniform sampling's steps and save no CPU-seconds. Half an hour of CPU time.
+`learnable` take two thirds of uniform sampling's steps and save no CPU-seconds. Half an hour of CPU time. MINILM held
+no `1_Pooling` then, so that BERT's pooler stood under the head.
 
 `--pretrained` names the folder of a pretrained encoder of Hugging Face (config.json, model.safetensors,
 tokenizer.json), which is IL model and target alike, as ALBERT is in the paper: all weights tuned, AdamW with a weight
@@ -39,10 +40,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from machine import machine
 
 from rhostream.loaders.index import CorpusMetadata, read_shard_rows
+from rhostream.loaders.reference import open_il_table
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import (
     CoreSetConfig,
@@ -162,7 +165,8 @@ def run_case(name: str, folder: Path, models: Models, arguments: argparse.Namesp
             if seed and variant not in REPEATED:
                 continue
             own = {"il": models.il_name} | VARIANTS[variant]
-            own["steps"] = round(arguments.budget * own["steps"])
+            selecting = own["select"] != "uniform" and arguments.selecting_budget
+            own["steps"] = round((selecting or arguments.budget) * own["steps"])
             if own.get("proxy"):
                 write_il(workspace, replace(Models(), tokenizer=models.tokenizer), arguments.rows)
                 own["il"] = CHEAP
@@ -179,9 +183,22 @@ def run_case(name: str, folder: Path, models: Models, arguments: argparse.Namesp
         "test_texts": sum(shard.rows for shard in corpus.split("test")),
         "il_explained": None if told is None else told.explained,
         "il_accuracy": None if told is None else told.accuracy,
+        "il_accuracy_clean": accuracy_of_clean(workspace, corpus, models.il_name),
+        "il_called_weak": None if told is None else told.weak,
         "plan": foretold(workspace, planned, folder / f"{name}-plan.json") if arguments.plan else None,
         **judged(found, metric, guess_of(workspace, corpus, metric)),
     }
+
+
+def accuracy_of_clean(workspace: Workspace, corpus: CorpusMetadata, il: str) -> float | None:
+    """Share of the right labels of the training split that the IL model predicts; None where none was made wrong."""
+    table, hits = open_il_table(workspace, corpus, il), []
+    for shard in corpus.split("train"):
+        rows = read_shard_rows(workspace, shard, ("clean_label",))
+        if "clean_label" not in rows.extra:
+            return None
+        hits.append(table.join(rows).predicted == np.asarray(rows.extra["clean_label"]))
+    return float(np.concatenate(hits).mean())
 
 
 def write_il(workspace: Workspace, models: Models, rows: int) -> None:
@@ -251,6 +268,8 @@ def judged(runs: dict[str, list[list[dict[str, Any]]]], metric: Metric, guess: f
                 "il_cpu_seconds": lines[-1]["cpu_seconds_il_train"] + lines[-1]["cpu_seconds_il_score"],
                 "reached": [reached(lines, metric, target) for target in targets],
                 "selected_mislabeled": share(lines, "selected"),
+                "selected_mislabeled_first": lines[0]["selected_mislabeled"],
+                "selected_mislabeled_last": lines[-1]["selected_mislabeled"],
                 "candidates_mislabeled": share(lines, "candidates"),
             }
             for lines in seeds
@@ -292,6 +311,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0, help="of the training file, drawn at random; 0 for all")
     parser.add_argument("--length", type=int, default=32, help="tokens of a text, at most")
     parser.add_argument("--budget", type=float, default=1.0, help="times the steps of each variant")
+    parser.add_argument(
+        "--selecting-budget", type=float, default=0.0, help="the same of those that select batches; --budget if 0"
+    )
     parser.add_argument("--every", type=int, default=20, help="steps between evaluations")
     parser.add_argument("--evaluate-at-most", type=int, default=0, help="texts of the test; 0 for all")
     parser.add_argument("--pretrained", type=Path, help="folder of an encoder that is IL model and target")

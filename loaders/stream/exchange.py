@@ -1,13 +1,19 @@
 """What the processes of a job tell one another: a few bytes each, in turns that all of them take."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from rhostream.errors import ConfigError, OtherRankError
 from rhostream.loaders.stream.ranks import Ranks
+
+T = TypeVar("T")
+
+#: While one process works for all, as `rho il train` cross-fits, the others wait. An ended process is noticed at once.
+_PATIENCE: Final = timedelta(days=1)
 
 
 class Exchange:
@@ -108,6 +114,23 @@ class Exchange:
         """The value of each process, in the order of their ranks; whatever pickles, for what is asked seldom."""
         return self._objects(value) if self.size > 1 else [value]
 
+    def in_step(self, work: Callable[[], T]) -> T:
+        """What `work` gives here, once it has been done in all processes; no other message is sent meanwhile.
+
+        Raises:
+            OtherRankError: it failed in another process. In that one its own error is raised.
+        """
+        if self.size == 1:
+            return work()
+        done: list[T] = []
+
+        def told() -> bytes:
+            done.append(work())
+            return b""
+
+        self._told(told, 0)
+        return done[0]
+
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sums of these numbers over the processes."""
         if self.size == 1:
@@ -147,8 +170,8 @@ class Exchange:
         world = dist.group.WORLD
         if self._of is None or self._of[0] is not world:
             if self._members is None:
-                self._of = world, dist.new_group(backend="gloo")
+                self._of = world, dist.new_group(backend="gloo", timeout=_PATIENCE)
             else:
                 members = list(range(self._members))
-                self._of = world, dist.new_group(members, backend="gloo", use_local_synchronization=True)
+                self._of = world, dist.new_group(members, _PATIENCE, backend="gloo", use_local_synchronization=True)
         return self._of[1]

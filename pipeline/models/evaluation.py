@@ -164,6 +164,7 @@ class EvaluationSet:
 
         Raises:
             ShardError: a sample does not decode.
+            OtherRankError: one of another process does not.
         """
         sums: dict[int, tuple[float, int]] = {}  # of each batch: of its losses, and of the right predictions
         predicted: dict[int, Tensor] = {}
@@ -210,7 +211,7 @@ class EvaluationSet:
         with evaluating(model), costs.charge(cost):
             for turn in range(-(-self._batches // size)):
                 number = (rank + turn * size) % self._batches
-                batch = self._batch(number).to(device)
+                batch = self._exchange.in_step(partial(self._batch, number)).to(device)
                 inputs = self.spec.inputs(self.spec.field, batch.fields[self.spec.field])
 
                 def run(part: Batch) -> Any:

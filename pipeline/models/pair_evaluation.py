@@ -145,10 +145,12 @@ class PairEvaluationSet:
 
         Raises:
             ShardError: a sample does not decode.
+            OtherRankError: one of another process does not.
         """
         costs = costs or Costs(device)
         with evaluating(model), costs.charge(cost):
-            own = {number: self._embed(model, number, device, precision, costs, cost) for number in self._own_parts()}
+            embed = partial(self._embed, model, device=device, precision=precision, costs=costs, cost=cost)
+            own = self._exchange.in_step(lambda: {number: embed(number) for number in self._own_parts()})
             found = self._of_all(own, device)
             whole = PairEmbeddings(
                 images=torch.cat([each.images for each in found]),

@@ -21,6 +21,7 @@ from helpers.tiny import write_corpus_card, write_il, write_workspace
 from safetensors.torch import load
 
 from rhostream.errors import WorkspaceError
+from rhostream.loaders.index.corpus_metadata import CorpusMetadata, read_shard_rows
 from rhostream.loaders.storage import Workspace
 from rhostream.pipeline.config import ILTrainConfig, TrainConfig
 from rhostream.pipeline.il import train_il
@@ -116,6 +117,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made
 
 
+def erase_last(workspace: Workspace, split: str) -> None:
+    """Write zeros over the last image of a split."""
+    shard = CorpusMetadata.read(workspace).split(split)[-1]
+    rows = read_shard_rows(workspace, shard)
+    start, size = int(rows.offsets[-1]), int(rows.sizes[-1])
+    content = workspace.read_bytes(shard.tar)
+    workspace.write_bytes(shard.tar, content[:start] + bytes(size) + content[start + size :])
+
+
 def folded_workspace(folder: Path) -> Workspace:
     """Every other shard in the other fold."""
     made = write_workspace(folder, (40, 40, 20))
@@ -145,6 +155,8 @@ def jobs(
     place = workspace.location
     other = write_workspace(tmp_path_factory.mktemp("other") / "w", (40, 40), test_rows=10)
     write_il(other)
+    damaged = write_workspace(tmp_path_factory.mktemp("damaged") / "w", (40, 40), test_rows=30)
+    erase_last(damaged, "test")
 
     def runs(ranks: int, **steps: int) -> str:
         names = {2: RUNS, 3: {"plain": {}, "sharded": RUNS["sharded"]}}[ranks]
@@ -152,6 +164,8 @@ def jobs(
 
     of_rho = f"train --workspace {place} --device cpu --model mlp --steps 2 --super-batch-size 24"
     il_train = f"il train --workspace {held_out.location} --device cpu --name other"
+    uniform = f"{of_rho.replace(place, damaged.location)} --batch-size 6 --select uniform"
+    evaluated = [f"{uniform} --name whole", f"{uniform} --name sharded --shard-model"]
     return on_jobs(
         "pipeline.training.test_job",
         [
@@ -180,6 +194,7 @@ def jobs(
             (2, "of_mixed_versions", (told, f"{of_rho} --batch-size 6")),
             (2, "command", (told, f"{il_train} --batch-size 16", f"{il_train} --batch-size 8")),
             (2, "on_a_full_disk", (told, f"{of_rho} --batch-size 6 --shard-model --name full")),
+            *((2, "command", (told, arguments)) for arguments in evaluated),
         ],
     )
 
@@ -261,6 +276,8 @@ def test_a_damaged_part_of_a_checkpoint_is_told_of(workspace, jobs, file):
         (14, "versions differ between the ranks: rhostream is "),
         (15, "settings differ between the ranks: batch_size is 16 on rank 0 and 8 on rank 1"),
         (16, "File too large"),
+        (17, "test-000000.tar row 29, key 's109': "),
+        (18, "test-000000.tar row 29, key 's109': "),
     ],
 )
 def test_what_a_job_cannot_do_is_told_by_one_process(jobs, number, said):

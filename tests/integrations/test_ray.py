@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from helpers import fatal_maker, remote_store
 from helpers.fatal_maker import Fatal, Number
@@ -58,45 +59,66 @@ def tars(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(workspace / "shards")
 
 
-def make_all(workspace: Workspace, indexed: Path, corpus: Path, tars: str, **engine: Any) -> None:
-    """Every stage that takes an engine."""
+def make_all(location: str, corpus: Path, tars: str, **engine: Any) -> None:
+    """Every stage that takes an engine, in workspaces below a folder or a store's prefix."""
+    workspace = Workspace(f"{location}/w")
     write_shards(workspace, manifest_of(corpus, image={"size": 8}), **engine)
     write_thumbnails(workspace, ThumbnailsConfig(size=8, **engine))
-    if not workspace.exists("il/mlp/model.json"):
-        train_il(workspace, ILTrainConfig(model="mlp", steps=2, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu", **engine))
     write_core_set(workspace, CoreSetConfig(keep=0.5, **engine))
     subset = Subset(workspace, Choice(sql="SELECT key FROM samples"))
-    write_webdataset(subset, str(indexed.with_name("exported")), samples_per_tar=30, **engine)
-    index_tars(indexed, [tars], manifest_of(Path(), format="webdataset", root=""), **engine)
+    write_webdataset(subset, f"{location}/exported", samples_per_tar=30, **engine)
+    index_tars(f"{location}/indexed", [tars], manifest_of(Path(), format="webdataset", root=""), **engine)
 
 
-def without_costs(folder: Path) -> dict[str, str]:
-    return {name: digest for name, digest in contents(folder).items() if "/costs/" not in name}
+def files_of(location: str) -> dict[str, bytes]:
+    """Each file below a folder or a store's prefix with its content; what a run has cost is its own."""
+    files, root = fsspec.core.url_to_fs(location)
+    files.invalidate_cache()
+    found = {str(path).removeprefix(root): files.cat_file(path) for path in files.find(root)}
+    return {name: content for name, content in found.items() if "/costs/" not in name}
 
 
-def test_every_stage_makes_what_local_processes_make(corpus: Path, tars: str, tmp_path: Path) -> None:
-    place = Workspace(tmp_path / "w")
-    make_all(place, tmp_path / "indexed", corpus, tars, workers=0)
-    expected = without_costs(tmp_path)
-    for kept in ("il/mlp/model.json", "il/mlp/model.safetensors"):
-        put(tmp_path / "kept" / kept, place.read_bytes(kept))
-    for folder in ("w", "indexed", "exported"):
-        (tmp_path / folder).rename(tmp_path / f"{folder}-local")
-    (tmp_path / "kept").rename(tmp_path / "w")
-    make_all(place, tmp_path / "indexed", corpus, tars, engine="ray", workers=2)
-    found = without_costs(tmp_path)
-    assert {name: digest for name, digest in found.items() if "-local/" not in name} == expected
+@pytest.fixture(scope="module")
+def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of an IL model of the corpus."""
+    workspace = Workspace(tmp_path_factory.mktemp("model"))
+    write_shards(workspace, manifest_of(corpus, image={"size": 8}), workers=0)
+    train_il(workspace, ILTrainConfig(model="mlp", steps=2, device="cpu"))
+    return {name: workspace.read_bytes(name) for name in ("il/mlp/model.json", "il/mlp/model.safetensors")}
 
 
-def test_a_workspace_in_a_store_is_made_by_actors(corpus: Path, tmp_path: Path, s3: S3) -> None:
-    place = Workspace(f"{s3.url}/w")
-    write_shards(place, manifest_of(corpus), engine="ray", workers=2)
-    write_shards(tmp_path / "w", manifest_of(corpus), workers=0)
-    for name, digest in contents(tmp_path / "w").items():
-        put(tmp_path / "copy" / name, place.read_bytes(name))
-        assert contents(tmp_path / "copy")[name] == digest
-    assert ".lease.json" not in place.names("")
+def with_model(location: str, model: dict[str, bytes]) -> str:
+    for name, content in model.items():
+        Workspace(f"{location}/w").write_bytes(name, content)
+    return location
+
+
+@pytest.fixture(scope="module")
+def expected(
+    corpus: Path, tars: str, model: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """What this process makes."""
+    location = with_model(str(tmp_path_factory.mktemp("local")), model)
+    make_all(location, corpus, tars, workers=0)
+    return files_of(location)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_stage_makes_what_local_processes_make(
+    corpus: Path, tars: str, model: dict[str, bytes], expected: dict[str, bytes], tmp_path: Path, workers: int
+) -> None:
+    location = with_model(str(tmp_path), model)
+    make_all(location, corpus, tars, engine="ray", workers=workers)
+    assert files_of(location) == expected
+
+
+def test_every_stage_makes_the_same_in_a_store(
+    corpus: Path, tars: str, model: dict[str, bytes], expected: dict[str, bytes], s3: S3
+) -> None:
+    location = with_model(f"{s3.url}/made", model)
+    make_all(location, corpus, tars, engine="ray", workers=2)
+    assert files_of(location) == expected
 
 
 def test_a_killed_actor_is_replaced_and_its_units_made_again(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="the other tree")
     parser.add_argument("--photographs", type=Path, help="a folder of class folders of JPEG files")
-    parser.add_argument("--count", type=int, default=2000, help="photographs")
+    parser.add_argument("--count", type=int, default=1920, help="photographs, a multiple of the 320 of a super-batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rhostream-trees")

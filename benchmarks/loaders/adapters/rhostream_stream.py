@@ -33,7 +33,9 @@ _FORMATS: tuple[ThumbnailFormat, ...] = ("jpeg", "raw")
 
 def prepare(images: Path, folder: Path) -> None:
     """Shards, two thumbnails, and an IL table of the size of a real one (its losses are random)."""
-    manifest = Manifest(name="photographs", format="imagefolder", root=str(images), folds=2, image={"size": SIDE})
+    manifest = Manifest(
+        name="photographs", format="imagefolder", root=str(images), folds=2, holdout=0.0, image={"size": SIDE}
+    )
     workspace = Workspace(folder)
     write_shards(workspace, manifest)
     for form in _FORMATS:

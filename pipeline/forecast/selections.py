@@ -15,7 +15,7 @@ from rhostream.pipeline.config import TrainConfig
 from rhostream.pipeline.il import ILQuality, il_costs, trained_models
 from rhostream.pipeline.jobs import progress
 from rhostream.pipeline.models import has_bfloat16_tiles
-from rhostream.pipeline.training import StepCost, measure_step, plan_training
+from rhostream.pipeline.training import StepCost, measure_step, plan_training, untrained_model
 from rhostream.selection.policies import Arm, usual_arms
 
 _LEAST_ERROR: Final = 0.05  # of the learner where the comparison is made
@@ -109,6 +109,7 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
             f"a plan with IL table {plan.il!r}, which does not tell the one class that its model predicts for each "
             "sample: compare runs with `--compare`"
         )
+    untrained_model(plan)  # a model that cannot be built is told before anything is measured
     unit = "seconds" if plan.device.type == "cuda" else "cpu_seconds"
     spent = il_costs(workspace, plan.il)[unit] if plan.il in trained_models(workspace) else {}
     il_cost = sum(spent.values()) / config.il_runs

@@ -109,6 +109,14 @@ def test_the_command_names_the_cheapest_and_writes_nothing(tmp_path: Path) -> No
     assert files(workspace) == before
 
 
+def test_an_unknown_model_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    workspace = workspace_of(tmp_path, 0.4)
+    said = CliRunner().invoke(rho, ["plan", "--workspace", workspace.location, "--model", "resnet17"])
+    assert isinstance(said.exception, ConfigError)
+    assert "model 'resnet17' is not known" in str(said.exception)
+    assert said.output == ""
+
+
 def test_a_plan_without_an_il_table_says_what_makes_one(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path / "w", (20,), side=16)
     with pytest.raises(ConfigError, match="has no IL table"):

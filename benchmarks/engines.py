@@ -165,9 +165,9 @@ def measure(engine: Any, corpus: Path, workspace: Path, images: int, model: Path
     with Watched(engine, workspace / "thumbnails/64-jpeg/index", train) as watched:
         write_thumbnails(str(workspace), ThumbnailsConfig(workers=1, engine=engine))
     found["thumbnails"] = watched.rate
-    shutil.copytree(model, workspace / "il/small_cnn")
+    shutil.copytree(model, workspace / "il/strided_cnn")
     meet()
-    with Watched(engine, workspace / "il/small_cnn/scores", train) as watched:
+    with Watched(engine, workspace / "il/strided_cnn/scores", train) as watched:
         score_il(str(workspace), ILScoreConfig(workers=1, engine=engine, device="cpu"))
     found["il score"] = watched.rate
     indexed = workspace.with_name(f"{workspace.name}-indexed")
@@ -208,7 +208,7 @@ def compared(folder: Path, corpus: Path, images: int, rounds: int) -> dict[str, 
     first, model = folder / "first" / "w", folder / "model"
     write_shards(str(first), manifest(corpus, images, units=UNITS), workers=WORKERS)
     train_il(str(first), ILTrainConfig(steps=5, device="cpu"))
-    shutil.copytree(first / "il/small_cnn", model, ignore=shutil.ignore_patterns("costs"))
+    shutil.copytree(first / "il/strided_cnn", model, ignore=shutil.ignore_patterns("costs"))
     rates: dict[str, list[dict[str, float]]] = {"local": [], "ray": []}
     equal = True
     begin = time.perf_counter()

@@ -2,7 +2,7 @@
 
     python benchmarks/il_grid.py --case emoji-40=emoji-40.toml --output benchmarks/results/il_grid.json
 
-A case is a name and a manifest; half of its samples are held out, and train small_cnn on 32 pixels. `rho il train` at
+A case is a name and a manifest; half of its samples are held out, and train strided_cnn on 32 pixels. `rho il train` at
 its defaults stops by itself; the grid trains for each of its lengths, at each of its rates, which falls linearly to
 zero at the end, and keeps the best evaluation of each, as `rho il train` does. Losses are those of the same validation
 samples; CPU-seconds hold the evaluations, the shards hold the images at 32 pixels. One thread; finished models are
@@ -34,12 +34,12 @@ def run_case(name: str, manifest: str, folder: Path) -> dict[str, Any]:
     workspace = Workspace(folder / name)
     wanted = load_manifest(manifest, {"holdout": 0.5, "folds": 0})
     write_shards(workspace, replace(wanted, image={**wanted.image, "size": SIZE}, thumbnails=0))
-    found = [trained(workspace, ILTrainConfig(name="found", model="small_cnn", threads=1))]
+    found = [trained(workspace, ILTrainConfig(name="found", model="strided_cnn", threads=1))]
     for rate in RATES:
         for steps in LENGTHS:
             config = ILTrainConfig(
                 name=f"{steps}-{rate}",
-                model="small_cnn",
+                model="strided_cnn",
                 schedule="linear",
                 steps=steps,
                 learning_rate=rate,
@@ -72,7 +72,7 @@ def main() -> None:
     torch.set_num_threads(1)
     named = [case.partition("=") for case in arguments.case]
     cases = [run_case(name, manifest, Path(arguments.workspaces)) for name, _, manifest in named]
-    found = {"benchmark": "il_grid", "machine": machine(), "model": "small_cnn", "cases": cases}
+    found = {"benchmark": "il_grid", "machine": machine(), "model": "strided_cnn", "cases": cases}
     Path(arguments.output).write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -58,7 +58,7 @@ def measured(workspace: str, steps: str) -> dict[str, Any]:
     selector._exchange = selector._scoring._exchange = Noting()
     stream = CandidateStream(
         workspace,
-        il="small_cnn",
+        il="strided_cnn",
         super_batch_size=CANDIDATES * ranks,
         order=Order(last="drop"),
         read_options=ReadOptions(threads=1),

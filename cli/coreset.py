@@ -12,7 +12,7 @@ from rhostream.pipeline.config import CoreSetConfig
 
 @command(
     "rho coreset --workspace runs/demo --keep 0.1",
-    "rho coreset --workspace runs/demo --keep 0.3 --il small_cnn --name third",
+    "rho coreset --workspace runs/demo --keep 0.3 --il strided_cnn --name third",
 )
 @workspace_option
 @settings_options(CoreSetConfig)

@@ -27,7 +27,7 @@ _WITH_SETTINGS: Final = {
 
 
 def command(remedy: Remedy) -> str:
-    """For instance `rho il score --workspace W --name small_cnn`."""
+    """For instance `rho il score --workspace W --name strided_cnn`."""
     settings = {"workspace": remedy.workspace, **remedy.settings}
     flags = [
         f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}" for name, value in settings.items()

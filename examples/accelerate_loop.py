@@ -23,7 +23,7 @@ arguments.add_argument("--checkpoint", help="go on from there if it exists, and 
 options = arguments.parse_args()
 
 accelerator = Accelerator()
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 model = nn.Sequential(
     nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),

@@ -21,7 +21,7 @@ options = arguments.parse_args()
 dist.init_process_group()
 device = torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream: no sampler
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream: no sampler
 network = nn.Sequential(
     nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),

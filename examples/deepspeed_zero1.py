@@ -21,7 +21,7 @@ options = arguments.parse_args()
 
 deepspeed.init_distributed()
 ranks = torch.distributed.get_world_size()
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 torch.manual_seed(0)
 spec = stream.corpus.image_spec()
 model = nn.Sequential(

@@ -22,7 +22,7 @@ options = arguments.parse_args()
 fabric = Fabric()
 fabric.launch()
 fabric.seed_everything(0)
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 network = nn.Sequential(
     nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),

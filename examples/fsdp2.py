@@ -37,7 +37,7 @@ if device == "cuda":
 shape = (dist.get_world_size() // options.tensor_parallel, options.tensor_parallel)
 mesh = init_device_mesh(device, shape, mesh_dim_names=("dp", "tp"))
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, mesh=mesh["dp"])  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320, mesh=mesh["dp"])  # rhostream
 torch.manual_seed(0)
 pixels = stream.corpus.image_spec().channels * stream.corpus.image_spec().size ** 2
 model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 64), nn.ReLU(), nn.Linear(64, len(stream.corpus.classes)))

@@ -19,7 +19,7 @@ arguments.add_argument("--output", default="hf_trainer")
 arguments.add_argument("--resume", action="store_true", help="from the last checkpoint of --output")
 options = arguments.parse_args()
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 
 
 class SelectingTrainer(Trainer):  # rhostream: the Trainer is given no train_dataset

@@ -22,7 +22,7 @@ import rhostream as rho
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("workspace")
 parser.add_argument("--arch", default="resnet18")
-parser.add_argument("--il", default="small_cnn")
+parser.add_argument("--il", default="strided_cnn")
 parser.add_argument("--epochs", type=int, default=90)
 parser.add_argument("--batch-size", type=int, default=256, help="of all processes")
 parser.add_argument("--lr", type=float, default=0.1)

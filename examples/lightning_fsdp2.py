@@ -41,7 +41,7 @@ class Classifier(LightningModule):
     def train_dataloader(self) -> rho.SelectingLoader:  # rhostream: from here
         assert self.device_mesh is not None
         stream = rho.CandidateStream(
-            options.workspace, il="small_cnn", super_batch_size=320, mesh=self.device_mesh["data_parallel"]
+            options.workspace, il="strided_cnn", super_batch_size=320, mesh=self.device_mesh["data_parallel"]
         )
         ledger = rho.Ledger(options.workspace, "lightning_fsdp2", overwrite=True)
         selector = rho.OnlineSelector(self, batch_size=32, select="learnable", ledger=ledger)  # sizes of all ranks

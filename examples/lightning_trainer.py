@@ -41,7 +41,7 @@ arguments.add_argument("--steps", type=int, default=100)
 arguments.add_argument("--resume", help="a checkpoint to go on from")
 options = arguments.parse_args()
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 network = nn.Sequential(
     nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
     nn.BatchNorm2d(32),

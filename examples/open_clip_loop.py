@@ -40,7 +40,7 @@ arguments.add_argument("--steps", type=int, default=100, help="rounded up to who
 options = arguments.parse_args()
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 prompts = get_tokenizer("ViT-B-32")([f"a photo of a {name}" for name in stream.corpus.classes]).to(device)
 side = stream.corpus.image_spec().size

@@ -18,7 +18,7 @@ arguments.add_argument("--steps", type=int, default=None, help="one epoch where 
 options = arguments.parse_args()
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320, seed=0)
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320, seed=0)
 model = resnet18(num_classes=len(stream.corpus.classes)).to(device)
 optimizer = torch.optim.AdamW(model.parameters())
 ledger = rho.Ledger(options.workspace, "plain_pytorch", overwrite=True)  # for rho explain and rho report

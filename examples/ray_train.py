@@ -22,7 +22,7 @@ import rhostream as rho
 def train_on_worker(settings: dict[str, Any]) -> None:
     import torch  # here: of a global `torch` Ray pickles what has a name that occurs below, as `torch.classes` has
 
-    stream = rho.CandidateStream(settings["workspace"], il="small_cnn", super_batch_size=320)  # rhostream
+    stream = rho.CandidateStream(settings["workspace"], il="strided_cnn", super_batch_size=320)  # rhostream
     network = nn.Sequential(
         nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),
         nn.BatchNorm2d(32),

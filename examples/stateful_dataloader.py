@@ -23,7 +23,7 @@ arguments.add_argument("--steps", type=int, default=None, help="of this call; th
 arguments.add_argument("--checkpoint", type=Path, help="go on from there if it exists, and write it at the end")
 options = arguments.parse_args()
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 loader = StatefulDataLoader(stream, batch_size=None, num_workers=2)  # rhostream: batch_size=None
 model = nn.Sequential(
     nn.Conv2d(stream.corpus.image_spec().channels, 32, 3, stride=2, padding=1),

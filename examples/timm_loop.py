@@ -24,7 +24,7 @@ arguments.add_argument("--model", default="resnet18")
 arguments.add_argument("--mixup", type=float, default=0.0, help="alpha of Mixup, which wants even batches")
 options = arguments.parse_args()
 
-stream = rho.CandidateStream(options.workspace, il="small_cnn", super_batch_size=320)  # rhostream
+stream = rho.CandidateStream(options.workspace, il="strided_cnn", super_batch_size=320)  # rhostream
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 model = create_model(options.model, num_classes=len(stream.corpus.classes)).to(device)
 ledger = rho.Ledger(options.workspace, "timm_loop", overwrite=True)  # rhostream: for rho explain and rho report

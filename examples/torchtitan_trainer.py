@@ -101,7 +101,7 @@ class SelectingDataLoader(BaseDataLoader):  # rhostream: from here
     def __init__(self, config: Config, *, dp_rank: int, dp_world_size: int, local_batch_size: int, **_: Any) -> None:
         self.stream = rho.CandidateStream(
             str(config.dataset_path),
-            il="small_cnn",
+            il="strided_cnn",
             super_batch_size=config.super_batch_size,
             dp_rank=dp_rank,
             dp_world_size=dp_world_size,

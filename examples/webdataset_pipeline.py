@@ -19,7 +19,7 @@ dataset = (
     wds.WebDataset(sys.argv[1], shardshuffle=100)
     .shuffle(1000)
     .decode("torchrgb")
-    .compose(rho.with_il(sys.argv[2], il="small_cnn", on_missing="drop"))  # new; the holdout is dropped
+    .compose(rho.with_il(sys.argv[2], il="strided_cnn", on_missing="drop"))  # new; the holdout is dropped
     .to_tuple("jpg;png;webp", "cls", "il")  # "il" is new
     .map_tuple(resize)
 )

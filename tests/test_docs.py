@@ -205,7 +205,7 @@ def test_most_skipped_classes_are_ranked_by_share(workspace: Workspace) -> None:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with a trained IL model and its table."""
     made = write_shapes(tmp_path_factory.mktemp("shapes"), splits={"train": 400, "holdout": 80, "test": 40})
-    train_il(made, ILTrainConfig(model="small_cnn", steps=2))
+    train_il(made, ILTrainConfig(model="strided_cnn", steps=2))
     score_il(made, ILScoreConfig())
     return made
 
@@ -223,10 +223,10 @@ def test_a_documented_snippet_runs(
     spec = CorpusMetadata.read(shapes).image_spec()
 
     def network(num_classes: int = 4) -> nn.Module:
-        return build_model("small_cnn", num_classes, spec, seed=0)
+        return build_model("strided_cnn", num_classes, spec, seed=0)
 
     model = network()
-    stream = rhostream.CandidateStream(shapes, il="small_cnn")
+    stream = rhostream.CandidateStream(shapes, il="strided_cnn")
     shapes.remove("runs")
     if "ReplayStream" in code:
         with rhostream.Ledger(shapes, "my-run") as ledger:

@@ -189,7 +189,7 @@ from rhostream.selection import OnlineSelector
 
 model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 14))
 selector = OnlineSelector(model, batch_size=4, select="rho_loss")
-stream = CandidateStream("workspace", il="small_cnn", super_batch_size=40, seed=0)
+stream = CandidateStream("workspace", il="strided_cnn", super_batch_size=40, seed=0)
 print(len(next(iter(selector(stream))).keys))
 print([name for name in ("loaders", "selection", "pipeline", "cli") if importlib.util.find_spec(name)])
 """

@@ -40,6 +40,7 @@ SELECTION_FUNCTIONS: Final = (
 )
 
 BUILT_IN_MODELS: Final = (
+    "strided_cnn",
     "small_cnn",
     "lenet5",
     "bn_cnn",

@@ -79,7 +79,7 @@ class ILTrainConfig(StageConfig):
         "", metavar="NAME", pattern=NAME, form=NAME_FORM, unset="the model's", help="Name of the IL model."
     )
     model: str = setting(
-        "small_cnn",
+        "strided_cnn",
         group="Model",
         **MODEL,
     )

@@ -59,6 +59,25 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _strided_cnn(num_classes: int, spec: ImageSpec) -> nn.Module:
+    """Three convolutions with BatchNorm, the first over patches: a third of what `small_cnn` computes, and a better IL.
+
+    The last feature map is averaged to 2x2, so that any size of image is taken and places still count.
+    """
+    _require_size("strided_cnn", spec)
+    stride = 2 * min(max(spec.size // 32, 1), 4)
+    return nn.Sequential(
+        *_block(spec.channels, 24, size=2 * stride, stride=stride, padding=stride // 2),
+        nn.MaxPool2d(2),
+        *_block(24, 48),
+        nn.MaxPool2d(2),
+        *_block(48, 96),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * 96, num_classes),
+    )
+
+
 def _small_cnn(num_classes: int, spec: ImageSpec) -> nn.Module:
     """LeNet-like: the IL model of arXiv 2206.07137, Appendix B, with a strided stem for specs beyond 32 pixels."""
     _require_size("small_cnn", spec)
@@ -104,20 +123,21 @@ def _bn_cnn(num_classes: int, spec: ImageSpec) -> nn.Module:
     _require_size("bn_cnn", spec)
     stride = min(max(spec.size // 32, 1), 4)
 
-    def block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
     return nn.Sequential(
-        *block(spec.channels, 32, stride),
+        *_block(spec.channels, 32, stride=stride),
         nn.MaxPool2d(2),
-        *block(32, 64),
+        *_block(32, 64),
         nn.MaxPool2d(2),
-        *block(64, 128),
+        *_block(64, 128),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(128, num_classes),
     )
+
+
+def _block(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def _mlp(num_classes: int, spec: ImageSpec) -> nn.Module:
@@ -225,6 +245,7 @@ def _small_vit(num_classes: int, spec: ImageSpec) -> nn.Module:
 
 
 BUILT_IN: Final[dict[str, Callable[[int, ImageSpec], nn.Module]]] = {
+    "strided_cnn": _strided_cnn,
     "small_cnn": _small_cnn,
     "lenet5": _lenet5,
     "bn_cnn": _bn_cnn,

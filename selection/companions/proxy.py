@@ -19,7 +19,7 @@ class ProxyScorer(Scorer):
 
     The score ℓ(proxy) − IL then compares two models of one capacity, and its cost is that of the small one:
 
-        scorer = ProxyScorer(build_model("small_cnn", 10, spec, seed=1), workspace, il="small_cnn")
+        scorer = ProxyScorer(build_model("strided_cnn", 10, spec, seed=1), workspace, il="strided_cnn")
         for batch in OnlineSelector(model, scorer=scorer)(stream):
             ...                  # the learner's step
             scorer.update(batch) # the proxy's

@@ -329,7 +329,7 @@ class CandidateScores:
         if "il" in function.needs and super_batch.il is None:
             raise ConfigError(
                 f"selection function {function.name!r} needs irreducible losses, and the stream joins "
-                'none: name an IL table, CandidateStream(…, il="small_cnn")'
+                'none: name an IL table, CandidateStream(…, il="strided_cnn")'
             )
         task = self._scorer.task
         if function.reads_logits and not task.gives_logits:

@@ -125,11 +125,11 @@ def test_options_read_the_environment_and_the_flag_wins(
 
     command(added)
     monkeypatch.setenv("RHO_BATCH_SIZE", "8")
-    monkeypatch.setenv("RHO_IL", "small_cnn")
+    monkeypatch.setenv("RHO_IL", "strided_cnn")
     monkeypatch.setenv("RHO_FLAG", "1")
     _, out, _ = rho("try", "--batch-size", "4", "--device", "cuda:1")
     assert out == (
-        "environment: [('flag', True), ('il_name', 'small_cnn')]\n"
+        "environment: [('flag', True), ('il_name', 'strided_cnn')]\n"
         "command line: [('batch_size', 4), ('device', 'cuda:1')]\n"
         "{'batch_size': 4}\n"
     )

@@ -23,7 +23,7 @@ def follow(workspace: str, report: Path, state: dict[str, Any] | None, workers: 
     """Stream up to the end of the last epoch, and report every super-batch with the state after it."""
     stream = CandidateStream(
         workspace,
-        il="small_cnn",
+        il="strided_cnn",
         super_batch_size=10,
         seed=3,
         order=Order(block_shards=2, last="keep"),

@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def stream_of(workspace: Workspace, read_options: ReadOptions = UNLOCKED, **settings: Any) -> CandidateStream:
     return CandidateStream(
-        workspace, il="small_cnn", super_batch_size=SUPER_BATCH, read_options=read_options, **settings
+        workspace, il="strided_cnn", super_batch_size=SUPER_BATCH, read_options=read_options, **settings
     )
 
 

@@ -130,7 +130,7 @@ def test_scores_made_alongside_training_use_the_weights_before_the_step(tmp_path
     write_il(workspace)
     model, before, common = network().train(), [copy.deepcopy(network())], 0
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=40)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=40)
     for batch in OnlineSelector(model, batch_size=10, score_ahead=True)(stream):
         candidates = batch.super_batch
         assert candidates is not None

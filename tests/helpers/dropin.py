@@ -27,7 +27,7 @@ def tiny_workspace(folder: Path) -> Workspace:
 
 
 def stream_of(workspace: Workspace | str, **settings: Any) -> CandidateStream:
-    defaults = {"il": "small_cnn", "super_batch_size": SUPER_BATCH, "order": Order(block_shards=2, last="keep")}
+    defaults = {"il": "strided_cnn", "super_batch_size": SUPER_BATCH, "order": Order(block_shards=2, last="keep")}
     return CandidateStream(workspace, **(defaults | settings))
 
 

@@ -70,7 +70,7 @@ def write_scores(workspace: Workspace, mislabeled: tuple[int, ...] = MISLABELED)
     Args:
         mislabeled: last digits of the numbers of those whose label it contradicts.
     """
-    workspace.write_json("il/small_cnn/model.json", {})
+    workspace.write_json("il/strided_cnn/model.json", {})
     number = 0
     for shard in CorpusMetadata.read(workspace).split("train"):
         rows = []
@@ -79,7 +79,7 @@ def write_scores(workspace: Workspace, mislabeled: tuple[int, ...] = MISLABELED)
             guess = (row["label"] + 1) % 3 if wrong else row["label"]
             rows.append(
                 {
-                    "il_model": "small_cnn",
+                    "il_model": "strided_cnn",
                     "key": row["key"],
                     "shard": shard.name,
                     "row": row["row"],
@@ -91,7 +91,7 @@ def write_scores(workspace: Workspace, mislabeled: tuple[int, ...] = MISLABELED)
                 }
             )
             number += 1
-        workspace.write_table(f"il/small_cnn/scores/{shard.name}.parquet", tables.table(IL, rows))
+        workspace.write_table(f"il/strided_cnn/scores/{shard.name}.parquet", tables.table(IL, rows))
 
 
 def _write_run(workspace: Workspace, run: str) -> None:
@@ -144,7 +144,7 @@ def _write_run(workspace: Workspace, run: str) -> None:
     facts = {
         "format_version": 2,
         "config": {"select": run},
-        "il": "small_cnn" if run == "rho_loss" else None,
+        "il": "strided_cnn" if run == "rho_loss" else None,
         "evaluated_on": "test",
     }
     workspace.write_json(f"runs/{run}/run.json", facts)

@@ -46,7 +46,7 @@ def fill(location: str) -> Workspace:
         ("holdout-000000", "holdout", HOLDOUT),
     ):
         workspace.write_table(f"index/{shard}.parquet", _samples(shard, split, keys))
-        for model in ("small_cnn", "other"):
+        for model in ("strided_cnn", "other"):
             workspace.write_table(f"il/{model}/scores/{shard}.parquet", _scores(model, shard, keys))
     for run in ("uniform", "rho_loss"):
         for epoch in range(3):
@@ -77,7 +77,7 @@ def _samples(shard: str, split: str, keys: list[str]) -> pa.Table:
 
 
 def _scores(model: str, shard: str, keys: list[str]) -> pa.Table:
-    wrong = {"small_cnn": {MISLABELED, *HOLDOUT}, "other": {"k05"}}[model]
+    wrong = {"strided_cnn": {MISLABELED, *HOLDOUT}, "other": {"k05"}}[model]
     rows = [
         {
             "il_model": model,

@@ -125,7 +125,7 @@ def il_of(number: int) -> float:
     return number / 100
 
 
-def write_il(workspace: Workspace, name: str = "small_cnn", predicted: int | None = None) -> None:
+def write_il(workspace: Workspace, name: str = "strided_cnn", predicted: int | None = None) -> None:
     """An IL table for the train shards; the IL model predicts the label, or `predicted` for all."""
     corpus = CorpusMetadata.read(workspace)
     workspace.write_json(f"il/{name}/model.json", {"classes": list(corpus.classes), "fingerprint": corpus.fingerprint})

@@ -33,7 +33,7 @@ def pipeline(workspace: Path, *shards: str, steps: int) -> None:
     made = run(workspace, "shards", *arguments, *shards, "--json")
     assert made["entries"] == sum(made["samples"].values()) + sum(made["rejects"].values())
     assert made["rejects"]["label_missing"] == 1
-    size = ["--model", "small_cnn", "--image-size", "32", "--validation-samples", "500"]
+    size = ["--model", "strided_cnn", "--image-size", "32", "--validation-samples", "500"]
     trained = run(workspace, "il", "train", *size, "--steps", str(steps), *CPU, "--json")
     assert all(model["best_step"] > 0 for model in trained["models"])
     scored = run(workspace, "il", "score", *CPU, "--json")
@@ -45,7 +45,7 @@ def pipeline(workspace: Path, *shards: str, steps: int) -> None:
 
 def scored_in_sample(workspace: Path) -> list[str]:
     """Keys of the IL table whose image, under whatever key, has trained the model that scored them."""
-    corpus = json.loads((workspace / "il" / "small_cnn" / "model.json").read_text())
+    corpus = json.loads((workspace / "il" / "strided_cnn" / "model.json").read_text())
     content: dict[str, set[str]] = {}
     for row in query(workspace, "SELECT shard, content_hash FROM samples"):
         content.setdefault(row["shard"], set()).add(row["content_hash"])

@@ -102,9 +102,9 @@ def test_a_store_that_goes_away_is_waited_for(
     local = write_workspace(tmp_path / "w", [7, 5, 6])
     write_il(local)
     place = Workspace(upload(tmp_path / "w", s3))
-    expected = [list(batch.keys) for batch in CandidateStream(local, il="small_cnn", super_batch_size=4, seed=3)]
+    expected = [list(batch.keys) for batch in CandidateStream(local, il="strided_cnn", super_batch_size=4, seed=3)]
     with s3.away(1.0):
-        stream = CandidateStream(place, il="small_cnn", super_batch_size=4, seed=3)
+        stream = CandidateStream(place, il="strided_cnn", super_batch_size=4, seed=3)
         assert [list(batch.keys) for batch in stream] == expected
     with s3.away(1.0):
         place.write_bytes("new", b"x")
@@ -198,7 +198,7 @@ def test_a_stream_yields_the_same_from_bucket_and_folder(s3: S3, cache: Path, tm
     url = upload(tmp_path / "w", s3)
     seen = []
     for place in (local.location, url):
-        stream = CandidateStream(place, il="small_cnn", super_batch_size=4, seed=3)
+        stream = CandidateStream(place, il="strided_cnn", super_batch_size=4, seed=3)
         for _ in range(2):
             seen.append([(list(batch.keys), np.asarray(batch.il), np.asarray(batch.images)) for batch in stream])
     for ours, theirs in zip(seen[:2], seen[2:], strict=True):

@@ -56,7 +56,7 @@ def model_of(variant: str) -> nn.Module:
 
 def stream_of(workspace: str, **settings: Any) -> CandidateStream:
     defaults = {
-        "il": "small_cnn",
+        "il": "strided_cnn",
         "super_batch_size": SUPER_BATCH,
         "order": Order(block_shards=2, last="keep", chunk_size=CHUNK),
         "read_options": ReadOptions(threads=1, max_unreadable=5),

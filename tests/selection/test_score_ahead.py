@@ -53,7 +53,7 @@ def trained(workspace, model: nn.Module, **settings):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     torch.manual_seed(1)  # of the dropout
     batches = []
-    for batch in selector(CandidateStream(workspace, il="small_cnn", super_batch_size=20)):
+    for batch in selector(CandidateStream(workspace, il="strided_cnn", super_batch_size=20)):
         batches.append(batch)
         step(model, optimizer, batch.images, batch.labels)
     return batches, selector
@@ -96,7 +96,7 @@ def test_the_pass_runs_while_the_model_is_trained(workspace):
 
     scored = 0
     for _ in OnlineSelector(Slow(192, 3), batch_size=4, score_ahead=True)(
-        CandidateStream(workspace, il="small_cnn", super_batch_size=20)
+        CandidateStream(workspace, il="strided_cnn", super_batch_size=20)
     ):
         scored += scoring.wait(30 if scored < STEPS - 1 else 0)
         scoring.clear()
@@ -137,7 +137,7 @@ def test_a_state_is_taken_when_nothing_is_being_scored(workspace):
             return super().forward(images.flatten(1))
 
     selector = OnlineSelector(Held(192, 3), batch_size=4, score_ahead=True, cache=ScoreCache(max_age=9))
-    next(selector(CandidateStream(workspace, il="small_cnn", super_batch_size=20)))
+    next(selector(CandidateStream(workspace, il="strided_cnn", super_batch_size=20)))
     assert begun.wait(30)
     with ThreadPoolExecutor() as other:
         state = other.submit(selector.state_dict)
@@ -149,7 +149,7 @@ def test_a_state_is_taken_when_nothing_is_being_scored(workspace):
 def test_an_error_of_the_pass_reaches_the_caller(workspace):
     model = network()
     selector = OnlineSelector(model, batch_size=4, score_ahead=True)
-    batches = selector(CandidateStream(workspace, il="small_cnn", super_batch_size=20))
+    batches = selector(CandidateStream(workspace, il="strided_cnn", super_batch_size=20))
     next(batches)
     model[0].weight.data.fill_(float("nan"))
     next(batches)  # scored before

@@ -131,7 +131,7 @@ def test_batchnorm_scores_by_candidates_or_running_statistics():
 
 def test_the_selector_takes_the_highest_scores_of_every_super_batch(workspace):
     model = network()
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=50)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=50)
     for batch in OnlineSelector(model, batch_size=5)(stream):
         candidates = batch.super_batch
         logits = Scorer(model).logits(candidates.spec.normalize(candidates.images))
@@ -149,7 +149,7 @@ def test_a_short_super_batch_keeps_its_share(workspace):
     sizes = [
         (len(batch.super_batch), len(batch))
         for batch in OnlineSelector(network(), batch_size=8)(
-            CandidateStream(workspace, il="small_cnn", super_batch_size=40, order=Order(last="keep"))
+            CandidateStream(workspace, il="strided_cnn", super_batch_size=40, order=Order(last="keep"))
         )
     ]
     assert sizes == [(40, 8), (40, 8), (40, 8), (30, 6)]
@@ -158,7 +158,7 @@ def test_a_short_super_batch_keeps_its_share(workspace):
 def test_the_ledger_has_every_candidate_once_with_its_outcome(workspace):
     model = network()
     ledger = Ledger(workspace, "trial")
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=50)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=50)
     chosen = [
         (i + 1, key)
         for i, batch in enumerate(OnlineSelector(model, batch_size=5, ledger=ledger)(stream))
@@ -198,7 +198,7 @@ def test_nonfinite_scores_stop_the_run_before_any_selection(workspace):
     with torch.no_grad():
         model[5].bias[1] = float("nan")
     with pytest.raises(RhostreamError, match="after step 0: 150 of 150 scores are not finite"):
-        next(OnlineSelector(model)(CandidateStream(workspace, il="small_cnn")))
+        next(OnlineSelector(model)(CandidateStream(workspace, il="strided_cnn")))
 
 
 def test_a_function_registered_from_outside_is_known_by_name(workspace):
@@ -214,7 +214,7 @@ def test_a_function_registered_from_outside_is_known_by_name(workspace):
 
 
 def test_a_batch_larger_than_the_super_batch_is_refused(workspace):
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=80)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=80)
     with pytest.raises(ConfigError, match="batch_size 800 exceeds the 80 candidates of a super-batch, which leaves"):
         next(OnlineSelector(network(), batch_size=800)(stream))
 
@@ -239,7 +239,7 @@ class Several(nn.Module):
 
 
 def test_a_model_of_several_or_too_few_outputs_is_told(workspace):
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=40)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=40)
     with pytest.raises(ConfigError, match=r"the model gave a tuple of 2 in place of logits: say which .* forward="):
         next(OnlineSelector(Several(3, 3), batch_size=8)(stream))
     with pytest.raises(ConfigError, match=r"outputs of shape \(40, 2\) for 40 samples with labels up to 2: it must"):
@@ -250,7 +250,7 @@ def test_a_model_of_several_or_too_few_outputs_is_told(workspace):
 
 def test_the_accuracy_on_candidates_stands_beside_the_selecteds(workspace):
     batch = next(
-        OnlineSelector(network(), batch_size=8)(CandidateStream(workspace, il="small_cnn", super_batch_size=40))
+        OnlineSelector(network(), batch_size=8)(CandidateStream(workspace, il="strided_cnn", super_batch_size=40))
     )
     assert batch.candidate_accuracy == pytest.approx(float(batch.considered[0].correct.float().mean()))
     stream = CandidateStream(workspace, super_batch_size=8)

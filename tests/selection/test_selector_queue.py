@@ -29,7 +29,7 @@ def workspace(tmp_path):
 
 
 def stream_of(workspace, **settings) -> CandidateStream:
-    return CandidateStream(workspace, il="small_cnn", **{"super_batch_size": 30} | settings)
+    return CandidateStream(workspace, il="strided_cnn", **{"super_batch_size": 30} | settings)
 
 
 def reducible(model, super_batch) -> dict[str, float]:

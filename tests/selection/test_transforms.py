@@ -39,7 +39,7 @@ def selector_of(transform: Any, **settings: Any) -> OnlineSelector:
 
 
 def batches(workspace: Workspace, transform: Any, epoch: int = 0) -> list[SelectedBatch]:
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=20)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=20)
     stream.set_epoch(epoch)
     return list(selector_of(transform)(stream))
 
@@ -80,11 +80,11 @@ def test_a_transform_is_repeatable_and_leaves_random_numbers_alone(
 
 def test_a_resumed_selector_transforms_as_if_never_stopped(workspace: Workspace, v2: ModuleType) -> None:
     whole = batches(workspace, v2.RandAugment())
-    stream = CandidateStream(workspace, il="small_cnn", super_batch_size=20)
+    stream = CandidateStream(workspace, il="strided_cnn", super_batch_size=20)
     first = selector_of(v2.RandAugment())
     next(first(stream))
     state = first.state_dict()
-    resumed, again = selector_of(v2.RandAugment()), CandidateStream(workspace, il="small_cnn", super_batch_size=20)
+    resumed, again = selector_of(v2.RandAugment()), CandidateStream(workspace, il="strided_cnn", super_batch_size=20)
     resumed.load_state_dict(state, again)
     rest = list(resumed(again))
     assert resumed.step == 3

@@ -59,7 +59,7 @@ def test_the_first_super_batch_does_not_wait_for_pandas(tmp_path: Path, thumbnai
         write_thumbnails(workspace, ThumbnailsConfig(size=16, workers=0))
     code = (
         "import sys; from rhostream.loaders import CandidateStream; "
-        f"batch = next(iter(CandidateStream({str(tmp_path / 'w')!r}, il='small_cnn', super_batch_size=30, "
+        f"batch = next(iter(CandidateStream({str(tmp_path / 'w')!r}, il='strided_cnn', super_batch_size=30, "
         f"thumbnails={thumbnails!r}, augmentation='shift_flip'))); "
         "print(len(batch), 'pandas' in sys.modules)"
     )

@@ -81,7 +81,7 @@ def test_an_index_with_other_labels_is_refused_and_made_again(
 def test_an_index_rewritten_under_a_stream_meets_no_old_losses(tmp_path: Path) -> None:
     place = write_workspace(tmp_path, [40] * 6)
     write_il(place)
-    stream = CandidateStream(place, il="small_cnn", super_batch_size=8, order=Order(block_shards=1))
+    stream = CandidateStream(place, il="strided_cnn", super_batch_size=8, order=Order(block_shards=1))
     batches = iter(stream)
     next(batches)
     for shard in CorpusMetadata.read(place).shards:

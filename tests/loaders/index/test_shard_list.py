@@ -68,7 +68,7 @@ def test_a_corpus_listed_apart_streams_as_any_other(listed_apart: Workspace, tmp
     streams = []
     for workspace in (listed_apart, in_card):
         write_il(workspace)
-        streams.append(CandidateStream(workspace, il="small_cnn", super_batch_size=6))
+        streams.append(CandidateStream(workspace, il="strided_cnn", super_batch_size=6))
     assert streams[0].order_digest == streams[1].order_digest
     for one, other in zip(*streams, strict=True):
         assert one.keys == other.keys

@@ -98,7 +98,7 @@ def test_each_kind_of_artifact_has_one_reader() -> None:
 
 def joined(workspace: Workspace) -> Any:
     corpus = CorpusMetadata.read(workspace)
-    table = open_il_table(workspace, corpus, "small_cnn")
+    table = open_il_table(workspace, corpus, "strided_cnn")
     rows = [read_shard_rows(workspace, shard) for shard in corpus.shards]
     return [(part.keys.to_pylist(), part.labels.tolist(), table.join(part).il.tolist()) for part in rows]
 
@@ -116,9 +116,9 @@ def run_files(workspace: Workspace) -> Any:
     ("file", "answer"),
     [
         ("corpus.json", joined),
-        ("il/small_cnn/model.json", joined),
+        ("il/strided_cnn/model.json", joined),
         ("index/train-000001.parquet", joined),
-        ("il/small_cnn/scores/train-000000.parquet", joined),
+        ("il/strided_cnn/scores/train-000000.parquet", joined),
         ("index/train-000000.parquet", asked),
         ("runs/a/metrics.jsonl", run_files),
         ("runs/a/run.json", run_files),
@@ -244,9 +244,9 @@ def test_keys_that_lead_out_of_a_folder_are_refused(workspace: Workspace, key: s
 
 
 def test_a_part_in_another_runs_folder_is_refused(workspace: Workspace) -> None:
-    source = Path(workspace.path("il/small_cnn"))
+    source = Path(workspace.path("il/strided_cnn"))
     source.rename(source.with_name("other"))
-    with pytest.raises(WorkspaceError, match=r"is of 'small_cnn': give its folder that name again"):
+    with pytest.raises(WorkspaceError, match=r"is of 'strided_cnn': give its folder that name again"):
         query(workspace, "FROM il")
     Path(workspace.path("runs/a")).rename(workspace.path("runs/b"))
     with pytest.raises(WorkspaceError, match=r"run\.json is of the run 'a'"):

@@ -37,7 +37,7 @@ def workspace(tmp_path):
 
 
 def stream_of(workspace, **settings):
-    defaults = {"il": "small_cnn", "super_batch_size": 16, "order": Order(block_shards=2, last="keep")}
+    defaults = {"il": "strided_cnn", "super_batch_size": 16, "order": Order(block_shards=2, last="keep")}
     return CandidateStream(workspace, **(defaults | settings))
 
 
@@ -214,7 +214,7 @@ def test_the_prefilter_passes_candidates_over_without_reading_them(workspace):
         list(stream_of(workspace, il="contrary"))
 
 
-def spoil(workspace, change, shard="train-000002", name="small_cnn"):
+def spoil(workspace, change, shard="train-000002", name="strided_cnn"):
     part = f"il/{name}/scores/{shard}.parquet"
     workspace.write_table(part, change(workspace.read_table(part)))
 
@@ -258,9 +258,9 @@ def test_an_il_part_for_other_labels_or_images_is_refused(workspace):
 
 
 def test_a_part_made_by_another_model_is_refused(workspace):
-    model = workspace.read_json("il/small_cnn/model.json")
-    workspace.write_json("il/small_cnn/model.json", model | {"best_epoch": 7})
-    with pytest.raises(IrreducibleLossError, match="made by another model than 'small_cnn'"):
+    model = workspace.read_json("il/strided_cnn/model.json")
+    workspace.write_json("il/strided_cnn/model.json", model | {"best_epoch": 7})
+    with pytest.raises(IrreducibleLossError, match="made by another model than 'strided_cnn'"):
         list(stream_of(workspace))
 
 
@@ -275,7 +275,7 @@ def test_losses_of_a_model_trained_on_the_samples_are_refused(workspace):
 
 
 def test_a_table_that_is_not_there_names_those_that_are(workspace):
-    with pytest.raises(IrreducibleLossError, match=r"IL models there: small_cnn"):
+    with pytest.raises(IrreducibleLossError, match=r"IL models there: strided_cnn"):
         stream_of(workspace, il="resnet18")
 
 
@@ -284,7 +284,7 @@ def test_a_model_of_another_split_is_refused_before_any_step(workspace):
     another_split(workspace)
     with pytest.raises(
         IrreducibleLossError,
-        match=r"trained on another split.*train the IL model \(name small_cnn, overwrite\), then score the shards",
+        match=r"trained on another split.*train the IL model \(name strided_cnn, overwrite\), then score the shards",
     ):
         stream_of(workspace)
 
@@ -298,7 +298,7 @@ def test_broken_metadata_and_a_location_without_driver_are_named(workspace):
 
 
 def test_a_table_of_another_class_list_is_refused(workspace):
-    workspace.write_json("il/small_cnn/model.json", {"classes": [*CLASSES, "hat"], "fingerprint": "another"})
+    workspace.write_json("il/strided_cnn/model.json", {"classes": [*CLASSES, "hat"], "fingerprint": "another"})
     with pytest.raises(IrreducibleLossError, match="knows 4 classes"):
         stream_of(workspace)
 

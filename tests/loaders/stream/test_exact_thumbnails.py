@@ -37,7 +37,7 @@ def make(workspace, **settings):
 
 
 def batches(workspace, **settings):
-    return list(CandidateStream(workspace, il="small_cnn", super_batch_size=20, **settings))
+    return list(CandidateStream(workspace, il="strided_cnn", super_batch_size=20, **settings))
 
 
 def spoil_the_originals(workspace):
@@ -81,7 +81,9 @@ def test_the_selected_come_from_it_too(workspace):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 3))
 
     def taken(**settings):
-        stream = CandidateStream(workspace, il="small_cnn", super_batch_size=20, augmentation="shift_flip", **settings)
+        stream = CandidateStream(
+            workspace, il="strided_cnn", super_batch_size=20, augmentation="shift_flip", **settings
+        )
         return [(batch.keys, batch.images) for batch in OnlineSelector(model, batch_size=4)(stream)]
 
     plain = taken()

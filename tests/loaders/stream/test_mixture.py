@@ -23,7 +23,7 @@ def workspaces(tmp_path_factory):
 
 
 def corpora(workspaces, **settings):
-    return {name: CandidateStream(place, il="small_cnn", **settings) for name, place in workspaces.items()}
+    return {name: CandidateStream(place, il="strided_cnn", **settings) for name, place in workspaces.items()}
 
 
 def drawn_of(batches):
@@ -83,7 +83,7 @@ def test_ranks_share_out_one_sequence_and_a_state_continues_it(workspaces, monke
 
 def test_corpora_that_do_not_fit_are_refused_with_the_difference(workspaces):
     streams = corpora(workspaces)
-    other = streams | {"studio": CandidateStream(workspaces["studio"], il="small_cnn", spec=ImageSpec(size=16))}
+    other = streams | {"studio": CandidateStream(workspaces["studio"], il="strided_cnn", spec=ImageSpec(size=16))}
     with pytest.raises(ConfigError, match=r"'web' and 'studio' cannot be mixed: their spec differs"):
         MixedStream(other)
     with pytest.raises(ConfigError, match="give each of the corpora"):

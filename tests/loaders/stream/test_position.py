@@ -31,7 +31,7 @@ def workspace(tmp_path_factory):
 
 
 def stream_of(workspace, **settings):
-    return CandidateStream(workspace, il="small_cnn", super_batch_size=20, **settings)
+    return CandidateStream(workspace, il="strided_cnn", super_batch_size=20, **settings)
 
 
 def keys_of(batches):
@@ -105,12 +105,12 @@ def test_a_corpus_smaller_than_a_super_batch_is_given_whole(workspace):
 
 def test_what_is_mended_can_be_read_by_the_same_stream(workspace):
     shard = CorpusMetadata.read(workspace).split("train")[0]
-    part = workspace.read_bytes(shard.scores("small_cnn"))
-    workspace.remove(shard.scores("small_cnn"))
+    part = workspace.read_bytes(shard.scores("strided_cnn"))
+    workspace.remove(shard.scores("strided_cnn"))
     stream = stream_of(workspace)
     with pytest.raises(Exception, match="has no part for shard"):
         list(stream)
-    workspace.write_bytes(shard.scores("small_cnn"), part)
+    workspace.write_bytes(shard.scores("strided_cnn"), part)
     stream.set_epoch(0)
     assert len(keys_of(stream)) == TOTAL
 
@@ -129,7 +129,7 @@ def test_the_bound_on_unreadable_full_images_holds_behind_workers_too(tmp_path):
     def taken(workers, allowed):
         stream = CandidateStream(
             workspace,
-            il="small_cnn",
+            il="strided_cnn",
             super_batch_size=20,
             thumbnails="8-raw",
             read_options=ReadOptions(threads=1, max_unreadable=allowed),

@@ -31,7 +31,7 @@ def workspace(tmp_path):
 
 
 def stream_of(workspace, **settings):
-    return CandidateStream(workspace, il="small_cnn", super_batch_size=20, thumbnails="8-raw", **settings)
+    return CandidateStream(workspace, il="strided_cnn", super_batch_size=20, thumbnails="8-raw", **settings)
 
 
 def test_candidates_are_small_and_the_selected_are_full(workspace):
@@ -140,8 +140,8 @@ def test_a_thumbnails_of_other_shards_is_refused(workspace):
 
 
 def test_an_il_table_of_another_spec_is_told(workspace, caplog):
-    corpus = workspace.read_json("il/small_cnn/model.json")
-    workspace.write_json("il/small_cnn/model.json", corpus | {"spec": ImageSpec(size=64).to_dict()})
+    corpus = workspace.read_json("il/strided_cnn/model.json")
+    workspace.write_json("il/strided_cnn/model.json", corpus | {"spec": ImageSpec(size=64).to_dict()})
     with caplog.at_level(logging.WARNING):
         stream_of(workspace)
     assert "computed on images of 64 pixels and 3 channel(s), candidates are scored on 8 pixels" in caplog.text

@@ -222,11 +222,11 @@ def test_our_stream_reads_candidates_and_losses_from_foreign_tars(scored: tuple[
     corpus = CorpusMetadata.read(workspace)
     losses = {}
     for shard in corpus.split("train"):
-        part = workspace.read_table(shard.scores("small_cnn"), ["key", "il"]).to_pydict()
+        part = workspace.read_table(shard.scores("strided_cnn"), ["key", "il"]).to_pydict()
         losses |= dict(zip(part["key"], part["il"], strict=True))
     hashes = {key: content_hash(image) for key, image in images_of(folder)}
     assert losses.keys() < hashes.keys()
-    stream = CandidateStream(workspace.location, il="small_cnn", super_batch_size=16, seed=0)
+    stream = CandidateStream(workspace.location, il="strided_cnn", super_batch_size=16, seed=0)
     seen: dict[str, float] = {}
     for batch in stream:
         assert batch.images.shape[1:] == (3, 64, 64)
@@ -238,7 +238,7 @@ def test_our_stream_reads_candidates_and_losses_from_foreign_tars(scored: tuple[
 
 def test_the_same_table_serves_a_webdataset_pipeline_of_all_tars(scored: tuple[Path, Workspace]) -> None:
     folder, workspace = scored
-    stage = with_il(workspace.location, il="small_cnn", on_missing="drop")
+    stage = with_il(workspace.location, il="strided_cnn", on_missing="drop")
     urls = sorted(str(path) for path in (folder / "tars").glob("*.tar"))
     found = {webdataset_key(i["__key__"]): i["il"] for i in wds.WebDataset(urls, shardshuffle=False).compose(stage)}
     counts = CorpusMetadata.read(workspace).counts["splits"]

@@ -43,7 +43,7 @@ OPTIONS = [
 def make(folder):
     workspace = write_workspace(folder, (40, 40, 20), test_rows=30)
     write_il(workspace)
-    write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=500.0, cpu_seconds=600.0, flops=7e13)
+    write_il_cost(workspace, "strided_cnn", "train", "il_train", seconds=500.0, cpu_seconds=600.0, flops=7e13)
     return workspace
 
 

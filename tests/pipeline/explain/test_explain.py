@@ -22,7 +22,7 @@ from rhostream.pipeline.sql.views import create_views
 from rhostream.schema import IL, LEDGER, SAMPLES
 from rhostream.selection.ledger.history import update_history
 
-RHO = Options(run="rho_loss", il="small_cnn")
+RHO = Options(run="rho_loss", il="strided_cnn")
 #: The question "copies" reads images, which these workspaces have none of: test_copies.py asks it.
 OF_TABLES = {question: title for question, title in QUESTIONS.items() if question != "copies"}
 
@@ -183,7 +183,7 @@ def test_skipped_lists_the_samples_with_their_reason(workspace: Workspace) -> No
 
 
 def test_a_window_of_steps_hides_what_came_before_and_after(workspace: Workspace) -> None:
-    early = Options(run="rho_loss", il="small_cnn", steps=(1, 4))
+    early = Options(run="rho_loss", il="strided_cnn", steps=(1, 4))
     assert rows(workspace, "redundant", options=early) == []  # in its first epoch the model errs on all
     assert {row["drawn"] for row in rows(workspace, "skipped", options=early)} == {0, 1}
 
@@ -279,7 +279,7 @@ def test_the_printed_sql_gives_the_answer_in_plain_duckdb(workspace: Workspace, 
         part
         for option in ("run", "il")
         if option in QUESTIONS[question].takes
-        for part in (f"--{option}", {"run": "rho_loss", "il": "small_cnn"}[option])
+        for part in (f"--{option}", {"run": "rho_loss", "il": "strided_cnn"}[option])
     ]
     arguments = ["explain", question, *runs, *narrowed, "--workspace", workspace.location, "--format", "json"]
     printed = CliRunner().invoke(rho, [*arguments, "--sql"], catch_exceptions=False).stdout
@@ -295,7 +295,7 @@ def test_files_held_in_memory_give_the_same_answers(workspace: Workspace, monkey
     narrowed = {
         question: Options(
             run="rho_loss" if "run" in QUESTIONS[question].takes else None,
-            il="small_cnn" if "il" in QUESTIONS[question].takes else None,
+            il="strided_cnn" if "il" in QUESTIONS[question].takes else None,
         )
         for question in OF_TABLES
     }
@@ -329,7 +329,7 @@ def test_a_table_is_short_by_default_a_file_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_class_narrows_every_question_that_takes_it(workspace: Workspace) -> None:
-    coats = Options(run="rho_loss", il="small_cnn", class_name="coat")
+    coats = Options(run="rho_loss", il="strided_cnn", class_name="coat")
     assert {row["class"] for row in rows(workspace, "skipped", options=coats)} == {"coat"}
     assert sum(row["samples"] for row in rows(workspace, "reasons", options=coats)) == 4
     assert [row["class"] for row in rows(workspace, "classes", options=Options(run="rho_loss", class_name="coat"))] == [
@@ -347,8 +347,8 @@ def test_a_class_narrows_every_question_that_takes_it(workspace: Workspace) -> N
         ("skiped", (), Options(), r"unknown question 'skiped' \(did you mean 'skipped'\?\)"),
         ("skipped", (), Options(), "has 2 runs: name one with --run, of rho_loss, uniform"),
         ("skipped", (), Options(run="rho"), r"no run 'rho'.*there are rho_loss, uniform"),
-        ("skipped", (), Options(run="rho_loss"), "has 2 IL models: name one with --il, of other, small_cnn"),
-        ("skipped", (), Options(run="rho_loss", il="cnn"), "no IL model 'cnn'.*there are other, small_cnn"),
+        ("skipped", (), Options(run="rho_loss"), "has 2 IL models: name one with --il, of other, strided_cnn"),
+        ("skipped", (), Options(run="rho_loss", il="cnn"), "no IL model 'cnn'.*there are other, strided_cnn"),
         ("skipped", ("uniform",), Options(), "got 1 runs, takes 0 as arguments: `rho explain skipped --run RUN`"),
         ("diff", ("uniform",), Options(), "takes 2 as arguments: `rho explain diff RUN RUN`"),
         ("rejects", (), Options(run="uniform"), "--run does not bear on question 'rejects'"),

@@ -36,13 +36,13 @@ def workspace_of(folder: Path, wrong: float) -> Workspace:
     workspace = write_workspace(folder / "w", (150, 150), side=16)
     write_il(workspace)
     for shard in CorpusMetadata.read(workspace).split("train"):
-        table = workspace.read_table(shard.scores("small_cnn"))
+        table = workspace.read_table(shard.scores("strided_cnn"))
         rows = table.to_pylist()
         for place, row in enumerate(rows):
             contradicted = place % 10 < 10 * wrong
             row["il"], row["confidence"] = (1.6 if contradicted else 0.05), 0.95
             row["predicted"] = (row["label"] + contradicted) % 3
-        workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
+        workspace.write_table(shard.scores("strided_cnn"), pa.Table.from_pylist(rows, table.schema))
     return workspace
 
 
@@ -72,7 +72,7 @@ def test_the_reference_table_is_charged_where_it_is_used(tmp_path: Path) -> None
     workspace = workspace_of(tmp_path, 0.4)
     free = forecast(workspace)
     assert free.il_cost == 0
-    write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=50.0, cpu_seconds=1e6, flops=1.0)
+    write_il_cost(workspace, "strided_cnn", "train", "il_train", seconds=50.0, cpu_seconds=1e6, flops=1.0)
     dear = forecast(workspace)
     assert dear.il_cost == 1e6
     assert dear.best.name.startswith("uniform")

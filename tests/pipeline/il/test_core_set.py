@@ -35,7 +35,7 @@ from rhostream.selection import Ledger, OnlineSelector
 def prepare(folder: Path) -> Workspace:
     """A corpus of 150 training samples in two folds, each scored by the model that never saw its fold."""
     workspace = write_shapes(folder, splits={"train": 150}, folds=2, shard_rows=40)
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=2, cross_fit=0, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="strided_cnn", steps=2, cross_fit=0, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 
@@ -47,7 +47,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def entropies(workspace: Workspace) -> dict[str, float]:
     """Of every training sample, by key, in plain Python, under the model that did not see it."""
-    metadata, corpus, found = ILMetadata.read(workspace, "small_cnn"), CorpusMetadata.read(workspace), {}
+    metadata, corpus, found = ILMetadata.read(workspace, "strided_cnn"), CorpusMetadata.read(workspace), {}
     for shard in corpus.split("train"):
         model = metadata.load(workspace, metadata.weights_for(shard))
         for batch in CandidateStream(workspace, shards=(shard,), super_batch_size=50):
@@ -62,7 +62,7 @@ def entropies(workspace: Workspace) -> dict[str, float]:
 def test_the_il_table_holds_the_entropy_of_the_scoring_model(workspace):
     expected, found = entropies(workspace), {}
     for shard in CorpusMetadata.read(workspace).split("train"):
-        table = workspace.read_table(shard.scores("small_cnn"), ["key", "entropy"])
+        table = workspace.read_table(shard.scores("strided_cnn"), ["key", "entropy"])
         found |= dict(zip(table["key"].to_pylist(), table["entropy"].to_pylist(), strict=True))
     assert found.keys() == expected.keys()
     for key, value in expected.items():
@@ -114,7 +114,7 @@ def test_what_is_not_in_the_core_set_is_never_read(workspace):
 
 def test_a_core_set_and_an_il_table_serve_together(workspace):
     write_core_set(workspace, CoreSetConfig(keep=0.5))
-    stream = CandidateStream(workspace, il="small_cnn", core_set="svp", super_batch_size=50)
+    stream = CandidateStream(workspace, il="strided_cnn", core_set="svp", super_batch_size=50)
     batches = list(stream)
     assert sum(len(batch) for batch in batches) == 75
     assert all(batch.il is not None and len(batch.il) == len(batch) for batch in batches)

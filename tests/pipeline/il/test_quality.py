@@ -24,12 +24,12 @@ def table_of(folder: Path, scored: Any, prefilter: Prefilter | None = None) -> I
     workspace = write_workspace(folder, (300, 600))
     write_il(workspace)
     for shard in CorpusMetadata.read(workspace).split("train"):
-        table = workspace.read_table(shard.scores("small_cnn"))
+        table = workspace.read_table(shard.scores("strided_cnn"))
         rows = table.to_pylist()
         for row in rows:
             row["il"], row["predicted"], row["confidence"] = scored(int(row["key"][1:]), row["label"])
-        workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
-    found = il_quality(workspace, CorpusMetadata.read(workspace), "small_cnn", prefilter)
+        workspace.write_table(shard.scores("strided_cnn"), pa.Table.from_pylist(rows, table.schema))
+    found = il_quality(workspace, CorpusMetadata.read(workspace), "strided_cnn", prefilter)
     assert found is not None
     return found
 

@@ -93,7 +93,7 @@ def test_learnt_losses_tell_mislabeled_from_clean(tmp_path: Path) -> None:
     workspace = write_shapes(tmp_path, splits={"train": 300, "holdout": 500}, noise=0.2)
     train_il(workspace, ILTrainConfig(steps=80, device="cpu"))
     scores = score(workspace)
-    losses = table(workspace, "small_cnn")
+    losses = table(workspace, "strided_cnn")
     assert losses.schema.remove_metadata() == schema.IL
     index = pa.concat_tables(
         [workspace.read_table(shard.index) for shard in CorpusMetadata.read(workspace).split("train")]

@@ -63,12 +63,12 @@ def test_the_kept_step_has_the_lowest_loss_on_validation_samples(shapes: Workspa
     assert kept.loss == pytest.approx(model.best.validation_loss, rel=1e-5)
     assert kept.accuracy == model.best.validation_accuracy
     assert model.evaluations[0].train_loss is None
-    first = build_model("small_cnn", 4, corpus.image_spec(), seed=0)
+    first = build_model("strided_cnn", 4, corpus.image_spec(), seed=0)
     assert model.evaluations[0].validation_loss == pytest.approx(
         again.evaluate(first, torch.device("cpu")).loss, rel=1e-5
     )
-    assert ILMetadata.read(shapes, "small_cnn") == metadata
-    assert not any(name.startswith("il/small_cnn/checkpoints") for name in names(shapes))
+    assert ILMetadata.read(shapes, "strided_cnn") == metadata
+    assert not any(name.startswith("il/strided_cnn/checkpoints") for name in names(shapes))
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_with_folds_each_model_never_sees_its_own(tmp_path: Path) -> None:
     for model in metadata.models:
         assert model.trained_on.keys() == {shard.name for shard in corpus.shards if shard.fold != model.fold}
         assert (model.trained_samples, model.validated_samples) == (90, 30)
-        assert workspace.exists(f"il/small_cnn/model-fold{model.fold}.safetensors")
+        assert workspace.exists(f"il/strided_cnn/model-fold{model.fold}.safetensors")
     weights = [metadata.load(workspace, model).state_dict()["0.weight"] for model in metadata.models]
     assert not torch.equal(weights[0], weights[1])
 
@@ -135,7 +135,7 @@ def test_a_training_that_cannot_begin_leaves_no_folder(shapes: Workspace, mistak
 def test_a_trained_model_is_kept_another_needs_overwrite(shapes: Workspace) -> None:
     first = train_il(shapes, ILTrainConfig(**QUICK))
     assert not first.already_trained
-    shapes.write_bytes("il/small_cnn/scores/train-000000.parquet", b"of this model")
+    shapes.write_bytes("il/strided_cnn/scores/train-000000.parquet", b"of this model")
     before = {name: Path(shapes.path(name)).stat().st_mtime_ns for name in names(shapes)}
     again = train_il(shapes, ILTrainConfig(**QUICK, threads=1))
     assert again.already_trained
@@ -145,7 +145,7 @@ def test_a_trained_model_is_kept_another_needs_overwrite(shapes: Workspace) -> N
         train_il(shapes, ILTrainConfig(steps=4, seed=1, device="cpu"))
     replaced = train_il(shapes, ILTrainConfig(steps=4, seed=1, device="cpu"), overwrite=True)
     assert replaced.metadata.config["steps"] == 4
-    assert not shapes.exists("il/small_cnn/scores/train-000000.parquet")
+    assert not shapes.exists("il/strided_cnn/scores/train-000000.parquet")
 
 
 @pytest.mark.slow
@@ -202,16 +202,18 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(tmp_path: Path, minutes: f
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Fit, "_step", step)
-            with pytest.raises(Interrupted, match=f"IL model 'small_cnn' stopped by SIGTERM at step {at}: it is kept"):
+            with pytest.raises(
+                Interrupted, match=f"IL model 'strided_cnn' stopped by SIGTERM at step {at}: it is kept"
+            ):
                 train_il(stopped, config)
     train_il(stopped, config)
     for name in ("model.json", "model.safetensors"):
-        assert stopped.read_bytes(f"il/small_cnn/{name}") == whole.read_bytes(f"il/small_cnn/{name}")
+        assert stopped.read_bytes(f"il/strided_cnn/{name}") == whole.read_bytes(f"il/strided_cnn/{name}")
 
 
 def test_a_concurrent_training_of_the_same_model_is_refused(shapes: Workspace) -> None:
-    with exclusive_lock(shapes, "rho il", "il/small_cnn"):
-        with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/small_cnn: wait"):
+    with exclusive_lock(shapes, "rho il", "il/strided_cnn"):
+        with pytest.raises(WorkspaceError, match=r"another `rho il` is writing to .*il/strided_cnn: wait"):
             train_il(shapes, ILTrainConfig(**QUICK))
         train_il(shapes, ILTrainConfig(name="other", **QUICK))
     train_il(shapes, ILTrainConfig(**QUICK))
@@ -219,10 +221,10 @@ def test_a_concurrent_training_of_the_same_model_is_refused(shapes: Workspace) -
 
 def test_the_lock_outlives_overwrite(shapes: Workspace) -> None:
     train_il(shapes, ILTrainConfig(**QUICK))
-    put(Path(shapes.path("il/small_cnn/scores/train-000000.parquet.tmp")), "half")
-    with exclusive_lock(shapes, "rho il", "il/small_cnn"):
-        remove_contents(shapes, "il/small_cnn")
-        assert list(Path(shapes.path("il/small_cnn")).iterdir()) == []
+    put(Path(shapes.path("il/strided_cnn/scores/train-000000.parquet.tmp")), "half")
+    with exclusive_lock(shapes, "rho il", "il/strided_cnn"):
+        remove_contents(shapes, "il/strided_cnn")
+        assert list(Path(shapes.path("il/strided_cnn")).iterdir()) == []
         with pytest.raises(WorkspaceError, match="another `rho il`"):
             train_il(shapes, ILTrainConfig(**QUICK), overwrite=True)
 
@@ -230,7 +232,7 @@ def test_the_lock_outlives_overwrite(shapes: Workspace) -> None:
 @pytest.mark.slow
 def test_a_training_waits_for_workers_of_a_killed_scoring(shapes: Workspace) -> None:
     train_il(shapes, ILTrainConfig(**QUICK))
-    worker = multiprocessing.get_context("spawn").Process(target=hold, args=(shapes.location, "il/small_cnn/scores"))
+    worker = multiprocessing.get_context("spawn").Process(target=hold, args=(shapes.location, "il/strided_cnn/scores"))
     worker.start()
     wait_for(Path(shapes.path("held")))
     train_il(shapes, ILTrainConfig(**QUICK))
@@ -256,7 +258,7 @@ def wait_for(path: Path) -> None:
 def test_a_training_that_diverges_says_so(shapes: Workspace) -> None:
     with pytest.raises(IrreducibleLossError, match=r"loss became nan by step \d+, .*--learning-rate"):
         train_il(shapes, ILTrainConfig(steps=60, learning_rate=1e20, device="cpu"))
-    assert not shapes.exists("il/small_cnn/model.json")
+    assert not shapes.exists("il/strided_cnn/model.json")
 
 
 @pytest.mark.slow

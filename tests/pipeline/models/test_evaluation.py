@@ -53,7 +53,7 @@ def test_loss_and_accuracy_are_the_samples_the_model_stays_unchanged(shapes: Wor
 
 def test_pixels_that_do_not_fit_the_cache_give_the_same(shapes: Workspace) -> None:
     corpus = CorpusMetadata.read(shapes)
-    model = build_model("small_cnn", 4, corpus.image_spec(), seed=0)
+    model = build_model("strided_cnn", 4, corpus.image_spec(), seed=0)
     cached, decoded = (
         EvaluationSet(shapes, corpus.split("train"), corpus.image_spec(), batch_size=32, cache_bytes=size)
         for size in (1 << 20, 10)

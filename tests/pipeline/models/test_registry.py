@@ -44,7 +44,7 @@ def test_a_vision_transformer_follows_the_size_of_the_view() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+@pytest.mark.parametrize("name", ["strided_cnn", "resnet18"])
 def test_initialization_depends_on_the_seed_and_spares_the_global_generator(name: str) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
@@ -86,7 +86,7 @@ def test_an_unknown_name_is_answered_with_close_ones() -> None:
 
 def test_an_image_too_small_for_convolutions_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"16 pixels"):
-        build_model("small_cnn", 4, image_spec(8), seed=0)
+        build_model("strided_cnn", 4, image_spec(8), seed=0)
     assert build_model("mlp", 4, image_spec(8), seed=0)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
 
 

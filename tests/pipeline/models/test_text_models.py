@@ -110,7 +110,7 @@ def test_sentence_encoder_with_another_pooling_is_a_sequence_classifier(tmp_path
 
 def test_unknown_model_of_texts_is_told_with_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="choose bag_of_ngrams, tiny_transformer, or transformers/FOLDER"):
-        build_model("small_cnn", 2, TextSpec(), seed=0)
+        build_model("strided_cnn", 2, TextSpec(), seed=0)
     with pytest.raises(ConfigError, match=r"no config\.json"):
         build_model(f"transformers/{tmp_path}", 2, TextSpec(), seed=0)
     with pytest.raises(ConfigError, match="takes texts"):

@@ -40,7 +40,7 @@ def test_the_pictures_show_the_run_that_used_irreducible_loss(data: ReportData) 
     assert data.run is not None
     assert (data.run.name, data.il_model, [run.name for run in data.runs]) == (
         "rho_loss",
-        "small_cnn",
+        "strided_cnn",
         ["rho_loss", "uniform"],
     )
 
@@ -183,7 +183,10 @@ def test_runs_are_compared_by_the_metric_of_flag_or_manifest(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--run", "nope"], r"--run nope: .*there are: rho_loss, uniform"), (["--il", "nope"], r"--il nope: .*small_cnn")],
+    [
+        (["--run", "nope"], r"--run nope: .*there are: rho_loss, uniform"),
+        (["--il", "nope"], r"--il nope: .*strided_cnn"),
+    ],
 )
 def test_an_unknown_run_or_model_error_names_those_there(
     workspace: Workspace, tmp_path: Path, arguments: list[str], message: str
@@ -262,6 +265,6 @@ def test_a_foreign_trainers_run_without_metrics_has_a_report(tmp_path: Path) -> 
     workspace.remove("runs/rho_loss/run.json")
     data = gather(workspace)
     assert data.run is not None
-    assert (data.run.name, data.il_model) == ("rho_loss", "small_cnn")
+    assert (data.run.name, data.il_model) == ("rho_loss", "strided_cnn")
     assert findings(data)[2].headline == "Not known"
     assert 'id="map"' in render(data)

@@ -167,7 +167,7 @@ def test_a_picture_opens_larger_with_all_that_is_known(opened: Opened, report: t
     assert width == 512  # of 8 pixels, and on the card of a hundred
     told = page.inner_text("#larger dl")
     assert "50.png" in told
-    assert re.search(r"small_cnn says\n.*% sure; it predicts \d+% of the labels", told)
+    assert re.search(r"strided_cnn says\n.*% sure; it predicts \d+% of the labels", told)
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#larger-title") == rows[1]["key"]
     page.keyboard.press("Escape")

@@ -74,11 +74,11 @@ def test_defaults_of_later_stages_may_change_without_new_shards(corpus: Path, wo
 
 
 def test_overwrite_remakes_the_shards_and_leaves_models_and_runs(corpus: Path, workspace: Path, tmp_path: Path) -> None:
-    put(workspace / "il/small_cnn/model.json", "{}")
+    put(workspace / "il/strided_cnn/model.json", "{}")
     write_shards(str(workspace), manifest_of(corpus, folds=2), workers=0, overwrite=True)
     write_shards(str(tmp_path / "fresh"), manifest_of(corpus, folds=2), workers=0)
     assert contents(workspace) == contents(tmp_path / "fresh") | {
-        "il/small_cnn/model.json": contents(workspace)["il/small_cnn/model.json"]
+        "il/strided_cnn/model.json": contents(workspace)["il/strided_cnn/model.json"]
     }
 
 

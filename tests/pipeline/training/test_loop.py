@@ -133,8 +133,8 @@ def test_a_run_of_other_settings_is_not_overwritten_unless_asked(workspace):
 
 def test_an_il_table_remade_under_its_name_is_noticed(workspace):
     train(workspace, CONFIG)
-    corpus = workspace.read_json("il/small_cnn/model.json")
-    workspace.write_json("il/small_cnn/model.json", corpus | {"best_epoch": 3})
+    corpus = workspace.read_json("il/strided_cnn/model.json")
+    workspace.write_json("il/strided_cnn/model.json", corpus | {"best_epoch": 3})
     with pytest.raises(WorkspaceError, match="il_digest"):
         train(workspace, CONFIG)
 
@@ -170,7 +170,7 @@ def test_a_budget_of_two_units_or_too_large_batch_fails():
 
 
 def test_which_il_table_is_meant_must_be_clear(workspace):
-    workspace.remove("il/small_cnn")
+    workspace.remove("il/strided_cnn")
     write_il(workspace, "second")
     write_il(workspace, "big")
     with pytest.raises((ConfigError, WorkspaceError), match=r"big, second"):
@@ -182,14 +182,14 @@ def test_which_il_table_is_meant_must_be_clear(workspace):
 
 
 def test_an_unknown_il_table_is_told_with_those_there(workspace):
-    with pytest.raises(IrreducibleLossError, match=r"IL table 'nope': .* \(IL models there: small_cnn\)"):
+    with pytest.raises(IrreducibleLossError, match=r"IL table 'nope': .* \(IL models there: strided_cnn\)"):
         train(workspace, replace(CONFIG, il="nope"))
 
 
 def test_costs_name_every_stage_and_the_il_models_share(workspace):
-    write_il_cost(workspace, "small_cnn", "train", "il_train", seconds=60.0, cpu_seconds=90.0, flops=6e9)
+    write_il_cost(workspace, "strided_cnn", "train", "il_train", seconds=60.0, cpu_seconds=90.0, flops=6e9)
     for shard, seconds in (("train-000000", 8.0), ("train-000001", 4.0)):
-        write_il_cost(workspace, "small_cnn", shard, "il_score", seconds=seconds, cpu_seconds=2 * seconds, flops=5e8)
+        write_il_cost(workspace, "strided_cnn", shard, "il_score", seconds=seconds, cpu_seconds=2 * seconds, flops=5e8)
     line = train(workspace, replace(CONFIG, il_runs=4, last="keep")).metrics[-1]
     assert (line["seconds_il_train"], line["cpu_seconds_il_score"], line["flops_il_score"]) == (15.0, 6.0, 2.5e8)
     for unit in ("seconds", "cpu_seconds"):
@@ -288,9 +288,9 @@ def test_super_batches_without_readable_candidates_take_no_step(workspace):
     write_il(workspace, predicted=0)  # wrong for two classes of three, with losses above ln 3 from number 110 on
     late = CorpusMetadata.read(workspace)
     for shard in late.split("train"):
-        rows = workspace.read_table(shard.scores("small_cnn"))
+        rows = workspace.read_table(shard.scores("strided_cnn"))
         high = rows.set_column(rows.schema.get_field_index("il"), "il", pa.array([9.0] * len(rows), pa.float32()))
-        workspace.write_table(shard.scores("small_cnn"), high)
+        workspace.write_table(shard.scores("strided_cnn"), high)
     run = train(workspace, replace(CONFIG, prefilter=1.0, super_batch_size=4, steps=20))
     rows = [
         row

@@ -64,7 +64,9 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> ShardsSummary:
 def made(summary: ShardsSummary) -> Workspace:
     """That workspace with a scored IL model and a run of rho_loss."""
     workspace = Workspace(summary.workspace)
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=30, batch_size=16, device="cpu", cross_fit=0, threads=1))
+    train_il(
+        workspace, ILTrainConfig(model="strided_cnn", steps=30, batch_size=16, device="cpu", cross_fit=0, threads=1)
+    )
     score_il(workspace, ILScoreConfig(device="cpu", threads=1))
     train(workspace, CONFIG)
     return workspace
@@ -105,9 +107,9 @@ def test_equal_images_with_other_lists_are_counted(tmp_path):
 
 def test_irreducible_loss_is_the_tasks_own_loss(made):
     corpus = CorpusMetadata.read(made)
-    metadata = ILMetadata.read(made, "small_cnn")
+    metadata = ILMetadata.read(made, "strided_cnn")
     shard = corpus.split("train")[0]
-    table = made.read_table(shard.scores("small_cnn"))
+    table = made.read_table(shard.scores("strided_cnn"))
     assert table["labels"].to_pylist() == read_shard_rows(made, shard).labels.tolist()
     model = metadata.load(made, metadata.models[0])
     images, targets = zip(*EvaluationStream(made, shards=[shard]), strict=True)
@@ -124,7 +126,7 @@ def test_irreducible_loss_is_the_tasks_own_loss(made):
 
 
 def test_streams_give_multi_hot_targets_of_each_sample(made):
-    for super_batch in CandidateStream(made, il="small_cnn", super_batch_size=16):
+    for super_batch in CandidateStream(made, il="strided_cnn", super_batch_size=16):
         sources = query(made, "SELECT key, source FROM samples").to_pylist()
         names = {row["key"]: classes_of(number_of(row["source"])) for row in sources}
         expected = [[float(name in names[key]) for name in CLASSES] for key in super_batch.keys]
@@ -175,7 +177,7 @@ def test_a_replay_trains_on_the_same_lists(made):
 
 
 def test_foreign_trainers_name_the_task_and_get_targets(made):
-    stream = CandidateStream(made, il="small_cnn", super_batch_size=16)
+    stream = CandidateStream(made, il="strided_cnn", super_batch_size=16)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 3))
     batch = next(iter(OnlineSelector(model, batch_size=4, task=MultiLabel())(stream)))
     assert batch.labels.shape == (4, 3)
@@ -271,7 +273,7 @@ def test_learnable_selects_lists_and_hands_over_without_a_filter(made):
 def test_one_class_that_samples_have_or_not_suffices(tmp_path):
     root = write_tagged(tmp_path / "c", as_columns, 40)
     write_shards(tmp_path / "w", tagged_manifest(root, class_columns=["red"], extra=[]), workers=0)
-    train_il(str(tmp_path / "w"), ILTrainConfig(model="small_cnn", steps=1, device="cpu", threads=1))
+    train_il(str(tmp_path / "w"), ILTrainConfig(model="strided_cnn", steps=1, device="cpu", threads=1))
     shown = CliRunner().invoke(rho, ["status", "--workspace", str(tmp_path / "w")])
     assert "(table, multi-label): 1 classes" in shown.stdout
 

@@ -101,7 +101,7 @@ def test_pairs_may_be_selected_jointly():
 
 def test_a_plan_resolves_what_the_settings_leave_open(workspace):
     plan = plan_training(workspace, replace(CONFIG, epochs=4.0, evaluate_every=0))
-    assert (plan.name, plan.il, plan.thumbnails, plan.evaluated_on) == ("rho_loss", "small_cnn", None, "test")
+    assert (plan.name, plan.il, plan.thumbnails, plan.evaluated_on) == ("rho_loss", "strided_cnn", None, "test")
     assert (plan.samples, plan.steps, plan.evaluate_every, plan.spec) == (60, 12, 1, ImageSpec(size=8))
 
 

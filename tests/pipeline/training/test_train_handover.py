@@ -32,7 +32,7 @@ CONFIG = TrainConfig(
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Of an IL model that has learnt nothing, so that the learner soon knows as much."""
     workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 200, "holdout": 60, "test": 20})
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=1, cross_fit=0, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="strided_cnn", steps=1, cross_fit=0, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 
@@ -76,7 +76,7 @@ def test_a_run_is_warned_of_too_weak_a_table(workspace: Workspace, caplog: pytes
     short = replace(CONFIG, steps=2, evaluate_every=2)
     train(workspace, replace(short, name="warned", select="rho_loss"))
     (warning,) = [record.getMessage() for record in caplog.records if "uniform sampling is safer" in record.message]
-    assert warning.startswith("run 'warned' chooses by IL table 'small_cnn': the IL model is too weak to select by")
+    assert warning.startswith("run 'warned' chooses by IL table 'strided_cnn': the IL model is too weak to select by")
     caplog.clear()
     train(workspace, replace(short, name="plain", select="uniform"))
     assert not caplog.records

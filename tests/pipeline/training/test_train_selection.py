@@ -42,7 +42,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Workspace:
     workspace = write_shapes(tmp_path_factory.mktemp("w"), splits={"train": 120, "holdout": 60, "test": 40}, noise=0.2)
-    train_il(workspace, ILTrainConfig(model="small_cnn", steps=4, device="cpu"))
+    train_il(workspace, ILTrainConfig(model="strided_cnn", steps=4, device="cpu"))
     score_il(workspace, ILScoreConfig(device="cpu"))
     return workspace
 
@@ -146,7 +146,8 @@ def test_the_command_line_takes_every_setting(made: Workspace):
 
 def test_a_proxy_without_an_il_model_in_place_is_refused(made, tmp_path):
     parts = [
-        made.read_table(shard.scores("small_cnn"), ["key", "il"]) for shard in CorpusMetadata.read(made).split("train")
+        made.read_table(shard.scores("strided_cnn"), ["key", "il"])
+        for shard in CorpusMetadata.read(made).split("train")
     ]
     pq.write_table(pa.concat_tables(parts), tmp_path / "il.parquet")
     with pytest.raises(ConfigError, match=r"proxy needs an IL model of the workspace, not .*il.parquet"):

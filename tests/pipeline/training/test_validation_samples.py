@@ -31,17 +31,17 @@ def workspace(tmp_path: Path) -> Workspace:
 def contradict(workspace: Workspace, which: Callable[[int], bool], confidence: Callable[[int], float]) -> None:
     """Have the IL model contradict the labels of these samples, and rule them out; `confidence` by sample."""
     for shard in CorpusMetadata.read(workspace).split("train"):
-        table = workspace.read_table(shard.scores("small_cnn"))
+        table = workspace.read_table(shard.scores("strided_cnn"))
         rows = table.to_pylist()
         for row in rows:
             number = int(row["key"][1:])
             row["confidence"], row["il"] = confidence(number), 0.1
             if which(number):
                 row["predicted"], row["il"] = (row["label"] + 1) % 3, 3.0
-        workspace.write_table(shard.scores("small_cnn"), pa.Table.from_pylist(rows, table.schema))
+        workspace.write_table(shard.scores("strided_cnn"), pa.Table.from_pylist(rows, table.schema))
 
 
-def of(workspace: Workspace, il: str = "small_cnn") -> tuple[ILQuality, EvaluationSet]:
+def of(workspace: Workspace, il: str = "strided_cnn") -> tuple[ILQuality, EvaluationSet]:
     corpus = CorpusMetadata.read(workspace)
     quality = il_quality(workspace, corpus, il)
     assert quality is not None

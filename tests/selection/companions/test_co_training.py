@@ -39,10 +39,10 @@ def workspace(tmp_path) -> Workspace:
     made = write_workspace(tmp_path / "w", (60, 60, 30))
     write_il(made)
     weights = safetensors.torch.save(small(5).state_dict())
-    made.write_bytes("il/small_cnn/model.safetensors", weights)
-    corpus = made.read_json("il/small_cnn/model.json")
+    made.write_bytes("il/strided_cnn/model.safetensors", weights)
+    corpus = made.read_json("il/strided_cnn/model.json")
     corpus |= {"architecture": "small", "models": [{"file": "model.safetensors"}]}
-    made.write_json("il/small_cnn/model.json", corpus)
+    made.write_json("il/strided_cnn/model.json", corpus)
     return made
 
 
@@ -75,7 +75,7 @@ def test_the_proxy_scores_for_the_learner_and_learns_its_batches(workspace):
     by_hand = copy.deepcopy(proxy).train()
     by_hand[3].p = proxy[3].p = 0.0  # so that a plain loop draws the same
     by_hand_optimizer = torch.optim.AdamW(by_hand.parameters())
-    scorer = ProxyScorer(proxy, workspace, il="small_cnn")
+    scorer = ProxyScorer(proxy, workspace, il="strided_cnn")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     selector = OnlineSelector(model, batch_size=5, scorer=scorer)
     batches = 0
@@ -98,7 +98,7 @@ def test_the_proxy_scores_for_the_learner_and_learns_its_batches(workspace):
 
 def test_the_proxys_updates_leave_learner_and_random_numbers_alone(workspace):
     model = learner()
-    scorer = ProxyScorer(small(), workspace, il="small_cnn")
+    scorer = ProxyScorer(small(), workspace, il="strided_cnn")
     batch = next(OnlineSelector(model, batch_size=8, scorer=scorer)(foreign(workspace)))
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     scorer.update(batch)
@@ -109,17 +109,17 @@ def test_the_proxys_updates_leave_learner_and_random_numbers_alone(workspace):
 
 def test_the_proxy_continues_from_a_checkpoint_as_if_never_interrupted(workspace):
     options = ScoringOptions(size=8)
-    whole = ProxyScorer(small(), workspace, il="small_cnn", options=options, seed=3)
+    whole = ProxyScorer(small(), workspace, il="strided_cnn", options=options, seed=3)
     batches = list(OnlineSelector(learner(), batch_size=8, select="uniform")(foreign(workspace)))
     for batch in batches:
         whole.update(batch)
-    first = ProxyScorer(small(), workspace, il="small_cnn", options=options, seed=3)
+    first = ProxyScorer(small(), workspace, il="strided_cnn", options=options, seed=3)
     for batch in batches[:2]:
         first.update(batch)
     saved = io.BytesIO()
     torch.save(first.state_dict(), saved)
     saved.seek(0)
-    resumed = ProxyScorer(small(77), workspace, il="small_cnn", options=options, seed=3)
+    resumed = ProxyScorer(small(77), workspace, il="strided_cnn", options=options, seed=3)
     resumed.load_state_dict(torch.load(saved, weights_only=True))
     resumed.update(batches[2])
     for mine, theirs in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
@@ -129,12 +129,12 @@ def test_the_proxy_continues_from_a_checkpoint_as_if_never_interrupted(workspace
 def test_a_proxy_unlike_the_il_models_architecture_is_refused(workspace):
     with pytest.raises(
         ConfigError,
-        match=r"not of the architecture of IL model 'small_cnn', small \(7 tensors differ: "
+        match=r"not of the architecture of IL model 'strided_cnn', small \(7 tensors differ: "
         r"0\.bias is \(8,\), there \(4,\)\)",
     ):
-        ProxyScorer(small(width=8), workspace, il="small_cnn")
+        ProxyScorer(small(width=8), workspace, il="strided_cnn")
     with pytest.raises(ConfigError, match="build the proxy as small"):
-        ProxyScorer(learner(), workspace, il="small_cnn")
+        ProxyScorer(learner(), workspace, il="strided_cnn")
     with pytest.raises(ConfigError, match=r"IL table 'il\.parquet'.*which would tell its architecture"):
         ProxyScorer(small(), workspace, il="il.parquet")
 

@@ -41,7 +41,7 @@ class Named(nn.Module):
 
 
 def losses_in_ledger(workspace: Workspace, selector: OnlineSelector, ledger: Ledger) -> dict[str, float]:
-    list(selector(CandidateStream(workspace, il="small_cnn", super_batch_size=20)))
+    list(selector(CandidateStream(workspace, il="strided_cnn", super_batch_size=20)))
     ledger.flush()
     names = workspace.names(ledger.folder)
     rows = [row for name in names for row in workspace.read_table(f"{ledger.folder}/{name}").to_pylist()]
@@ -49,7 +49,7 @@ def losses_in_ledger(workspace: Workspace, selector: OnlineSelector, ledger: Led
 
 
 def normalized(workspace: Workspace) -> Iterator[Any]:
-    yield from (batch.normalized() for batch in CandidateStream(workspace, il="small_cnn", super_batch_size=20))
+    yield from (batch.normalized() for batch in CandidateStream(workspace, il="strided_cnn", super_batch_size=20))
 
 
 def test_label_smoothing_is_scored_as_it_is_trained(workspace: Workspace) -> None:
@@ -110,7 +110,7 @@ def test_a_criterion_that_takes_the_mean_is_refused(workspace: Workspace) -> Non
         network(), batch_size=4, criterion=lambda outputs, batch: F.cross_entropy(outputs, batch.labels)
     )
     with pytest.raises(ConfigError, match=r"losses of shape \(\) for 20 samples: it must give one number a sample"):
-        next(selector(CandidateStream(workspace, il="small_cnn", super_batch_size=20)))
+        next(selector(CandidateStream(workspace, il="strided_cnn", super_batch_size=20)))
 
 
 def test_a_scorer_and_a_task_beside_it_are_refused() -> None:

@@ -62,10 +62,11 @@ def test_gains_follow_what_the_table_tells(tmp_path: Path) -> None:
     assert noisy.uniform.name == "uniform@4"
     assert steps["uniform@4"] == 1000
     assert steps["filter@4"] == pytest.approx(1000 * 0.6**1.5)  # nothing but wrong labels is ruled out
-    assert steps["learnable@4/0.2"] == pytest.approx(1000 * 0.6**1.5 * 0.2**0.3)
+    assert steps["learnable@4/0.2"] == pytest.approx(1000 * 0.6**1.5 * 0.2 ** (0.3 * 0.6**2))
     clean = forecast(workspace_of(tmp_path / "clean", 0.0))
     assert "filter@4" not in {each.name for each in clean.selections}
     assert clean.quality.ruled_out == 0
+    assert {each.name: each.steps for each in clean.selections}["learnable@4/0.2"] == pytest.approx(1000 * 0.2**0.3)
 
 
 def test_the_reference_table_is_charged_where_it_is_used(tmp_path: Path) -> None:

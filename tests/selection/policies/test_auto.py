@@ -238,7 +238,7 @@ def test_the_usual_arms_cover_uniform_the_filter_and_several_ratios():
     assert arms["filter@32"].gain == pytest.approx(1.0)
     assert arms["filter@128"].gain == pytest.approx(4**0.75)
     assert arms["uniform@128"].gain == pytest.approx(0.6**1.5 * 4**0.75)
-    assert arms["learnable@32/0.1"].gain == pytest.approx(0.1**-0.3)
+    assert arms["learnable@32/0.1"].gain == pytest.approx(0.1 ** (-0.3 * 0.6**2))  # of what the filter has left
     assert {"learnable@32/0.25", "learnable@32/0.62"} == {
         name for name in usual_arms(32, 128, 0.1, 0.1, filters=True) if "learnable" in name
     }

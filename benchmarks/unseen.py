@@ -52,6 +52,7 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "uniform": {"select": "uniform", "steps": 1200},
     "uniform, n_b 128": {"select": "uniform", "batch_size": 128, "steps": 500},
     "IL filter": {"select": "uniform", "prefilter": "auto", "steps": 600},
+    "IL filter, n_b 128": {"select": "uniform", "batch_size": 128, "prefilter": "auto", "steps": 250},
     "rho_loss": {"select": "rho_loss", "super_batch_size": 320, "steps": 450},
     "learnable": {"select": "learnable", "super_batch_size": 128, "steps": 800},
     "learnable, scored in bfloat16": {
@@ -70,6 +71,7 @@ FORESEEN: Final = {
     "uniform": "uniform@32",
     "uniform, n_b 128": "uniform@128",
     "IL filter": "filter@32",
+    "IL filter, n_b 128": "filter@128",
     "learnable, scored in bfloat16": "learnable@32/0.25",
 }
 

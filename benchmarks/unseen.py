@@ -121,7 +121,12 @@ def run_case(
 
 
 def write_truth(workspace: Workspace, file: Path) -> Path:
-    """An IL table by the true labels: no loss where the label is right, as large a one as may be where it is not."""
+    """An IL table by the true labels: no loss where the label is right, as large a one as may be where it is not.
+
+    One that is there stays: runs go on under the very table that they began with.
+    """
+    if file.exists():
+        return file
     corpus = CorpusMetadata.read(workspace)
     rows = [read_shard_rows(workspace, shard, ("clean_label",)) for shard in corpus.split("train")]
     true = np.concatenate([part.extra["clean_label"] for part in rows]).astype(np.int32)

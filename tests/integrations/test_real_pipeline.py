@@ -75,7 +75,7 @@ def test_no_loss_is_of_an_image_that_trained_its_model(workspace: Path) -> None:
 
 
 def test_each_image_is_scored_by_a_model_of_other_folds(tmp_path: Path) -> None:
-    pipeline(tmp_path / "w", "--folds", "2", steps=10)
+    pipeline(tmp_path / "w", "--folds", "2", steps=40)
     folds = query(tmp_path / "w", "SELECT DISTINCT fold FROM samples WHERE split = 'train' ORDER BY fold")
     assert folds == [{"fold": 0}, {"fold": 1}]
     assert scored_in_sample(tmp_path / "w") == []

@@ -218,6 +218,15 @@ def unseen_wrong() -> str:
     return shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"
 
 
+def resnet_seconds(variant: str) -> str:
+    """CPU-seconds to the target over uniform sampling's, by case, of a ResNet-18, the whole IL model charged."""
+    ratios = []
+    for case in result("unseen-resnet18")["cases"]:
+        found, uniform = (_mean(_seeds(case, each), "cpu_seconds_to_target") for each in (variant, "uniform"))
+        ratios.append(f"{found / uniform:.2f}")
+    return " and ".join(ratios)
+
+
 def pairs_demo_table() -> str:
     """What `make demo-pairs` came to: one seed, a tenth of the reference model charged."""
     runs = [variant["runs"][0] for variant in result("demo_pairs")["variants"]]

@@ -12,7 +12,7 @@ from rhostream.loaders.stream.ranks import Ranks
 
 T = TypeVar("T")
 
-#: While one process works for all, as `rho il train` cross-fits, the others wait. An ended process is noticed at once.
+#: While one process works for all, an IL model is cross-fitted, say, the others wait. One that ends is noticed at once.
 _PATIENCE: Final = timedelta(days=1)
 
 

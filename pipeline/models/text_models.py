@@ -1,6 +1,5 @@
 """Small classifiers of texts that need no download, and Hugging Face's from a local folder."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from rhostream.errors import ConfigError
 from rhostream.extras import install_command
 from rhostream.loaders.decode import TextSpec
+from rhostream.loaders.storage import UnreadableError, decode_card
 from rhostream.pipeline.config import TEXT_IL_MODEL, TEXT_MODEL
 
 TRANSFORMERS: Final = "transformers/"
@@ -194,7 +194,7 @@ def _of_transformers(folder: Path, num_classes: int, spec: TextSpec) -> nn.Modul
         else:
             model = kind.from_config(config)
         built: nn.Module = SentenceClassifier(model, pooling, config.hidden_size, num_classes) if pooling else model
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, UnreadableError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model {TRANSFORMERS}{folder} is no sequence classifier that opens: {reason}") from error
     known = int(getattr(config, "vocab_size", 0))
@@ -217,7 +217,7 @@ def _pooling_of(folder: Path) -> str | None:
     card = folder / "1_Pooling" / "config.json"
     if not card.is_file():
         return None
-    found = json.loads(card.read_text(encoding="utf-8"))
+    found = decode_card(card.read_bytes())
     if not isinstance(found, dict):
         raise ValueError(f"{card.relative_to(folder)} holds no object")
     modes = {key for key, value in found.items() if key.startswith("pooling_mode_") and value is True}

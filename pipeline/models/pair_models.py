@@ -14,6 +14,7 @@ from rhostream.errors import ConfigError
 from rhostream.loaders.decode import ImageSpec, TextSpec
 from rhostream.loaders.reference import ContrastiveLoss, require_contrastive
 from rhostream.pipeline.config import PAIRS_MODEL
+from rhostream.pipeline.models.networks import Residual
 from rhostream.pipeline.models.open_clip_models import (
     OPEN_CLIP,
     OpenClipImages,
@@ -21,7 +22,7 @@ from rhostream.pipeline.models.open_clip_models import (
     normalization_of,
     open_clip_model,
 )
-from rhostream.pipeline.models.registry import Residual, load_weights
+from rhostream.pipeline.models.registry import load_weights
 from rhostream.pipeline.models.text_models import BagOfNgrams
 
 _EMBEDDING: Final = 64  # numbers of an embedding

@@ -27,7 +27,7 @@ from rhostream.pipeline.config import (
     setting,
     settings_table,
 )
-from rhostream.pipeline.models.registry import BUILT_IN
+from rhostream.pipeline.models.networks import BUILT_IN
 from rhostream.selection.policies.selection_config import RULES
 from rhostream.selection.scoring.functions import selection_functions
 from rhostream.selection.scoring.scorer import BatchNormPolicy

@@ -9,7 +9,8 @@ from torch import nn
 
 from rhostream import ConfigError
 from rhostream.loaders.decode.image_spec import ImageSpec
-from rhostream.pipeline.models.registry import BUILT_IN, build_model, takes_any_size
+from rhostream.pipeline.models.networks import BUILT_IN
+from rhostream.pipeline.models.registry import build_model, takes_any_size
 
 
 def image_spec(size: int = 32, channels: int = 3) -> ImageSpec:

@@ -33,7 +33,7 @@ def pipeline(workspace: Path, *shards: str, steps: int) -> None:
     made = run(workspace, "shards", *arguments, *shards, "--json")
     assert made["entries"] == sum(made["samples"].values()) + sum(made["rejects"].values())
     assert made["rejects"]["label_missing"] == 1
-    size = ["--model", "strided_cnn", "--image-size", "32", "--validation-samples", "500"]
+    size = ["--model", "small_cnn", "--image-size", "32", "--validation-samples", "500"]
     trained = run(workspace, "il", "train", *size, "--steps", str(steps), *CPU, "--json")
     assert all(model["best_step"] > 0 for model in trained["models"])
     scored = run(workspace, "il", "score", *CPU, "--json")
@@ -45,7 +45,7 @@ def pipeline(workspace: Path, *shards: str, steps: int) -> None:
 
 def scored_in_sample(workspace: Path) -> list[str]:
     """Keys of the IL table whose image, under whatever key, has trained the model that scored them."""
-    corpus = json.loads((workspace / "il" / "strided_cnn" / "model.json").read_text())
+    corpus = json.loads((workspace / "il" / "small_cnn" / "model.json").read_text())
     content: dict[str, set[str]] = {}
     for row in query(workspace, "SELECT shard, content_hash FROM samples"):
         content.setdefault(row["shard"], set()).add(row["content_hash"])
@@ -75,7 +75,7 @@ def test_no_loss_is_of_an_image_that_trained_its_model(workspace: Path) -> None:
 
 
 def test_each_image_is_scored_by_a_model_of_other_folds(tmp_path: Path) -> None:
-    pipeline(tmp_path / "w", "--folds", "2", steps=40)
+    pipeline(tmp_path / "w", "--folds", "2", steps=10)
     folds = query(tmp_path / "w", "SELECT DISTINCT fold FROM samples WHERE split = 'train' ORDER BY fold")
     assert folds == [{"fold": 0}, {"fold": 1}]
     assert scored_in_sample(tmp_path / "w") == []

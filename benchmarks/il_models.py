@@ -14,7 +14,6 @@ strided_cnn was chosen, from some fifteen small networks, on `types-40` and `emo
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,26 +21,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from machine import machine
+from unseen import prepared, rows_with_truth
 
 from rhostream.loaders import Workspace
-from rhostream.loaders.index import CorpusMetadata, read_shard_rows
+from rhostream.loaders.index import CorpusMetadata
 from rhostream.loaders.reference import open_il_table
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
-from rhostream.pipeline.config.manifest import load_manifest
-from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
 from rhostream.pipeline.il import il_costs, il_quality, score_il, train_il
-from rhostream.pipeline.shards.write import write_shards
-from rhostream.pipeline.thumbnails.write import write_thumbnails
 
-SIZE: Final = 32
+FOLDS: Final = 2
 
 
 def run_case(name: str, manifest: str, folder: Path, models: list[str]) -> dict[str, Any]:
-    workspace = Workspace(folder / name)
-    wanted = load_manifest(manifest, {"folds": 2})
-    image = {**wanted.image, "size": SIZE}
-    write_shards(workspace, replace(wanted, image=image, thumbnails=SIZE, thumbnail_format="raw"))
-    write_thumbnails(workspace, ThumbnailsConfig(size=SIZE, format="raw", workers=0))
+    workspace = prepared(name, manifest, folder, FOLDS)
     return {"case": name, "models": [found(workspace, model) for model in models]}
 
 
@@ -52,9 +44,8 @@ def found(workspace: Workspace, model: str) -> dict[str, Any]:
     quality = il_quality(workspace, corpus, metadata.name)
     assert quality is not None, "tables of IL models tell what their models predict"
     table = open_il_table(workspace, corpus, metadata.name)
-    rows = [read_shard_rows(workspace, shard, ("clean_label",)) for shard in corpus.split("train")]
+    rows, true = rows_with_truth(workspace)
     joined = [table.join(part) for part in rows]
-    true = np.concatenate([part.extra["clean_label"] for part in rows]).astype(np.int32)
     wrong = np.concatenate([part.labels for part in rows]) != true
     classes = len(corpus.classes)
     out = np.concatenate(

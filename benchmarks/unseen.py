@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from machine import machine
 
 from rhostream.loaders import Workspace
-from rhostream.loaders.index import CorpusMetadata, read_shard_rows
+from rhostream.loaders.index import CorpusMetadata, ShardRows, read_shard_rows
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.manifest import load_manifest
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
@@ -79,13 +80,7 @@ FORESEEN: Final = {
 def run_case(
     name: str, manifest: str, folder: Path, seeds: int, repeated: list[str], folds: int, model: str, variants: list[str]
 ) -> dict[str, Any]:
-    workspace = Workspace(folder / name)
-    wanted = load_manifest(manifest, {"folds": folds} if folds else {"holdout": 0.1})
-    write_shards(
-        workspace,
-        replace(wanted, image={**wanted.image, "size": SIZE}, thumbnails=SIZE, thumbnail_format="raw"),
-    )
-    write_thumbnails(workspace, ThumbnailsConfig(size=SIZE, format="raw", workers=0))
+    workspace = prepared(name, manifest, folder, folds)
     metadata = train_il(workspace, ILTrainConfig(threads=1)).metadata
     scores = score_il(workspace, ILScoreConfig(name=metadata.name, threads=1))
     common = TrainConfig(
@@ -120,6 +115,25 @@ def run_case(
     return {"case": name, "il": il, "foretold": foretold(workspace, planned), **outcome}
 
 
+def prepared(name: str, manifest: str, folder: Path, folds: int) -> Workspace:
+    """A workspace of the case, with images and raw thumbnails of `SIZE` pixels; 0 folds for a tenth as the holdout."""
+    workspace = Workspace(folder / name)
+    wanted = load_manifest(manifest, {"folds": folds} if folds else {"holdout": 0.1})
+    write_shards(
+        workspace,
+        replace(wanted, image={**wanted.image, "size": SIZE}, thumbnails=SIZE, thumbnail_format="raw"),
+    )
+    write_thumbnails(workspace, ThumbnailsConfig(size=SIZE, format="raw", workers=0))
+    return workspace
+
+
+def rows_with_truth(workspace: Workspace) -> tuple[list[ShardRows], npt.NDArray[np.int32]]:
+    """The rows of the training shards, and their true labels one after another."""
+    corpus = CorpusMetadata.read(workspace)
+    rows = [read_shard_rows(workspace, shard, ("clean_label",)) for shard in corpus.split("train")]
+    return rows, np.concatenate([part.extra["clean_label"] for part in rows]).astype(np.int32)
+
+
 def write_truth(workspace: Workspace, file: Path) -> Path:
     """An IL table by the true labels: no loss where the label is right, as large a one as may be where it is not.
 
@@ -127,9 +141,7 @@ def write_truth(workspace: Workspace, file: Path) -> Path:
     """
     if file.exists():
         return file
-    corpus = CorpusMetadata.read(workspace)
-    rows = [read_shard_rows(workspace, shard, ("clean_label",)) for shard in corpus.split("train")]
-    true = np.concatenate([part.extra["clean_label"] for part in rows]).astype(np.int32)
+    rows, true = rows_with_truth(workspace)
     wrong = np.concatenate([part.labels for part in rows]) != true
     keys = pa.chunked_array([part.keys for part in rows])
     pq.write_table(pa.table({"key": keys, "il": np.where(wrong, 100.0, 0.0), "predicted": true}), file)

@@ -113,10 +113,14 @@ def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
+def _first(hidden: Tensor, mask: Tensor) -> Tensor:
+    return hidden[:, 0]
+
+
 #: Of what an encoder of sentences makes of tokens, by the names of sentence-transformers.
 POOLINGS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "mean": _mean,
-    "cls": lambda hidden, mask: hidden[:, 0],
+    "cls": _first,
 }
 _POOLING_KEYS: Final = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 

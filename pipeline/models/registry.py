@@ -77,8 +77,8 @@ def _torchvision(name: str, num_classes: int, spec: ImageSpec) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(name, [*BUILT_IN, *known], 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see torchvision.models"
-        raise ConfigError(f"model {name!r} is not known: {hint}; built in are {', '.join(BUILT_IN)}")
+        hint = f"did you mean {' or '.join(close)}?" if close else "see torchvision.models."
+        raise ConfigError(f"model {name!r} is not known: {hint} Built in are {', '.join(BUILT_IN)}")
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}

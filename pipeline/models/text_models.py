@@ -198,7 +198,7 @@ def _of_transformers(folder: Path, num_classes: int, spec: TextSpec) -> nn.Modul
         else:
             model = kind.from_config(config)
         built: nn.Module = SentenceClassifier(model, pooling, config.hidden_size, num_classes) if pooling else model
-    except (OSError, UnreadableError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model {TRANSFORMERS}{folder} is no sequence classifier that opens: {reason}") from error
     known = int(getattr(config, "vocab_size", 0))
@@ -221,8 +221,11 @@ def _pooling_of(folder: Path) -> str | None:
     card = folder / "1_Pooling" / "config.json"
     if not card.is_file():
         return None
-    found = decode_card(card.read_bytes())
+    try:
+        found = decode_card(card.read_bytes())
+    except UnreadableError as error:
+        raise ValueError(f"{card.relative_to(folder)} {error.cause}; copy the folder again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{card.relative_to(folder)} holds no object")
+        raise ValueError(f"{card.relative_to(folder)} holds no object; copy the folder again")
     modes = {key for key, value in found.items() if key.startswith("pooling_mode_") and value is True}
     return next((name for name, key in _POOLING_KEYS.items() if modes == {key}), None)

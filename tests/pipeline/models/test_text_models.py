@@ -103,9 +103,10 @@ def test_sentence_encoder_with_another_pooling_is_a_sequence_classifier(tmp_path
     tiny_sentence_encoder(tmp_path, {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True})
     model = build_model(f"transformers/{tmp_path}", 3, TextSpec(length=64), seed=0)
     assert type(model).__name__ == "BertForSequenceClassification"
-    (tmp_path / "1_Pooling" / "config.json").write_text("[]")
-    with pytest.raises(ConfigError, match=r"1_Pooling/config\.json holds no object"):
-        build_model(f"transformers/{tmp_path}", 3, TextSpec(length=64), seed=0)
+    for content, cause in (("[]", "holds no object"), ('{"pooling_mode_', "is not valid JSON")):
+        (tmp_path / "1_Pooling" / "config.json").write_text(content)
+        with pytest.raises(ConfigError, match=rf"1_Pooling/config\.json {cause}.*; copy the folder again"):
+            build_model(f"transformers/{tmp_path}", 3, TextSpec(length=64), seed=0)
 
 
 def test_unknown_model_of_texts_is_told_with_those_there_are(tmp_path):

@@ -5,7 +5,10 @@ import shlex
 from typing import Final
 
 from rhostream.errors import Remedy, RhostreamError, Stage
+from rhostream.pipeline.config import BUILT_IN_MODELS, PAIRS_MODEL, TEXT_MODELS
 
+#: An IL model that is called like one of these is most likely of it, and `--model` names it so.
+_MODELS: Final = {*BUILT_IN_MODELS, *TEXT_MODELS, PAIRS_MODEL}
 _COMMANDS: Final = {
     Stage.SHARDS: "rho shards --manifest FILE",
     Stage.INDEX: "rho index TAR …",
@@ -29,6 +32,8 @@ _WITH_SETTINGS: Final = {
 def command(remedy: Remedy) -> str:
     """For instance `rho il score --workspace W --name strided_cnn`."""
     settings = {"workspace": remedy.workspace, **remedy.settings}
+    if remedy.stage is Stage.IL_TRAIN and settings.get("name") in _MODELS:
+        settings["model"] = settings.pop("name")
     flags = [
         f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}" for name, value in settings.items()
     ]

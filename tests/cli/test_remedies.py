@@ -52,14 +52,20 @@ def test_remedy_of_every_stage_is_a_command_with_these_options(stage: Stage) -> 
 
 
 def test_remedies_are_words_in_the_library_commands_in_cli() -> None:
-    train = Remedy(Stage.IL_TRAIN, "runs/w", {"name": "mlp", "overwrite": True})
-    error = IrreducibleLossError("IL table 'mlp' is of other classes", train, Remedy(Stage.IL_SCORE, "runs/w"))
-    words = "IL table 'mlp' is of other classes: train the IL model (name mlp, overwrite), then score the shards"
+    train = Remedy(Stage.IL_TRAIN, "runs/w", {"name": "mine", "overwrite": True})
+    error = IrreducibleLossError("IL table 'mine' is of other classes", train, Remedy(Stage.IL_SCORE, "runs/w"))
+    words = "IL table 'mine' is of other classes: train the IL model (name mine, overwrite), then score the shards"
     assert str(error).startswith(words)
     assert with_commands(error) == (
-        "IL table 'mlp' is of other classes: run `rho il train --workspace runs/w --name mlp --overwrite`, then "
+        "IL table 'mine' is of other classes: run `rho il train --workspace runs/w --name mine --overwrite`, then "
         "`rho il score --workspace runs/w`"
     )
+
+
+def test_an_il_model_named_like_a_model_is_trained_as_that_model() -> None:
+    remedy = Remedy(Stage.IL_TRAIN, "w", {"name": "small_cnn", "overwrite": True})
+    assert command(remedy) == "rho il train --workspace w --overwrite --model small_cnn"
+    assert command(Remedy(Stage.IL_SCORE, "w", {"name": "small_cnn"})) == "rho il score --workspace w --name small_cnn"
 
 
 def test_remedy_follows_an_alternative_without_a_colon() -> None:

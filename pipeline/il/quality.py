@@ -23,10 +23,11 @@ _MOST_SHARDS: Final = 2_000  # to read for that: opening one takes longer than a
 _RULED_OUT: Final = 2.0  # samples for each label that looks wrong: with it may go as many that are right
 _MOST_RULED_OUT: Final = 0.75  # of a class: the likeliest quarter of its samples stays
 # Share of the labels' entropy: selecting by tables below it lost steps, by those above it won some. Where wrong labels
-# leave little to explain, less is asked for; how little they leave is itself an estimate, so not less than the least.
+# leave little to explain, less is asked for.
 _WEAK: Final = 0.08
-_WEAK_OF_EXPLAINABLE: Final = 0.3
-_WEAKEST: Final = 0.03
+_WEAK_OF_EXPLAINABLE: Final = 0.25
+# Of the labels, drawn anew by the classes' shares: a model that contradicts more of them rather knows nothing itself.
+_NOISIEST: Final = 0.8
 _HIGHEST: Final = 100.0  # nats; a probability that is not 0 in float64
 _MARGIN: Final = 1e-6  # by which the loss that is just kept stays below the threshold, through rounding
 
@@ -40,8 +41,8 @@ class ILQuality:
         accuracy: share of the labels, right or wrong, that the IL model predicts.
         explained: share of the labels' entropy that it takes away: 1 - mean IL / entropy of the classes' shares. 0 is
             what a guess by these shares would reach.
-        explainable: share of that entropy which is left to explain where `wrong` of the labels are wrong, each any of
-            the other classes: what a model that knows all right labels would take away.
+        explainable: share of that entropy which a model that knows all right labels would take away, where `wrong` of
+            the labels are wrong.
         overconfidence: mean confidence less accuracy.
         wrong: share of the labels that are wrong, about; None where the table does not tell how certain its model is.
         prefilter: that the rest is of: the one that was asked about, or the one that this table asks for.
@@ -82,7 +83,7 @@ class ILQuality:
 
     @property
     def _enough(self) -> float:
-        return max(_WEAKEST, min(_WEAK, _WEAK_OF_EXPLAINABLE * self.explainable))
+        return min(_WEAK, _WEAK_OF_EXPLAINABLE * self.explainable)
 
     @property
     def warnings(self) -> list[str]:
@@ -141,12 +142,12 @@ def il_quality(
     )
     counts = np.bincount(labels, minlength=len(corpus.classes))
     shares = counts[counts > 0] / len(labels)
-    entropy = float(-(shares * np.log(shares)).sum())
+    entropy = float(_entropies(shares).sum())
     return ILQuality(
         samples=len(labels),
         accuracy=float(right.mean()),
         explained=1 - float(losses[finite].mean()) / entropy if entropy else 0.0,
-        explainable=max(0.0, 1 - _noise_entropy(wrong or 0.0, len(shares)) / entropy) if entropy else 0.0,
+        explainable=1 - _noise_entropy(shares, wrong or 0.0) / entropy if entropy else 0.0,
         overconfidence=None if confidence is None else float(confidence.mean() - right.mean()),
         wrong=wrong,
         prefilter=prefilter,
@@ -175,11 +176,17 @@ def _contradicted(right: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float
     return float((~right[certain]).mean())
 
 
-def _noise_entropy(wrong: float, classes: int) -> float:
-    """Nats of a label whose right class is known, which in `wrong` of all cases is one of the other classes instead."""
-    shares = np.array([1 - wrong] + [wrong / (classes - 1)] * (classes - 1)) if classes > 1 else np.ones(1)
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())
+def _noise_entropy(shares: npt.NDArray[np.float64], wrong: float) -> float:
+    """Nats of a label whose right class is known, where so many are drawn anew by the shares that `wrong` are wrong."""
+    drawn = min(_NOISIEST, wrong / float(1 - (shares**2).sum()))
+    others = _entropies(drawn * shares)
+    of_class = others.sum() - others + _entropies(1 - drawn + drawn * shares)
+    return float((shares * of_class).sum())
+
+
+def _entropies(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What each of these probabilities adds to an entropy, in nats."""
+    return -shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny))
 
 
 def _by_class(

@@ -1,5 +1,7 @@
 """What an IL table says of itself: how much it knows, which labels look wrong, and where filtering would do harm."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,13 @@ from rhostream.pipeline.il.quality import ILQuality, il_quality
 CLASSES = 3
 
 
-def table_of(folder: Path, scored: Any, prefilter: Prefilter | None = None) -> ILQuality:
+def table_of(
+    folder: Path, scored: Any, prefilter: Prefilter | None = None, label: Callable[[int], int] | None = None
+) -> ILQuality:
     """Of 900 samples; `scored` gives IL, predicted and confidence of each by its number and label."""
     workspace = write_workspace(folder, (300, 600))
+    if label is not None:
+        _relabel(workspace, label)
     write_il(workspace)
     for shard in CorpusMetadata.read(workspace).split("train"):
         table = workspace.read_table(shard.scores("strided_cnn"))
@@ -32,6 +38,14 @@ def table_of(folder: Path, scored: Any, prefilter: Prefilter | None = None) -> I
     found = il_quality(workspace, CorpusMetadata.read(workspace), "strided_cnn", prefilter)
     assert found is not None
     return found
+
+
+def _relabel(workspace: Workspace, label: Callable[[int], int]) -> None:
+    for shard in CorpusMetadata.read(workspace).split("train"):
+        table = workspace.read_table(shard.index)
+        labels = pa.array([label(int(key[1:])) for key in table["key"].to_pylist()], pa.int32())
+        at = table.schema.get_field_index("label")
+        workspace.write_table(shard.index, table.set_column(at, table.schema.field(at), labels))
 
 
 def test_a_table_that_knows_the_labels_may_filter(tmp_path: Path) -> None:
@@ -45,9 +59,9 @@ def test_a_table_that_knows_the_labels_may_filter(tmp_path: Path) -> None:
 
 
 def test_a_table_of_guesses_is_called_too_weak(tmp_path: Path) -> None:
-    found = table_of(tmp_path, lambda number, label: (1.08, label if number % 3 == 0 else (label + 1) % CLASSES, 0.35))
+    found = table_of(tmp_path, lambda number, label: (1.095, label if number % 3 == 0 else (label + 1) % CLASSES, 0.35))
     assert found.weak
-    assert found.explained == pytest.approx(1 - 1.08 / 1.0986, abs=0.01)
+    assert found.explained == pytest.approx(1 - 1.095 / 1.0986, abs=0.001)
     assert "too weak to select by" in found.warnings[0]
 
 
@@ -63,6 +77,33 @@ def test_wrong_labels_leave_less_to_explain(tmp_path: Path) -> None:
     assert found.explained < 0.08
     assert found.explainable == pytest.approx(1 - (0.688 + 0.45 * 0.693) / 1.0986, abs=0.01)
     assert not found.weak
+
+
+@pytest.mark.parametrize(("knows", "weak"), [(0.011, False), (0.003, True)])
+def test_of_two_classes_hardly_anything_is_left_to_explain(tmp_path: Path, knows: float, weak: bool) -> None:
+    """40% of the labels are wrong: all right ones would explain 3% of the entropy, a guess explains nothing."""
+
+    def scored(number: int, label: int) -> tuple[float, int, float]:
+        contradicted = number // 2 % 10 < 4
+        return (1 - knows) * math.log(2), 1 - label if contradicted else label, 0.6
+
+    found = table_of(tmp_path, scored, label=lambda number: number % 2)
+    assert found.wrong == pytest.approx(0.4)
+    assert found.explainable == pytest.approx(0.029, abs=0.001)
+    assert found.explained == pytest.approx(knows, abs=1e-4)
+    assert found.weak is weak
+
+
+def test_who_always_predicts_the_largest_class_is_called_too_weak(tmp_path: Path) -> None:
+    """What it contradicts, a quarter of the labels, is no noise that would excuse it."""
+    found = table_of(
+        tmp_path,
+        lambda number, label: (0.64, 0, 0.75),
+        label=lambda number: 0 if number % 100 < 75 else 1 if number % 100 < 97 else 2,
+    )
+    assert found.wrong == pytest.approx(0.25, abs=0.02)
+    assert 0 < found.explained < 0.03
+    assert found.weak
 
 
 def test_a_filter_of_hard_samples_is_warned_of(tmp_path: Path) -> None:

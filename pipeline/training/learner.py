@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import (
+    averaged,
     clip_gradients,
     make_optimizer,
     place,
@@ -24,32 +26,48 @@ class Learner:
 
     Attributes:
         model: what is called in training.
-        module: the same without what processes share gradients by: what is evaluated, and saved.
+        module: the same without what processes share gradients by.
     """
 
-    def __init__(self, plan: TrainPlan, model: nn.Module) -> None:
+    def __init__(self, plan: TrainPlan, model: nn.Module, average: AveragedModel | None) -> None:
         config = plan.config
         self.model = self.module = model
+        self._average = average
         self._device, self._seed, self._clip_grad_norm = plan.device, config.seed, config.clip_grad_norm
         arguments = {**usual_options(config.optimizer, plan.task), **config.optimizer_arguments}
         self.optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay, arguments)
 
+    @property
+    def outcome(self) -> nn.Module:
+        """What is evaluated, and what the run ends with: the average of the weights, where one is kept."""
+        return self.module if self._average is None else self._average.module
+
     def take_step(self) -> None:
         """The optimizer's step on the gradients that are there, which are let go."""
+        self._update()
+        if self._average is not None:
+            self._average.update_parameters(self.module)
+
+    def _update(self) -> None:
         clip_gradients(self.model, self._clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The model's state, whole."""
+        """The state of the model in training, whole."""
         return self.module.state_dict()
+
+    def weights_of_outcome(self) -> dict[str, torch.Tensor]:
+        """The state of `outcome`, whole."""
+        return self.outcome.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must carry; any number of processes can go on from it. Tensors may be shared out."""
         return {
-            "model": self.weights(),
+            "model": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(self._device),
+            **({} if self._average is None else {"average": self._average.state_dict()}),
         }
 
     def own_part(self, name: str) -> torch.Tensor | None:
@@ -58,6 +76,8 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["random"], self._device)
 
@@ -67,8 +87,9 @@ def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:
     config = plan.config
     seed_random(config.seed)
     model = place(untrained_model(plan), plan.device)
+    average = averaged(model, config.ema_decay) if config.ema_decay else None
     if exchange.size == 1:
-        return Learner(plan, model)
+        return Learner(plan, model, average)
     from rhostream.pipeline.training.shared_learner import SharedLearner  # it imports FSDP, which takes a second
 
-    return SharedLearner(plan, model, exchange)
+    return SharedLearner(plan, model, average, exchange)

@@ -153,7 +153,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                 due = stop.agreed(exchange, due)
                 if evaluated:
                     measured = (
-                        evaluation.evaluate(learner.module, device, precision, costs=costs) if evaluation else None
+                        evaluation.evaluate(learner.outcome, device, precision, costs=costs) if evaluation else None
                     )
                     if in_turn:
                         ledger.flush()
@@ -187,7 +187,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                     checkpoint_at = time.monotonic()
                     if source.step < steps:
                         stop.at(_place(source.step, steps), exchange)
-        run.save_model(learner.weights())
+        run.save_model(learner.weights_of_outcome())
         if scorers is not None:
             scorers.end()
         job.wait()

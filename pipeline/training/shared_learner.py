@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import (
@@ -29,7 +30,7 @@ class SharedLearner(Learner):
         ConfigError: SyncBatchNorm on a CPU.
     """
 
-    def __init__(self, plan: TrainPlan, model: nn.Module, exchange: Exchange) -> None:
+    def __init__(self, plan: TrainPlan, model: nn.Module, average: AveragedModel | None, exchange: Exchange) -> None:
         config = plan.config
         self._group = exchange.of_device()
         shared = in_parallel(
@@ -39,32 +40,35 @@ class SharedLearner(Learner):
             shard=config.shard_model,
             sync_batchnorm=config.sync_batchnorm,
         )
-        super().__init__(plan, shared)
+        if average is not None and config.shard_model:
+            in_parallel(average.module, plan.device, group=self._group, shard=True, sync_batchnorm=False)
+        super().__init__(plan, shared, average)
         self.module = without_ddp(shared)
         self._exchange = exchange
         self._seed_own(0)
 
-    def take_step(self) -> None:
-        super().take_step()
+    def _update(self) -> None:
+        super()._update()
         average_buffers(self.module, self._group)
 
     def weights(self) -> dict[str, torch.Tensor]:
         whole: dict[str, torch.Tensor] = whole_state(self.module.state_dict())
         return whole
 
+    def weights_of_outcome(self) -> dict[str, torch.Tensor]:
+        whole: dict[str, torch.Tensor] = whole_state(self.outcome.state_dict())
+        return whole
+
     def state_dict(self) -> dict[str, Any]:
         randoms = self._exchange.objects(random_state(self._device))
-        return {
-            "model": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": randoms[0],
-            "random_of_ranks": randoms,
-        }
+        return {**super().state_dict(), "random": randoms[0], "random_of_ranks": randoms}
 
     def own_part(self, name: str) -> torch.Tensor | None:
         kind, _, place = name.partition("/")
         if kind == "model":
             return dict(self.module.named_parameters()).get(place)
+        if kind == "average" and self._average is not None:
+            return dict(self._average.named_parameters()).get(place)
         parameters: list[torch.Tensor] = [
             parameter for group in self.optimizer.param_groups for parameter in group["params"]
         ]
@@ -73,9 +77,13 @@ class SharedLearner(Learner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not is_sharded(self.module):
             self.module.load_state_dict(state["model"])
+            if self._average is not None:
+                self._average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
         else:
             load_model(self.module, state["model"])
+            if self._average is not None:
+                load_model(self._average, state["average"])
             load_optimizer(self.optimizer, state["optimizer"])
         randoms = state.get("random_of_ranks", [state["random"]])
         if len(randoms) == self._exchange.size:

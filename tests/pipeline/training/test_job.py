@@ -35,13 +35,16 @@ CONFIG = TrainConfig(select="rho_loss",
 #: Settings by the run's name; what every number of processes has to agree on.
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "sharded": {"shard_model": True, "clip_grad_norm": 0.1},
+    "sharded": {"shard_model": True, "clip_grad_norm": 0.1, "ema_decay": 0.99},
     "shared": {"share": 0.5, "score_age": 3},
-    "gated": {"select": "grad_norm_is", "clip_grad_norm": 0.1},
+    "gated": {"select": "grad_norm_is", "clip_grad_norm": 0.1, "ema_decay": 0.99},
 }
 
 #: Names the files of a checkpoint whose tensors are shared out.
 PARTS = "parts.json"
+
+#: Of a run that goes on under other numbers of processes.
+ELASTIC: dict[str, Any] = {"ema_decay": 0.99}
 
 #: Of runs whose scores are two steps old, in one process and by any number of scorers.
 STALE: dict[str, Any] = {"staleness": 2, "score_chunk": 0}
@@ -171,8 +174,8 @@ def jobs(
         [
             (2, "job", (place, runs(2))),
             (3, "job", (place, runs(3))),
-            (2, "job", (place, json.dumps([("elastic", {"steps": 4})]))),
-            (3, "job", (place, json.dumps([("elastic", {"steps": 6, "shard_model": True})]))),
+            (2, "job", (place, json.dumps([("elastic", ELASTIC | {"steps": 4})]))),
+            (3, "job", (place, json.dumps([("elastic", ELASTIC | {"steps": 6, "shard_model": True})]))),
             (2, "command", (told, f"{of_rho} --batch-size 5")),
             (2, "command", (told, f"{of_rho} --batch-size 6", f"{of_rho} --batch-size 4")),
             (
@@ -245,9 +248,9 @@ def test_a_run_goes_on_under_another_number_of_processes(workspace, jobs):
     assert workspace.names(folder) == ["last.pt", "parts-000000006"]  # of three processes that share the model out
     assert workspace.names(f"{folder}/parts-000000006") == [*(f"0000{rank}.safetensors" for rank in range(3)), PARTS]
     workspace.write_bytes(f"{folder}/parts-000000007/00000.safetensors", b"")  # of a job that was killed as it wrote
-    train(workspace, replace(CONFIG, name="elastic"))
+    train(workspace, replace(CONFIG, name="elastic", **ELASTIC))
     assert workspace.names(folder) == ["last.pt"]
-    train(workspace, replace(CONFIG, name="whole"))
+    train(workspace, replace(CONFIG, name="whole", **ELASTIC))
     require_same_run(workspace, "elastic", "whole")
 
 

@@ -1,6 +1,5 @@
 """Ranks that score for the ranks that learn: the paper's parallel selection (arXiv 2206.07137, section 3)."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, Final
@@ -50,7 +49,6 @@ class RemoteScorers:
         self.learners = learners
         self._weights, self._ranks, self._group, self._charge = weights, ranks, group, charge
         self._asked = 0
-        self._sending: deque[tuple[list[Any], Tensor, Tensor]] = deque()  # tensors live until they are sent
 
     def begin(
         self, super_batch: SuperBatch, function: SelectionFunction, step: int, scoring: CandidateScores
@@ -61,16 +59,12 @@ class RemoteScorers:
             raise ConfigError(f"scorers with select {function.name!r}: ranks that learn score pairs; leave scorers out")
         scorer = self._ranks[self._asked % len(self._ranks)]
         self._asked += 1
-        weights = _flat(self._weights())
+        weights, message = _flat(self._weights()), None
         if self.learners.rank == 0:
             question = torch.tensor([_SCORE, super_batch.epoch, super_batch.first, step], dtype=torch.int64)
-            works = [dist.isend(each, scorer, group=self._group) for each in (question, weights)]
-            self._sending.append((works, question, weights))
-            while len(self._sending) > len(self._ranks):
-                for work in self._sending.popleft()[0]:
-                    work.wait()
+            message = _Message(question, weights, _size(super_batch.part), scorer, self._group)
         # A checkpoint asks for it, too, and there is but one answer.
-        return cache(partial(self._answer, super_batch, super_batch.part, function, scorer, scoring))
+        return cache(partial(self._answer, super_batch, super_batch.part, function, scorer, message, scoring))
 
     def end(self) -> None:
         """Let the scorers go."""
@@ -78,14 +72,16 @@ class RemoteScorers:
             dist.send(torch.tensor([_END, 0, 0, 0], dtype=torch.int64), scorer, group=self._group)
 
     def _answer(
-        self, super_batch: SuperBatch, part: Part, function: SelectionFunction, scorer: int, scoring: CandidateScores
+        self,
+        super_batch: SuperBatch,
+        part: Part,
+        function: SelectionFunction,
+        scorer: int,
+        message: "_Message | None",
+        scoring: CandidateScores,
     ) -> Scores:
         def receive() -> bytes:
-            if self.learners.rank:
-                return b""
-            told = torch.empty(_size(part), dtype=torch.uint8)
-            dist.recv(told, scorer, group=self._group)
-            return told.numpy().tobytes()
+            return b"" if message is None else message.answer()
 
         ranks = Ranks(part.rank, part.chunks.ranks)
         told = self.learners.together(ranks, receive, _size(part))[0]
@@ -97,6 +93,31 @@ class RemoteScorers:
         found = np.frombuffer(body, ROW, len(part.whole)).copy()
         losses, correct = bool(function.needs - {"il"}), bool(head["bits"] & _KNOWS_CORRECT)
         return scoring.told(super_batch, part, found, losses=losses, correct=correct)
+
+
+class _Message:
+    """A question to a scorer, on its way with the weights to answer by, and the place that waits for the answer.
+
+    The place is there from the start, because gloo sends nothing that nobody waits for. Else a scorer would take no
+    other question before the learner comes for the answer, and a learner that has more to ask first would wait forever.
+
+    Args:
+        question: int64 (4,).
+        weights: float32 (n,).
+        size: bytes of the answer.
+    """
+
+    def __init__(self, question: Tensor, weights: Tensor, size: int, scorer: int, group: Any) -> None:
+        self._sent = question, weights  # tensors live until they have arrived
+        self._told = torch.empty(size, dtype=torch.uint8)
+        self._works = [dist.isend(each, scorer, group=group) for each in self._sent]
+        self._works.append(dist.irecv(self._told, scorer, group=group))
+
+    def answer(self) -> bytes:
+        for work in self._works:
+            if work is not None:
+                work.wait()
+        return self._told.numpy().tobytes()
 
 
 def serve_scores(

@@ -15,13 +15,15 @@ from helpers.fatal_maker import Fatal, Number
 from helpers.remote_store import S3
 from helpers.shards_corpus import contents, manifest_of, write_corpus
 from helpers.support import put
+from helpers.texts import text_manifest, write_table
 
 from rhostream.errors import ConfigError, CorpusError, WorkerError
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.core_set_config import CoreSetConfig
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
 from rhostream.pipeline.config.thumbnails_config import ThumbnailsConfig
-from rhostream.pipeline.export.formats import write_webdataset
+from rhostream.pipeline.config.tokenize_config import TokenizeConfig
+from rhostream.pipeline.export.formats import write_fiftyone, write_webdataset
 from rhostream.pipeline.export.subset import Choice, Subset
 from rhostream.pipeline.il.core_set import write_core_set
 from rhostream.pipeline.il.score import score_il
@@ -31,6 +33,7 @@ from rhostream.pipeline.jobs.engine import Engine
 from rhostream.pipeline.jobs.units import make_units
 from rhostream.pipeline.shards.write import write_shards
 from rhostream.pipeline.thumbnails.write import write_thumbnails
+from rhostream.pipeline.tokens.write import write_tokens
 
 ray: Any = pytest.importorskip("ray")
 on_ray = pytest.importorskip("rhostream.pipeline.jobs.on_ray")
@@ -59,7 +62,14 @@ def tars(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(workspace / "shards")
 
 
-def make_all(location: str, corpus: Path, tars: str, **engine: Any) -> None:
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    write_table(folder, 90, test_rows=10)
+    return folder
+
+
+def make_all(location: str, corpus: Path, tars: str, texts: Path, **engine: Any) -> None:
     """Every stage that takes an engine, in workspaces below a folder or a store's prefix."""
     workspace = Workspace(f"{location}/w")
     write_shards(workspace, manifest_of(corpus, image={"size": 8}), **engine)
@@ -68,7 +78,11 @@ def make_all(location: str, corpus: Path, tars: str, **engine: Any) -> None:
     write_core_set(workspace, CoreSetConfig(keep=0.5, **engine))
     subset = Subset(workspace, Choice(sql="SELECT key FROM samples"))
     write_webdataset(subset, f"{location}/exported", samples_per_tar=30, **engine)
+    if workspace.is_local:  # FiftyOne reads no store
+        write_fiftyone(subset, f"{location}/images", **engine)
     index_tars(f"{location}/indexed", [tars], manifest_of(Path(), format="webdataset", root=""), **engine)
+    write_shards(f"{location}/texts", text_manifest(texts, shard_size=30), workers=0)
+    write_tokens(f"{location}/texts", TokenizeConfig(**engine))
 
 
 def files_of(location: str) -> dict[str, bytes]:
@@ -96,29 +110,35 @@ def with_model(location: str, model: dict[str, bytes]) -> str:
 
 @pytest.fixture(scope="module")
 def expected(
-    corpus: Path, tars: str, model: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+    corpus: Path, tars: str, texts: Path, model: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """What this process makes."""
     location = with_model(str(tmp_path_factory.mktemp("local")), model)
-    make_all(location, corpus, tars, workers=0)
+    make_all(location, corpus, tars, texts, workers=0)
     return files_of(location)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_stage_makes_what_local_processes_make(
-    corpus: Path, tars: str, model: dict[str, bytes], expected: dict[str, bytes], tmp_path: Path, workers: int
+    corpus: Path,
+    tars: str,
+    texts: Path,
+    model: dict[str, bytes],
+    expected: dict[str, bytes],
+    tmp_path: Path,
+    workers: int,
 ) -> None:
     location = with_model(str(tmp_path), model)
-    make_all(location, corpus, tars, engine="ray", workers=workers)
+    make_all(location, corpus, tars, texts, engine="ray", workers=workers)
     assert files_of(location) == expected
 
 
 def test_every_stage_makes_the_same_in_a_store(
-    corpus: Path, tars: str, model: dict[str, bytes], expected: dict[str, bytes], s3: S3
+    corpus: Path, tars: str, texts: Path, model: dict[str, bytes], expected: dict[str, bytes], s3: S3
 ) -> None:
     location = with_model(f"{s3.url}/made", model)
-    make_all(location, corpus, tars, engine="ray", workers=2)
-    assert files_of(location) == expected
+    make_all(location, corpus, tars, texts, engine="ray", workers=2)
+    assert files_of(location) == {name: content for name, content in expected.items() if "/images/" not in name}
 
 
 def test_a_killed_actor_is_replaced_and_its_units_made_again(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from helpers.corpus_fixture import write_shapes
 from helpers.made_once import made_once
+from helpers.shards_corpus import contents
 from helpers.tiny import another_split, rewrite_shard
 from torch import nn
 
@@ -153,6 +156,24 @@ def test_the_same_command_finds_its_core_set_others_are_refused(workspace):
     assert write_core_set(workspace, CoreSetConfig(keep=0.4), overwrite=True).kept == 60
     write_core_set(workspace, CoreSetConfig(), overwrite=True)
     assert {file: file.read_bytes() for file in before} == before
+
+
+def test_static_jobs_make_the_core_set_of_one_process(workspace, monkeypatch):
+    config = CoreSetConfig(keep=0.3, workers=0)
+    alone, made = write_core_set(workspace, config), Path(workspace.root) / "core_sets"
+    expected = contents(made)
+    shutil.rmtree(made)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    command = ["coreset", "--workspace", workspace.location, "--keep", "0.3", "--engine", "static", "--json"]
+    first = CliRunner().invoke(rho, command, catch_exceptions=False)
+    assert json.loads(first.stdout) == {"complete": False}
+    assert 1 < len(expected) - len(contents(made)) < len(expected)
+    monkeypatch.setenv("RANK", "0")
+    assert write_core_set(workspace, replace(config, engine="static")) == alone
+    assert contents(made) == expected
+    with pytest.raises(ConfigError, match="--overwrite with --engine static"):
+        write_core_set(workspace, replace(config, engine="static"), overwrite=True)
 
 
 def test_a_core_set_of_other_shards_is_refused(workspace):

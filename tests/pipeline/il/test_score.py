@@ -180,14 +180,15 @@ def test_workers_and_ranks_share_the_shards_and_agree_bytewise(
     score(workspace, overwrite=True, workers=2)
     assert parts(workspace) == alone
     assert il_costs(workspace, "bn_cnn")["flops"]["il_score"] == flops > 0
-    workspace.remove("il/bn_cnn/scores")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, shards in (("0", ["train-000000", "train-000002"]), ("1", ["train-000001"])):
-        monkeypatch.setenv("RANK", rank)
-        before = set(parts(workspace))
-        assert score(workspace).scored_shards == len(shards)
-        assert set(parts(workspace)) - before == {f"{shard}.parquet" for shard in shards}
-    assert parts(workspace) == alone
+    for engine in ("local", "static"):  # under torchrun a rank scores its share, asked to or not
+        workspace.remove("il/bn_cnn/scores")
+        for rank, shards in (("0", ["train-000000", "train-000002"]), ("1", ["train-000001"])):
+            monkeypatch.setenv("RANK", rank)
+            before = set(parts(workspace))
+            assert score(workspace, engine=engine).scored_shards == len(shards)
+            assert set(parts(workspace)) - before == {f"{shard}.parquet" for shard in shards}
+        assert parts(workspace) == alone
 
 
 def test_only_missing_damaged_or_foreign_parts_are_scored(workspace: Workspace) -> None:

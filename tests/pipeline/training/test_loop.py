@@ -10,6 +10,7 @@ from helpers.tiny import write_il, write_workspace
 from safetensors.torch import load, save_file
 
 from rhostream import ConfigError, IrreducibleLossError, WorkspaceError
+from rhostream.cli.main import main
 from rhostream.loaders.index.corpus_metadata import CorpusMetadata
 from rhostream.pipeline.comparison.comparison import compare
 from rhostream.pipeline.config.train_config import TrainConfig
@@ -341,11 +342,22 @@ def test_a_run_that_another_process_writes_is_refused(workspace):
         train(workspace, CONFIG)
 
 
-def test_half_of_torchruns_variables_are_refused(workspace, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ConfigError, match="WORLD_SIZE=2 without LOCAL_RANK: start all processes with torchrun"):
-        train(workspace, CONFIG)
+@pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+@pytest.mark.parametrize("command", ["train", "il train"])
+def test_half_of_torchruns_variables_are_refused_in_one_line(workspace, monkeypatch, capsys, command, missing):
+    torchruns = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "WORLD_SIZE": "2"}
+    for name, value in (torchruns | {missing: ""}).items():
+        monkeypatch.setenv(name, value)
+    asked = ["rho", *command.split(), "--workspace", workspace.location, "--name", "refused", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", asked)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == (
+        f"rho: WORLD_SIZE=2 without {missing}: start all processes with torchrun, which sets both, or unset "
+        "WORLD_SIZE\n"
+    )
+    assert not workspace.exists("runs/refused")
+    assert not workspace.exists("il/refused")
 
 
 def test_a_damaged_checkpoint_is_one_line_with_the_remedy(workspace):

@@ -283,7 +283,8 @@ def kill_drivers(kills: int, corpus: Path, workspace: Path, images: int) -> int:
         "write_shards(sys.argv[2], manifest(Path(sys.argv[3]), int(sys.argv[4])), workers=WORKERS, engine='ray')"
     )
     arguments = [str(Path(__file__).parent), str(workspace), str(corpus), str(images)]
-    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    joining = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment = {**os.environ, **joining}
     chance, at_work = random.Random(1), 0
     for _ in range(kills):
         driver = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, stderr=subprocess.DEVNULL)

@@ -4,8 +4,10 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +26,8 @@ from rhostream.pipeline.jobs.lock import hold_as_worker
 from rhostream.pipeline.jobs.maker import Advance, Maker, Numbered, StoppedError
 from rhostream.pipeline.jobs.processes import IN_FLIGHT
 
+_LOG = logging.getLogger(__name__)
+
 Unit = TypeVar("Unit", bound=Numbered)
 Record = TypeVar("Record")
 
@@ -31,6 +35,10 @@ _TRIES: Final = 4  # of a unit whose workers die
 _AT_BEGINNING: Final = -1  # in the place of a unit
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
 _SECONDS_TO_STOP: Final = 20.0
+_SECONDS_TO_ANSWER: Final = 5.0
+_SECONDS_BETWEEN_CHECKS: Final = 2.0
+#: For how long the head may be away, as it may come back. After 60 s Ray ends this process.
+_SECONDS_WITHOUT_HEAD: Final = 40.0
 _STORE_BYTES: Final = 128 << 20  # of a cluster of our own: units and records are small
 _MADE_BY: Final = "tell"  # the concurrency group that answers while a unit is made
 
@@ -48,14 +56,14 @@ def make_on_ray(
     Raises:
         ConfigError: no cluster answers at `RAY_ADDRESS`, or its machines have no rhostream, or another version.
         WorkerError: a unit has ended several actors, one after the other.
-        RhostreamError: Ray itself has failed. Errors of the maker come as they are.
+        RhostreamError: Ray itself has failed, or died on this machine. Errors of the maker come as they are.
     """
     with _cluster(workers) as resources:
         on_gpu = maker.gpus and resources.get("GPU", 0) >= 1
         most = workers or int(resources["GPU" if on_gpu else "CPU"]) or 1
         rest = iter(units)
         first = list(islice(rest, IN_FLIGHT * most))
-        crew = _Crew(maker, gpus=1 if on_gpu else 0, advance=advance)
+        crew = _Crew(maker, gpus=1 if on_gpu else 0, advance=advance, services=_Services())
         try:
             yield from crew.make(chain(first, rest), min(most, len(first)))
         except ray.exceptions.RayError as error:
@@ -114,10 +122,55 @@ class _Member:
         self.asked: Any = None
 
 
+class _Services:
+    """The processes of Ray that this one speaks to. Some seconds after their death Ray ends this process, unheard."""
+
+    def __init__(self) -> None:
+        here = ray.get_runtime_context().get_node_id()
+        node = next(node for node in ray.nodes() if node["NodeID"] == here)
+        self._node = node["NodeManagerAddress"], int(node["NodeManagerPort"])
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._head = host.strip("[]"), int(port)
+        self._checked = self._heard = time.monotonic()
+
+    def require(self) -> None:
+        """Look for them now and then.
+
+        Raises:
+            RhostreamError: that of this machine is dead, or that of the head has not answered for long.
+        """
+        now = time.monotonic()
+        if now < self._checked + _SECONDS_BETWEEN_CHECKS:
+            return
+        self._checked = now
+        goes_on = "run the same command again, it goes on where it stopped"
+        if not _answers(*self._node):
+            raise RhostreamError(
+                f"Ray has died on this machine, nothing answers at {self._node[0]}:{self._node[1]}: {goes_on}; with "
+                "fewer --workers if memory is short"
+            )
+        if _answers(*self._head):
+            self._heard = now
+        elif now > self._heard + _SECONDS_WITHOUT_HEAD:
+            raise RhostreamError(
+                f"the head of the Ray cluster, {self._head[0]}:{self._head[1]}, has not answered for "
+                f"{now - self._heard:.0f} s: once it is there again, {goes_on}"
+            )
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER):
+            return True
+    except OSError:
+        return False
+
+
 class _Crew:
     """Actors that make units, replaced where they die."""
 
-    def __init__(self, maker: Maker[Any, Any], *, gpus: int, advance: Advance) -> None:
+    def __init__(self, maker: Maker[Any, Any], *, gpus: int, advance: Advance, services: _Services) -> None:
+        self._services = services
         self._advance, self._kind = advance, ray.remote(concurrency_groups={_MADE_BY: 1})(_Actor)
         self._kind = self._kind.options(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)
         self._maker = ray.put(maker)
@@ -145,6 +198,7 @@ class _Crew:
             self._hire(number)
         while is_any_left() or any(member.units for member in self._members):
             ready, _ = ray.wait(list(self._pending), timeout=_SECONDS_BETWEEN_REPORTS)
+            self._services.require()
             self._report()
             for reference in ready:
                 if reference not in self._pending:
@@ -207,6 +261,7 @@ class _Crew:
                 f"{_TRIES} actors have died at {place}, one after the other ({_first_line(error)}): run the same "
                 "command again, it goes on where it stopped; with fewer --workers if memory is short"
             ) from error
+        _LOG.warning("an actor of the Ray cluster has died (%s): another one makes its units", _first_line(error))
         self._hire(member.number)
         return left
 
@@ -247,18 +302,19 @@ def _cluster(workers: int | None) -> Iterator[Mapping[str, float]]:
         yield ray.cluster_resources()
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    with _handlers_kept(), _without_warnings():
-        if address:
-            _join(address)
-        else:
-            _start_own(workers)
-    try:
-        resources = ray.cluster_resources()
-        if address:
-            require_same_package(_packages())
-        yield resources
-    finally:
-        ray.shutdown()
+    with _without_notes():
+        with _handlers_kept(), _without_warnings():
+            if address:
+                _join(address)
+            else:
+                _start_own(workers)
+        try:
+            resources = ray.cluster_resources()
+            if address:
+                require_same_package(_packages())
+            yield resources
+        finally:
+            ray.shutdown()
 
 
 def _join(address: str) -> None:
@@ -277,21 +333,50 @@ def _start_own(workers: int | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # as local processes have it
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
     try:
-        ray.init(
-            "local",
-            num_cpus=workers or available_cores(),
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level="error",
-            _node_ip_address="127.0.0.1",
-        )
+        with _loopback_alone():
+            ray.init(
+                "local",
+                num_cpus=workers or available_cores(),
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES,
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level="error",
+                _node_ip_address="127.0.0.1",
+            )
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
         raise RhostreamError(
             f"a Ray cluster cannot be started on this machine ({_first_line(error)}): use --engine local, or name a "
             "cluster with RAY_ADDRESS"
         ) from error
+
+
+@contextmanager
+def _loopback_alone() -> Iterator[None]:
+    """A cluster that begins within the block binds to loopback, and the address of its node is that: Ray has this for
+    systems whose firewall would ask, and elsewhere takes 127.0.0.1 for the machine's address and binds to all."""
+    constants, name = ray._private.ray_constants, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    of_children, os.environ[name] = os.environ.get(name), "0"
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        if of_children is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = of_children
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Ray would write of dead processes to stdout, which is ours to write results to; for that it has no setting."""
+    before = ray._private.worker._worker_logs_enabled
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray._private.worker._worker_logs_enabled = before
 
 
 @contextmanager

@@ -1,23 +1,28 @@
 """Units made by the actors of a real Ray cluster on this machine: the same bytes, whoever dies."""
 
+import ipaddress
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import psutil
 import pytest
 from helpers import fatal_maker, remote_store
+from helpers.corpus_fixture import write_shapes
 from helpers.fatal_maker import Fatal, Number
 from helpers.remote_store import S3
 from helpers.shards_corpus import contents, manifest_of, write_corpus
 from helpers.support import put
 from helpers.texts import text_manifest, write_table
 
-from rhostream.errors import ConfigError, CorpusError, WorkerError
+from rhostream.errors import ConfigError, CorpusError, RhostreamError, WorkerError
 from rhostream.loaders.storage.workspace import Workspace
 from rhostream.pipeline.config.core_set_config import CoreSetConfig
 from rhostream.pipeline.config.il_config import ILScoreConfig, ILTrainConfig
@@ -37,6 +42,8 @@ from rhostream.pipeline.tokens.write import write_tokens
 
 ray: Any = pytest.importorskip("ray")
 on_ray = pytest.importorskip("rhostream.pipeline.jobs.on_ray")
+
+RHO = [sys.executable, "-c", "from rhostream.cli.main import main; main()"]
 
 s3, impatient = remote_store.s3, remote_store.impatient
 
@@ -159,7 +166,8 @@ def test_more_workers_than_the_cluster_has_cores_hang_nothing(tmp_path: Path) ->
 
 def test_progress_of_a_unit_outlives_another_units_record(tmp_path: Path) -> None:
     told: list[int] = []
-    crew = on_ray._Crew(Fatal(workspace=Workspace(tmp_path), deaths=0), gpus=0, advance=told.append)
+    idle, services = Fatal(workspace=Workspace(tmp_path), deaths=0), on_ray._Services()
+    crew = on_ray._Crew(idle, gpus=0, advance=told.append, services=services)
     member = on_ray._Member(None, 0)
     member.told = (0, 2)  # unit 0, of which 2 are done; the record of unit 1 overtakes it
     assert crew._taken_back(member, Number(1)) == 0
@@ -184,6 +192,52 @@ def test_an_error_in_an_actor_is_that_of_local_processes(tmp_path: Path) -> None
     assert not list((tmp_path / "w").rglob("*.tmp"))
 
 
+def test_a_cluster_of_our_own_is_reached_through_loopback_alone() -> None:
+    listening = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # an actor of another test that is about to end
+            listening += [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    assert len(listening) > 2
+    addresses = [ipaddress.ip_address(each.laddr.ip.removeprefix("::ffff:")) for each in listening]
+    assert all(address.is_loopback for address in addresses), addresses
+
+
+def test_a_killed_raylet_is_one_line_and_the_stage_goes_on(tmp_path: Path) -> None:
+    """Ray itself would end the driver, a quarter of a minute later and without a word."""
+    workspace = write_shapes(tmp_path / "w", splits={"train": 800}, shard_rows=4)
+    made = Path(workspace.path("thumbnails/12-jpeg"))
+    command = [*RHO, "thumbnails", "--size", "12", "--engine", "ray", "--workers", "1", "--json"]
+    command += ["--workspace", workspace.location]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while driver.poll() is None and time.monotonic() < deadline and len(list(made.glob("index/*.parquet"))) < 2:
+        time.sleep(0.01)
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        if process.name() in ("raylet", "ray::_Actor"):
+            process.kill()
+    printed, said = driver.communicate(timeout=60)
+    assert driver.returncode == 1, said
+    assert printed == ""
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("rho: ")]
+    assert re.match(r"rho: Ray has died on this machine, nothing answers at \S+: run the same command again", line)
+    assert write_thumbnails(workspace, ThumbnailsConfig(size=12, workers=0)).shards_made < 199
+    found = contents(made)
+    write_thumbnails(workspace, ThumbnailsConfig(size=12, workers=0, overwrite=True))
+    assert contents(made) == found
+
+
+def test_a_head_that_does_not_answer_for_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = on_ray._Services()
+    services.require()
+    monkeypatch.setattr(on_ray, "_SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr(services, "_head", ("127.0.0.1", 1))
+    services.require()  # it may come back
+    monkeypatch.setattr(on_ray, "_SECONDS_WITHOUT_HEAD", 0.0)
+    with pytest.raises(RhostreamError, match=r"the head of the Ray cluster, 127\.0\.0\.1:1, has not answered for"):
+        services.require()
+
+
 def test_another_package_on_a_machine_of_the_cluster_is_refused() -> None:
     here = next(iter(on_ray._packages().values()))
     on_ray.require_same_package({"a": here})
@@ -199,10 +253,10 @@ def test_a_killed_driver_is_continued_to_the_same_bytes(corpus: Path, tmp_path: 
         f'format = "table"\nname = "tiny"\nroot = "{corpus}"\nclasses = ["cat", "dog", "bird"]\n'
         "shard_size = 4\nholdout = 0.3\n",
     )
-    command = [sys.executable, "-c", "from rhostream.cli.main import main; main()", "shards", "--engine", "ray"]
+    command = [*RHO, "shards", "--engine", "ray"]
     command += ["--workers", "2", "--manifest", str(manifest), "--workspace", str(tmp_path / "w")]
-    address = ray.get_runtime_context().gcs_address
-    driver = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True)
+    joining = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    driver = subprocess.Popen(command, env={**os.environ, **joining}, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while driver.poll() is None and time.monotonic() < deadline and not list(tmp_path.glob("w/rejects/*.parquet")):
         time.sleep(0.01)

@@ -73,7 +73,9 @@ def _print_selections(found: "Forecast") -> None:
 
 def _advice(found: "Forecast", workspace: str) -> str:
     best, unit = found.best, _UNITS[found.unit]
-    if best.pays_from is None or best.name == found.base:
+    if found.quality.weak:
+        pays = f"{best.name} is the cheapest that does not choose by the IL table"
+    elif best.pays_from is None or best.name == found.base:
         pays = f"{best.name} is the cheapest: no other selection saves what it costs"
     else:
         pays = f"{best.name} takes {best.cost / found.uniform.cost:.2f} of the {unit} of {found.base}"

@@ -44,7 +44,7 @@ class SelectionForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What there is to choose from, the cheapest first.
+    """What there is to choose from, the cheapest first; where the IL table is too weak, uniform sampling alone.
 
     Attributes:
         unit: "seconds" of a GPU, "cpu_seconds" where the model trains on the CPU.
@@ -115,6 +115,8 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
     il_cost = sum(spent.values()) / config.il_runs
     wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
     arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong, filters=quality.filters)
+    if quality.weak:  # what it calls wrong, and so what choosing by it would gain, says nothing
+        arms = {name: arm for name, arm in arms.items() if not _needs_il(arm)}
     settings = {name: _settings(arm) for name, arm in arms.items()}
     if config.score_precision == "auto" and has_bfloat16_tiles(plan.device):
         for name in (name for name, arm in arms.items() if arm.selection.scores):

@@ -31,8 +31,8 @@ CONFIG = TrainConfig(
 )
 
 
-def workspace_of(folder: Path, wrong: float) -> Workspace:
-    """Of 300 samples, a share of which the IL model contradicts with certainty."""
+def workspace_of(folder: Path, wrong: float, nats: float | None = None) -> Workspace:
+    """Of 300 samples, a share of which the IL model contradicts with certainty; the loss of all is `nats`, if given."""
     workspace = write_workspace(folder / "w", (150, 150), side=16)
     write_il(workspace)
     for shard in CorpusMetadata.read(workspace).split("train"):
@@ -40,7 +40,7 @@ def workspace_of(folder: Path, wrong: float) -> Workspace:
         rows = table.to_pylist()
         for place, row in enumerate(rows):
             contradicted = place % 10 < 10 * wrong
-            row["il"], row["confidence"] = (1.6 if contradicted else 0.05), 0.95
+            row["il"], row["confidence"] = nats or (1.6 if contradicted else 0.05), 0.95
             row["predicted"] = (row["label"] + contradicted) % 3
         workspace.write_table(shard.scores("strided_cnn"), pa.Table.from_pylist(rows, table.schema))
     return workspace
@@ -67,6 +67,19 @@ def test_gains_follow_what_the_table_tells(tmp_path: Path) -> None:
     assert "filter@4" not in {each.name for each in clean.selections}
     assert clean.quality.ruled_out == 0
     assert {each.name: each.steps for each in clean.selections}["learnable@4/0.2"] == pytest.approx(1000 * 0.2**0.3)
+
+
+def test_nothing_is_foretold_of_choosing_by_a_table_that_is_too_weak(tmp_path: Path) -> None:
+    """It contradicts 40% of the labels and explains none of them."""
+    workspace = workspace_of(tmp_path, 0.4, nats=1.1)
+    found = forecast(workspace)
+    assert found.quality.weak
+    assert {each.name for each in found.selections} == {"uniform@4", "uniform@16"}
+    settings = ["--model", "mlp", "--batch-size", "4", "--super-batch-size", "20", "--seconds", "0.1", "--workers", "0"]
+    said = CliRunner().invoke(rho, ["plan", "--workspace", workspace.location, "--device", "cpu", *settings]).stdout
+    assert "too weak to select by" in said
+    assert said.splitlines()[-2].endswith("is the cheapest that does not choose by the IL table.")
+    assert "--select uniform" in said.splitlines()[-1]
 
 
 def test_the_reference_table_is_charged_where_it_is_used(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ from rhostream.pipeline.models import (
 )
 from rhostream.selection.tasks import Pairs, task_of
 
+#: Of what an untrained model does not find: with as much not found, a model of pairs has learnt nothing.
+PAIRS_LEARNT: Final = 0.9
 REMEDY: Final = "ask for the same, give another --name, or replace it with --overwrite"
 _FIRST_EVALUATION: Final = 50  # steps, though after a pass over few samples, which are soon learnt by heart
 _FEWEST_STEPS: Final = 8  # of a pass
@@ -55,8 +57,8 @@ _GROWTH: Final = 1.25  # of the steps from one evaluation to the next
 _POWER: Final = 6.94  # of the average over the training: a standard deviation of a tenth of its length
 # Before a model has learnt anything, its loss may not fall for a while.
 _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
-_PAIRS_LEARNT: Final = 0.9  # of what an untrained model does not find
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
+_BY_HEART: Final = 0.99  # of the samples that it is trained on, when it has nothing left to learn from them
 _STEPS_BETWEEN_CHECKS: Final = 50  # of the loss being finite: a check waits for the device
 _RISEN: Final = 1.1  # of the lowest loss: no chance fluctuation, before anything is learnt either
 
@@ -199,8 +201,9 @@ class Fit:
         lowest = min(before)
         if now > _RISEN * lowest or not lowest:  # risen, or nothing left to lower
             return True
-        nothing = _PAIRS_LEARNT * before[0] if isinstance(self._task, Pairs) else _LEARNT * self.validation.guess
-        learnt = min(lowest, now) < nothing or last.step >= _GIVEN_UP
+        nothing = PAIRS_LEARNT * before[0] if isinstance(self._task, Pairs) else _LEARNT * self.validation.guess
+        by_heart = last.train_accuracy is not None and last.train_accuracy >= _BY_HEART
+        learnt = min(lowest, now) < nothing or by_heart or last.step >= _GIVEN_UP
         return learnt and (now > lowest or (self._stalls(before) and self._stalls([*before, now])))
 
     def _stalls(self, falling: list[float]) -> bool:
@@ -332,6 +335,8 @@ class Fit:
         last = self.evaluations[-1]
         if last.validation_map is not None:
             return f"validation loss {last.validation_loss:.3f}, mean average precision {last.validation_map:.3f}"
+        if isinstance(self._task, Pairs):
+            return f"validation loss {last.validation_loss:.3f}, recall@10 {last.validation_accuracy:.1%}"
         return f"validation loss {last.validation_loss:.3f}, {last.validation_accuracy:.1%} correct"
 
     @torch.no_grad()

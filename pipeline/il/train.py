@@ -17,7 +17,7 @@ from rhostream.loaders.storage import Workspace, encode_safetensors
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.config import ILTrainConfig
 from rhostream.pipeline.il.cross_fit import Corrections, cross_fit
-from rhostream.pipeline.il.fit import REMEDY, Fit, FitPlan, il_model
+from rhostream.pipeline.il.fit import PAIRS_LEARNT, REMEDY, Fit, FitPlan, il_model
 from rhostream.pipeline.il.metadata import (
     CrossFit,
     CrossFitGain,
@@ -55,12 +55,26 @@ class ILTraining:
     def warnings(self) -> list[str]:
         """What its validation says of its use, a sentence each."""
         accuracy = min(model.accuracy for model in self.metadata.models)
+        if self.metadata.task == "pairs":
+            return self._warnings_of_pairs()
         if self.metadata.task != "classification" or accuracy >= _FEWEST_RIGHT:
             return []
         return [
             f"IL model {self.metadata.name!r} predicts {accuracy:.0%} of the validation labels: unless most of the "
             "others are wrong, it is too weak to call labels wrong by. More held-out data help most (more folds "
             f"than {max(1, len(self.metadata.models))}), then a larger model or augmentation"
+        ]
+
+    def _warnings_of_pairs(self) -> list[str]:
+        (model,) = self.metadata.models
+        first, best = model.evaluations[0].validation_accuracy, model.best.validation_accuracy
+        # A pretrained model may find most captions before it is trained on.
+        if best >= _FEWEST_RIGHT or 1 - best < PAIRS_LEARNT * (1 - first):
+            return []
+        return [
+            f"IL model {self.metadata.name!r} has a recall@10 of {best:.1%}, before its training of {first:.1%}: "
+            f"it is too weak to select by. More held-out pairs help most (it had {model.trained_samples}), then a "
+            "pretrained model"
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +86,7 @@ class ILTraining:
             "already_trained": self.already_trained,
             "seconds": self.seconds,
             "flops": self.flops,
-            "models": [_summary(model) for model in self.metadata.models],
+            "models": [_summary(model, self.metadata.task) for model in self.metadata.models],
         }
 
 
@@ -276,7 +290,8 @@ def _reference(loss: ContrastiveLoss, weights: Mapping[str, torch.Tensor]) -> Pa
     return PairReference(loss=loss, scale=scale, bias=0.0 if bias is None else float(bias))
 
 
-def _summary(model: ILWeights) -> dict[str, Any]:
+def _summary(model: ILWeights, task: str) -> dict[str, Any]:
+    accuracy = "validation_recall" if task == "pairs" else "validation_accuracy"
     return {
         "fold": model.fold,
         "trained_samples": model.trained_samples,
@@ -285,7 +300,7 @@ def _summary(model: ILWeights) -> dict[str, Any]:
         "best_step": model.best_step,
         "validation_loss": model.best.validation_loss,
         **(
-            {"validation_accuracy": model.best.validation_accuracy}
+            {accuracy: model.best.validation_accuracy}
             if model.best.validation_map is None
             else {"validation_map": model.best.validation_map}
         ),

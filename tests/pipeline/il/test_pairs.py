@@ -52,6 +52,28 @@ def test_training_ends_where_every_caption_is_found(tmp_path):
 
 
 @pytest.mark.slow
+def test_training_ends_where_a_few_pairs_are_known_by_heart(tmp_path):
+    """Eight pairs teach nothing of 300 others, all of whose captions are wrong besides."""
+    workspace = write_pairs(tmp_path, 300, holdout=8, wrong=1.0)
+    settings = train_config(model="tiny_clip", steps=0, batch_size=8, learning_rate=2e-2)
+    trained = train_il(workspace, settings)
+    evaluations = trained.metadata.models[0].evaluations
+    misses = [1 - each.validation_accuracy for each in evaluations]
+    assert min(misses) > 0.9 * misses[0]
+    assert evaluations[-1].train_accuracy >= 0.99
+    assert evaluations[-1].step < 1_000
+    (warning,) = trained.warnings
+    assert "too weak to select by" in warning
+    assert "it had 8" in warning
+    assert "validation_recall" in trained.to_dict()["models"][0]
+
+
+@pytest.mark.slow
+def test_a_reference_model_that_has_learnt_is_not_warned_of(workspace):
+    assert train_il(workspace, REFERENCE).warnings == []
+
+
+@pytest.mark.slow
 def test_wrong_captions_rank_low_in_the_table(workspace):
     scores, index = (workspace.path(name) for name in ("il/small_clip/scores", "index"))
     rows = duckdb.sql(

@@ -189,6 +189,8 @@ _REMEDIES = {
 def _interrupted(error: BaseException) -> int:
     """Tell what a signal has ended; click raises an Abort of its own from it."""
     cause = error.__cause__ or error.__context__ if isinstance(error, click.Abort) else error
+    if not isinstance(cause, Interrupted):
+        cause = swallowed_signal(error) or cause
     number = cause.number if isinstance(cause, Interrupted) else signal.SIGINT
     told = (
         str(cause or "") or f"interrupted by {number.name}: what is finished stays, the same command goes on from there"

@@ -132,10 +132,11 @@ def repeat_ignored_signals() -> None:
     sys.unraisablehook = hook
 
 
-def swallowed_signal(error: Exception) -> Interrupted | None:
+def swallowed_signal(error: BaseException) -> Interrupted | None:
     """The signal that a library has made an error of its own of; None where none came.
 
-    DuckDB tells of Ctrl-C by a RuntimeError, others of a failed import or callback.
+    DuckDB tells of Ctrl-C by a RuntimeError, Ray of SIGTERM by a KeyboardInterrupt, others of a failed import or
+    callback.
     """
     if _terminated:
         return Interrupted("", _terminated[-1])

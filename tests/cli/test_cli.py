@@ -205,6 +205,12 @@ def test_a_signal_on_the_way_out_changes_nothing(number: signal.Signals) -> None
             "def work(*_, **__):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n"
             "    except BaseException as error:\n        raise ImportError('cannot import') from error\n",
         ),
+        # Ray, whose calls look for signals, raises a KeyboardInterrupt of its own.
+        (
+            signal.SIGTERM,
+            "def work(*_, **__):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n"
+            "    except BaseException:\n        pass\n    raise KeyboardInterrupt\n",
+        ),
         # DuckDB, asked in the main thread, tells of Ctrl-C in these words; by itself it does not hear of it every time.
         (signal.SIGINT, "def work(*_, **__):\n    raise RuntimeError('Query interrupted')\n"),
     ],

@@ -202,7 +202,7 @@ def test_a_cluster_of_our_own_is_reached_through_loopback_alone() -> None:
     assert all(address.is_loopback for address in addresses), addresses
 
 
-def test_a_killed_raylet_is_one_line_and_the_stage_goes_on(tmp_path: Path) -> None:
+def test_a_killed_raylet_is_one_line_and_work_goes_on(tmp_path: Path) -> None:
     """Ray itself would end the driver, a quarter of a minute later and without a word."""
     workspace = write_shapes(tmp_path / "w", splits={"train": 800}, shard_rows=4)
     made = Path(workspace.path("thumbnails/12-jpeg"))
@@ -227,7 +227,7 @@ def test_a_killed_raylet_is_one_line_and_the_stage_goes_on(tmp_path: Path) -> No
     assert contents(made) == found
 
 
-def test_a_head_that_does_not_answer_for_long_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_has_long_been_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     services = on_ray._Services()
     services.require()
     monkeypatch.setattr(on_ray, "_SECONDS_BETWEEN_CHECKS", 0.0)

@@ -132,7 +132,7 @@ def test_one_process_scores_so_many_steps_ahead(workspace: Workspace, staleness:
 
 
 @pytest.mark.slow
-def test_scores_of_late_scorers_are_no_older_than_was_asked_for(workspace: Workspace) -> None:
+def test_scores_of_late_scorers_are_no_older_than_asked(workspace: Workspace) -> None:
     runs = ["-".join(map(str, ("late", *each))) for each in JOBS]
     asked = [
         (scorers + learners, "job", (workspace.location, run, str(staleness), str(scorers)))

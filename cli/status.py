@@ -45,10 +45,9 @@ def _text(found: "WorkspaceStatus") -> str:
             lines.append(("IL model", f"{model.name}: {state}"))
         lines += [("core set", name) for name in found.core_sets]
         lines += [("clusters", name) for name in found.clusters]
-        lines += [
-            ("run", f"{run.name}: {run.steps} steps, {'finished' if run.finished else 'not finished'}")
-            for run in found.runs
-        ]
+        for run in found.runs:
+            state = f"{run.steps} steps, {'finished' if run.finished else 'not finished'}"
+            lines.append(("run", f"{run.name}: {'the ledger of another trainer' if run.steps is None else state}"))
     lines += [("missing", what) for what in found.missing]
     lines.append(("next", command(found.next)))
     return "\n".join(f"{name:<12}{value}" for name, value in lines)

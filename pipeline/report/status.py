@@ -26,11 +26,16 @@ class ModelStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """A run; `steps` are those measured so far, `former` is one of a former release that ended before its last step."""
+    """A run.
+
+    Attributes:
+        steps: those measured so far; None of a ledger alone, of somebody's own trainer.
+        former: is it one of a former release that ended before its last step?
+    """
 
     name: str
     select: str
-    steps: int
+    steps: int | None
     finished: bool
     former: bool
 
@@ -132,7 +137,7 @@ def _runs(workspace: Workspace) -> Iterator[RunStatus]:
         yield RunStatus(
             name=name,
             select=facts.get("config", {}).get("select", ""),
-            steps=lines[-1]["step"] if lines else 0,
+            steps=None if not facts else lines[-1]["step"] if lines else 0,
             finished=finished,
             former=not finished and facts.get("format_version") == 1,
         )

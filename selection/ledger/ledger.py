@@ -1,6 +1,8 @@
 """The ledger: one row per candidate of a run, with what became of it."""
 
 import atexit
+import logging
+import os
 import time
 import weakref
 from collections.abc import Container
@@ -12,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from rhostream.errors import WorkspaceError
+from rhostream.errors import RhostreamError, WorkspaceError
 from rhostream.loaders.index import concat_labels
 from rhostream.loaders.storage import UnreadableError, Workspace
 from rhostream.loaders.stream import CandidateTable, SuperBatch, distributed
 from rhostream.schema import LEDGER, of_task
 from rhostream.selection.ledger.history import forget_history, history_name, update_history
+
+_LOG = logging.getLogger(__name__)
 
 #: A part of so many rows is written without waiting for `flush`: what bounds the memory.
 PART_ROWS: Final = 1_000_000
@@ -30,8 +34,10 @@ _UNFINISHED: Final = b"rhostream.unfinished"
 
 _WHATEVER_THE_TASK: Final = pa.schema([field for field in LEDGER if field.name != "label"])
 
-#: The ledger of each workspace and run that was opened last in this process.
-_in_use: "weakref.WeakValueDictionary[tuple[str, str], Ledger]" = weakref.WeakValueDictionary()
+#: Ledgers of this process, to be closed when it ends.
+_open: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
+#: Of each workspace and run the mark of the ledger that was opened last in this process.
+_in_use: dict[tuple[str, str], object] = {}
 #: Ledgers of former releases have parts of several ranks, each of its own candidates.
 _WRITER: Final = 0
 
@@ -45,7 +51,8 @@ class Ledger:
     `runs/<run>/history` holds the same rolled up to one row a sample, as of the last `flush` or `close`.
 
     Nothing of it needs to be called by hand: a selector saves its ledger with its state and at the end of an epoch, and
-    what is left is written when the process ends. A `with` block around the training closes it there.
+    what is left is written when nobody holds the ledger any longer, and when the process ends. A `with` block around
+    the training closes it there.
 
     Args:
         workspace: where `runs/` lies.
@@ -58,10 +65,13 @@ class Ledger:
         self._run = run
         self._begun, self._overwrite = False, overwrite
         self._written = 0.0
-        self._place = (self._workspace.root, run)
-        _in_use[self._place] = self
+        self._place, self._mark = (self._workspace.root, run), object()
+        _in_use[self._place] = self._mark
+        self._process = os.getpid()
+        _open.add(self)
         self._tables: list[pa.Table] = []
         self._rows = 0  # in these
+        self._closed = True  # nothing was recorded since the history was brought up to date
         self._first_step = self._last_step = 0
 
     @property
@@ -184,13 +194,22 @@ class Ledger:
         self._first_step = self._first_step if self._tables else step
         schema = _schema(columns)
         self._tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
-        self._rows, self._last_step = self._rows + total, step
+        self._rows, self._last_step, self._closed = self._rows + total, step, False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        # The copy that a forked process has, one of a DataLoader for instance, is not to be written.
+        if getattr(self, "_closed", True) or os.getpid() != self._process:
+            return
+        try:
+            self.close()
+        except (OSError, RhostreamError) as error:
+            _LOG.warning("the ledger of run %r ends before its step %d: %s", self._run, self._last_step, error)
 
     def save(self, *, at_most_every: float = 0.0) -> None:
         """Write all that was recorded. The part goes on; `go_on_after` takes it up again.
@@ -203,9 +222,10 @@ class Ledger:
 
     def close(self) -> None:
         """Write all that was recorded, and bring the history up to date; a run that goes on takes the part up again."""
-        if self._tables and _in_use.get(self._place) is self:
+        if self._tables and _in_use.get(self._place) is self._mark:
             self.save()
             update_history(self._workspace, self._run, _WRITER)
+        self._closed = True
 
     def flush(self) -> None:
         """Write all that was recorded, end the part, and bring the history up to date."""
@@ -214,6 +234,7 @@ class Ledger:
         if self._tables:
             self._write_part()
         update_history(self._workspace, self._run, _WRITER)
+        self._closed = True
 
     def go_on_after(self, step: int) -> None:
         """Forget what was written of later steps, as the run goes back to a checkpoint, and take up the last part.
@@ -235,7 +256,7 @@ class Ledger:
         for name in parts[len(kept) :]:
             self._workspace.remove(f"{self.folder}/{name}")
         self._tables, self._rows = [], 0
-        self._begun = True
+        self._begun, self._closed = True, False
         if kept:
             name = f"{self.folder}/{kept[-1]}"
             of_runs = self._workspace.check_table(name, _WHATEVER_THE_TASK, "run")
@@ -255,7 +276,7 @@ class Ledger:
         self._tables, self._rows = [], 0
 
     def _write(self, *, unfinished: bool = False) -> None:
-        if _in_use.get(self._place) is not self:
+        if _in_use.get(self._place) is not self._mark:
             return  # another ledger of this run is in use since: what this one knows is void
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
         marked = self._tables[0].replace_schema_metadata({_UNFINISHED: b"1"} if unfinished else None)
@@ -270,8 +291,9 @@ def _schema(columns: Container[str]) -> pa.Schema:
 
 @atexit.register
 def _close_all() -> None:
-    for ledger in list(_in_use.values()):
-        ledger.close()
+    for ledger in list(_open):
+        if not ledger._closed:
+            ledger.close()
 
 
 def _first_step(part: str) -> int:

@@ -56,7 +56,7 @@ def test_every_stage_names_the_next(former: Path) -> None:
     assert found["next"] == f"rho il score --workspace {former} --name small_mlp"
     assert "IL model small_mlp has scored 2 of 3 shards" in found["missing"]
     (former / "il/small_mlp/model.json").unlink()
-    assert status(former)["next"] == f"rho il train --workspace {former} --name small_mlp"
+    assert status(former)["next"] == f"rho il train --workspace {former} --model small_mlp"
     (former / "corpus.json").unlink()
     found = status(former)
     assert found["missing"] == ["the shards are not finished"]

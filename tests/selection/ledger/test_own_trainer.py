@@ -1,5 +1,6 @@
 """The ledger of a trainer that is not ours: written without a word to it, resumed exactly, explained and reported."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -26,6 +27,22 @@ for batch in selector(stream_of(sys.argv[1])):
     if selector.step == 7:
         break
 """
+#: The same in a function, as the workers of a DataLoader ask for.
+SCRIPT_WITH_MAIN = """
+import sys
+import rhostream as rho
+from helpers.dropin import network, stream_of
+from torch.utils.data import DataLoader
+
+def main():
+    selector = rho.OnlineSelector(network(), batch_size=4, ledger=rho.Ledger(sys.argv[1], "mine"))
+    for batch in selector(DataLoader(stream_of(sys.argv[1]), batch_size=None, num_workers=2)):
+        if selector.step == 7:
+            break
+
+if __name__ == "__main__":
+    main()
+"""
 
 
 @pytest.fixture
@@ -47,8 +64,9 @@ def files(workspace: Workspace) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_script_that_knows_no_flush_loses_no_row(workspace: Workspace) -> None:
-    subprocess.run([sys.executable, "-c", SCRIPT, workspace.location], cwd=Path(__file__).parents[2], check=True)
+@pytest.mark.parametrize("script", [SCRIPT, SCRIPT_WITH_MAIN], ids=["at the top", "in a function"])
+def test_a_script_that_knows_no_flush_loses_no_row(workspace: Workspace, script: str) -> None:
+    subprocess.run([sys.executable, "-c", script, workspace.location], cwd=Path(__file__).parents[2], check=True)
     assert steps(workspace) == list(range(1, 8))
     assert workspace.names("runs/mine/history") == ["rank0.parquet"]
 
@@ -105,6 +123,17 @@ def test_a_ledger_that_was_replaced_writes_nothing_more(workspace: Workspace) ->
     new.close()
 
 
+def test_a_ledger_that_nobody_holds_is_written(workspace: Workspace) -> None:
+    def train() -> None:
+        selector = OnlineSelector(network(), batch_size=4, ledger=Ledger(workspace, "mine"))
+        next(selector(stream_of(workspace)))
+
+    train()
+    gc.collect()
+    assert steps(workspace) == [1]
+    assert workspace.names("runs/mine/history") == ["rank0.parquet"]
+
+
 @pytest.mark.slow
 def test_explain_and_report_read_a_foreign_trainers_ledger(workspace: Workspace, tmp_path: Path) -> None:
     with Ledger(workspace, "mine") as mine:
@@ -115,6 +144,8 @@ def test_explain_and_report_read_a_foreign_trainers_ledger(workspace: Workspace,
     asked = CliRunner().invoke(rho, ["explain", "reasons", *command, "--format", "json"], catch_exceptions=False)
     assert asked.exit_code == 0, asked.output
     assert json.loads(asked.stdout)
+    told = CliRunner().invoke(rho, ["status", "--workspace", workspace.location], catch_exceptions=False)
+    assert "mine: the ledger of another trainer" in told.stdout
     output = str(tmp_path / "report.html")
     reported = CliRunner().invoke(rho, ["report", *command, "--output", output], catch_exceptions=False)
     assert reported.exit_code == 0, reported.output

@@ -23,7 +23,8 @@ def init(name: str, root: str, output: str, force: bool, as_json: bool) -> None:
     """Write a commented manifest for a corpus of FORMAT, to begin with.
 
     FORMAT is a format (imagefolder, table, webdataset, hf_parquet, hf_disk, hf_imagefolder, torchvision, clothing1m,
-    synthetic, synthetic_pairs, synthetic_text), or a corpus that is known: mnist, cifar10, img2dataset.
+    synthetic, synthetic_pairs, synthetic_text), texts for a table of texts, pairs for tars of images with captions, or
+    a corpus that is known: mnist, cifar10, img2dataset.
     """
     from rhostream.pipeline.config import write_template
 

@@ -85,8 +85,8 @@ def derive_classes(texts: Iterable[str | None], found_in: str) -> tuple[str, ...
     distinct = {text for text in texts if text is not None}
     if not distinct:
         raise CorpusError(
-            f"{found_in}: no entry has a label, so there are no classes; name the label's place in "
-            "[options] of the manifest"
+            f"{found_in}: no entry has a label that can be read, so there are no classes; name the label's place in "
+            "[options] of the manifest, and for a multi-label corpus the separator of lists that are no JSON"
         )
     numbers = {_number(text) for text in distinct}
     if None in numbers:

@@ -182,7 +182,9 @@ def test_wrong_calls_are_refused_with_the_remedy(tmp_path: Path) -> None:
         write_shards(tmp_path / "w", samples=pets, holdot=0.2)
     used_up = pets()
     list(used_up)
-    with pytest.raises(CorpusError, match=r"the samples: no entry has a label, so there are no classes"):
+    with pytest.raises(
+        CorpusError, match=r"the samples: no entry has a label that can be read, so there are no classes"
+    ):
         write(tmp_path / "w", used_up)
     with pytest.raises(CorpusError, match=r"the corpus 'samples' has 1 class\(es\) \['cat'\]"):
         write(tmp_path / "w", [("a", jpeg(), "cat")])

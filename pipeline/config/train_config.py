@@ -102,15 +102,11 @@ class TrainConfig(StageConfig):
     )
     warmup: float = setting(0.0, group="Model", unset="off", **WARMUP)
     clip_grad_norm: float = setting(0.0, group="Model", **CLIP_GRAD_NORM)
-    ema_decay: float = setting(
-        0.0,
+    average_weights: bool = setting(
+        False,
         group="Model",
-        minimum=0,
-        below=1,
-        metavar="X",
-        unset="off",
-        help="Evaluate and save an exponential moving average of the weights. Its decay grows with the steps, up to X "
-        "(0.9998 for instance); the weights in training score and choose.",
+        help="Evaluate and save an average of the weights over the training, of which the last tenth or so counts "
+        "most, in place of the last ones, which go on scoring and choosing.",
     )
     augmentation: Augmentation = setting("none", group="Model", **AUGMENTATION)
     contrastive_loss: ContrastiveLoss = setting("softmax", group="Model", **CONTRASTIVE_LOSS)

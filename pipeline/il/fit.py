@@ -1,11 +1,9 @@
 """One IL model from its first step to its best: a training that finds its own length, and goes on exactly when killed.
 
-What is evaluated and kept is an average of the weights over the training, of which the last tenth or so counts most
-(Karras et al., 2024, arXiv 2312.02696, section 3: power-function averages). Unless a schedule is asked for, the
-learning rate stays constant: the average at *any* step is about as good as the end of a schedule that was made for that
-step, and no length has to be known beforehand. Evaluations come at steps that grow by a quarter. The training ends
-where two in a row have not lowered the validation loss by `least_gain` (of pairs, what recall@10 leaves to find), and
-at the first one that has raised it: a small gain alone may be chance.
+What is evaluated and kept is an average of the weights over the training, see `average_in`. Unless a schedule is asked
+for, the learning rate stays constant, and no length has to be known beforehand. Evaluations come at steps that grow by
+a quarter. The training ends where two in a row have not lowered the validation loss by `least_gain` (of pairs, what
+recall@10 leaves to find), and at the first one that has raised it: a small gain alone may be chance.
 """
 
 import copy
@@ -31,6 +29,7 @@ from rhostream.pipeline.jobs import Progress, StopRequest, progress, require_agr
 from rhostream.pipeline.models import (
     Costs,
     autocast,
+    average_in,
     choose_device,
     clip_gradients,
     evaluation_set,
@@ -54,7 +53,6 @@ REMEDY: Final = "ask for the same, give another --name, or replace it with --ove
 _FIRST_EVALUATION: Final = 50  # steps, though after a pass over few samples, which are soon learnt by heart
 _FEWEST_STEPS: Final = 8  # of a pass
 _GROWTH: Final = 1.25  # of the steps from one evaluation to the next
-_POWER: Final = 6.94  # of the average over the training: a standard deviation of a tenth of its length
 # Before a model has learnt anything, its loss may not fall for a while.
 _LEARNT: Final = 0.97  # of the loss of a guess by the classes' shares alone
 _GIVEN_UP: Final = 2_000  # steps, after which it will not
@@ -306,7 +304,7 @@ class Fit:
                     so_far.seen += len(batch)
             if self._average_buffers is not None:
                 self._average_buffers()
-            self._average_in(number + 1)
+            average_in(self._average, self.model, number + 1)
             so_far.step = number + 1
             if number % _STEPS_BETWEEN_CHECKS == 0:
                 self._require_finite(float(self._together().losses), so_far.step)
@@ -338,16 +336,6 @@ class Fit:
         if isinstance(self._task, Pairs):
             return f"validation loss {last.validation_loss:.3f}, recall@10 {last.validation_accuracy:.1%}"
         return f"validation loss {last.validation_loss:.3f}, {last.validation_accuracy:.1%} correct"
-
-    @torch.no_grad()
-    def _average_in(self, step: int) -> None:
-        """Take the weights after this step, 1 is the first, into their average; BatchNorm's statistics, too."""
-        share = 1 - (1 - 1 / step) ** (_POWER + 1)
-        average, now = (
-            [value for value in model.state_dict().values() if value.is_floating_point()]
-            for model in (self._average, self.model)
-        )
-        torch._foreach_lerp_(average, now, share)
 
     def _inputs(self, batch: Batch) -> Batch:
         """What the model takes, on its device."""

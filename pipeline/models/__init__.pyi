@@ -39,4 +39,4 @@ from .sharded_checkpoint import (
     take_parts as take_parts,
     with_parts as with_parts,
 )
-from .weight_average import averaged as averaged
+from .weight_average import average_in as average_in

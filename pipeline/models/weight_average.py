@@ -1,34 +1,33 @@
-"""The average of the weights that a model has had while it was trained."""
+"""The average of the weights that a model has while it is trained."""
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-#: The average leaves out the beginning by so much: a larger one reaches back less far.
-_FORGETS: Final = 9
-
-
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a model that is an exponential moving average of it, by `update_parameters` after each step.
-
-    The n-th step's weights come in with 1 - (1 + n) / (10 + n), so that the average always reaches back over about
-    the last ninth of the steps, until that is 1 - `decay`. Running statistics are averaged, too. What counts and is not
-    averaged is copied.
-
-    Args:
-        decay: of the average at most, above 0 and below 1.
-    """
-    return AveragedModel(model, multi_avg_fn=partial(_move, decay), use_buffers=True)
+_POWER: Final = 6.94  # of the average over the training: a standard deviation of a tenth of its length
 
 
 @torch.no_grad()
-def _move(decay: float, averages: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
-    if averages[0].is_floating_point():
-        share = 1 - min(decay, (1 + int(steps)) / (1 + _FORGETS + int(steps)))
-        torch._foreach_lerp_(averages, current, share)
-    else:
-        for average, value in zip(averages, current, strict=True):
-            average.copy_(value)
+def average_in(average: nn.Module, model: nn.Module, step: int) -> None:
+    """Take a model's weights after a step into their average over the training; BatchNorm's statistics, too.
+
+    The last tenth or so of the steps counts most, however many they are (Karras et al., 2024, arXiv 2312.02696,
+    section 3: power-function averages). At a constant learning rate the average at any step is about as good as the end
+    of a schedule that was made for that step.
+
+    Args:
+        average: a copy of the model; after the first step it is equal to it.
+        step: 1 is the first.
+    """
+    share = 1 - (1 - 1 / step) ** (_POWER + 1)
+    for averages, now in zip(_averaged(average), _averaged(model), strict=True):
+        torch._foreach_lerp_(averages, now, share)
+
+
+def _averaged(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Apart, as FSDP2 shares out parameters and no buffers."""
+    for tensors in (model.parameters(), model.buffers()):
+        if found := [tensor.detach() for tensor in tensors if tensor.is_floating_point()]:
+            yield found

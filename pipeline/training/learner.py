@@ -1,14 +1,14 @@
 """The model in training and its optimizer, in one process or in each of a job."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import (
-    averaged,
+    average_in,
     clip_gradients,
     make_optimizer,
     place,
@@ -29,7 +29,7 @@ class Learner:
         module: the same without what processes share gradients by.
     """
 
-    def __init__(self, plan: TrainPlan, model: nn.Module, average: AveragedModel | None) -> None:
+    def __init__(self, plan: TrainPlan, model: nn.Module, average: nn.Module | None) -> None:
         config = plan.config
         self.model = self.module = model
         self._average = average
@@ -40,13 +40,13 @@ class Learner:
     @property
     def outcome(self) -> nn.Module:
         """What is evaluated, and what the run ends with: the average of the weights, where one is kept."""
-        return self.module if self._average is None else self._average.module
+        return self.module if self._average is None else self._average
 
-    def take_step(self) -> None:
-        """The optimizer's step on the gradients that are there, which are let go."""
+    def take_step(self, step: int) -> None:
+        """The optimizer's step on the gradients that are there, which are let go; 1 is the first."""
         self._update()
         if self._average is not None:
-            self._average.update_parameters(self.module)
+            average_in(self._average, self.module, step)
 
     def _update(self) -> None:
         clip_gradients(self.model, self._clip_grad_norm)
@@ -87,7 +87,7 @@ def make_learner(plan: TrainPlan, exchange: Exchange) -> Learner:
     config = plan.config
     seed_random(config.seed)
     model = place(untrained_model(plan), plan.device)
-    average = averaged(model, config.ema_decay) if config.ema_decay else None
+    average = copy.deepcopy(model) if config.average_weights else None
     if exchange.size == 1:
         return Learner(plan, model, average)
     from rhostream.pipeline.training.shared_learner import SharedLearner  # it imports FSDP, which takes a second

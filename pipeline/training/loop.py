@@ -142,7 +142,7 @@ def _follow(plan: TrainPlan, exchange: Exchange, *, overwrite: bool) -> Run:
                     mixed = config.mixed_resolution
                     step = partial(forward_backward, model, batch, plan.task, device, precision, mixed)
                     logits, loss = costs.flops("train", batch.shape, step)
-                    learner.take_step()
+                    learner.take_step(source.step)
                     properties.add(batch, logits, loss)
                 with costs.charge("score"):
                     source.learned(batch, logits)

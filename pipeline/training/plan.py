@@ -33,7 +33,14 @@ _ASIDE: Final = (
     *("il", "thumbnails", "tokenizer", "text_length", "steps", "epochs", "candidates", "evaluate_every"),
 )
 #: Settings that run.json of a former release does not tell: left out where they are off.
-_LATER: Final = ("clip_grad_norm", "ema_decay", "clusters", "within_clusters", "cluster_floor", "mixed_resolution")
+_LATER: Final = (
+    "clip_grad_norm",
+    "average_weights",
+    "clusters",
+    "within_clusters",
+    "cluster_floor",
+    "mixed_resolution",
+)
 _REMEDY: Final = "choose another --name, or start afresh with --overwrite"
 
 

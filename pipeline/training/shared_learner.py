@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from rhostream.loaders.stream import Exchange
 from rhostream.pipeline.models import (
@@ -30,7 +29,7 @@ class SharedLearner(Learner):
         ConfigError: SyncBatchNorm on a CPU.
     """
 
-    def __init__(self, plan: TrainPlan, model: nn.Module, average: AveragedModel | None, exchange: Exchange) -> None:
+    def __init__(self, plan: TrainPlan, model: nn.Module, average: nn.Module | None, exchange: Exchange) -> None:
         config = plan.config
         self._group = exchange.of_device()
         shared = in_parallel(
@@ -41,7 +40,7 @@ class SharedLearner(Learner):
             sync_batchnorm=config.sync_batchnorm,
         )
         if average is not None and config.shard_model:
-            in_parallel(average.module, plan.device, group=self._group, shard=True, sync_batchnorm=False)
+            in_parallel(average, plan.device, group=self._group, shard=True, sync_batchnorm=False)
         super().__init__(plan, shared, average)
         self.module = without_ddp(shared)
         self._exchange = exchange

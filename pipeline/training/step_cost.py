@@ -54,7 +54,7 @@ def measure_step(plan: TrainPlan, *, seconds: float, fewest: int = 4) -> StepCos
         with costs.charge("train"):
             step = partial(forward_backward, model, batch, plan.task, device, precision)
             logits, _ = costs.flops("train", batch.shape, step)
-            learner.take_step()
+            learner.take_step(source.step)
         with costs.charge("score"):
             source.learned(batch, logits)
         if source.step == _WARM_UP:

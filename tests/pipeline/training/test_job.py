@@ -35,16 +35,16 @@ CONFIG = TrainConfig(select="rho_loss",
 #: Settings by the run's name; what every number of processes has to agree on.
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "sharded": {"shard_model": True, "clip_grad_norm": 0.1, "ema_decay": 0.99},
+    "sharded": {"shard_model": True, "clip_grad_norm": 0.1, "average_weights": True},
     "shared": {"share": 0.5, "score_age": 3},
-    "gated": {"select": "grad_norm_is", "clip_grad_norm": 0.1, "ema_decay": 0.99},
+    "gated": {"select": "grad_norm_is", "clip_grad_norm": 0.1, "average_weights": True},
 }
 
 #: Names the files of a checkpoint whose tensors are shared out.
 PARTS = "parts.json"
 
 #: Of a run that goes on under other numbers of processes.
-ELASTIC: dict[str, Any] = {"ema_decay": 0.99}
+ELASTIC: dict[str, Any] = {"average_weights": True}
 
 #: Of runs whose scores are two steps old, in one process and by any number of scorers.
 STALE: dict[str, Any] = {"staleness": 2, "score_chunk": 0}

@@ -85,23 +85,19 @@ def weights_of(workspace, run):
     return load(workspace.read_bytes(f"{run.folder}/model.safetensors"))
 
 
-@pytest.mark.parametrize(("decay", "latest"), [(0.99, 1 - 3 / 12), (0.1, 0.9)])
-def test_a_run_ends_with_the_average_of_its_weights(workspace, decay, latest):
-    """Of three steps: the second comes in with 1 - 2/11, or with 1 - decay where that is more."""
+def test_a_run_ends_with_the_average_of_its_weights(workspace):
     config = replace(CONFIG, schedule="constant", evaluate_every=1)
-    first, second, third = (
-        weights_of(workspace, train(workspace, replace(config, name=f"r{n}", steps=n))) for n in (1, 2, 3)
-    )
-    run = train(workspace, replace(config, name="averaged", steps=3, ema_decay=decay))
-    share = max(1 - decay, 1 - 2 / 11)
+    plain = [train(workspace, replace(config, name=f"r{steps}", steps=steps)) for steps in (1, 2, 3)]
+    first, second, third = (weights_of(workspace, run) for run in plain)
+    run = train(workspace, replace(config, name="averaged", steps=3, average_weights=True))
     for name, found in weights_of(workspace, run).items():
-        expected = torch.lerp(torch.lerp(first[name], second[name], share), third[name], latest)
-        torch.testing.assert_close(found, expected)
+        of_two = torch.lerp(first[name], second[name], 1 - (1 / 2) ** 7.94)
+        torch.testing.assert_close(found, torch.lerp(of_two, third[name], 1 - (2 / 3) ** 7.94))
         assert not torch.equal(found, third[name])
-    plain = train(workspace, replace(config, name="r3", steps=3)).metrics
-    assert [line["train_loss"] for line in run.metrics] == [line["train_loss"] for line in plain]
-    assert run.metrics[0]["test_loss"] == plain[0]["test_loss"]
-    assert run.metrics[-1]["test_loss"] != plain[-1]["test_loss"]
+    metrics = plain[2].metrics
+    assert [line["train_loss"] for line in run.metrics] == [line["train_loss"] for line in metrics]
+    assert run.metrics[0]["test_loss"] == metrics[0]["test_loss"]
+    assert run.metrics[-1]["test_loss"] != metrics[-1]["test_loss"]
 
 
 class Killed(BaseException):
@@ -110,7 +106,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("steps_before", [1, 5, 6, 7, 17, 23])
 def test_a_killed_run_continues_to_identical_ledger_weights_and_metrics(workspace, tmp_path, monkeypatch, steps_before):
-    config = replace(CONFIG, augmentation="shift_flip", ema_decay=0.99 if steps_before > 5 else 0.0)
+    config = replace(CONFIG, augmentation="shift_flip", average_weights=steps_before > 5)
     whole = train(workspace, replace(config, name="r"))
     expected, weights = ledger_bytes(workspace, "r"), workspace.read_bytes("runs/r/model.safetensors")
     workspace.remove("runs/r")

@@ -55,28 +55,28 @@ CASES = (
         corpus="mnist",
         split={"holdout": 0.1},
         il=ILTrainConfig(model="small_cnn"),
-        run=TrainConfig(model="mlp", steps=500, schedule="constant"),
+        run=TrainConfig(model="mlp", steps=500, schedule="constant", average_weights=False),
     ),
     Case(
         name="MNIST, 10% noise, 2 folds",
         corpus="mnist",
         split={"folds": 2},
         il=ILTrainConfig(model="small_cnn"),
-        run=TrainConfig(model="mlp", steps=500, schedule="constant"),
+        run=TrainConfig(model="mlp", steps=500, schedule="constant", average_weights=False),
     ),
     Case(
         name="clothing1m, holdout of 30%",
         corpus="clothing1m",
         split={"holdout": 0.3},
         il=SMALL,
-        run=TrainConfig(model="bn_cnn", image_size=32, steps=200),
+        run=TrainConfig(model="bn_cnn", image_size=32, steps=200, schedule="cosine", average_weights=False),
     ),
     Case(
         name="clothing1m, 5 folds",
         corpus="clothing1m",
         split={"folds": 5},
         il=SMALL,
-        run=TrainConfig(model="bn_cnn", image_size=32, steps=200),
+        run=TrainConfig(model="bn_cnn", image_size=32, steps=200, schedule="cosine", average_weights=False),
     ),
 )
 

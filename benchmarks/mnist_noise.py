@@ -97,6 +97,7 @@ def run_case(case: Case, root: str, folder: Path, seeds: int) -> dict[str, objec
                 steps=steps,
                 evaluate_every=25,
                 schedule="constant",
+                average_weights=False,
                 seed=seed,
             )
             curve = [(line["step"], line["test_accuracy"]) for line in train(workspace, config).metrics]

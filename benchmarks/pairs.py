@@ -244,6 +244,8 @@ def run_of(workspace: Workspace, name: str, seed: int, asked: argparse.Namespace
         steps=steps,
         thumbnails=f"{variant.thumbnails}-raw" if variant.thumbnails else "none",
         mixed_resolution=variant.mixed,
+        schedule="cosine",
+        average_weights=False,
         warmup=0.05,
         evaluate_every=max(1, asked.steps // 20),
         il_runs=IL_RUNS,

@@ -179,6 +179,7 @@ def run_case(case: Case, roots: dict[str, str], folder: Path, say: Callable[[str
         name=case.name,
         model=case.model,
         schedule="constant",
+        average_weights=False,
         evaluate_every=case.evaluate_every,
         evaluate_at_most=case.evaluate_at_most,
         il_runs=10,

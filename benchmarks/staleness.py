@@ -56,6 +56,7 @@ def main() -> None:
                 workers="0",
                 evaluate_at_most=2000,
                 schedule="constant",
+                average_weights=False,
                 staleness=staleness,
                 seed=seed,
             )

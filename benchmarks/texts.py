@@ -152,6 +152,7 @@ def run_case(name: str, folder: Path, models: Models, arguments: argparse.Namesp
         learning_rate=models.rate,
         weight_decay=models.weight_decay,
         schedule="constant",
+        average_weights=False,
         warmup=WARMUP,
         evaluate_every=arguments.every,
         evaluate_at_most=arguments.evaluate_at_most,

@@ -135,6 +135,7 @@ class Lab:
         return TrainConfig(
             name=re.sub(r"\W+", "-", study.name),
             schedule="constant",
+            average_weights=False,
             device=setting.device,
             threads=setting.threads,
             workers="0",

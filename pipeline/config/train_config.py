@@ -95,7 +95,7 @@ class TrainConfig(StageConfig):
         help="A further argument of the optimizer's class, its value as JSON (betas=[0.9,0.98]); may be repeated.",
     )
     schedule: Schedule = setting(
-        "cosine",
+        "constant",
         group="Model",
         help="Of the learning rate. cosine and linear end at 0 with the budget; under constant and inverse_sqrt a "
         "finished run can be extended.",
@@ -103,7 +103,7 @@ class TrainConfig(StageConfig):
     warmup: float = setting(0.0, group="Model", unset="off", **WARMUP)
     clip_grad_norm: float = setting(0.0, group="Model", **CLIP_GRAD_NORM)
     average_weights: bool = setting(
-        False,
+        True,
         group="Model",
         help="Evaluate and save an average of the weights over the training, of which the last tenth or so counts "
         "most, in place of the last ones, which go on scoring and choosing.",

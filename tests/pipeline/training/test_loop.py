@@ -86,7 +86,7 @@ def weights_of(workspace, run):
 
 
 def test_a_run_ends_with_the_average_of_its_weights(workspace):
-    config = replace(CONFIG, schedule="constant", evaluate_every=1)
+    config = replace(CONFIG, average_weights=False, evaluate_every=1)
     plain = [train(workspace, replace(config, name=f"r{steps}", steps=steps)) for steps in (1, 2, 3)]
     first, second, third = (weights_of(workspace, run) for run in plain)
     run = train(workspace, replace(config, name="averaged", steps=3, average_weights=True))
@@ -164,7 +164,8 @@ def test_the_checkpoint_and_the_weights_load_without_pickle(workspace):
     checkpoint = torch.load(workspace.path("runs/rho_loss/checkpoints/last.pt"), weights_only=True)
     weights = load(workspace.read_bytes("runs/rho_loss/model.safetensors"))
     assert checkpoint["step"] == 24
-    assert all(torch.equal(weights[name], value) for name, value in checkpoint["model"].items())
+    assert all(torch.equal(weights[name], value) for name, value in checkpoint["average"].items())
+    assert not any(torch.equal(weights[name], value) for name, value in checkpoint["model"].items())
 
 
 @pytest.mark.parametrize(

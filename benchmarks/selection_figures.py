@@ -218,13 +218,31 @@ def unseen_wrong() -> str:
     return shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"
 
 
+def unseen_seconds(variant: str) -> str:
+    """CPU-seconds to the target over uniform sampling's, of the best case and the worst, of the seeds that arrive."""
+    ratios = sorted(_seconds_ratios("unseen", variant))
+    return f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+
+
+def unseen_plans() -> str:
+    """What `rho plan` names, of each case."""
+    return ", ".join(
+        f"`{case['foretold']['best']}` {UNSEEN[case['case']].split(',')[0].removeprefix('others ')}"
+        for case in result("unseen")["cases"]
+    )
+
+
 def resnet_seconds(variant: str) -> str:
     """CPU-seconds to the target over uniform sampling's, by case, of a ResNet-18, the whole IL model charged."""
+    return " and ".join(f"{ratio:.2f}" for ratio in _seconds_ratios("unseen-resnet18", variant))
+
+
+def _seconds_ratios(of: str, variant: str) -> list[float]:
     ratios = []
-    for case in result("unseen-resnet18")["cases"]:
+    for case in result(of)["cases"]:
         found, uniform = (_mean(_seeds(case, each), "cpu_seconds_to_target") for each in (variant, "uniform"))
-        ratios.append(f"{found / uniform:.2f}")
-    return " and ".join(ratios)
+        ratios.append(found / uniform)
+    return ratios
 
 
 def pairs_demo_table() -> str:

@@ -95,7 +95,8 @@ def score(workspace: str, as_json: bool, **_: Any) -> None:
     wrong = "" if quality.wrong is None else f", about {quality.wrong:.0%} of them look wrong"
     lost = "" if quality.lost is None else f", of the right labels at least {quality.lost:.0%}"
     say(
-        f"It predicts {quality.accuracy:.1%} of the labels, explains {quality.explained:.0%} of their entropy{wrong}. "
+        f"It predicts {quality.accuracy:.1%} of the labels, explains {max(0.0, quality.explained):.0%} of their "
+        f"entropy{wrong}. "
         f"Its filter rules {quality.ruled_out:.0%} out{lost}."
     )
     for warning in quality.warnings:

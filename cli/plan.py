@@ -66,6 +66,7 @@ def _print_selections(found: "Forecast") -> None:
     print_table(pa.Table.from_pylist(rows), "table")
     say()
     say(
+        "selection: its batch size, and the share of the scored that it trains on. "
         f"load, score, train: of a step. steps, {unit}: to what {found.uniform.name} reaches in {found.steps} steps, "
         f"the {found.il_cost:.0f} s of the IL table included where it is used."
     )

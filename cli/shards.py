@@ -112,6 +112,15 @@ def _text(summary: "ShardsSummary") -> str:
         )
     lines = [("entries", summary.entries, ""), ("= samples", samples, "")]
     lines += [(f"    {split}", count, "") for split, count in summary.samples.items()]
+    if empty := [name for name, count in summary.classes.items() if not count]:
+        lines += [
+            (
+                "empty classes",
+                len(empty),
+                f"for instance {empty[0]}: no sample has it, and yet models have an output for it; --classes names "
+                "those that are meant",
+            )
+        ]
     if summary.empty_captions:
         lines += [("empty captions", summary.empty_captions, "pairs of the above whose caption has no word")]
     if summary.common_captions:

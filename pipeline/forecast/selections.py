@@ -114,7 +114,9 @@ def forecast_selections(workspace: Workspace | str, config: TrainConfig, *, seco
     spent = il_costs(workspace, plan.il)[unit] if plan.il in trained_models(workspace) else {}
     il_cost = sum(spent.values()) / config.il_runs
     wrong = quality.ruled_out / 2 if quality.wrong is None else quality.wrong
-    arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong, filters=quality.filters)
+    arms = usual_arms(
+        config.batch_size, plan.most_candidates(quality), quality.ruled_out, wrong, filters=quality.filters
+    )
     if quality.weak:  # what it calls wrong, and so what choosing by it would gain, says nothing
         arms = {name: arm for name, arm in arms.items() if not _needs_il(arm)}
     settings = {name: _settings(arm) for name, arm in arms.items()}

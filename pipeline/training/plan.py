@@ -110,6 +110,15 @@ class TrainPlan:
         asked, hands_over = self.config.prefilter, self.config.hands_over and self.corpus.task == "classification"
         return asked == "auto" or (not asked and (hands_over or self.config.select == AUTO))
 
+    def most_candidates(self, quality: ILQuality, kept: int = 0) -> int:
+        """Of a super-batch: what is asked for, as far as the corpus goes, and a batch at the least.
+
+        Args:
+            kept: samples that are kept from training.
+        """
+        there = int((self.samples - kept) * (1 - quality.ruled_out))
+        return max(self.config.batch_size, min(self.config.super_batch_size, there))
+
     def facts(self) -> dict[str, Any]:
         """All that the run's result depends on, as JSON values: what run.json records."""
         facts: dict[str, Any] = {

@@ -116,7 +116,8 @@ class SelectionSetup:
 
         # On a CPU the decoders share the cores with the model, and others may, too: CPU-seconds are what is paid.
         unit = "seconds" if self._device.type == "cuda" else "cpu_seconds"
-        arms = usual_arms(config.batch_size, config.super_batch_size, quality.ruled_out, wrong, filters=quality.filters)
+        most = plan.most_candidates(quality, kept=len(kept))
+        arms = usual_arms(config.batch_size, most, quality.ruled_out, wrong, filters=quality.filters)
         for arm in arms.values():
             require_shares(arm.selection.batch_size, self._exchange.size)
         return Auto(

@@ -5,9 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers.corpora import by_source, corpus, labels, reasons
 from helpers.support import jpeg, needs_shared, put, unpack
 
+from rhostream.cli.main import rho
 from rhostream.errors import ConfigError, CorpusError
 
 
@@ -20,6 +22,21 @@ def test_every_file_below_a_class_folder_is_an_entry(tmp_path: Path) -> None:
     assert labels(reader) == expected
     assert {entry.split for entry in reader.entries()} == {None}
     assert all(reader.read(entry) == entry.source.encode() for entry in reader.entries())
+
+
+def test_a_class_without_a_sample_is_told_of(tmp_path: Path) -> None:
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        put(tmp_path / "photos" / name, name)
+    (tmp_path / "photos" / "old").mkdir()
+    manifest = tmp_path / "photos.toml"
+    manifest.write_text('format = "imagefolder"\nroot = "photos"\n')
+    command = ["shards", "--manifest", str(manifest), "--workspace", str(tmp_path / "w"), "--dry-run"]
+    told = CliRunner().invoke(rho, command)
+    assert told.exit_code == 0, told.output
+    (line,) = [line for line in told.stdout.splitlines() if line.startswith("empty classes")]
+    assert line.split()[2] == "1"
+    assert "for instance old" in line
+    assert "empty classes" not in CliRunner().invoke(rho, [*command, "--classes", "cat,dog"]).stdout
 
 
 def test_classes_and_labels_are_those_of_torchvision(tmp_path: Path) -> None:

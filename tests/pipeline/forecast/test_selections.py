@@ -1,6 +1,7 @@
 """`rho plan`: costs are measured in real steps, gains follow the IL table, and nothing is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,6 +68,13 @@ def test_gains_follow_what_the_table_tells(tmp_path: Path) -> None:
     assert "filter@4" not in {each.name for each in clean.selections}
     assert clean.quality.ruled_out == 0
     assert {each.name: each.steps for each in clean.selections}["learnable@4/0.2"] == pytest.approx(1000 * 0.2**0.3)
+
+
+def test_no_batch_is_larger_than_the_corpus(tmp_path: Path) -> None:
+    """Of 300 samples the filter leaves 180, and a batch of 4 times 80 would not be filled."""
+    config = replace(CONFIG, batch_size=80, super_batch_size=400)
+    found = forecast_selections(workspace_of(tmp_path, 0.4), config, seconds=0.01)
+    assert {each.settings["batch_size"] for each in found.selections} == {80, 180}
 
 
 def test_nothing_is_foretold_of_choosing_by_a_table_that_is_too_weak(tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
-"""What each engine makes of the same cores, that it makes the same bytes, and that kills change none of them.
+"""What each engine makes of the same cores, and that it makes the same bytes.
 
-    python benchmarks/engines.py --images 4000 --actor-kills 20 --driver-kills 20
+    python benchmarks/engines.py --images 4000
 
 Every stage that takes an engine works on a table of so many names of 200 JPEGs of 256 pixels, by a local process and
 by an actor of a Ray cluster on this machine, both at the same time, so that whatever else the cores do meets both;
 some rounds, whose medians count. A rate is that of the CPU time of the worker, from its first unit's end on: what
 starting takes is not in it. A unit is of a twentieth of the images, far less than the 10,000 that a shard holds by
-default. Then `rho shards` runs on Ray while its actors are killed at random moments, and again and again while its
-drivers are. Trees are compared byte for byte, but for what stages have cost. `--raylet-kills 3` does the same on a
-cluster of so many nodes more on this machine, of which all but one are killed, one after the other. Results of an
-earlier call stay in the file, but for what this one measures; `--kills-only` measures no rates.
+default. Trees are compared byte for byte, but for what stages have cost.
 
 Expected: equal trees, and Ray at 0.95 of the local rate or more. A quarter of an hour on two cores.
 """
@@ -20,12 +17,8 @@ import io
 import json
 import math
 import os
-import random
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -79,13 +72,13 @@ def write_corpus(folder: Path, images: int) -> None:
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
 
 
-def manifest(corpus: Path, images: int, units: int = 100) -> Manifest:
+def manifest(corpus: Path, images: int) -> Manifest:
     return Manifest(
         name="engines",
         format="table",
         root=str(corpus),
         classes=CLASSES,
-        shard_size=max(20, images // units),
+        shard_size=max(20, images // UNITS),
         holdout=0.2,
         image={"size": 64},
     )
@@ -156,7 +149,7 @@ class Watched:
 def measure(engine: Any, corpus: Path, workspace: Path, images: int, model: Path, meet: Any) -> dict[str, float]:
     """Rates of the stages; before each of them the other engine is waited for by `meet`."""
     found = {}
-    asked = manifest(corpus, images, units=UNITS)
+    asked = manifest(corpus, images)
     meet()
     with Watched(engine, workspace / "rejects", images) as watched:
         made = write_shards(str(workspace), asked, workers=1, engine=engine)
@@ -206,7 +199,7 @@ def cost_of_an_actor(seconds: float = 10.0, calls: int = 200) -> dict[str, float
 def compared(folder: Path, corpus: Path, images: int, rounds: int) -> dict[str, Any]:
     """Medians of the rates by engine and stage, and whether both have made the same files, byte for byte."""
     first, model = folder / "first" / "w", folder / "model"
-    write_shards(str(first), manifest(corpus, images, units=UNITS), workers=WORKERS)
+    write_shards(str(first), manifest(corpus, images), workers=WORKERS)
     train_il(str(first), ILTrainConfig(steps=5, device="cpu"))
     shutil.copytree(first / "il/strided_cnn", model, ignore=shutil.ignore_patterns("costs"))
     rates: dict[str, list[dict[str, float]]] = {"local": [], "ray": []}
@@ -249,102 +242,10 @@ def compared(folder: Path, corpus: Path, images: int, rounds: int) -> dict[str, 
     }
 
 
-def kill_actors(kills: int, corpus: Path, workspace: Path, images: int) -> int:
-    """Make the shards, and meanwhile kill an actor every now and then; how many were killed."""
-    chance, killed, ended = random.Random(0), 0, threading.Event()
-
-    def kill() -> None:
-        nonlocal killed
-        done = 0
-        while killed < kills and not ended.wait(chance.uniform(0, 0.3)):
-            before, done = done, len(list(workspace.glob("rejects/*.parquet")))
-            if done == before:
-                continue  # whoever took a killed one's place has not begun
-            actors = [each for each in psutil.process_iter(["name"]) if "ray::_Actor" in (each.info["name"] or "")]
-            for actor in chance.sample(actors, min(1, len(actors))):
-                if any(parent.pid == os.getpid() for parent in actor.parents()):
-                    actor.kill()
-                    killed += 1
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        write_shards(str(workspace), manifest(corpus, images), workers=WORKERS, engine="ray")
-    finally:
-        ended.set()
-        thread.join()
-    return killed
-
-
-def kill_drivers(kills: int, corpus: Path, workspace: Path, images: int) -> int:
-    """Start a driver on the cluster that is there, kill it at a random moment, and so on; how many were at work."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from engines import *\n"
-        "write_shards(sys.argv[2], manifest(Path(sys.argv[3]), int(sys.argv[4])), workers=WORKERS, engine='ray')"
-    )
-    arguments = [str(Path(__file__).parent), str(workspace), str(corpus), str(images)]
-    joining = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    environment = {**os.environ, **joining}
-    chance, at_work = random.Random(1), 0
-    for _ in range(kills):
-        driver = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, stderr=subprocess.DEVNULL)
-        there = len(list(workspace.glob("rejects/*.parquet")))
-        more, deadline = chance.randrange(0, 4), time.monotonic() + 300
-        while driver.poll() is None and time.monotonic() < deadline:
-            if len(list(workspace.glob("rejects/*.parquet"))) >= there + more and (workspace / ".lease.json").exists():
-                break
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.5))
-        at_work += driver.poll() is None
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-    write_shards(str(workspace), manifest(corpus, images), workers=WORKERS, engine="ray")
-    return at_work
-
-
-def kill_raylets(kills: int, corpus: Path, workspace: Path, images: int) -> int:
-    """Make the shards on nodes of one worker each, and kill one after the other of them, but for the first."""
-    from ray.cluster_utils import Cluster
-
-    node_of = {"num_cpus": 1, "object_store_memory": 128 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node_of, "include_dashboard": False})
-    killed, ended, chance = 0, threading.Event(), random.Random(2)
-
-    def done() -> int:
-        return len(list(workspace.glob("rejects/*.parquet")))
-
-    def kill() -> None:
-        nonlocal killed
-        for node in nodes:
-            until = done() + chance.randrange(4, 8)
-            while done() < until:
-                if ended.wait(0.05):
-                    return
-            cluster.remove_node(node, allow_graceful=False)
-            killed += 1
-
-    thread = threading.Thread(target=kill)
-    try:
-        nodes = [cluster.add_node(**node_of) for _ in range(kills)]
-        ray.init(cluster.address, log_to_driver=False)
-        thread.start()
-        write_shards(str(workspace), manifest(corpus, images), workers=1 + kills, engine="ray")
-    finally:
-        ended.set()
-        thread.join()
-        ray.shutdown()
-        cluster.shutdown()
-    return killed
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--actor-kills", type=int, default=20)
-    parser.add_argument("--driver-kills", type=int, default=20)
-    parser.add_argument("--raylet-kills", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kills-only", action="store_true", help="measure no rates")
     parser.add_argument("--output", type=Path, help="a JSON file for the results")
     arguments = parser.parse_args()
     images = arguments.images
@@ -352,30 +253,8 @@ def main() -> None:
         folder = Path(name)
         corpus = folder / "corpus"
         write_corpus(corpus, images)
-        found: dict[str, Any] = {"benchmark": "engines"}
-        if arguments.output and arguments.output.exists():
-            found = json.loads(arguments.output.read_text())
-        if arguments.kills_only:
-            write_shards(str(folder / "kept" / "w"), manifest(corpus, images), workers=WORKERS)
-        else:
-            found |= {"images": images, "workers": 1, "units": UNITS, "published": PUBLISHED}
-            found |= compared(folder, corpus, images, arguments.rounds)
-            write_shards(str(folder / "kept" / "w"), manifest(corpus, images), workers=WORKERS)
-        kept = tree(folder / "kept" / "w")
-        made = ("shards/", "index/", "rejects/", "corpus.json")
-        shards = {name: digest for name, digest in kept.items() if name.startswith(made)}
-
-        def killed(victim: str, kill: Any, kills: int) -> None:
-            if kills:
-                found[f"{victim}_kills"] = kill(kills, corpus, folder / victim, images)
-                found[f"equal_after_{victim}_kills"] = shards.items() <= tree(folder / victim).items()
-                print(victim, found[f"{victim}_kills"], found[f"equal_after_{victim}_kills"], flush=True)
-
-        if arguments.actor_kills or arguments.driver_kills:
-            with on_ray._cluster(WORKERS):
-                killed("actor", kill_actors, arguments.actor_kills)
-                killed("driver", kill_drivers, arguments.driver_kills)
-        killed("raylet", kill_raylets, arguments.raylet_kills)
+        found = {"benchmark": "engines", "images": images, "workers": 1, "units": UNITS, "published": PUBLISHED}
+        found |= compared(folder, corpus, images, arguments.rounds)
     if arguments.output:
         arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 

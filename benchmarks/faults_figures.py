@@ -57,6 +57,21 @@ def kills_table() -> str:
     return table(["command", "SIGKILL, SIGTERM, SIGINT", "at work", "done before", "result"], rows)
 
 
+def ray_kills_table() -> str:
+    """What became of each stage on Ray whose actors and drivers were ended."""
+    rows = []
+    for one in result("ray_kills")["stages"]:
+        if one["failed"]:
+            rows.append([f"`rho {one['stage']}`", "", "", "", "failed"])
+            continue
+        ended = one["ended"]
+        counts = ", ".join(str(ended[name]) for name in ("SIGKILL", "SIGTERM", "SIGINT"))
+        told = (str(ended["actor"]), counts, str(one["finished"]), "same")
+        rows.append([f"`rho {one['stage']}`", *told])
+    heads = ("actors killed", "drivers: SIGKILL, SIGTERM, SIGINT", "done before", "result")
+    return table(["stage on Ray", *heads], rows)
+
+
 def many_tars_table() -> str:
     """CPU-seconds of each command by the number of tars, and what the slope makes of 10,000."""
     found = result("many_tars")

@@ -93,8 +93,11 @@ def actor_cost() -> str:
 
 def engine_kills() -> str:
     """How often actors, drivers and nodes were killed, and what became of the bytes."""
-    found = result("engines")
-    kept = found["equal"] and all(found[f"equal_after_{victim}_kills"] for victim in ("actor", "driver", "raylet"))
-    ended = "every tree was, byte for byte, that of local processes" if kept else "TREES DIFFERED"
-    actors, drivers, nodes = (found[f"{victim}_kills"] for victim in ("actor", "driver", "raylet"))
-    return f"{actors} actors, {drivers} drivers and {nodes} nodes were killed at random moments: {ended}"
+    found = result("ray_kills")
+    stages = found["stages"]
+    if any(one["failed"] for one in (*stages, found["raylets"])):
+        return "FILES DIFFERED after kills"
+    actors = sum(one["ended"]["actor"] for one in stages)
+    drivers = sum(sum(one["ended"].values()) for one in stages) - actors
+    told = f"{actors} actors and {drivers} drivers of {len(stages)} stages, and {found['raylets']['killed']} nodes"
+    return f"{told}, were ended at random moments: every file was, byte for byte, that of one process without Ray"

@@ -222,7 +222,7 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
     said = place.folder.parent / "said"
     shutil.rmtree(before, ignore_errors=True)
     shutil.copytree(place.folder, before)
-    untouched = _files(place.folder)
+    untouched = digests_of(place.folder)
 
     def anew() -> None:
         shutil.rmtree(place.folder)
@@ -268,10 +268,10 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
     started = time.monotonic()
     run(120, None)
     seconds = time.monotonic() - started
-    expected = _files(place.folder)
+    expected = digests_of(place.folder)
 
     def compare() -> None:
-        found = _files(place.folder)
+        found = digests_of(place.folder)
         different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         assert not different, f"{asked}: {different}"
 
@@ -281,7 +281,7 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
     while waiting:
         if run(chance.uniform(0, seconds), waiting[-1]):
             ended[waiting.pop().name] += 1
-            at_work += _files(place.folder) != untouched
+            at_work += digests_of(place.folder) != untouched
         else:
             finished += 1
             compare()
@@ -293,7 +293,8 @@ def sweep(place: SmallWorkspace, asked: str, signals: Sequence[signal.Signals], 
     )
 
 
-def _files(folder: Path) -> dict[str, str]:
+def digests_of(folder: Path) -> dict[str, str]:
+    """Every file below it, but for what was measured: its name there, and its digest."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

@@ -1,7 +1,6 @@
 """Units made by the actors of a real Ray cluster on this machine: the same bytes, whoever dies."""
 
 import ipaddress
-import os
 import re
 import subprocess
 import sys
@@ -17,9 +16,10 @@ import pytest
 from helpers import fatal_maker, remote_store
 from helpers.corpus_fixture import write_shapes
 from helpers.fatal_maker import Fatal, Number
+from helpers.ray_kills import ACTOR, sweep
 from helpers.remote_store import S3
 from helpers.shards_corpus import contents, manifest_of, write_corpus
-from helpers.support import put
+from helpers.small_workspace import SmallWorkspace
 from helpers.texts import text_manifest, write_table
 
 from rhostream.errors import ConfigError, CorpusError, RhostreamError, WorkerError
@@ -247,23 +247,14 @@ def test_another_package_on_a_machine_of_the_cluster_is_refused() -> None:
         on_ray.require_same_package({"b": (here[0], "0.0.9")})
 
 
-def test_a_killed_driver_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
-    manifest = put(
-        tmp_path / "tiny.toml",
-        f'format = "table"\nname = "tiny"\nroot = "{corpus}"\nclasses = ["cat", "dog", "bird"]\n'
-        "shard_size = 4\nholdout = 0.3\n",
-    )
-    command = [*RHO, "shards", "--engine", "ray"]
-    command += ["--workers", "2", "--manifest", str(manifest), "--workspace", str(tmp_path / "w")]
-    joining = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    driver = subprocess.Popen(command, env={**os.environ, **joining}, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while driver.poll() is None and time.monotonic() < deadline and not list(tmp_path.glob("w/rejects/*.parquet")):
-        time.sleep(0.01)
-    driver.kill()
-    _, said = driver.communicate()
-    assert list(tmp_path.glob("w/rejects/*.parquet")), said
-    summary = write_shards(tmp_path / "w", manifest_of(corpus, shard_size=4), engine="ray", workers=2)
-    assert summary.units == 16
-    write_shards(tmp_path / "whole", manifest_of(corpus, shard_size=4), workers=0)
-    assert contents(tmp_path / "w") == contents(tmp_path / "whole")
+class Corpus(SmallWorkspace):
+    """A corpus alone, of which nothing is made yet."""
+
+    def _make(self) -> None:
+        self.folder.mkdir()
+
+
+def test_ended_actors_and_drivers_change_no_byte(tmp_path: Path) -> None:
+    """`benchmarks/ray_kills.py` ends those of every stage, and more of them."""
+    found = sweep(Corpus(tmp_path, images=160), "shards", [ACTOR, "SIGKILL"])
+    assert found.ended == {ACTOR: 1, "SIGKILL": 1}

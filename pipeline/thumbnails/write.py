@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from rhostream.errors import ConfigError
 from rhostream.loaders.decode import available_cores
 from rhostream.loaders.index import (
     CorpusMetadata,
@@ -61,6 +62,7 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
     Splits that were asked for earlier stay.
 
     Raises:
+        ConfigError: the corpus has texts.
         WorkspaceError: no finished corpus, no such split, or another process is making them.
         ShardError: an image cannot be read, does not decode, or is not the one that the index describes.
     """
@@ -68,6 +70,8 @@ def write_thumbnails(workspace: Workspace | str, config: ThumbnailsConfig) -> Th
     workspace = Workspace(workspace)
     engine = chosen_engine(config.engine, config.workers)
     corpus = CorpusMetadata.read(workspace)
+    if "image" not in corpus.fields:
+        raise ConfigError(f"workspace {workspace.location!r} has texts, not images: tokenize them")
     asked = shards_asked_for(workspace, corpus, config.splits)
     maker = ThumbnailMaker(workspace=workspace, size=config.size, format=config.format)
     folder = f"thumbnails/{maker.name}"

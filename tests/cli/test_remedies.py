@@ -62,7 +62,7 @@ def test_remedies_are_words_in_the_library_commands_in_cli() -> None:
     )
 
 
-def test_an_il_model_named_like_a_model_is_trained_as_that_model() -> None:
+def test_an_il_model_is_trained_as_the_model_it_names() -> None:
     remedy = Remedy(Stage.IL_TRAIN, "w", {"name": "small_cnn", "overwrite": True})
     assert command(remedy) == "rho il train --workspace w --overwrite --model small_cnn"
     assert command(Remedy(Stage.IL_SCORE, "w", {"name": "small_cnn"})) == "rho il score --workspace w --name small_cnn"

@@ -77,7 +77,7 @@ def test_no_batch_is_larger_than_the_corpus(tmp_path: Path) -> None:
     assert {each.settings["batch_size"] for each in found.selections} == {80, 180}
 
 
-def test_nothing_is_foretold_of_choosing_by_a_table_that_is_too_weak(tmp_path: Path) -> None:
+def test_nothing_is_foretold_of_choosing_by_a_weak_table(tmp_path: Path) -> None:
     """It contradicts 40% of the labels and explains none of them."""
     workspace = workspace_of(tmp_path, 0.4, nats=1.1)
     found = forecast(workspace)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from helpers.shards_corpus import contents, write_corpus
+from helpers.texts import write_texts
 from helpers.tiny import rewrite_shard, write_corpus_card, write_workspace
 
 from rhostream.cli.main import rho
@@ -33,6 +34,13 @@ from rhostream.pipeline.jobs.lock import exclusive_lock
 from rhostream.pipeline.thumbnails.write import ThumbnailsSummary, write_thumbnails
 
 NAME = "6-raw"
+
+
+def test_texts_have_no_thumbnails(tmp_path: Path) -> None:
+    workspace = write_texts(tmp_path, 20, test_rows=0)
+    with pytest.raises(ConfigError, match="has texts, not images: tokenize them"):
+        make(workspace)
+    assert not workspace.exists("thumbnails")
 
 
 def make(workspace: Workspace, **settings: Any) -> ThumbnailsSummary:

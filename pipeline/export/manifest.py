@@ -75,6 +75,8 @@ def _root(found: str, given: str | None) -> str:
 def _as_toml(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What differs from the defaults; TOML has no null."""
     usual = Manifest(name="", format="").to_dict()
+    # What a holdout is where folds are given, or these beside a holdout, is no default of its own.
+    usual["holdout"] = usual["folds"] = None
     return {
         name: _without_null(value)
         for name, value in manifest.items()

@@ -118,7 +118,11 @@ def test_a_list_beyond_memory_cleans_alike(folder: Path, monkeypatch: pytest.Mon
     assert contents(folder / "by-files") == contents(folder / "at-once")
 
 
-def test_the_exported_manifest_differs_by_its_list_alone(folder: Path) -> None:
+@pytest.mark.parametrize("split", [{}, {"folds": 2, "holdout": 0.1}, {"folds": 2, "holdout": 0.0}])
+def test_the_exported_manifest_differs_by_its_list_alone(folder: Path, split: dict[str, float]) -> None:
+    card = Workspace(folder / "w").read_json("corpus.json")
+    card["manifest"] |= split
+    Workspace(folder / "w").write_json("corpus.json", card)
     pq.write_table(clean_list(str(folder / "w")), folder / "clean.parquet")
     run(
         "manifest",
@@ -130,11 +134,15 @@ def test_the_exported_manifest_differs_by_its_list_alone(folder: Path) -> None:
         str(folder / "cleaned.toml"),
     )
     found = load_manifest(folder / "cleaned.toml").to_dict()
-    own = manifest_of(folder.parent.parent / "corpus").to_dict() | {
-        "name": "cleaned",
-        "clean_list": str(folder / "clean.parquet"),
-        "root": found["root"],
-    }
+    own = (
+        manifest_of(folder.parent.parent / "corpus").to_dict()
+        | split
+        | {
+            "name": "cleaned",
+            "clean_list": str(folder / "clean.parquet"),
+            "root": found["root"],
+        }
+    )
     assert found == own
     assert Path(found["root"]).samefile(Workspace(folder / "w").read_json("corpus.json")["manifest"]["root"])
 

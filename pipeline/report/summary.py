@@ -13,6 +13,7 @@ from rhostream.pipeline.report.runs import UNITS, ReportedRun, Unit, measure_of,
 
 _ENOUGH: Final = 20  # samples for a class to be called noisy or clean
 _NAMED: Final = 3
+_MOST_CAPTIONS: Final = 0.5  # a model that knows nothing finds all of them another's
 _NOT_SKIPPED: Final = ("selected", "never_drawn")
 _UNSCORED: Final = f"No IL model has scored these out of sample: {Stage.IL_TRAIN}, then {Stage.IL_SCORE}."
 
@@ -117,11 +118,11 @@ def wrong_captions(data: ReportData) -> Finding:
     ]
     if known := _total(rows, "truth_known"):
         sentences.append(_truth_of(known, _total(rows, "wrong"), _total(rows, "wrong_and_contradicted"), contradicted))
-    return Finding(
-        question=question,
-        headline=f"About {percent(min(1.0, 2 * beaten / judged))} are another's",
-        sentences=tuple(sentences),
-    )
+    wrong = min(1.0, 2 * beaten / judged)
+    headline = f"About {percent(wrong)} are another's"
+    if wrong > _MOST_CAPTIONS:
+        headline = "Not known: most captions are another's, or the reference model is too weak to tell"
+    return Finding(question=question, headline=headline, sentences=tuple(sentences))
 
 
 def _truth_of(known: int, wrong: int, found: int, contradicted: int) -> str:

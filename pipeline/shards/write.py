@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rhostream.errors import ConfigError
 from rhostream.loaders.index import METADATA_NAME
 from rhostream.loaders.storage import Workspace
-from rhostream.pipeline.config import EngineName, Manifest, settings
+from rhostream.pipeline.config import EngineName, Manifest, resolve_manifest
 from rhostream.pipeline.corpora import (
     SAMPLES_FORMAT,
     Corpus,
@@ -201,7 +201,7 @@ def write_shards(
 def _manifest_of_samples(manifest: Manifest | None, given: Mapping[str, Any]) -> Manifest:
     if manifest is not None:
         raise ConfigError("write_shards takes a manifest or samples: settings of these are its own arguments")
-    return settings(Manifest, ("write_shards", {"name": SAMPLES_FORMAT, **given, "format": SAMPLES_FORMAT}))
+    return resolve_manifest(("write_shards", {"name": SAMPLES_FORMAT, **given, "format": SAMPLES_FORMAT}))
 
 
 def _opened(workspace: Workspace, manifest: Manifest) -> Corpus:

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from rhostream.pipeline.explain import QUESTIONS, Options, explain
 from rhostream.pipeline.export import Choice, Subset, clean_list, write_fiftyone, write_webdataset
 from rhostream.pipeline.forecast import forecast_selections
 from rhostream.pipeline.report import write_report
+from rhostream.pipeline.report.summary import wrong_captions
 from rhostream.pipeline.shards import write_shards
 from rhostream.pipeline.sql import query
 from rhostream.pipeline.training import measure, train
@@ -34,6 +36,13 @@ def workspace(tmp_path_factory):
     train(workspace, config(select="learnability", name="learn"))
     train(workspace, config(select="uniform", name="uniform"))
     return workspace
+
+
+@pytest.mark.parametrize(("beaten", "headline"), [(20, "About 40% are another's"), (35, "Not known: most captions")])
+def test_a_model_that_knows_nothing_accuses_no_captions(beaten, headline):
+    rows = [{"judged": 100, "contradicted": 60, "beaten": beaten, "truth_known": 0}]
+    data = SimpleNamespace(answers={"classes": SimpleNamespace(rows=rows)}, right=lambda: 0.05)
+    assert wrong_captions(data).headline.startswith(headline)
 
 
 def test_every_question_is_answered(workspace):

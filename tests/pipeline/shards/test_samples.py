@@ -190,6 +190,13 @@ def test_wrong_calls_are_refused_with_the_remedy(tmp_path: Path) -> None:
         write(tmp_path / "w", [("a", jpeg(), "cat")])
 
 
+@pytest.mark.parametrize(("given", "holdout"), [({"folds": 2}, False), ({"folds": 2, "holdout": 0.3}, True)])
+def test_beside_folds_a_holdout_is_asked_for(tmp_path: Path, given: dict[str, Any], holdout: bool) -> None:
+    splits = write_shards(tmp_path / "w", samples=pets, workers=0, **given).samples
+    assert {"train-fold0", "train-fold1"} <= splits.keys()
+    assert ("holdout" in splits) is holdout
+
+
 def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     summary = write(tmp_path / "w", pets, dry_run=True)
     assert (summary.entries, summary.classes) == (40, {"bird": 13, "cat": 14, "dog": 13})

@@ -224,11 +224,11 @@ def unseen_seconds(variant: str) -> str:
     return f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
 
 
-def unseen_plans() -> str:
+def unseen_plans(of: str = "unseen") -> str:
     """What `rho plan` names, of each case."""
     return ", ".join(
-        f"`{case['foretold']['best']}` {UNSEEN[case['case']].split(',')[0].removeprefix('others ')}"
-        for case in result("unseen")["cases"]
+        f"`{case['foretold']['best']}` by {UNSEEN[case['case']].split(',')[0].rpartition('by ')[2]}"
+        for case in result(of)["cases"]
     )
 
 

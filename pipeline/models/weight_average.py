@@ -27,7 +27,11 @@ def average_in(average: nn.Module, model: nn.Module, step: int) -> None:
 
 
 def _averaged(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Apart, as FSDP2 shares out parameters and no buffers."""
-    for tensors in (model.parameters(), model.buffers()):
-        if found := [tensor.detach() for tensor in tensors if tensor.is_floating_point()]:
+    """Parameters and buffers of the state, each once, and apart, as FSDP2 shares out the former alone.
+
+    What a model does not keep in its state is no statistic, but for instance a mask of infinities.
+    """
+    state = {id(value): value for value in model.state_dict(keep_vars=True).values() if value.is_floating_point()}
+    for kept in (True, False):
+        if found := [value.detach() for value in state.values() if isinstance(value, nn.Parameter) is kept]:
             yield found

@@ -47,7 +47,7 @@ def test_il_model_of_texts_finds_the_wrong_labels(workspace):
 
 
 def test_rho_loss_selects_fewer_wrong_labels_than_are_drawn(workspace):
-    metrics = run(workspace, "rho_loss", model="bag_of_ngrams").metrics[-1]
+    metrics = run(workspace, "rho_loss", model="bag_of_ngrams", schedule="cosine").metrics[-1]
     assert metrics["selected_mislabeled"] < 0.3 * metrics["candidates_mislabeled"]
     assert metrics["flops_score"] > 0
     reasons = explain(workspace, "reasons", options=Options(run="rho_loss")).to_pylist()

@@ -135,7 +135,7 @@ def test_the_bound_on_unreadable_full_images_holds_behind_workers_too(tmp_path):
             read_options=ReadOptions(threads=1, max_unreadable=allowed),
         )
         source = DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream
-        ledger = Ledger(workspace, f"run{workers}")
+        ledger = Ledger(workspace, f"run{workers}", overwrite=True)
         list(OnlineSelector(network(), batch_size=4, ledger=ledger)(source))
         ledger.flush()
 

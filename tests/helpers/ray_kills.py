@@ -16,8 +16,8 @@ import ray
 
 from helpers import forked, killable
 from helpers.kills import COMMANDS, digests_of
+from helpers.ray_driver import drive
 from helpers.small_workspace import SmallWorkspace
-from rhostream.pipeline.jobs import on_ray
 
 #: Of `COMMANDS`, those that take an engine and differ in what they make.
 STAGES: Final = (
@@ -122,13 +122,7 @@ def _start(command: list[str], said: Path) -> Any:
     """A driver that joins the cluster."""
     joining = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
     joining["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    return forked.begin(_drive, (joining, command, said))
-
-
-def _drive(environment: dict[str, str], command: list[str], said: Path) -> None:
-    os.environ |= environment
-    with on_ray._loopback_alone():  # else Ray would look for the cluster at the machine's address
-        killable.rho(command, said)
+    return forked.begin(drive, (joining, command, said))
 
 
 def _end_an_actor(chance: random.Random, driver: Any) -> bool:

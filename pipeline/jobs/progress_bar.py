@@ -49,6 +49,7 @@ class Progress:
         tail = f", {note}" if note else ""
         of = self.done if self.total is None else f"{self.done}/{self.total}"
         line = f"{self.stage}: {of} {self.unit}, {rate:.1f}/s{left}{tail}"
+        tqdm.get_lock()  # made here: `write` takes a signal that comes while it makes it for an error of its own
         tqdm.write(line, file=sys.stderr)
 
 
